@@ -1,0 +1,231 @@
+"""A chip: weights written once into cells, followed through time, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from analogsim.compensate import check_compensation, global_gain
+from analogsim.device import DeviceModel, Written
+from analogsim.errors import NotProgrammedError, StaleChipError
+from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.noise import KeyedNoise, StreamNoise
+from analogsim.times import label, seconds
+from analogsim.training import compute_dtype
+
+
+class LayerChip:
+    """One layer's share of a chip.
+
+    Args:
+        name: the layer's name, part of the key of every draw.
+        seed: the chip.
+        device: the device model.
+        source: the weight that was programmed, as it was then.
+        written: what programming left behind.
+    """
+
+    def __init__(self, name: str, seed: int, device: DeviceModel, source: Tensor, written: Written) -> None:
+        self.name = name
+        self.seed = seed
+        self.device = device
+        self.source = source
+        self.written = written
+        self._checked: tuple[int, int] | None = None
+        self._reference: Tensor | None = None
+        self.set_time(0.0, None)
+
+    @classmethod
+    @torch.no_grad()
+    def program(cls, layer: AnalogLayer, seed: int) -> LayerChip:
+        """Write a layer's weight into fresh cells."""
+        state = layer.analog
+        source = layer.weight.detach().clone()
+        if not source.isfinite().all():
+            raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
+        noise = KeyedNoise(str(seed), state.name)
+        written = state.device.program(source.to(compute_dtype(source)), noise)
+        return cls(state.name, seed, state.device, source, written)
+
+    def _measure(self, t: float) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The array at time t: weight, variance of white read noise, and one measurement of the weight."""
+        at = (str(self.seed), self.name, f"t={t!r}")
+        g = self.device.read(self.written, t, KeyedNoise(*at))
+        weight = self.device.to_weight(g, self.written)
+        variance = self.device.read_variance(g, self.written)
+        if variance is None:
+            return weight, None, weight
+        xi = KeyedNoise(*at, "measure").normal_like(weight)
+        return weight, variance, weight + xi.mul_(variance.sqrt())
+
+    @torch.no_grad()
+    def set_time(self, t: float, compensation: str | None) -> None:
+        """Let the array be ``t`` seconds old, with the gain that was measured then."""
+        weight, variance, measured = self._measure(t)
+        if compensation is not None and self.device.drifts:
+            if self._reference is None:
+                self._reference = self._measure(0.0)[2].abs().sum()
+            gain = global_gain(self._reference, measured)
+            weight = weight * gain
+            variance = None if variance is None else variance * gain.square()
+        self.time = t
+        self.compensation = compensation
+        self._weight = weight.to(self.source.dtype)
+        self._variance = variance
+        self.use_noise = StreamNoise(str(self.seed), self.name, f"t={t!r}", "use")
+
+    def suspect(self) -> None:
+        """Compare the weights by value at the next use."""
+        self._checked = None
+
+    def weight_for(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Effective weight and read-noise variance, where and as ``weight`` is.
+
+        Raises:
+            StaleChipError: ``weight`` is no longer the one that was programmed.
+        """
+        self.check(weight)
+        if self._weight.device != weight.device:
+            self._move(weight.device)
+        return self._weight.to(weight.dtype), self._variance
+
+    def check(self, weight: Tensor) -> None:
+        """Raise StaleChipError unless ``weight`` still holds what was programmed."""
+        if torch.compiler.is_compiling():
+            return
+        # Address and version counter are free to compare and change with nearly every write; values are compared when
+        # they did, and whenever the chip became suspect (a change of mode), since writes through .data leave no trace.
+        stamp = (weight.data_ptr(), -1 if weight.is_inference() else weight._version)
+        if stamp == self._checked:
+            return
+        same = weight.shape == self.source.shape and torch.equal(
+            weight.detach(), self.source.to(weight.device, weight.dtype)
+        )
+        if not same:
+            raise StaleChipError(
+                f"layer {self.name!r}: its weight changed after the chip was programmed; call analogsim.program again "
+                "for a chip with the new weights, or analogsim.erase"
+            )
+        self._checked = stamp
+
+    def _move(self, device: torch.device) -> None:
+        written = self.written
+        cells = written.cells
+        g_max = cells.g_max.to(device) if isinstance(cells.g_max, Tensor) else cells.g_max
+        self.written = Written(
+            written.largest.to(device),
+            type(cells)(cells.target.to(device), cells.g_min, g_max, cells.signed, written.programmed.to(device)),
+            tuple({key: value.to(device) for key, value in drawn.items()} for drawn in written.drawn),
+        )
+        self.source = self.source.to(device)
+        self._weight = self._weight.to(device)
+        self._variance = None if self._variance is None else self._variance.to(device)
+        self._reference = None if self._reference is None else self._reference.to(device)
+
+    def describe(self) -> str:
+        """For ``print(analog)``."""
+        return f"chip {self.seed} at {label(self.time)}"
+
+
+def program(analog: nn.Module, seed: int = 0) -> None:
+    """Write the weights into one chip: every draw that is fixed for a cell's life happens here, once.
+
+    The same seed is the same chip whatever the batch, the order of layers, the process or the torch device. The
+    Parameters are not touched. The chip is 0 seconds old afterwards; a chip that was there is gone.
+
+    Args:
+        analog: the twin from `convert`.
+        seed: which chip.
+
+    Raises:
+        ValueError: a weight is NaN or infinite, or ``analog`` has no analog layer. The old chip stays then.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"program: seed must be an integer, got {seed!r}")
+    layers = analog_layers(analog)
+    chips = [LayerChip.program(layer, seed) for layer in layers]
+    for layer, chip in zip(layers, chips, strict=True):
+        layer.analog.chip = chip
+
+
+def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogLayer, LayerChip]]:
+    """Every layer with its chip, each checked against its weight."""
+    pairs = []
+    for layer in analog_layers(analog):
+        chip = layer.analog.chip
+        if chip is None:
+            raise NotProgrammedError(
+                f"{action}: layer {layer.analog.name!r} has no chip; call analogsim.program(analog, seed=...) first"
+            )
+        chip.suspect()
+        chip.check(layer.weight)
+        pairs.append((layer, chip))
+    return pairs
+
+
+def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "global") -> None:
+    """Let the programmed chip be ``t`` old. The same chip, the same ``t``, the same answer, in any order of times.
+
+    Args:
+        analog: the twin, programmed.
+        t: time since programming: seconds, or ``"1s"``, ``"1h"``, ``"1d"``, ``"1mo"``, ``"1y"``.
+        compensation: ``"global"``: one measured gain per layer undoes the mean decay; None: none. A device that does
+            not change with time is left alone.
+
+    Raises:
+        NotProgrammedError: there is no chip.
+        StaleChipError: the weights changed since.
+        ValueError: a time before programming, or an unknown compensation.
+    """
+    check_compensation(compensation)
+    time = seconds(t)
+    for layer, chip in layer_chips(analog, "drift"):
+        if chip.source.device != layer.weight.device:
+            chip.weight_for(layer.weight)
+        chip.set_time(time, compensation)
+
+
+def erase(analog: nn.Module) -> None:
+    """Back to no chip. Nothing happens to a twin without one."""
+    for layer in analog_layers(analog):
+        layer.analog.chip = None
+
+
+@contextmanager
+def programmed(
+    analog: nn.Module, seed: int = 0, t: float | str = 0.0, *, compensation: str | None = "global"
+) -> Iterator[nn.Module]:
+    """Program and drift a chip for a block, in eval mode; chip and modes are as before afterwards.
+
+    Args:
+        analog: the twin.
+        seed: which chip, see `program`.
+        t: its age, see `drift`.
+        compensation: see `drift`.
+
+    Example:
+        >>> import torch, analogsim
+        >>> analog = analogsim.convert(torch.nn.Linear(4, 2), device="pcm")
+        >>> with analogsim.programmed(analog, seed=3, t="1y"):
+        ...     tuple(analog(torch.ones(1, 4)).shape)
+        (1, 2)
+    """
+    layers = analog_layers(analog)
+    chips = [layer.analog.chip for layer in layers]
+    modes = [(module, module.training) for module in analog.modules()]
+    try:
+        program(analog, seed)
+        drift(analog, t, compensation=compensation)
+        analog.eval()
+        yield analog
+    finally:
+        for layer, chip in zip(layers, chips, strict=True):
+            layer.analog.chip = chip
+        for module, mode in modes:
+            module.training = mode
+        for chip in chips:
+            if chip is not None:
+                chip.suspect()

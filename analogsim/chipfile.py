@@ -1,0 +1,136 @@
+"""Chips on disk: safetensors, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from analogsim.chip import LayerChip, layer_chips
+from analogsim.device import Cells, Written
+from analogsim.layers.base import AnalogLayer, analog_layers
+
+_FORMAT = "analogsim-chip-1"
+
+
+def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
+    written = chip.written
+    tensors = {
+        "source": chip.source,
+        "largest": written.largest,
+        "target": written.cells.target,
+        "programmed": written.programmed,
+    }
+    for index, drawn in enumerate(written.drawn):
+        tensors |= {f"drawn.{index}.{key}": value for key, value in drawn.items()}
+    # A copy each: safetensors refuses tensors that share memory, as the target and the programmed weight may.
+    return {f"{name}/{key}": value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+
+
+def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the programmed chip to a file: every cell, the seed, the time. The network's weights are saved apart.
+
+    Args:
+        analog: the twin, programmed.
+        path: the file (safetensors); written whole or not at all.
+
+    Raises:
+        NotProgrammedError, StaleChipError: there is no valid chip.
+    """
+    tensors: dict[str, Tensor] = {}
+    layers: dict[str, Any] = {}
+    for layer, chip in layer_chips(analog, "save_chip"):
+        name = layer.analog.name
+        tensors |= _tensors(name, chip)
+        layers[name] = {
+            "device": repr(chip.device),
+            "seed": chip.seed,
+            "time": chip.time,
+            "compensation": chip.compensation,
+        }
+    target = Path(path)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        save_file(tensors, part, metadata={"format": _FORMAT, "layers": json.dumps(layers)})
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _restore(layer: AnalogLayer, entry: dict[str, Any], tensors: dict[str, Tensor]) -> LayerChip:
+    name, device, weight = layer.analog.name, layer.analog.device, layer.weight
+    if entry["device"] != repr(device):
+        raise ValueError(
+            f"load_chip: layer {name!r} is on {device!r}, the file has it on {entry['device']}; convert the model "
+            "with the device the chip was made of"
+        )
+    source = tensors["source"]
+    if source.shape != weight.shape or not torch.equal(source.to(weight), weight.detach()):
+        raise ValueError(
+            f"load_chip: layer {name!r} has other weights than those on the chip; load the network's state dict that "
+            "belongs to the chip first"
+        )
+    tensors = {key: tensor.to(weight.device) for key, tensor in tensors.items()}
+    largest = tensors["largest"]
+    signed = device.cells_per_weight == 1
+    cells = Cells(tensors["target"], device.g_min, largest if signed else device.g_max, signed, tensors["programmed"])
+    drawn = tuple(
+        {
+            key.removeprefix(f"drawn.{index}."): value
+            for key, value in tensors.items()
+            if key.startswith(f"drawn.{index}.")
+        }
+        for index in range(len(device.effects))
+    )
+    chip = LayerChip(name, entry["seed"], device, tensors["source"], Written(largest, cells, drawn))
+    chip.set_time(entry["time"], entry["compensation"])
+    return chip
+
+
+def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Put a saved chip under a twin: the same answers as when it was saved, at the same age.
+
+    Args:
+        analog: a twin of the same network, with the same weights, converted with the same devices.
+        path: a file that `save_chip` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a chip, is damaged, or belongs to another network, other weights or another device. The
+            chip that was there stays.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"load_chip: no file {os.fspath(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            everything = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise ValueError(f"load_chip: {os.fspath(path)!r} is not a chip or is damaged: {error}") from error
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
+    entries = json.loads(metadata["layers"])
+    layers = {layer.analog.name: layer for layer in analog_layers(analog)}
+    if entries.keys() != layers.keys():
+        odd = sorted(entries.keys() ^ layers.keys())
+        raise ValueError(f"load_chip: the chip belongs to another network: layers {odd} are in one and not the other")
+    chips = {
+        name: _restore(
+            layer,
+            entries[name],
+            {
+                key.removeprefix(f"{name}/"): value
+                for key, value in everything.items()
+                if key.rpartition("/")[0] == name
+            },
+        )
+        for name, layer in layers.items()
+    }
+    for name, layer in layers.items():
+        layer.analog.chip = chips[name]

@@ -1,0 +1,183 @@
+"""The walk: digital network -> analog twin over the very same Parameters, and back."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Mapping as MappingType
+from fnmatch import fnmatchcase
+from typing import Literal, cast
+
+from torch import Tensor, nn
+
+from analogsim.chip import layer_chips
+from analogsim.device import DeviceModel
+from analogsim.errors import ConversionWarning
+from analogsim.layers.base import (
+    AnalogLayer,
+    AnalogState,
+    analog_layers,
+    analog_type,
+    digital_type,
+    why_digital,
+)
+from analogsim.registry import DeviceLike, as_device_model
+from analogsim.times import seconds
+from analogsim.tree import M, copy_tree, names_of
+
+
+def _resolve(
+    device: DeviceLike | MappingType[str, DeviceLike | None], names: dict[nn.Module, list[str]]
+) -> dict[nn.Module, DeviceModel | None]:
+    """The device model of each convertible module that a pattern matches (None: stays digital on request)."""
+    convertible = {module: all_names for module, all_names in names.items() if analog_type(module) is not None}
+    if not isinstance(device, MappingType):
+        model = as_device_model(device)
+        return dict.fromkeys(convertible, model)
+    if not device:
+        raise ValueError("convert: the mapping of patterns to devices is empty")
+    models = {pattern: None if choice is None else as_device_model(choice) for pattern, choice in device.items()}
+    chosen: dict[nn.Module, DeviceModel | None] = {}
+    matched: set[str] = set()
+    for module, all_names in convertible.items():
+        for pattern, choice in models.items():
+            if any(fnmatchcase(name, pattern) for name in all_names):
+                matched.add(pattern)
+                chosen.setdefault(module, choice)
+    for pattern in models.keys() - matched:
+        hits = [name for all_names in names.values() for name in all_names if fnmatchcase(name, pattern)]
+        near = ", ".join(repr(all_names[0]) for all_names in list(convertible.values())[:8])
+        why = f"it matches only modules that cannot be analog, such as {hits[0]!r}" if hits else "it matches no module"
+        raise ValueError(
+            f"convert: the pattern {pattern!r} has no effect: {why}. Layers that can be analog: {near or 'none'}"
+        )
+    return chosen
+
+
+def _warn_digital(rows: dict[str, tuple[str, str]]) -> None:
+    if not rows:
+        return
+    kinds = Counter(f"{kind} ({why})" for kind, why in rows.values())
+    listed = "; ".join(f"{count} x {what}" for what, count in kinds.items())
+    first = ", ".join(repr(name) for name in list(rows)[:5]) + (", ..." if len(rows) > 5 else "")
+    warnings.warn(
+        f"convert: weights that stay digital: {listed}: {first}. Map them to None to say that this is meant; see "
+        "analogsim.summary",
+        ConversionWarning,
+        stacklevel=3,
+    )
+
+
+def _close_fast_paths(twin: nn.Module) -> None:
+    """In eval torch's encoder layer may hand its weights to a fused kernel, past the layers that hold them."""
+    for module in twin.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # torch's own mark for "no fused kernel for this activation"
+
+
+def convert(
+    model: M,
+    device: DeviceLike | MappingType[str, DeviceLike | None],
+    *,
+    train_times: tuple[float | str, float | str] = ("1s", "1y"),
+) -> M:
+    """The analog twin of a network: a new module tree over the very same Parameters and buffers.
+
+    ``model`` stays as it is and keeps giving the clean answer; an optimizer over its parameters trains both. State
+    dicts have the same keys.
+
+    Args:
+        model: any module. `nn.Linear` and `nn.Conv1d/2d/3d` (exact types, and what `register_layer` added) become
+            analog.
+        device: a name, an `Effect`, a list of effects, a `DeviceModel`; or a mapping of glob patterns on module names
+            to any of these, the first match wins, None keeps a layer digital:
+            ``{"fc": None, "layer4.*": "pcm", "*": "gaussian"}``.
+        train_times: where drift times are drawn in training, log-uniform between the two.
+
+    Returns:
+        The twin, of the same class, with the same train/eval flags.
+
+    Raises:
+        ValueError: nothing can be converted, a pattern has no effect, an unknown device, NaN or infinite weights.
+        TypeError: ``model`` is not a module, or cannot be copied.
+
+    Warns:
+        ConversionWarning: once, for weights (two or more dimensions) that stay digital without having been asked to.
+
+    Example:
+        >>> import torch, analogsim
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> analog = analogsim.convert(model, device="pcm")
+        >>> analog[0].weight is model[0].weight
+        True
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: model must be a torch module, got {type(model).__name__}")
+    low, high = (seconds(t) for t in train_times)
+    if not 0 < low <= high:
+        raise ValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
+    names = names_of(model)
+    for module, (name, *_) in names.items():
+        if isinstance(module, AnalogLayer):
+            raise ValueError(f"convert: {name!r} is analog already; convert analogsim.to_digital(model) instead")  # noqa: TRY004
+    chosen = _resolve(device, names)
+    if not any(chosen.values()):
+        kinds = ", ".join(sorted({type(module).__name__ for module in names}))
+        raise ValueError(
+            f"convert: nothing in {type(model).__name__} can run analog (or all of it is mapped to None); its modules "
+            f"are: {kinds}. See analogsim.register_layer"
+        )
+    replaced: dict[nn.Module, nn.Module] = {}
+    for module, choice in chosen.items():
+        kind = analog_type(module)
+        if choice is None or kind is None:
+            continue
+        if not cast(Tensor, module.weight).isfinite().all():
+            raise ValueError(f"convert: the weight of layer {names[module][0]!r} holds NaN or infinite values")
+        analog = kind.__new__(kind)
+        analog.__dict__["analog"] = AnalogState(names[module][0], choice, (low, high))
+        replaced[module] = analog
+    digital = {
+        all_names[0]: (type(module).__name__, why_digital(module))
+        for module, all_names in names.items()
+        if module not in chosen and any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+    }
+    _warn_digital(digital)
+    twin = copy_tree(model, replaced)
+    _close_fast_paths(twin)
+    return twin
+
+
+def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> M:
+    """A plain network again.
+
+    Args:
+        analog: the twin.
+        weights: ``"clean"``: over the very same Parameters. ``"programmed"``: with its own Parameters, which hold what
+            the chip's weights are worth at its present time, drift compensation included; white read noise, which
+            differs from use to use, is not in it.
+
+    Raises:
+        NotProgrammedError, StaleChipError: programmed weights were asked for, and there is no valid chip.
+    """
+    if weights not in ("clean", "programmed"):
+        raise ValueError(f'to_digital: weights must be "clean" or "programmed", got {weights!r}')
+    layers = analog_layers(analog)
+    replaced: dict[nn.Module, nn.Module] = {}
+    for layer in layers:
+        kind = digital_type(layer)
+        replaced[layer] = kind.__new__(kind)
+    plain = copy_tree(analog, replaced, shared=[layer.analog for layer in layers])
+    for new in replaced.values():
+        del new.__dict__["analog"]
+    if weights == "clean":
+        return plain
+    values = {layer: chip.weight_for(layer.weight)[0] for layer, chip in layer_chips(analog, "to_digital")}
+    own = copy.deepcopy(plain)
+    # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
+    paths = names_of(analog)
+    for layer, value in values.items():
+        target = own.get_submodule(paths[layer][0])
+        target.weight = nn.Parameter(value.detach().clone(), requires_grad=layer.weight.requires_grad)
+    return own

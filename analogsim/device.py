@@ -1,0 +1,340 @@
+"""Effects and device models.
+
+An `Effect` is one non-ideality: a frozen dataclass whose methods are the stages of a cell's life. A `DeviceModel`
+is a chain of effects over a conductance range. Order in the chain is physical order; each stage runs through the
+whole chain before the next one starts::
+
+    program -> hold -> age(t) -> hold -> read(t)          and, in every use, read_std
+
+``hold`` comes after both, so that a stuck cell takes neither programming noise nor drift wherever it stands in the
+chain.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from analogsim.mapping import Mapping
+from analogsim.noise import Noise
+
+State = dict[str, Tensor]
+
+
+def param(
+    default: Any,
+    unit: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """A parameter of an effect: its default, its unit ("1" if dimensionless), and the values it may take."""
+    limits = {"ge": ge, "gt": gt, "le": le, "choices": choices}
+    return field(default=default, metadata={"unit": unit, **limits})
+
+
+def _check_parameter(owner: str, name: str, value: Any, default: Any, rules: Any) -> None:
+    where = f"{owner}: {name}"
+    if rules.get("choices") is not None:
+        if value not in rules["choices"]:
+            raise ValueError(f"{where} must be one of {', '.join(rules['choices'])}, got {value!r}")
+        return
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise TypeError(f"{where} must be True or False, got {value!r}")
+        return
+    wanted = int if isinstance(default, int) else int | float
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise TypeError(f"{where} must be {'an integer' if wanted is int else 'a number'}, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{where} must be finite, got {value!r}")
+    for rule, symbol, holds in (("ge", ">=", operator.ge), ("gt", ">", operator.gt), ("le", "<=", operator.le)):
+        limit = rules.get(rule)
+        if limit is not None and not holds(value, limit):
+            raise ValueError(f"{where} must be {symbol} {limit:g}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What an effect may know about the cells it acts on.
+
+    Args:
+        target: the conductances that were asked for, ``(cells, *weight.shape)``, µS.
+        g_min: the lowest conductance of the range, µS.
+        g_max: the highest one, µS; for signed cells the largest weight, a tensor that broadcasts against ``target``.
+        signed: one value per weight that takes either sign (`analogsim.Mapping`), so nothing stops at zero.
+        programmed: the conductances that were written, µS; None while they are being written.
+    """
+
+    target: Tensor
+    g_min: float
+    g_max: float | Tensor
+    signed: bool = False
+    programmed: Tensor | None = None
+
+    def floor(self, g: Tensor) -> Tensor:
+        """``g``, with a physical cell's conductance stopped at zero. Works in place on ``g``."""
+        return g if self.signed else g.clamp_(min=0)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One non-ideality. Subclass as a frozen dataclass and override the stages it takes part in.
+
+    Every method gets conductances ``g`` of shape ``(..., cells, *weight.shape)`` in µS and returns the same shape,
+    dtype and device; it does not write into its arguments, loops over no elements and takes randomness only from
+    ``noise``. Fields made with `param` are checked by themselves.
+    """
+
+    signed: ClassVar[bool] = False
+    """Whether the effect also makes sense on a weight as one signed value, as a noise on weights does."""
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            if spec.metadata:
+                _check_parameter(type(self).__name__, spec.name, getattr(self, spec.name), spec.default, spec.metadata)
+
+    def check(self, model: DeviceModel) -> None:
+        """Raise ValueError if the effect cannot be part of ``model`` (its range, its mapping)."""
+
+    def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
+        """What is written when ``g`` is to be written. Drawn once for the life of a chip."""
+        return g
+
+    def draw(self, cells: Cells, noise: Noise) -> State:
+        """What each cell keeps for life besides its conductance: drift exponent, faults, ..."""
+        return {}
+
+    def held(self, drawn: State) -> Tensor | None:
+        """Boolean mask of the cells that no longer follow their target, or None if there are none."""
+        return None
+
+    def hold(self, g: Tensor, cells: Cells, drawn: State) -> Tensor:
+        """``g`` with the held cells where they are stuck. Runs after ``program`` and after ``age``."""
+        return g
+
+    def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
+        """``g`` at ``t`` seconds after programming: a deterministic function of what was drawn."""
+        return g
+
+    def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
+        """``g`` as it stands while inputs stream through at time ``t``: slow (1/f) noise."""
+        return g
+
+    def read_std(self, g: Tensor, cells: Cells) -> Tensor | None:
+        """Standard deviation (µS) of white read noise, independent in every use; None if there is none."""
+        return None
+
+    @classmethod
+    def implements(cls, stage: str) -> bool:
+        """Whether the effect takes part in a stage, that is, overrides the method of that name."""
+        return getattr(cls, stage) is not getattr(Effect, stage)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other parameters."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What programming leaves behind: enough to know the array at any later time.
+
+    Args:
+        largest: the weight that stands at ``g_max``, broadcastable against the weight.
+        cells: target and programmed conductances with their range.
+        drawn: for each effect of the chain, what its cells keep for life.
+    """
+
+    largest: Tensor
+    cells: Cells
+    drawn: tuple[State, ...]
+
+    @property
+    def programmed(self) -> Tensor:
+        """The conductances that were written, ``(cells, *weight.shape)``, µS."""
+        if self.cells.programmed is None:  # pragma: no cover - DeviceModel.program always sets it
+            raise RuntimeError("cells were never programmed")
+        return self.cells.programmed
+
+
+@dataclass(frozen=True)
+class DeviceModel:
+    """A chain of effects over a conductance range, and how weights are laid on it.
+
+    Args:
+        effects: the chain, in physical order.
+        g_min: conductance of a cell that stands for zero, µS.
+        g_max: conductance of the largest weight, µS.
+        mapping: how weights are laid on cells. Default: signed values, scaled by the tensor's largest weight, if every
+            effect is a noise on weights (``Effect.signed``); otherwise differential pairs, scaled per column.
+        name: what reports call it; by default made from the effects.
+
+    Raises:
+        ValueError: an empty chain, an impossible range, or an effect that cannot work on it.
+
+    Example:
+        >>> from analogsim import DeviceModel, Drift, Quantization
+        >>> DeviceModel((Quantization(levels=16), Drift(nu=0.05))).name
+        'Quantization+Drift'
+    """
+
+    effects: tuple[Effect, ...]
+    g_min: float = 0.0
+    g_max: float = 25.0
+    mapping: Mapping | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "effects", tuple(self.effects))
+        for effect in self.effects:
+            if not isinstance(effect, Effect):
+                raise TypeError(f"device model: every element must be an Effect, got {effect!r}")
+        if not self.effects:
+            raise ValueError("device model: the chain of effects is empty; give at least one")
+        if not (math.isfinite(self.g_min) and math.isfinite(self.g_max) and 0 <= self.g_min < self.g_max):
+            raise ValueError(
+                f"device model: need 0 <= g_min < g_max in µS, got g_min={self.g_min!r}, g_max={self.g_max!r}"
+            )
+        if self.mapping is None:
+            weight_noise = all(effect.signed for effect in self.effects)
+            mapping = Mapping("signed", "tensor") if weight_noise else Mapping("pair", "column")
+            object.__setattr__(self, "mapping", mapping)
+        if not self.name:
+            object.__setattr__(self, "name", "+".join(type(effect).__name__ for effect in self.effects))
+        for effect in self.effects:
+            if self._map.cells == "signed" and not effect.signed:
+                raise ValueError(
+                    f"device model: {type(effect).__name__} acts on conductances and needs Mapping('pair'), "
+                    "got Mapping('signed')"
+                )
+            effect.check(self)
+
+    @property
+    def _map(self) -> Mapping:
+        if self.mapping is None:  # pragma: no cover - set in __post_init__
+            raise RuntimeError("no mapping")
+        return self.mapping
+
+    def replace(self, **changes: Any) -> DeviceModel:
+        """A copy with other fields."""
+        return replace(self, **changes)
+
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter under a dotted name, for logging."""
+        seen = Counter(type(effect).__name__ for effect in self.effects)
+        values: dict[str, Any] = {"g_min": self.g_min, "g_max": self.g_max, **asdict(self._map)}
+        for key, effect in zip(self._keys, self.effects, strict=True):
+            prefix = key if seen[type(effect).__name__] > 1 else type(effect).__name__
+            values |= {f"{prefix}.{name}": value for name, value in asdict(effect).items()}
+        return values
+
+    @property
+    def _keys(self) -> list[str]:
+        # A stream is named by effect and occurrence, so that another effect in the chain changes no one else's draws.
+        seen: Counter[str] = Counter()
+        keys = []
+        for effect in self.effects:
+            name = type(effect).__name__
+            keys.append(f"{name}#{seen[name]}")
+            seen[name] += 1
+        return keys
+
+    @property
+    def cells_per_weight(self) -> int:
+        """Number of cells that hold one weight."""
+        return self._map.cells_per_weight
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the device changes with time, so that a compensation has something to compensate."""
+        return any(effect.implements("age") or effect.implements("read") for effect in self.effects)
+
+    def program(self, weight: Tensor, noise: Noise, largest: Tensor | None = None) -> Written:
+        """Write a weight into fresh cells.
+
+        Args:
+            weight: ``(out, ...)``, finite, float32 or float64.
+            noise: where every draw comes from.
+            largest: the weight laid on ``g_max``, broadcastable; default: what the mapping says.
+        """
+        if largest is None:
+            largest = self._map.largest(weight)
+        signed = self._map.cells == "signed"
+        g = self._map.to_conductance(weight, largest, self.g_min, self.g_max)
+        cells = Cells(g, self.g_min, largest if signed else self.g_max, signed)
+        streams = [noise.fold(key) for key in self._keys]
+        drawn = tuple(
+            effect.draw(cells, stream.fold("draw")) if effect.implements("draw") else {}
+            for effect, stream in zip(self.effects, streams, strict=True)
+        )
+        for effect, stream in zip(self.effects, streams, strict=True):
+            if effect.implements("program"):
+                g = effect.program(g, cells, stream.fold("program"))
+        g = self._hold(g, cells, drawn)
+        return Written(largest, replace(cells, programmed=g), drawn)
+
+    def _hold(self, g: Tensor, cells: Cells, drawn: tuple[State, ...]) -> Tensor:
+        for effect, state in zip(self.effects, drawn, strict=True):
+            if effect.implements("hold"):
+                g = effect.hold(g, cells, state)
+        return g
+
+    def age(self, written: Written, t: float | Tensor) -> Tensor:
+        """Conductances ``t`` seconds after programming, µS, without read noise."""
+        g = written.programmed
+        for effect, state in zip(self.effects, written.drawn, strict=True):
+            if effect.implements("age"):
+                g = effect.age(g, t, written.cells, state)
+        return self._hold(g, written.cells, written.drawn)
+
+    def read(self, written: Written, t: float | Tensor, noise: Noise) -> Tensor:
+        """Conductances as inputs find them at time ``t``, µS: aged, with the slow noise of that time."""
+        g = self.age(written, t)
+        for key, effect in zip(self._keys, self.effects, strict=True):
+            if effect.implements("read"):
+                g = effect.read(g, t, written.cells, noise.fold(key, "read"))
+        return g
+
+    def to_weight(self, g: Tensor, written: Written) -> Tensor:
+        """The weight that conductances stand for."""
+        return self._map.to_weight(g, written.largest, self.g_min, self.g_max)
+
+    def read_variance(self, g: Tensor, written: Written) -> Tensor | None:
+        """Variance of each weight from white read noise in one use; None for a device without."""
+        total: Tensor | None = None
+        for effect in self.effects:
+            std = effect.read_std(g, written.cells)
+            if std is not None:
+                total = std.square() if total is None else total + std.square()
+        if total is None:
+            return None
+        return self._map.to_weight_variance(total, written.largest, self.g_min, self.g_max)
+
+    def following(self, weight: Tensor, written: Written) -> Tensor | None:
+        """Mask (1 or 0, like the weight) of the weights that the array follows; None if it follows all.
+
+        A weight whose carrying cell is stuck no longer moves the output, so its gradient is zero.
+        """
+        held: Tensor | None = None
+        for effect, state in zip(self.effects, written.drawn, strict=True):
+            mask = effect.held(state)
+            if mask is not None:
+                held = mask if held is None else held | mask
+        if held is None:
+            return None
+        axis = -weight.ndim - 1
+        if self._map.cells == "signed":
+            stuck = held.squeeze(axis)
+        else:
+            positive, negative = held.unbind(axis)
+            stuck = torch.where(weight >= 0, positive, negative)
+        return (~stuck).to(weight.dtype)

@@ -1,0 +1,13 @@
+"""Errors a caller may want to catch apart."""
+
+
+class NotProgrammedError(RuntimeError):
+    """An analog layer was asked for a chip's answer, and there is no chip."""
+
+
+class StaleChipError(RuntimeError):
+    """The weights changed after the chip was programmed: its answers are not those of this network."""
+
+
+class ConversionWarning(UserWarning):
+    """A part of the network that could have been meant to run analog stays digital."""

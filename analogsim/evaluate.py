@@ -1,0 +1,161 @@
+"""Monte-Carlo over chips and times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analogsim.chip import drift, programmed
+from analogsim.compensate import check_compensation
+from analogsim.convert import to_digital
+from analogsim.layers.base import analog_layers
+from analogsim.report import Report
+from analogsim.times import DEFAULT_TIMES, seconds
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+Batch = tuple[Tensor, Tensor]
+
+# Data up to this size is read once and kept: every chip then sees the same samples, and decoding is paid once.
+_KEEP_BYTES = 2**30
+
+
+def accuracy(output: Tensor, target: Tensor) -> Tensor:
+    """Whether the largest of the outputs ``(batch, classes, ...)`` is the target's, for each sample."""
+    return (output.argmax(1) == target).float()
+
+
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of outputs ``(batch, classes, ...)`` taken as logits, for each sample."""
+    return nn.functional.cross_entropy(output.float(), target, reduction="none")
+
+
+_METRICS: dict[str, Metric] = {"accuracy": accuracy, "cross_entropy": cross_entropy}
+
+
+def _as_metric(metric: str | Metric) -> tuple[str, Metric]:
+    if callable(metric):
+        return getattr(metric, "__name__", type(metric).__name__), metric
+    if metric not in _METRICS:
+        raise ValueError(f"evaluate: metric must be one of {', '.join(_METRICS)} or a function, got {metric!r}")
+    return metric, _METRICS[metric]
+
+
+class _Data:
+    """A loader read once and kept if it is small, read again for every pass if not."""
+
+    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
+        if not isinstance(loader, Iterable):
+            raise TypeError(f"evaluate: loader must yield (input, target) batches, got {type(loader).__name__}")
+        self._loader = loader
+        self._device = device
+        self._kept: list[Batch] | None = []
+        self._samples: int | None = None
+        size = 0
+        for batch in self._read():
+            size += sum(tensor.nbytes for tensor in batch)
+            if size > _KEEP_BYTES:
+                self._kept = None
+                break
+            self._kept.append(batch)
+        if self._kept == []:
+            raise ValueError("evaluate: the loader is empty; give it at least one batch")
+        if self._kept is None and iter(loader) is loader:
+            raise ValueError("evaluate: the loader can be read only once; give a DataLoader or a list of batches")
+
+    def _read(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(map(torch.is_tensor, batch))):
+                raise TypeError(f"evaluate: each batch must be a pair of tensors (input, target), got {type(batch)}")
+            yield batch[0].to(self._device), batch[1].to(self._device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._read() if self._kept is None else iter(self._kept)
+
+
+@torch.no_grad()
+def _score(model: nn.Module, data: _Data, metric: Metric) -> tuple[float, int, int | None]:
+    """The metric's mean over all samples, their number, and the number of outputs."""
+    total, samples, classes = 0.0, 0, None
+    for inputs, targets in data:
+        output = model(inputs)
+        score = metric(output, targets)
+        total += float(score.double().mean()) * len(targets)
+        samples += len(targets)
+        classes = output.shape[1] if output.ndim > 1 else None
+    return total / samples, samples, classes
+
+
+def evaluate(
+    analog: nn.Module,
+    loader: Iterable[Any],
+    *,
+    chips: int = 25,
+    times: Sequence[float | str] = DEFAULT_TIMES,
+    metric: str | Metric = "accuracy",
+    seed: int = 0,
+    compensation: str | None = "global",
+    progress: bool = False,
+) -> Report:
+    """What is left of a network: its score on many chips, each followed through time, beside the clean score.
+
+    The chips are ``program(seed)``, ``program(seed + 1)``, ...: the same ones in every call. Chip, modes and
+    Parameters of ``analog`` are as before afterwards.
+
+    Args:
+        analog: the twin from `convert`.
+        loader: yields pairs ``(input, target)`` of tensors; they are moved to the model's torch device. Up to 1 GiB is
+            kept in memory; more is read again for each chip and time.
+        chips: how many chips.
+        times: since programming, seconds or text, each at least 0.
+        metric: ``"accuracy"``, ``"cross_entropy"``, or a function of ``(output, target)`` that returns one score per
+            sample, or their mean.
+        seed: the first chip.
+        compensation: ``"global"`` or None, see `drift`.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: an empty loader, no time or chip, an unknown metric, a time before programming.
+    """
+    if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
+        raise ValueError(f"evaluate: chips must be an integer >= 1, got {chips!r}")
+    if isinstance(times, str) or not len(times):
+        raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
+    instants = tuple(seconds(t) for t in times)
+    check_compensation(compensation)
+    name, function = _as_metric(metric)
+    layers = analog_layers(analog)
+    data = _Data(loader, layers[0].weight.device)
+    digital = to_digital(analog).eval()
+    clean, samples, classes = _score(digital, data, function)
+    values = np.empty((chips, len(instants)))
+    seeds = tuple(range(seed, seed + chips))
+    bar = _progress_bar(seeds) if progress else seeds
+    for row, chip in enumerate(bar):
+        with programmed(analog, chip):
+            for column, t in enumerate(instants):
+                drift(analog, t, compensation=compensation)
+                values[row, column], _, _ = _score(analog, data, function)
+    return Report(
+        values=values,
+        times=instants,
+        clean=clean,
+        metric=name,
+        device=", ".join(dict.fromkeys(layer.analog.device.name for layer in layers)),
+        seeds=seeds,
+        compensation=compensation,
+        chance=1 / classes if name == "accuracy" and classes else None,
+        samples=samples,
+    )
+
+
+def _progress_bar(seeds: tuple[int, ...]) -> Iterable[int]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError('evaluate: progress=True needs tqdm; pip install "analogsim-torch[recipes]"') from None
+    bar: Iterable[int] = tqdm(seeds, desc="chips", unit="chip", leave=False)
+    return bar

@@ -1,0 +1,157 @@
+"""What all analog layers share, and the registry from digital to analog types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from analogsim.device import DeviceModel
+from analogsim.errors import NotProgrammedError
+from analogsim.noise import GlobalNoise, Noise
+from analogsim.training import noisy_weight
+
+if TYPE_CHECKING:
+    from analogsim.chip import LayerChip
+
+_GLOBAL = GlobalNoise()
+
+
+@dataclass
+class AnalogState:
+    """What an analog layer knows beyond its digital twin; it is in no state dict.
+
+    Args:
+        name: the layer's name in the network, which keys its share of a chip.
+        device: the device model its weights are written to.
+        train_times: range of drift times in training, seconds.
+        noise_scale: how much of the device's errors a training forward sees.
+        chip: the programmed array, or None.
+    """
+
+    name: str
+    device: DeviceModel
+    train_times: tuple[float, float]
+    noise_scale: float = 1.0
+    chip: LayerChip | None = None
+
+
+class AnalogLayer(nn.Module):
+    """A layer whose matrix-vector products run on a crossbar.
+
+    Subclasses also derive from the digital layer and implement `product`. In training every forward draws the device
+    afresh; in eval the layer answers as the programmed chip does.
+    """
+
+    analog: AnalogState
+    weight: Tensor
+    bias: Any
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's linear map with another weight; everything else comes from the layer."""
+        raise NotImplementedError(f"{type(self).__name__} must implement product(input, weight, bias)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's answer: fresh noise in training, the programmed chip in eval."""
+        state, noise = self.analog, _GLOBAL
+        if self.training:
+            weight, variance = noisy_weight(self.weight, state.device, state.noise_scale, state.train_times)
+            return self._answer(input, weight, variance, noise)
+        if state.chip is None:
+            raise NotProgrammedError(
+                f"layer {state.name or '(the model itself)'!r} is in eval mode and no chip is programmed: call "
+                "analogsim.program(analog, seed=...) first, or use the digital model for its clean answer"
+            )
+        weight, variance = state.chip.weight_for(self.weight)
+        return self._answer(input, weight, variance, state.chip.use_noise)
+
+    def _answer(self, input: Tensor, weight: Tensor, variance: Tensor | None, noise: Noise) -> Tensor:
+        output = self.product(input, weight, self.bias)
+        if variance is None:
+            return output
+        # Independent Gaussian noise of every weight in every product sums up to N(0, sum_j s_ij^2 x_j^2): exact, and
+        # one product instead of one weight matrix per row. In float32, since squares leave the range of float16.
+        with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
+            power = self.product(input.detach().to(variance.dtype).square(), variance, None)
+            disturbance = noise.normal_like(power).mul_(power.clamp_(min=0).sqrt_())
+        return output + disturbance.to(output.dtype)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; a programmed chip is compared with the weights again at the next eval forward."""
+        if self.analog.chip is not None:
+            self.analog.chip.suspect()
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        """The digital layer's own, with the device and the state of the chip."""
+        chip = self.analog.chip
+        state = "no chip" if chip is None else chip.describe()
+        return f"{super().extra_repr()}, device={self.analog.device.name}, {state}"
+
+
+A = TypeVar("A", bound=type[AnalogLayer])
+
+_analog_types: dict[type[nn.Module], type[AnalogLayer]] = {}
+
+
+def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
+    """Register an analog layer for a digital type. Conversion matches the exact type, never a subclass.
+
+    Args:
+        digital: the type that `convert` replaces; its instances need a Parameter ``weight`` of shape ``(out, ...)``.
+
+    Raises:
+        TypeError: the analog class is not a subclass of both `AnalogLayer` and ``digital``.
+        ValueError: another analog class has the digital type already.
+    """
+
+    def add(analog: A) -> A:
+        if not (issubclass(analog, AnalogLayer) and issubclass(analog, digital)):
+            raise TypeError(f"register_layer: {analog.__name__} must subclass AnalogLayer and {digital.__name__}")
+        if _analog_types.get(digital, analog) is not analog:
+            raise ValueError(f"register_layer: {digital.__name__} already becomes {_analog_types[digital].__name__}")
+        _analog_types[digital] = analog
+        return analog
+
+    return add
+
+
+def analog_type(module: nn.Module) -> type[AnalogLayer] | None:
+    """The analog class for a digital module's exact type, or None."""
+    return _analog_types.get(type(module))
+
+
+def digital_type(layer: AnalogLayer) -> type[nn.Module]:
+    """The digital class that an analog layer stands for."""
+    return next(digital for digital, analog in _analog_types.items() if analog is type(layer))
+
+
+def why_digital(module: nn.Module) -> str:
+    """Why a module with Parameters of its own stays digital when nobody asked for it."""
+    if analog_type(module) is not None:
+        return "no pattern matches it"
+    if all(parameter.ndim < 2 for parameter in module.parameters(recurse=False)):
+        return "element-wise, no matrix"
+    if isinstance(module, nn.MultiheadAttention):
+        return "attention keeps its projections as bare Parameters"
+    base = next((kind.__name__ for kind in type(module).__mro__[1:] if kind in _analog_types), None)
+    if base is not None:
+        return f"a subclass of {base}, which may compute something else (register_layer)"
+    return f"no analog layer for {type(module).__name__} (register_layer)"
+
+
+def analog_layers(model: nn.Module) -> list[AnalogLayer]:
+    """The analog layers of a twin, each once.
+
+    Raises:
+        ValueError: there are none; the model is not what `convert` returned.
+    """
+    layers = [module for module in model.modules() if isinstance(module, AnalogLayer)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no analog layer: give the twin that analogsim.convert(model, ...) returned"
+        )
+    return layers

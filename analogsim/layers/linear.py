@@ -1,0 +1,15 @@
+"""Fully connected layers on a crossbar."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from analogsim.layers.base import AnalogLayer, register_layer
+
+
+@register_layer(nn.Linear)
+class AnalogLinear(AnalogLayer, nn.Linear):
+    """``nn.Linear`` whose weight ``(out, in)`` lies on a crossbar; input ``(..., in)``, output ``(..., out)``."""
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See `AnalogLayer.product`."""
+        return functional.linear(input, weight, bias)

@@ -1,0 +1,111 @@
+"""The one source of randomness: effects ask a ``Noise`` for numbers and never touch a generator.
+
+Two sources stand behind the door. In training `GlobalNoise` draws from torch's global generator of the
+tensor's own device: fast, and steered by ``torch.manual_seed``. On a chip `KeyedNoise` is a pure function of
+its key (seed, layer name, effect, ...): the same chip on every device, in any order, in any process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Noise(Protocol):
+    """What an effect may ask for. Successive calls give independent numbers."""
+
+    def normal_like(self, like: Tensor) -> Tensor:
+        """Standard normal numbers, a fresh tensor of the shape, dtype and device of ``like``."""
+        ...
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1), a fresh tensor of the shape, dtype and device of ``like``."""
+        ...
+
+    def fold(self, *key: str) -> Noise:
+        """An independent stream of the same source, named by ``key``."""
+        ...
+
+
+class GlobalNoise:
+    """Draws from torch's global generator of the tensor's device."""
+
+    def normal_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        return torch.randn_like(like)
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        return torch.rand_like(like)
+
+    def fold(self, *key: str) -> GlobalNoise:
+        """The global stream has no branches: every draw is independent already."""
+        return self
+
+
+def _seed(key: tuple[str, ...]) -> int:
+    # Length-prefixed parts, so that ("a", "bc") and ("ab", "c") are two streams.
+    text = "".join(f"{len(part)}:{part}" for part in key)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class KeyedNoise:
+    """A stream that is a pure function of its key.
+
+    Numbers are drawn on the CPU in float32 and then moved, so that a chip is the same one wherever its tensors
+    live and whatever their dtype.
+
+    Args:
+        key: the names of the stream; two streams with different keys are independent.
+    """
+
+    def __init__(self, *key: str) -> None:
+        self._key = key
+        self._generator = torch.Generator().manual_seed(_seed(key))
+
+    def normal_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        return torch.randn(like.shape, generator=self._generator).to(like)
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        numbers = torch.rand(like.shape, generator=self._generator)
+        # Rounding to a narrower dtype may reach 1.0, which a comparison with a probability must not see.
+        return numbers if like.dtype == torch.float32 and like.device.type == "cpu" else numbers.to(like.device)
+
+    def fold(self, *key: str) -> KeyedNoise:
+        """See `Noise`."""
+        return KeyedNoise(*self._key, *key)
+
+
+class StreamNoise:
+    """A reproducible stream on the tensor's own device, for what is drawn anew in every use of a chip.
+
+    The numbers depend on the key and on how much was drawn before; they differ between kinds of torch device.
+    """
+
+    def __init__(self, *key: str) -> None:
+        self._key = key
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(_seed(self._key))
+        return self._generators[device]
+
+    def normal_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        generator = self._generator(like.device)
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        generator = self._generator(like.device)
+        return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def fold(self, *key: str) -> StreamNoise:
+        """See `Noise`."""
+        return StreamNoise(*self._key, *key)

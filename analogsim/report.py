@@ -1,0 +1,219 @@
+"""The answer of `analogsim.evaluate`: a score for every chip and time, and what people ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analogsim.text import table
+from analogsim.times import label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+FloatArray = NDArray[np.float64]
+_EXTRA = 'install it with: pip install "analogsim-torch[plot]"'
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Scores of many chips at several times after programming.
+
+    Args:
+        values: the metric of each chip at each time, ``(chips, times)``.
+        times: seconds after programming.
+        clean: the metric of the digital network on the same data.
+        metric: its name.
+        device: the device models' names.
+        seeds: the chips.
+        compensation: what was compensated.
+        chance: the score of guessing, None where the metric has none.
+        samples: number of samples in the data.
+    """
+
+    values: FloatArray
+    times: tuple[float, ...]
+    clean: float
+    metric: str
+    device: str
+    seeds: tuple[int, ...]
+    compensation: str | None
+    chance: float | None = None
+    samples: int = 0
+
+    @property
+    def mean(self) -> FloatArray:
+        """Mean over chips at each time, ``(times,)``."""
+        return np.asarray(self.values.mean(axis=0))
+
+    @property
+    def std(self) -> FloatArray:
+        """Standard deviation from chip to chip at each time (unbiased; NaN for one chip)."""
+        if len(self.values) < 2:
+            return np.full(len(self.times), np.nan)
+        return np.asarray(self.values.std(axis=0, ddof=1))
+
+    def quantile(self, q: float) -> FloatArray:
+        """The q-quantile over chips at each time: 0.05 is what 19 of 20 chips reach."""
+        if not 0 <= q <= 1:
+            raise ValueError(f"quantile: q must be in [0, 1], got {q!r}")
+        return np.asarray(np.quantile(self.values, q, axis=0))
+
+    def interval(self, confidence: float = 0.95) -> FloatArray:
+        """Confidence interval of the mean (Student's t over chips), ``(2, times)``: lower and upper bound."""
+        if not 0 < confidence < 1:
+            raise ValueError(f"interval: confidence must be in (0, 1), got {confidence!r}")
+        from scipy.stats import t as student
+
+        chips = len(self.values)
+        factor = student.ppf((1 + confidence) / 2, chips - 1) if chips > 1 else np.nan
+        half = factor * self.std / np.sqrt(chips)
+        return np.stack((self.mean - half, self.mean + half))
+
+    @property
+    def normalized(self) -> FloatArray:
+        r"""Normalised accuracy of each chip and time: 1 is the digital network, 0 is chance.
+
+        .. math:: A^* = 1 - \frac{err - err_{digital}}{err_{chance} - err_{digital}}
+
+        Raises:
+            ValueError: the metric has no chance level.
+
+        Source: Rasch et al., Nat. Commun. 14 (2023).
+        """
+        if self.chance is None or self.clean == self.chance:
+            raise ValueError(f"normalized: the metric {self.metric!r} has no chance level apart from its clean value")
+        return np.asarray(1 - (self.clean - self.values) / (self.clean - self.chance))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The times as short text: ``"1h"``."""
+        return tuple(label(t) for t in self.times)
+
+    def at(self, time: float | str) -> FloatArray:
+        """The scores of all chips at one of the evaluated times, ``(chips,)``."""
+        from analogsim.times import seconds
+
+        t = seconds(time)
+        if t not in self.times:
+            raise ValueError(f"report: {time!r} was not evaluated; there are {', '.join(self.labels)}")
+        return np.asarray(self.values[:, self.times.index(t)])
+
+    def to_frame(self) -> DataFrame:
+        """One row per chip and time: chip, seconds, time, and the metric, as a pandas frame."""
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError(f"to_frame needs pandas; {_EXTRA}") from None
+        return pd.DataFrame(
+            {
+                "chip": np.repeat(self.seeds, len(self.times)),
+                "seconds": np.tile(self.times, len(self.seeds)),
+                "time": np.tile(self.labels, len(self.seeds)),
+                self.metric: self.values.ravel(),
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and text, for JSON; `from_dict` is its inverse."""
+        return {
+            "values": self.values.tolist(),
+            "times": list(self.times),
+            "clean": self.clean,
+            "metric": self.metric,
+            "device": self.device,
+            "seeds": list(self.seeds),
+            "compensation": self.compensation,
+            "chance": self.chance,
+            "samples": self.samples,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """The report that ``to_dict()`` was taken of."""
+        fields = dict(data)
+        fields["values"] = np.asarray(fields["values"], dtype=np.float64)
+        fields["times"] = tuple(fields["times"])
+        fields["seeds"] = tuple(fields["seeds"])
+        return cls(**fields)
+
+    def __str__(self) -> str:
+        return compare_table({"": self})
+
+    def plot(self) -> Figure:
+        """The drift curve: mean, the middle 90 % of the chips, and the clean value, over a logarithmic time axis."""
+        return compare_plot({self.device: self})
+
+
+def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
+    if not reports:
+        raise ValueError("compare: give at least one report")
+    listed = list(reports.values())
+    if len({(report.times, report.metric) for report in listed}) > 1:
+        raise ValueError("compare: the reports have different times or metrics")
+    return listed
+
+
+def _number(value: float, metric: str) -> str:
+    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4g}"
+
+
+def compare_table(reports: Mapping[str, Report]) -> str:
+    """Several reports side by side: clean, then mean ± std and 5th percentile over chips at each time.
+
+    Raises:
+        ValueError: no report, or reports of different times or metrics.
+    """
+    listed = _check_comparable(reports)
+    first = listed[0]
+    metric = first.metric
+    unit = " [%]" if metric == "accuracy" else ""
+    head = [f"{metric}{unit}"]
+    for name in reports:
+        head += [f"{name}  mean ± std".strip(), "5th pct."]
+    rows = [["clean"]]
+    for report in listed:
+        rows[0] += [_number(report.clean, metric), ""]
+    for index, time in enumerate(first.labels):
+        row = [f"after {time}"]
+        for report in listed:
+            mean, std = report.mean[index], report.std[index]
+            spread = "" if np.isnan(std) else f" ± {_number(std, metric)}"
+            row += [_number(mean, metric) + spread, _number(report.quantile(0.05)[index], metric)]
+        rows.append(row)
+    chips = f"{len(first.seeds)} chips" if len(first.seeds) != 1 else "1 chip"
+    last = f"{first.device}, {chips}, {first.samples} samples, compensation: {first.compensation or 'none'}"
+    return f"{table(head, rows)}\n{last}"
+
+
+def compare_plot(reports: Mapping[str, Report]) -> Figure:
+    """Drift curves of several reports in one figure, see `Report.plot`."""
+    listed = _check_comparable(reports)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError(f"plot needs matplotlib; {_EXTRA}") from None
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, report) in enumerate(reports.items()):
+        color = f"C{index}"
+        # A logarithmic axis has no zero: the moment after programming is drawn at a tenth of a second.
+        seconds = np.maximum(report.times, 0.1)
+        axes.plot(seconds, report.mean, "o-", color=color, label=name)
+        axes.fill_between(seconds, report.quantile(0.05), report.quantile(0.95), color=color, alpha=0.2, lw=0)
+        axes.axhline(report.clean, color=color, ls="--", lw=1)
+    axes.set_xscale("log")
+    axes.set_xticks(np.maximum(listed[0].times, 0.1), listed[0].labels)
+    axes.minorticks_off()
+    axes.set_xlabel("time after programming")
+    axes.set_ylabel(listed[0].metric)
+    chips: Sequence[int] = listed[0].seeds
+    axes.set_title(f"{listed[0].device}: mean and 5th to 95th percentile of {len(chips)} chips; dashed: clean", size=9)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,161 @@
+"""Noise schedules: how much of the device's errors training sees, step by step."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from analogsim.layers.base import analog_layers
+
+Shape = Literal["constant", "linear", "cosine", "exponential", "step"]
+
+
+def set_noise_scale(analog: nn.Module, scale: float) -> None:
+    """How much of the device's errors each training forward sees: 0 none, 1 the device's own.
+
+    Raises:
+        ValueError: the scale is negative, NaN or infinite.
+    """
+    value = float(scale)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"set_noise_scale: the scale must be finite and >= 0, got {scale!r}")
+    for layer in analog_layers(analog):
+        layer.analog.noise_scale = value
+
+
+class NoiseSchedule:
+    r"""Moves the noise scale of a twin from ``start`` to ``end`` over ``steps`` steps.
+
+    With the progress :math:`u = \min(1, step/steps)`:
+
+    * ``"constant"``: ``end``
+    * ``"linear"``: :math:`start + (end - start) u`
+    * ``"cosine"``: :math:`start + (end - start) (1 - \cos \pi u)/2`
+    * ``"exponential"``: :math:`start\,(end/start)^u`
+    * ``"step"``: ``stairs`` equal rises, the last one at ``end``: :math:`start + (end - start) \lceil u\,n \rceil / n`
+
+    The first ``warmup`` steps go linearly from 0 up to what the shape says there. ``jitter`` multiplies each step's
+    scale by a factor uniform in :math:`[1 - jitter, 1 + jitter]`. The scale is a closed form of the step: nothing
+    compounds, and any step can be asked for or resumed.
+
+    Used like a learning-rate scheduler: made once, ``step()`` after each ``optimizer.step()``.
+
+    Args:
+        analog: the twin whose scale is set, at once and at every step.
+        shape: one of the five above.
+        start: scale at step 0.
+        end: scale from step ``steps`` on.
+        steps: length, in steps.
+        warmup: steps of the linear start from zero.
+        jitter: relative half-width of the random factor of each step, in [0, 1].
+        stairs: number of rises of ``"step"``.
+        seed: of the jitter.
+
+    Raises:
+        ValueError: an argument out of its range.
+
+    Example:
+        >>> import torch, analogsim
+        >>> analog = analogsim.convert(torch.nn.Linear(4, 2), device="pcm")
+        >>> schedule = analogsim.NoiseSchedule(analog, "linear", start=0.0, end=1.0, steps=4)
+        >>> [schedule.scale_at(step) for step in range(6)]
+        [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        analog: nn.Module,
+        shape: Shape = "constant",
+        *,
+        start: float = 0.0,
+        end: float = 1.0,
+        steps: int = 1,
+        warmup: int = 0,
+        jitter: float = 0.0,
+        stairs: int = 4,
+        seed: int = 0,
+    ) -> None:
+        if shape not in get_args(Shape):
+            raise ValueError(f"noise schedule: shape must be one of {', '.join(get_args(Shape))}, got {shape!r}")
+        for name, value in (("start", start), ("end", end)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")
+        if shape == "exponential" and not (start > 0 and end > 0):
+            raise ValueError(f"noise schedule: exponential needs start and end > 0, got {start!r} and {end!r}")
+        for name, count, least in (("steps", steps, 1), ("warmup", warmup, 0), ("stairs", stairs, 1)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                raise ValueError(f"noise schedule: {name} must be an integer >= {least}, got {count!r}")
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"noise schedule: jitter must be in [0, 1], got {jitter!r}")
+        analog_layers(analog)
+        self._analog = analog
+        self._settings: dict[str, Any] = {
+            "shape": shape,
+            "start": float(start),
+            "end": float(end),
+            "steps": steps,
+            "warmup": warmup,
+            "jitter": float(jitter),
+            "stairs": stairs,
+            "seed": seed,
+        }
+        self._step = 0
+        self._apply()
+
+    def __repr__(self) -> str:
+        return f"NoiseSchedule({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"
+
+    def _apply(self) -> None:
+        set_noise_scale(self._analog, self.scale_at(self._step))
+
+    def scale_at(self, step: int) -> float:
+        """The scale of a step, jitter included; the state of the schedule does not matter."""
+        if step < 0:
+            raise ValueError(f"noise schedule: a step must be >= 0, got {step}")
+        s = self._settings
+        start, end, u = s["start"], s["end"], min(1.0, step / s["steps"])
+        if s["shape"] == "constant":
+            scale = end
+        elif s["shape"] == "linear":
+            scale = start + (end - start) * u
+        elif s["shape"] == "cosine":
+            scale = start + (end - start) * (1 - math.cos(math.pi * u)) / 2
+        elif s["shape"] == "exponential":
+            scale = start * (end / start) ** u
+        else:
+            scale = start + (end - start) * math.ceil(u * s["stairs"]) / s["stairs"]
+        if step < s["warmup"]:
+            scale *= step / s["warmup"]
+        if s["jitter"]:
+            # A generator made for the step alone keeps the closed form.
+            scale *= 1 + s["jitter"] * random.Random(f"{s['seed']}/{step}").uniform(-1, 1)
+        return float(scale)
+
+    def step(self) -> None:
+        """Go on by one step and set the twin's scale."""
+        self._step += 1
+        self._apply()
+
+    def get_last_scale(self) -> float:
+        """The scale that is set now."""
+        return self.scale_at(self._step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and step; plain numbers and text."""
+        return {**self._settings, "last_step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict()`` was taken, and set the twin's scale.
+
+        Raises:
+            ValueError: the state is not that of a noise schedule.
+        """
+        wanted = {*self._settings, "last_step"}
+        if set(state) != wanted:
+            raise ValueError(f"noise schedule: the state needs the keys {sorted(wanted)}, got {sorted(state)}")
+        self._settings = {name: state[name] for name in self._settings}
+        self._step = state["last_step"]
+        self._apply()

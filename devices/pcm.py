@@ -1,0 +1,127 @@
+r"""Phase-change memory (doped Ge2Sb2Te5, 90 nm): programming error, drift and 1/f read noise.
+
+Sources: the model is Nandakumar et al., ICECS 2019; its numbers, fitted to an array of a million devices, are Joshi et
+al., Nat. Commun. 11:2473 (2020). With :math:`x = g_{target}/g_{max}` and :math:`\xi \sim N(0, 1)` per cell.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analogsim.device import Cells, DeviceModel, Effect, State, param
+from analogsim.devices.drift import decay
+from analogsim.noise import Noise
+from analogsim.registry import register
+
+_FITTED_G_MAX = 25.0  # µS: the range on which the coefficients were fitted
+
+
+def _relative_target(cells: Cells) -> Tensor:
+    return cells.target / cells.g_max
+
+
+@dataclass(frozen=True)
+class PCMProgramming(Effect):
+    r"""Error of iterative programming.
+
+    .. math:: g_{prog} = \max(0, g + s \sigma \xi), \qquad
+        \sigma = (0.26348 + 1.9650 x - 1.1731 x^2) \frac{g_{max}}{25}\ \mathrm{µS}
+
+    Args:
+        scale: s, a factor on the published error.
+
+    Source: Joshi et al. (2020). The coefficients are in µS at a range of 25 µS and scale with the range.
+    """
+
+    scale: float = param(1.0, "1", ge=0)
+
+    def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
+        """See `Effect.program`."""
+        x = _relative_target(cells)
+        sigma = x.mul(-1.1731).add_(1.9650).mul_(x).add_(0.26348).mul_(self.scale * (cells.g_max / _FITTED_G_MAX))
+        return noise.normal_like(g).mul_(sigma).add_(g).clamp_(min=0)
+
+
+@dataclass(frozen=True)
+class PCMDrift(Effect):
+    r"""Drift with an exponent that depends on the state.
+
+    .. math:: g(t) = g_{prog} \left(\frac{t + t_0}{t_0}\right)^{-\nu}, \qquad \nu = |\mu + s_\nu s\,\xi|
+
+    .. math:: \mu = \mathrm{clip}(-0.0155 \ln x + 0.0244,\ 0.049,\ 0.100), \quad
+        s = \mathrm{clip}(-0.0125 \ln x - 0.0059,\ 0.008,\ 0.045)
+
+    with x floored at 1e-7; one exponent per cell for the life of the chip.
+
+    Args:
+        scale: a factor on the whole exponent.
+        spread: :math:`s_\nu`, a factor on its spread from cell to cell.
+        t0: time between programming and the first reading.
+
+    Source: Joshi et al. (2020).
+    """
+
+    scale: float = param(1.0, "1", ge=0)
+    spread: float = param(1.0, "1", ge=0)
+    t0: float = param(20.0, "s", gt=0)
+
+    def draw(self, cells: Cells, noise: Noise) -> State:
+        """See `Effect.draw`."""
+        log_x = _relative_target(cells).clamp_(min=1e-7).log_()
+        mean = log_x.mul(-0.0155).add_(0.0244).clamp_(0.049, 0.100)
+        std = log_x.mul_(-0.0125).sub_(0.0059).clamp_(0.008, 0.045)
+        nu = noise.normal_like(mean).mul_(std.mul_(self.spread)).add_(mean).abs_()
+        return {"nu": nu.mul_(self.scale)}
+
+    def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
+        """See `Effect.age`."""
+        return decay(g, drawn["nu"], t, self.t0)
+
+
+@dataclass(frozen=True)
+class PCMReadNoise(Effect):
+    r"""1/f read noise: its power is slow, so one draw holds while inputs stream through at one time.
+
+    .. math:: g_{read} = \max\left(0,\ g(t) + s\, g(t)\, Q \sqrt{\ln\frac{t + t_0 + t_{read}}{2 t_{read}}}\, \xi\right),
+        \qquad Q = \min\left(\frac{0.0088}{\max((g_{prog}/g_{max})^{0.65},\ 10^{-3})},\ 0.2\right)
+
+    Args:
+        scale: s, a factor on the published noise.
+        t0: time between programming and the first reading.
+        t_read: duration of one read.
+
+    Source: Joshi et al. (2020). Departures: the paper evaluates Q at the target, we take the programmed conductance,
+    which is what the cell knows; draws at two different times are independent, though real 1/f noise is correlated.
+    """
+
+    scale: float = param(1.0, "1", ge=0)
+    t0: float = param(20.0, "s", gt=0)
+    t_read: float = param(250e-9, "s", gt=0)
+
+    def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
+        """See `Effect.read`."""
+        programmed = cells.target if cells.programmed is None else cells.programmed
+        q = (programmed / cells.g_max).pow_(0.65).clamp_(min=1e-3).reciprocal_().mul_(0.0088).clamp_(max=0.2)
+        cycles = (t + self.t0 + self.t_read) / (2 * self.t_read)
+        growth = torch.log(cycles).sqrt() if isinstance(cycles, Tensor) else math.sqrt(math.log(cycles))
+        # g (1 + s q growth xi): everything but g is ours, so one buffer serves the whole product.
+        relative = noise.normal_like(g).mul_(q).mul_(growth * self.scale).add_(1)
+        return relative.mul_(g).clamp_(min=0)
+
+
+@register("pcm")
+def pcm(*, g_max: float = 25.0) -> DeviceModel:
+    """Phase-change memory in differential pairs: programming error, drift, 1/f read noise.
+
+    Both cells of a pair have their own programming error and their own drift exponent, the one near zero included.
+
+    Args:
+        g_max: conductance of the largest weight, µS; the fitted errors scale with it.
+
+    Source: see the effects `PCMProgramming`, `PCMDrift`, `PCMReadNoise`.
+    """
+    return DeviceModel((PCMProgramming(), PCMDrift(), PCMReadNoise()), g_max=g_max, name="pcm")

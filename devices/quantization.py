@@ -1,0 +1,38 @@
+"""Cells that hold a finite number of levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from analogsim.device import Cells, Effect, param
+from analogsim.noise import Noise
+from analogsim.registry import register
+
+
+@register("quantization")
+@dataclass(frozen=True)
+class Quantization(Effect):
+    r"""Uniform levels between ``g_min`` and ``g_max``.
+
+    .. math:: g_{prog} = g_{min} + \Delta \left\lfloor \frac{g - g_{min}}{\Delta} + r \right\rfloor,
+        \qquad \Delta = \frac{g_{max} - g_{min}}{levels - 1}
+
+    with r = 1/2 (nearest level) or, for stochastic rounding, r uniform in [0, 1), which keeps the mean. A pair of
+    cells with n levels each holds 2n - 1 signed weights.
+
+    Args:
+        levels: number of levels of one cell, both ends included.
+        stochastic: round up or down at random, with the nearer level the more likely.
+    """
+
+    levels: int = param(16, "1", ge=2)
+    stochastic: bool = param(False, "1")
+
+    def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
+        """See `Effect.program`."""
+        step = (cells.g_max - cells.g_min) / (self.levels - 1)
+        position = (g - cells.g_min) / step
+        level = (position + noise.uniform_like(g)).floor_() if self.stochastic else position.round_()
+        return level.clamp_(0, self.levels - 1).mul_(step).add_(cells.g_min).to(g.dtype)

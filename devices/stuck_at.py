@@ -1,0 +1,54 @@
+"""Cells that no longer follow what is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analogsim.device import Cells, Effect, State, param
+from analogsim.noise import Noise
+from analogsim.registry import register
+
+_OFF, _ON = 1, 2
+
+
+@register("stuck-at")
+@dataclass(frozen=True)
+class StuckAt(Effect):
+    """Cells stuck at the ends of the range, independently of one another.
+
+    A cell is stuck at ``g_min`` with probability ``p_off`` (SA0, stuck off), at ``g_max`` with ``p_on`` (SA1, stuck
+    on). A stuck cell takes neither programming noise nor drift, wherever the effect stands in the chain.
+
+    Args:
+        p_off: fraction of the cells at ``g_min``.
+        p_on: fraction of the cells at ``g_max``.
+
+    Source: defaults measured on a 4-Mb HfO2 array, C.-Y. Chen et al., IEEE Trans. Comput. (2015).
+    """
+
+    p_off: float = param(0.0904, "fraction of cells", ge=0, le=1)
+    p_on: float = param(0.0175, "fraction of cells", ge=0, le=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.p_off + self.p_on > 1:
+            raise ValueError(f"StuckAt: p_off + p_on must be <= 1, got {self.p_off} + {self.p_on}")
+
+    def draw(self, cells: Cells, noise: Noise) -> State:
+        """See `Effect.draw`."""
+        u = noise.uniform_like(cells.target)
+        off = u < self.p_off
+        on = (u >= self.p_off) & (u < self.p_off + self.p_on)
+        return {"fault": off.to(torch.int8) * _OFF + on.to(torch.int8) * _ON}
+
+    def held(self, drawn: State) -> Tensor:
+        """See `Effect.held`."""
+        return drawn["fault"] != 0
+
+    def hold(self, g: Tensor, cells: Cells, drawn: State) -> Tensor:
+        """See `Effect.hold`."""
+        fault = drawn["fault"]
+        return g.masked_fill(fault == _OFF, cells.g_min).masked_fill_(fault == _ON, cells.g_max)
