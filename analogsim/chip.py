@@ -14,7 +14,7 @@ from analogsim.errors import NotProgrammedError, StaleChipError
 from analogsim.layers.base import AnalogLayer, analog_layers
 from analogsim.noise import KeyedNoise, StreamNoise
 from analogsim.times import label, seconds
-from analogsim.training import compute_dtype
+from analogsim.training import in_compute_dtype
 
 
 class LayerChip:
@@ -47,7 +47,7 @@ class LayerChip:
         if not source.isfinite().all():
             raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
         noise = KeyedNoise(str(seed), state.name)
-        written = state.device.program(source.to(compute_dtype(source)), noise)
+        written = state.device.program(in_compute_dtype(source), noise)
         return cls(state.name, seed, state.device, source, written)
 
     def _measure(self, t: float) -> tuple[Tensor, Tensor | None, Tensor]:

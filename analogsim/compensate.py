@@ -25,8 +25,8 @@ def global_gain(reference: Tensor, now: Tensor) -> Tensor:
     programming and again at time t. No drift exponent is known to it.
 
     Args:
-        reference: measured weights right after programming.
-        now: measured weights at time t, same shape.
+        reference: the sum over the measured weights' magnitudes right after programming, a scalar.
+        now: measured weights at time t.
 
     Returns:
         The gain, a scalar tensor; 1 for an array that reads zero everywhere.
@@ -34,4 +34,4 @@ def global_gain(reference: Tensor, now: Tensor) -> Tensor:
     Source: after Le Gallo et al., Adv. Electron. Mater. (2018).
     """
     measured = now.abs().sum()
-    return torch.where(measured > 0, reference.abs().sum() / measured, 1.0)
+    return torch.where(measured > 0, reference / measured, 1.0)

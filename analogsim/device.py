@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -110,6 +111,13 @@ class Effect:
         """What is written when ``g`` is to be written. Drawn once for the life of a chip."""
         return g
 
+    def error(self, g: Tensor, g_max: Callable[[Tensor], float | Tensor], noise: Noise) -> Tensor:
+        """What an effect that does nothing else adds to ``g``, a fresh tensor. Spares training the detour over g.
+
+        ``g_max(g)`` is the top of the range; it costs a pass over the weights, so only who needs it asks for it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not additive")
+
     def draw(self, cells: Cells, noise: Noise) -> State:
         """What each cell keeps for life besides its conductance: drift exponent, faults, ..."""
         return {}
@@ -149,7 +157,7 @@ class Written:
     """What programming leaves behind: enough to know the array at any later time.
 
     Args:
-        largest: the weight that stands at ``g_max``, broadcastable against the weight.
+        largest: the weight that stands at ``g_max``, broadcastable.
         cells: target and programmed conductances with their range.
         drawn: for each effect of the chain, what its cells keep for life.
     """
@@ -157,6 +165,11 @@ class Written:
     largest: Tensor
     cells: Cells
     drawn: tuple[State, ...]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the weight."""
+        return self.cells.target.ndim - 1
 
     @property
     def programmed(self) -> Tensor:
@@ -237,8 +250,8 @@ class DeviceModel:
             values |= {f"{prefix}.{name}": value for name, value in asdict(effect).items()}
         return values
 
-    @property
-    def _keys(self) -> list[str]:
+    @cached_property
+    def _keys(self) -> tuple[str, ...]:
         # A stream is named by effect and occurrence, so that another effect in the chain changes no one else's draws.
         seen: Counter[str] = Counter()
         keys = []
@@ -246,78 +259,92 @@ class DeviceModel:
             name = type(effect).__name__
             keys.append(f"{name}#{seen[name]}")
             seen[name] += 1
-        return keys
+        return tuple(keys)
+
+    @cached_property
+    def _stages(self) -> dict[str, tuple[tuple[int, str, Effect], ...]]:
+        """For each stage, the effects that take part in it with their place and their key."""
+        places = list(zip(range(len(self.effects)), self._keys, self.effects, strict=True))
+        return {
+            stage: tuple(place for place in places if place[2].implements(stage))
+            for stage in ("program", "draw", "hold", "held", "age", "read", "read_std")
+        }
 
     @property
     def cells_per_weight(self) -> int:
         """Number of cells that hold one weight."""
         return self._map.cells_per_weight
 
-    @property
+    @cached_property
     def drifts(self) -> bool:
         """Whether the device changes with time, so that a compensation has something to compensate."""
-        return any(effect.implements("age") or effect.implements("read") for effect in self.effects)
+        return bool(self._stages["age"] or self._stages["read"])
 
-    def program(self, weight: Tensor, noise: Noise, largest: Tensor | None = None) -> Written:
+    @cached_property
+    def additive(self) -> Effect | None:
+        """The one effect of a chain whose whole story is an error added to a signed weight; None for any other."""
+        later = ("draw", "hold", "age", "read", "read_std")
+        simple = self._map.cells == "signed" and len(self.effects) == 1 and self.effects[0].implements("error")
+        return self.effects[0] if simple and not any(self._stages[stage] for stage in later) else None
+
+    def largest(self, weight: Tensor) -> Tensor:
+        """The weight that is laid on ``g_max``, see `Mapping.largest`."""
+        return self._map.largest(weight)
+
+    def program(self, weight: Tensor, noise: Noise) -> Written:
         """Write a weight into fresh cells.
 
         Args:
             weight: ``(out, ...)``, finite, float32 or float64.
             noise: where every draw comes from.
-            largest: the weight laid on ``g_max``, broadcastable; default: what the mapping says.
         """
-        if largest is None:
-            largest = self._map.largest(weight)
+        largest = self._map.largest(weight)
         signed = self._map.cells == "signed"
-        g = self._map.to_conductance(weight, largest, self.g_min, self.g_max)
-        cells = Cells(g, self.g_min, largest if signed else self.g_max, signed)
-        streams = [noise.fold(key) for key in self._keys]
-        drawn = tuple(
-            effect.draw(cells, stream.fold("draw")) if effect.implements("draw") else {}
-            for effect, stream in zip(self.effects, streams, strict=True)
-        )
-        for effect, stream in zip(self.effects, streams, strict=True):
-            if effect.implements("program"):
-                g = effect.program(g, cells, stream.fold("program"))
+        g_max = largest if signed else self.g_max
+        target = self._map.to_conductance(weight, largest, self.g_min, self.g_max)
+        cells = Cells(target, self.g_min, g_max, signed)
+        drawn: list[State] = [{} for _ in self.effects]
+        for place, key, effect in self._stages["draw"]:
+            drawn[place] = effect.draw(cells, noise.fold(key, "draw"))
+        g = target
+        for _, key, effect in self._stages["program"]:
+            g = effect.program(g, cells, noise.fold(key, "program"))
         g = self._hold(g, cells, drawn)
-        return Written(largest, replace(cells, programmed=g), drawn)
+        return Written(largest, Cells(target, self.g_min, g_max, signed, g), tuple(drawn))
 
-    def _hold(self, g: Tensor, cells: Cells, drawn: tuple[State, ...]) -> Tensor:
-        for effect, state in zip(self.effects, drawn, strict=True):
-            if effect.implements("hold"):
-                g = effect.hold(g, cells, state)
+    def _hold(self, g: Tensor, cells: Cells, drawn: Sequence[State]) -> Tensor:
+        for place, _, effect in self._stages["hold"]:
+            g = effect.hold(g, cells, drawn[place])
         return g
 
     def age(self, written: Written, t: float | Tensor) -> Tensor:
         """Conductances ``t`` seconds after programming, µS, without read noise."""
         g = written.programmed
-        for effect, state in zip(self.effects, written.drawn, strict=True):
-            if effect.implements("age"):
-                g = effect.age(g, t, written.cells, state)
+        for place, _, effect in self._stages["age"]:
+            g = effect.age(g, t, written.cells, written.drawn[place])
         return self._hold(g, written.cells, written.drawn)
 
     def read(self, written: Written, t: float | Tensor, noise: Noise) -> Tensor:
         """Conductances as inputs find them at time ``t``, µS: aged, with the slow noise of that time."""
         g = self.age(written, t)
-        for key, effect in zip(self._keys, self.effects, strict=True):
-            if effect.implements("read"):
-                g = effect.read(g, t, written.cells, noise.fold(key, "read"))
+        for _, key, effect in self._stages["read"]:
+            g = effect.read(g, t, written.cells, noise.fold(key, "read"))
         return g
 
     def to_weight(self, g: Tensor, written: Written) -> Tensor:
         """The weight that conductances stand for."""
-        return self._map.to_weight(g, written.largest, self.g_min, self.g_max)
+        return self._map.to_weight(g, written.ndim, written.largest, self.g_min, self.g_max)
 
     def read_variance(self, g: Tensor, written: Written) -> Tensor | None:
         """Variance of each weight from white read noise in one use; None for a device without."""
         total: Tensor | None = None
-        for effect in self.effects:
+        for _, _, effect in self._stages["read_std"]:
             std = effect.read_std(g, written.cells)
             if std is not None:
                 total = std.square() if total is None else total + std.square()
         if total is None:
             return None
-        return self._map.to_weight_variance(total, written.largest, self.g_min, self.g_max)
+        return self._map.to_weight_variance(total, written.ndim, written.largest, self.g_min, self.g_max)
 
     def following(self, weight: Tensor, written: Written) -> Tensor | None:
         """Mask (1 or 0, like the weight) of the weights that the array follows; None if it follows all.
@@ -325,8 +352,8 @@ class DeviceModel:
         A weight whose carrying cell is stuck no longer moves the output, so its gradient is zero.
         """
         held: Tensor | None = None
-        for effect, state in zip(self.effects, written.drawn, strict=True):
-            mask = effect.held(state)
+        for place, _, effect in self._stages["held"]:
+            mask = effect.held(written.drawn[place])
             if mask is not None:
                 held = mask if held is None else held | mask
         if held is None:

@@ -7,7 +7,6 @@ chip dimensions before that.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,18 +43,17 @@ class Mapping:
     def largest(self, weight: Tensor) -> Tensor:
         """The weight that is laid on ``g_max``; it broadcasts against ``weight``.
 
-        Shape ``(out, 1, ...)`` for ``scale="column"``, ``(1, 1, ...)`` for ``"tensor"``. A column of zeros takes the
+        Shape ``(out, 1, ...)`` for ``scale="column"``, a scalar for ``"tensor"``. A column of zeros takes the
         largest weight of the tensor, and a tensor of zeros the bound ``1/sqrt(inputs)`` of torch's initialisation:
         its cells have their errors like any others, so the scale must not vanish.
         """
-        ones = (1,) * (weight.ndim - 1)
         magnitude = weight.abs()
-        whole = magnitude.amax()
-        whole = torch.where(whole > 0, whole, 1 / math.sqrt(max(1, weight[0].numel())))
+        # What is not above 0 becomes the bound.
+        whole = torch.threshold(magnitude.amax(), 0.0, (weight.shape[0] / max(1, weight.numel())) ** 0.5)
         if self.scale == "tensor":
-            return whole.view(1, *ones)
+            return whole
         column = magnitude.flatten(1).amax(1) if weight.ndim > 1 else magnitude
-        return torch.where(column > 0, column, whole).view(-1, *ones)
+        return torch.where(column > 0, column, whole).view(-1, *(1,) * (weight.ndim - 1))
 
     def to_conductance(self, weight: Tensor, largest: Tensor, g_min: float, g_max: float) -> Tensor:
         """Target conductances ``(cells, *weight.shape)`` of a weight; µS (``"signed"``: in units of the weight)."""
@@ -66,17 +64,17 @@ class Mapping:
         # Rounding may carry the largest weight one ulp past g_max, where cited formulas end.
         return target.add_(g_min).clamp_(max=g_max)
 
-    def to_weight(self, g: Tensor, largest: Tensor, g_min: float, g_max: float) -> Tensor:
-        """The weights that conductances ``(..., cells, *weight.shape)`` stand for; inverse of `to_conductance`."""
-        axis = -largest.ndim - 1
+    def to_weight(self, g: Tensor, ndim: int, largest: Tensor, g_min: float, g_max: float) -> Tensor:
+        """The weights of ``ndim`` axes that conductances ``(..., cells, *weight.shape)`` stand for."""
+        axis = -ndim - 1
         if self.cells == "signed":
             return g.squeeze(axis)
         positive, negative = g.unbind(axis)
         return (positive - negative) * (largest / (g_max - g_min))
 
-    def to_weight_variance(self, variance: Tensor, largest: Tensor, g_min: float, g_max: float) -> Tensor:
+    def to_weight_variance(self, variance: Tensor, ndim: int, largest: Tensor, g_min: float, g_max: float) -> Tensor:
         """Variance of the weights from independent variances of the cells (µS²)."""
-        axis = -largest.ndim - 1
+        axis = -ndim - 1
         if self.cells == "signed":
             return variance.squeeze(axis)
         return variance.sum(axis) * (largest / (g_max - g_min)).square()

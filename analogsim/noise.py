@@ -17,8 +17,8 @@ from torch import Tensor
 class Noise(Protocol):
     """What an effect may ask for. Successive calls give independent numbers."""
 
-    def normal_like(self, like: Tensor) -> Tensor:
-        """Standard normal numbers, a fresh tensor of the shape, dtype and device of ``like``."""
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
+        """Normal numbers of mean 0, a fresh tensor of the shape, dtype and device of ``like``."""
         ...
 
     def uniform_like(self, like: Tensor) -> Tensor:
@@ -33,9 +33,9 @@ class Noise(Protocol):
 class GlobalNoise:
     """Draws from torch's global generator of the tensor's device."""
 
-    def normal_like(self, like: Tensor) -> Tensor:
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
-        return torch.randn_like(like)
+        return torch.empty_like(like).normal_(std=std)
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""
@@ -66,9 +66,9 @@ class KeyedNoise:
         self._key = key
         self._generator = torch.Generator().manual_seed(_seed(key))
 
-    def normal_like(self, like: Tensor) -> Tensor:
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
-        return torch.randn(like.shape, generator=self._generator).to(like)
+        return torch.empty(like.shape).normal_(std=std, generator=self._generator).to(like)
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""
@@ -96,15 +96,13 @@ class StreamNoise:
             self._generators[device] = torch.Generator(device).manual_seed(_seed(self._key))
         return self._generators[device]
 
-    def normal_like(self, like: Tensor) -> Tensor:
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
-        generator = self._generator(like.device)
-        return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        return torch.empty_like(like).normal_(std=std, generator=self._generator(like.device))
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""
-        generator = self._generator(like.device)
-        return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        return torch.empty_like(like).uniform_(generator=self._generator(like.device))
 
     def fold(self, *key: str) -> StreamNoise:
         """See `Noise`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,29 +14,12 @@ from analogsim.noise import GlobalNoise
 _NOISE = GlobalNoise()
 
 
-class _StraightThrough(torch.autograd.Function):
-    """The noisy weight forward, its gradient on the clean weight backward (masked where the array does not follow)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, noisy: Tensor, following: Tensor | None) -> Tensor:
-        return noisy.view_as(noisy)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (grad,) = grad_outputs
-        (following,) = ctx.saved_tensors
-        return (grad if following is None else grad * following), None, None
+_HALF = frozenset((torch.float16, torch.bfloat16))
 
 
-def compute_dtype(weight: Tensor) -> torch.dtype:
+def in_compute_dtype(weight: Tensor) -> Tensor:
     """Device statistics are evaluated in at least float32: half precision would round them away."""
-    return torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
+    return weight.float() if weight.dtype in _HALF else weight
 
 
 def _draw_time(like: Tensor, times: tuple[float, float]) -> Tensor:
@@ -46,26 +28,27 @@ def _draw_time(like: Tensor, times: tuple[float, float]) -> Tensor:
     return _NOISE.uniform_like(like.new_empty(())).mul_(high - low).add_(low).exp_()
 
 
-@torch.no_grad()
-def _fresh(
-    weight: Tensor, device: DeviceModel, scale: float, times: tuple[float, float]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    clean = weight.to(compute_dtype(weight))
+def _draw(
+    weight: Tensor, device: DeviceModel, times: tuple[float, float]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """One fresh draw: error of the weight, variance of white read noise, mask of the weights that are followed."""
+    clean = in_compute_dtype(weight.detach())
     written = device.program(clean, _NOISE)
+    g = written.programmed
     if device.drifts:
+        fresh = device.to_weight(g, written)
         g = device.read(written, _draw_time(clean, times), _NOISE)
         noisy = device.to_weight(g, written)
-        gain = global_gain(device.to_weight(written.programmed, written), noisy)
+        gain = global_gain(fresh.abs().sum(), noisy)
         noisy = noisy.mul_(gain)
     else:
-        g, gain = written.programmed, None
-        noisy = device.to_weight(g, written)
+        noisy, gain = device.to_weight(g, written), None
     variance = device.read_variance(g, written)
-    if variance is not None:
-        variance = variance * scale**2 if gain is None else variance * (scale * gain).square()
-    if scale != 1:
-        noisy = torch.lerp(clean, noisy, scale)
-    return noisy.to(weight.dtype), variance, device.following(clean, written)
+    if variance is not None and gain is not None:
+        variance = variance.mul_(gain.square())
+    if g is written.cells.target:  # nothing but white read noise: the weight itself, which must not be written to
+        return None, variance, None
+    return noisy.sub_(clean).to(weight.dtype), variance, device.following(clean, written)
 
 
 def noisy_weight(
@@ -73,11 +56,13 @@ def noisy_weight(
 ) -> tuple[Tensor, Tensor | None]:
     """One fresh draw of ``device``, differentiable straight through to ``weight``.
 
+    The noisy weight is ``weight + scale * error`` with an error that no gradient goes through: the gradient is taken
+    at the noisy weight and lands on the clean one (not where a stuck cell carries the weight).
+
     Args:
         weight: the clean weight, ``(out, ...)``.
         device: the device model; every stage of its chain is drawn anew.
-        scale: how much of the error is applied: 0 none, 1 the device's own; the noisy weight is
-            ``weight + scale * (drawn - weight)``.
+        scale: how much of the error is applied: 0 none, 1 the device's own.
         times: for a device that drifts, the range (seconds) of a log-uniform time; the mean decay is removed by the
             same measured gain as on a chip.
 
@@ -86,5 +71,15 @@ def noisy_weight(
     """
     if scale == 0:
         return weight, None
-    noisy, variance, following = _fresh(weight, device, scale, times)
-    return _StraightThrough.apply(weight, noisy, following), variance
+    effect = device.additive
+    if effect is not None:
+        # The case of noise on weights, as cheap as written by hand: torch's own operations and no detour.
+        clean = in_compute_dtype(weight.detach())
+        added = effect.error(clean, device.largest, _NOISE)
+        return torch.add(weight, added if added.dtype is weight.dtype else added.to(weight.dtype), alpha=scale), None
+    error, variance, following = _draw(weight, device, times)
+    if following is not None:
+        weight = weight.detach() + (weight - weight.detach()) * following
+    if variance is not None and scale != 1:
+        variance = variance.mul_(scale**2)
+    return weight if error is None else torch.add(weight, error, alpha=scale), variance

@@ -45,7 +45,7 @@ class Drift(Effect):
 
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""
-        return {"nu": noise.normal_like(cells.target).mul_(self.nu_std).add_(self.nu)}
+        return {"nu": noise.normal_like(cells.target, self.nu_std).add_(self.nu)}
 
     def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
         """See `Effect.age`."""

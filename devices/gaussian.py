@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,13 +14,13 @@ from analogsim.noise import Noise
 from analogsim.registry import register
 
 
-def error_size(law: str, std: float, g: Tensor, cells: Cells) -> Tensor | float:
+def error_size(law: str, std: float, g: Tensor, g_max: float | Tensor) -> Tensor | float:
     """Standard deviation (µS) of an error of relative size ``std`` under one of the three generic laws."""
     if law == "constant":
-        return cells.g_max * std
+        return g_max * std
     if law == "proportional":
         return g.abs() * std
-    return std * cells.g_max * cells.g_max / g.abs()
+    return std * g_max * g_max / g.abs()
 
 
 def check_law(owner: str, law: str, model: DeviceModel) -> None:
@@ -36,15 +37,15 @@ class Gaussian(Effect):
     r"""Error of programming, independent for each cell.
 
     .. math:: g_{prog} = g + \sigma \xi, \qquad
-        \sigma = m\,g_{max},\quad m\,g,\quad\text{or}\quad m\,g_{max}^2 / g
+        \sigma = m\,g_{max},\quad m\,g,\quad m\,g_{max}^2 / g,\quad\text{or}\quad m
 
-    for the laws ``"constant"``, ``"proportional"`` and ``"inverse"``, with :math:`\xi \sim N(0, 1)` or uniform of unit
-    variance. Alone it is the noise on weights of the literature: one signed value per weight, :math:`g_{max}` the
-    largest weight of the layer, no limit at zero. In a chain with effects on conductances it acts on each cell of a
-    pair, which stops at zero.
+    for the laws ``"constant"``, ``"proportional"``, ``"inverse"`` and ``"absolute"`` (m in units of the weight), with
+    :math:`\xi \sim N(0, 1)` or uniform of unit variance. Alone it is the noise on weights of the literature: one
+    signed value per weight, :math:`g_{max}` the largest weight of the layer, no limit at zero. In a chain with effects
+    on conductances it acts on each cell of a pair, which stops at zero.
 
     Args:
-        std: m, the standard deviation as a fraction of ``g_max`` (of ``g``, of ``g_max**2 / g``).
+        std: m, the standard deviation as a fraction of ``g_max`` (of ``g``, of ``g_max**2 / g``; absolute).
         law: how the error depends on the conductance.
         distribution: ``"normal"`` or ``"uniform"``.
 
@@ -53,7 +54,7 @@ class Gaussian(Effect):
     """
 
     std: float = param(0.05, "fraction of g_max", ge=0)
-    law: str = param("constant", "1", choices=("constant", "proportional", "inverse"))
+    law: str = param("constant", "1", choices=("constant", "proportional", "inverse", "absolute"))
     distribution: str = param("normal", "1", choices=("normal", "uniform"))
 
     signed: ClassVar[bool] = True
@@ -61,13 +62,20 @@ class Gaussian(Effect):
     def check(self, model: DeviceModel) -> None:
         """See `Effect.check`."""
         check_law("Gaussian", self.law, model)
+        if self.law == "absolute" and model.cells_per_weight != 1:
+            raise ValueError("Gaussian: law='absolute' is in units of the weight and needs Mapping('signed')")
+
+    def error(self, g: Tensor, g_max: Callable[[Tensor], float | Tensor], noise: Noise) -> Tensor:
+        """See `Effect.error`."""
+        if self.distribution == "normal":
+            xi = noise.normal_like(g, self.std)
+        else:
+            xi = (noise.uniform_like(g) - 0.5).mul_(math.sqrt(12) * self.std).to(g.dtype)
+        if self.law == "absolute":
+            return xi
+        top = g_max(g)
+        return xi.mul_(top if self.law == "constant" else error_size(self.law, 1.0, g, top))
 
     def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.program`."""
-        if self.distribution == "normal":
-            xi = noise.normal_like(g)
-        else:
-            xi = (noise.uniform_like(g) - 0.5).mul_(math.sqrt(12)).to(g.dtype)
-        sigma = error_size(self.law, self.std, g, cells)
-        # The noise is ours alone: adding in place spares two passes over memory, half the cost of the whole effect.
-        return cells.floor(xi.mul_(sigma).add_(g))
+        return cells.floor(self.error(g, lambda _: cells.g_max, noise).add_(g))

@@ -41,4 +41,4 @@ class ReadNoise(Effect):
 
     def read_std(self, g: Tensor, cells: Cells) -> Tensor:
         """See `Effect.read_std`."""
-        return torch.zeros_like(g).add_(error_size(self.law, self.std, g, cells))
+        return torch.zeros_like(g).add_(error_size(self.law, self.std, g, cells.g_max))

@@ -89,9 +89,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], source: str = "config
     Raises:
         ValueError: An unknown option, a wrong type or a value out of range: which option, and what is wanted.
     """
-    return typing.cast(
-        T, _Reader(source, tuple(name for name, _, _ in _options(cls))).build(cls, mapping, "")
-    )
+    return typing.cast(T, _Reader(source, tuple(name for name, _, _ in _options(cls))).build(cls, mapping, ""))
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -101,9 +99,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
     back, so there it is ``"none"``.
     """
     pairs = ((part, getattr(config, part.name)) for part in fields(config))
-    return {
-        part.name: _plain(value) for part, value in pairs if value is not None or _default(part) is not None
-    }
+    return {part.name: _plain(value) for part, value in pairs if value is not None or _default(part) is not None}
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -155,9 +151,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], cls: t
         name, equals, text = (part.strip() for part in override.partition("="))
         reader = _Reader(f"override {override!r}", tuple(known))
         if not equals or not name:
-            raise ValueError(
-                f"{reader.source}: wanted name=value, for example {next(iter(known), 'name')}=..."
-            )
+            raise ValueError(f"{reader.source}: wanted name=value, for example {next(iter(known), 'name')}=...")
         if name not in known:
             inside = [other for other in known if other.startswith(f"{name}.")]
             if inside:
@@ -183,9 +177,7 @@ def dump_toml(config: Any, path: str | os.PathLike[str]) -> None:
     text = "\n".join(_lines(to_mapping(config), ())).strip() + "\n"
     again = from_mapping(type(config), tomllib.loads(text), f"{target} (not written)")
     if again != config:
-        raise ValueError(
-            f"{target}: would be read back as {again!r}, not {config!r}; use from_mapping to build it"
-        )
+        raise ValueError(f"{target}: would be read back as {again!r}, not {config!r}; use from_mapping to build it")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -229,9 +221,7 @@ class _Reader:
             if name in mapping:
                 values[name] = self.checked(part, hints[name], mapping[name], prefix + name)
             elif _default(part) is MISSING:
-                raise ValueError(
-                    f"{self.source}: {prefix}{name} is missing; wanted {_type_name(hints[name])}"
-                )
+                raise ValueError(f"{self.source}: {prefix}{name} is missing; wanted {_type_name(hints[name])}")
         try:
             return cls(**values)
         except ValueError as error:  # from its __post_init__, which does not know where it is read from

@@ -102,9 +102,7 @@ def load(
     # Of the bytes as they are: scaling them to [0, 1] first would cancel.
     std, mean = torch.std_mean(parts[0].images.float(), dim=(0, 2, 3), correction=0, keepdim=True)
     std = torch.where(std > 1e-6, std, 255.0)  # a channel without contrast has no scale of its own
-    train, held_out, test_set = (
-        TensorDataset(part.images.float().sub_(mean).div_(std), part.labels) for part in parts
-    )
+    train, held_out, test_set = (TensorDataset(part.images.float().sub_(mean).div_(std), part.labels) for part in parts)
     _, channels, height, width = whole.images.shape
     return Splits(name, train, held_out, test_set, _CLASSES, (channels, height, width))
 
@@ -147,17 +145,13 @@ def _stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> 
     order = torch.randperm(total, generator=generator)
     order = order[torch.argsort(labels[order], stable=True)]  # by class, at random within a class
     chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[order[(torch.arange(count) * 2 + 1) * total // (2 * count)]] = (
-        True  # evenly spaced over the classes
-    )
+    chosen[order[(torch.arange(count) * 2 + 1) * total // (2 * count)]] = True  # evenly spaced over the classes
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
 
 
 def _digits(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:  # noqa: ARG001
     if folder is not None:
-        raise ValueError(
-            f"{name}: comes with scikit-learn, not from a folder; got {str(folder)!r}, leave it out"
-        )
+        raise ValueError(f"{name}: comes with scikit-learn, not from a folder; got {str(folder)!r}, leave it out")
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -194,9 +188,7 @@ def _mnist(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part
     train, test = _read_part(place, "train"), _read_part(place, "t10k")
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
-        raise ValueError(
-            f"{place}: train and test images differ in size, {sizes}; take both from one data set"
-        )
+        raise ValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")
     return train, test
 
 
@@ -251,8 +243,7 @@ def _read_part(folder: Path, which: str) -> _Part:
         )
     if int(labels.max()) >= _CLASSES:
         raise ValueError(
-            f"{label_path}: labels must be in 0..{_CLASSES - 1}, found {int(labels.max())}; "
-            "is this the right file?"
+            f"{label_path}: labels must be in 0..{_CLASSES - 1}, found {int(labels.max())}; is this the right file?"
         )
     return _Part(images.unsqueeze(1), labels.long())
 
@@ -286,9 +277,7 @@ def _read_idx(path: Path, dims: int) -> Tensor:
 def _content(path: Path) -> tuple[bytearray, str]:
     """The unpacked bytes of a file, as far as they can be read, and what stopped the reading."""
     with path.open("rb") as file:
-        if (
-            file.read(2) != b"\x1f\x8b"
-        ):  # by content, as browsers unpack without renaming; IDX begins with zeros
+        if file.read(2) != b"\x1f\x8b":  # by content, as browsers unpack without renaming; IDX begins with zeros
             file.seek(0)
             return bytearray(file.read()), ""
     content = bytearray()

@@ -55,9 +55,7 @@ def _build(name: str, shape: _Shape, classes: int) -> nn.Module:
 
 
 def _named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(layers)
-    )  # names, not numbers: device patterns such as "fc*" are written on them
+    return nn.Sequential(OrderedDict(layers))  # names, not numbers: device patterns such as "fc*" are written on them
 
 
 def _resize(shape: _Shape, least: int) -> tuple[_Shape, list[tuple[str, nn.Module]]]:
@@ -231,8 +229,7 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
         near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *known])
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(
-            f"model: unknown name {name!r}, known are {', '.join(MODEL_NAMES)} "
-            f"and torchvision's classifiers{hint}"
+            f"model: unknown name {name!r}, known are {', '.join(MODEL_NAMES)} and torchvision's classifiers{hint}"
         )
     channels, height, width = shape
     if channels not in (1, 3):

@@ -1,15 +1,16 @@
-"""One MLflow run, as the recipes use it: explicit, without global state, and never the reason why a training dies.
+"""One MLflow run, as recipes use it: explicit, no global state, and never the reason why a training dies.
 
 ``start`` gives a ``Run``, or, with tracking switched off, a ``NoRun`` that takes the same calls and does nothing.
 Starting fails at once, and says why, where there is no store. After that a failing store only delays: what could
-not be logged waits in order, is tried again at the next call and at ``end``, and metrics that still cannot be
-delivered then are written to a file.
+not be logged waits in order, is tried again at the next call and at ``end``, and metrics that cannot be delivered
+even then are written to a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import functools
+import importlib
 import io
 import json
 import logging
@@ -27,8 +28,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
@@ -38,16 +40,21 @@ from urllib.request import getproxies, proxy_bypass
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-_LONGEST = 6000  # MLflow's limit for a parameter; its limit for a tag is larger
-_METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100  # MLflow's limits for one log_batch
+_LONGEST = 6000  # MLflow's limit for a parameter; that for a tag is larger
+_METRICS_AT_ONCE, _PARAMS_AT_ONCE = 1000, 100  # MLflow's limits for one log_batch
+_PATIENCE = 1.0  # seconds; a store that hangs longer than that before it fails gets a tenth of the time at most
 _OPENING = threading.Lock()  # the migrations of a new database are not safe in threads
 
 
 class Tracker(Protocol):
-    """What a recipe may ask of tracking; ``Run`` does it, ``NoRun`` ignores it."""
+    """What a recipe may ask of tracking: ``Run`` does it, ``NoRun`` ignores it.
+
+    As a context manager it ends the run: FINISHED, or FAILED where an exception passes (KILLED for Ctrl-C).
+    """
 
     run_id: str
     experiment_id: str
@@ -56,10 +63,10 @@ class Tracker(Protocol):
         """Log several metrics of one step (an epoch)."""
 
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
-        """Log a metric over time after programming: its step is the time in whole seconds."""
+        """Log a metric over the time after programming: its step is that time in whole seconds."""
 
     def figure(self, figure: Figure, path: str) -> None:
-        """Keep a figure as it is now, as the artifact `path`, whose suffix (``.png``, ``.svg``) is the format."""
+        """Keep a figure as it is now as the artifact `path`; its suffix (``.png``, ``.svg``) is the format."""
 
     def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
         """Keep columns of equal length as the table `path` (``.json``), in place of an earlier one there."""
@@ -71,29 +78,47 @@ class Tracker(Protocol):
         """Copy a file, or a folder, into the artifacts, under `folder`."""
 
     def end(self, status: Status = "FINISHED") -> None:
-        """End the run; a second end changes nothing."""
+        """End the run and deliver what waits; a second end changes nothing."""
 
     def links(self) -> str:
-        """Say how to look at this run: the command that opens the UI, and the address."""
+        """Say how to look at this run: the command that opens the UI, and the address in it."""
+        return ""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.end("FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
+
+class NoRun(Tracker):
+    """Tracking switched off: every call is accepted and does nothing."""
+
+    run_id = ""
+    experiment_id = ""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None: ...
+    def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None: ...
+    def figure(self, figure: Figure, path: str) -> None: ...
+    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None: ...
+    def text(self, text: str, path: str) -> None: ...
+    def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None: ...
+    def end(self, status: Status = "FINISHED") -> None: ...
 
 
 @dataclass(frozen=True)
 class _Call:
-    """Something to be delivered; sending it twice must be the same as once."""
+    """Something to be delivered; sending it twice has to be the same as once."""
 
     what: str
     send: Callable[[], object]
-    metrics: tuple[dict[str, Any], ...] = ()
+    metrics: Sequence[Metric] = ()
 
 
-class Run:
-    """One MLflow run, made by ``Run.start``; safe to use from several threads."""
+class Run(Tracker):
+    """One MLflow run, made by ``Run.start``; several threads may use it."""
 
     def __init__(self, client: MlflowClient, uri: str, experiment_id: str, run_id: str) -> None:
         self.run_id = run_id
@@ -123,124 +148,107 @@ class Run:
             experiment: Name of the experiment; made if there is none.
             name: Name of the run; a reopened run keeps its own, and stays in its experiment.
             uri: Tracking URI; see ``tracking_uri``.
-            run_id: The run to reopen. MLflow's parameters cannot change: those that differ from the first time
-                become tags ``resumed.<name>``.
-            params: Parameters; a value longer than MLflow takes is cut with a ``…`` and kept as an artifact.
+            run_id: The run to reopen. Parameters cannot change: those that differ become tags
+                ``resumed.<name>``.
+            params: Parameters; a value longer than MLflow takes ends in ``…`` and is kept whole as an artifact.
             tags: Tags.
 
         Raises:
             ConnectionError: The store cannot be reached or opened.
-            ValueError: A name that MLflow does not allow, a deleted experiment, or an unknown run.
+            ValueError: A name that MLflow does not allow, a deleted experiment or run, or no such run.
         """
         full = {key: str(value) for key, value in params.items()}
-        for key in [*full, *(tags or {})]:
+        short = {key: _cut(value) for key, value in full.items()}
+        labels = {key: _cut(str(value)) for key, value in (tags or {}).items()}
+        for key in [*short, *labels]:
             _check_name("parameter or tag", key)
-        short, labels = ({key: _cut(str(text)) for key, text in each.items()} for each in (full, tags or {}))
         store = tracking_uri(uri)
         with _explained(store):
             client = _connect(store)
             if run_id is None:
-                experiment_id = _experiment(client, experiment, store)
-                run = cls(
-                    client, store, experiment_id, client.create_run(experiment_id, run_name=name).info.run_id
-                )
-                known: Mapping[str, str] = {}
+                found = client.create_run(_experiment(client, experiment, store), run_name=name)
             else:
                 found = client.get_run(run_id)
                 if found.info.lifecycle_stage == "deleted":
-                    raise ValueError(
-                        f"run {run_id} is deleted; `mlflow runs restore --run-id {run_id}` or start anew"
-                    )
+                    raise ValueError(f"run {run_id} is deleted: restore it in the MLflow UI, or start a new one")
                 client.update_run(run_id, status="RUNNING")
-                run = cls(client, store, found.info.experiment_id, run_id)
-                known = found.data.params
-            changed = {key: value for key, value in short.items() if known.get(key, value) != value}
-            labels |= {f"resumed.{key}": value for key, value in changed.items()}
+            run = cls(client, store, found.info.experiment_id, found.info.run_id)
+            known, old = found.data.params, found.data.tags
+            # a parameter that is back at its first value must not keep the tag of an earlier change
+            changed = {k for k in known.keys() & short if known[k] != short[k] or f"resumed.{k}" in old}
+            labels |= {f"resumed.{key}": short[key] for key in changed}
             try:
                 run._describe({key: value for key, value in short.items() if key not in known}, labels)
             except BaseException:
-                run.end("FAILED")
+                with contextlib.suppress(*_errors()):
+                    client.set_terminated(run.run_id, "FAILED")
                 raise
-        for key, value in full.items():
-            if value != short[key] and (key in changed or key not in known):
-                run.text(value, f"params/{'resumed.' * (key in changed)}{key}.txt")
+        for key in (key for key in full if full[key] != short[key]):
+            if key in changed or key not in known:
+                run.text(full[key], f"params/{'resumed.' if key in changed else ''}{key}.txt")
         return run
 
     def _describe(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        labels = [RunTag(key, value) for key, value in tags.items()]
         values = [Param(key, value) for key, value in params.items()]
-        for first in range(0, max(len(labels), len(values)), _PARAMS_PER_CALL):
-            part = slice(first, first + _PARAMS_PER_CALL)
+        labels = [RunTag(key, value) for key, value in tags.items()]
+        for first in range(0, max(len(values), len(labels)), _PARAMS_AT_ONCE):
+            part = slice(first, first + _PARAMS_AT_ONCE)
             self._client.log_batch(self.run_id, params=values[part], tags=labels[part], synchronous=True)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log several metrics of one step (an epoch)."""
         self._log([(name, value, step) for name, value in values.items()])
 
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
-        """Log a metric over time after programming: its step is the time in whole seconds."""
         steps = [round(float(second)) for second in seconds]
         if len(steps) != len(values) or len(set(steps)) != len(steps):
             raise ValueError(
-                f"curve {name!r}: wanted one value for each of several different whole seconds, got "
-                f"{len(values)} values for the seconds {list(seconds)}"
+                f"curve {name!r}: wanted one value for each of several different whole seconds, "
+                f"got {len(values)} values for the seconds {list(seconds)}"
             )
         self._log([(name, value, step) for step, value in zip(steps, values, strict=True)])
 
     def _log(self, points: Sequence[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 
-        # MLflow stores the same value, step and time once: with the time fixed here, sending again doubles nothing
-        now = int(time.time() * 1000)
         for name, _, _ in points:
             _check_name("metric", name)
-        rows = [
-            {"key": key, "value": float(value), "timestamp": now, "step": step} for key, value, step in points
-        ]
-        for first in range(0, len(rows), _METRICS_PER_CALL):
-            part = rows[first : first + _METRICS_PER_CALL]
-            batch = [Metric(**row) for row in part]
+        # MLflow keeps one of equal (name, value, time, step): with the time fixed now, a retry doubles nothing
+        now = _milliseconds()
+        batch = [Metric(name, float(value), now, step) for name, value, step in points]
+        for first in range(0, len(batch), _METRICS_AT_ONCE):
+            part = batch[first : first + _METRICS_AT_ONCE]
+            self._deliver(_Call("metrics", functools.partial(self._send_metrics, part), part))
 
-            def send(batch: list[Metric] = batch) -> None:
-                self._client.log_batch(self.run_id, metrics=batch, synchronous=True)
-
-            self._deliver(_Call("metrics", send, tuple(part)))
+    def _send_metrics(self, batch: Sequence[Metric]) -> None:
+        self._client.log_batch(self.run_id, metrics=batch, synchronous=True)
 
     def figure(self, figure: Figure, path: str) -> None:
-        """Keep a figure as it is now, as the artifact `path`, whose suffix (``.png``, ``.svg``) is the format."""
         kind = posixpath.splitext(path)[1].removeprefix(".")
         if not kind:
-            raise ValueError(
-                f"figure {path!r}: wanted a path with a suffix for its format, for example {path}.png"
-            )
+            raise ValueError(f"figure {path!r}: wanted a suffix that names the format, such as {path}.png")
         picture = io.BytesIO()  # drawn now: the caller may close or change the figure before it is delivered
         figure.savefig(picture, format=kind)
         self._store(picture.getvalue(), path)
 
     def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
-        """Keep columns of equal length as the table `path` (``.json``), in place of an earlier one there."""
         lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"table {path!r}: wanted columns of one length, got {lengths}")
-        if not path.endswith(".json"):
-            raise ValueError(f"table {path!r}: wanted a path that ends in .json")
+        if len(set(lengths.values())) != 1 or not path.endswith(".json"):
+            raise ValueError(f"table {path!r}: wanted a .json path and columns of one length, got {lengths}")
         rows = [[_plain(cell) for cell in row] for row in zip(*columns.values(), strict=True)]
-        # the form of MlflowClient.log_table, which adds to a table that is there: sent twice it would double it
-        content = json.dumps({"columns": list(columns), "data": rows}, default=str)
-        self._store(content.encode(), path)
-        self._deliver(_Call(f"table {path}", lambda: self._announce({"path": path, "type": "table"})))
+        # the format of MlflowClient.log_table, which appends: a retry would double the rows
+        self._store(json.dumps({"columns": list(columns), "data": rows}, default=str).encode(), path)
+        self._deliver(_Call(path, lambda: self._announce({"path": path, "type": "table"})))
 
-    def _announce(self, entry: dict[str, str]) -> None:
-        """List a table in the tag by which MLflow's UI knows its tables."""
+    def _announce(self, table: dict[str, str]) -> None:
+        """Add to the tag by which MLflow's UI knows which artifacts are tables."""
         tag = "mlflow.loggedArtifacts"
         listed = json.loads(self._client.get_run(self.run_id).data.tags.get(tag, "[]"))
-        if entry not in listed:
-            self._client.set_tag(self.run_id, tag, json.dumps([*listed, entry]))
+        if table not in listed:
+            self._client.set_tag(self.run_id, tag, json.dumps([*listed, table]))
 
     def text(self, text: str, path: str) -> None:
-        """Keep a text as the artifact `path`."""
         self._store(text.encode(), path)
 
     def _store(self, content: bytes, path: str) -> None:
@@ -249,68 +257,304 @@ class Run:
 
         def send() -> None:
             with tempfile.TemporaryDirectory() as scratch:
-                local = Path(scratch, name)
-                local.write_bytes(content)
-                self._client.log_artifact(self.run_id, str(local), folder or None)
+                Path(scratch, name).write_bytes(content)
+                self._client.log_artifact(self.run_id, str(Path(scratch, name)), folder or None)
 
         self._deliver(_Call(path, send))
 
     def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Copy a file, or a folder, into the artifacts, under `folder`."""
         local = Path(local_path).absolute()
         if not local.exists():
-            raise FileNotFoundError(f"no file or folder {str(local)!r} to log as an artifact")
+            raise FileNotFoundError(f"no file or folder {str(local)!r} to keep as an artifact")
         if folder is not None:
             _check_path(folder)
         self._deliver(_Call(str(local), lambda: self._client.log_artifact(self.run_id, str(local), folder)))
 
     def end(self, status: Status = "FINISHED") -> None:
-        """End the run, deliver what waits, and warn about what cannot be; a second end changes nothing."""
         if status not in get_args(Status):
-            raise ValueError(f"a run ends as {', '.join(get_args(Status))}, got {status!r}")
-        now = int(time.time() * 1000)
-        with self._lock:
-            if not self._ended:
-                self._not_before = 0.0
-                try:
-                    self._deliver(
-                        _Call("status", lambda: self._client.set_terminated(self.run_id, status, now))
-                    )
-                finally:
-                    self._ended = True
-                    self._keep_undelivered()
-
-    def _deliver(self, call: _Call) -> None:
-        """Send everything that waits, then `call`; what the store does not take now waits for the next time."""
-        from mlflow.exceptions import MlflowException  # noqa: F401  (so that _errors finds it)
-
+            raise ValueError(f"a run ends as one of {', '.join(get_args(Status))}, got {status!r}")
+        now = _milliseconds()
         with self._lock:
             if self._ended:
-                raise RuntimeError(
-                    f"run {self.run_id} has ended: {call.what} cannot be logged; log before end()"
-                )
+                return
+            self._not_before = 0.0
+            try:
+                self._deliver(_Call("status", lambda: self._client.set_terminated(self.run_id, status, now)))
+            finally:
+                self._ended = True
+                self._keep_undelivered()
+
+    def _deliver(self, call: _Call) -> None:
+        """Send what waits, then `call`, in order; what the store does not take now waits for next time."""
+        with self._lock:
+            if self._ended:
+                raise RuntimeError(f"run {self.run_id} has ended: {call.what} must be logged before end()")
             self._waiting.append(call)
             began = time.monotonic()
-            if began < self._not_before:
-                return
-            while self._waiting:
+            while self._waiting and began >= self._not_before:
                 try:
                     self._waiting[0].send()
                 except _errors() as error:
-                    if _final(error):
-                        self._refused.append(self._waiting.popleft())
-                        warnings.warn(f"MLflow does not take {self._refused[-1].what}: {error}", stacklevel=3)
+                    if _is_final(error):  # trying again would only hold up what comes behind it
+                        refused = self._waiting.popleft()
+                        self._refused.append(refused)
+                        _warn(f"MLflow does not take {refused.what}: {_brief(error)}")
                         continue
                     now = time.monotonic()
-                    # a dead store may cost its full timeout: spend at most a tenth of the training on it
-                    self._not_before = now + 10 * (now - began)
+                    if now - began > _PATIENCE:
+                        self._not_before = now + 10 * (now - began)
                     if not self._warned:
                         self._warned = True
-                        warnings.warn(
-                            f"MLflow at {_shown(self.uri)} does not answer ({_brief(error)}); training goes on, what "
-                            "is logged waits and is delivered when it answers again",
-                            stacklevel=3,
+                        _warn(
+                            f"MLflow at {_shown(self.uri)} failed: {_brief(error)}. The training goes on; what "
+                            "is logged waits, and is delivered when the store answers again"
                         )
                     return
                 self._waiting.popleft()
-            self._warned = False
+            self._warned = self._warned and bool(self._waiting)
+
+    def _keep_undelivered(self) -> None:
+        lost = [*self._refused, *self._waiting]
+        if not lost:
+            return
+        message = f"MLflow at {_shown(self.uri)} did not take all of run {self.run_id}"
+        lines = [self._line(metric) for call in lost for metric in call.metrics]
+        if lines:
+            path = Path.cwd() / f"mlflow-undelivered-{self.run_id}.jsonl"
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.writelines(lines)
+                message += f"; {len(lines)} metrics are kept in {path}"
+            except OSError as error:
+                message += f"; {len(lines)} metrics are lost, because {path} cannot be written: {error}"
+        others = dict.fromkeys(call.what for call in lost if not call.metrics)
+        _warn(message + (f"; not delivered: {', '.join(others)}" if others else ""))
+
+    def _line(self, metric: Metric) -> str:
+        value = metric.value if math.isfinite(metric.value) else str(metric.value)  # JSON has no NaN
+        row = {"key": metric.key, "value": value, "timestamp": metric.timestamp, "step": metric.step}
+        return json.dumps({"run_id": self.run_id, **row}) + "\n"
+
+    def links(self) -> str:
+        link = f"{_base(self.uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        if _is_http(self.uri):
+            return link
+        command = ["mlflow", "ui", "--backend-store-uri", _shown(self.uri), "--host", "127.0.0.1"]
+        command += ["--port", "5000", "--workers", "1"]
+        return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}\n{link}"
+
+
+def start(enabled: bool, **kwargs: Any) -> Tracker:
+    """Start a run with the arguments of ``Run.start``, or a ``NoRun`` where tracking is not enabled."""
+    return Run.start(**kwargs) if enabled else NoRun()
+
+
+def tracking_uri(uri: str | None) -> str:
+    """Choose the store: `uri`, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
+
+    The path of an SQLite store is made absolute, so that it stays the same store when the directory changes.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    path = _database(chosen)
+    if path is None:
+        return chosen
+    options = chosen[len(f"sqlite:///{path}") :]
+    return f"sqlite:///{Path(path).absolute().as_posix()}{options}"
+
+
+def compare_link(runs: Sequence[Run]) -> str:
+    """Give the address of the page that compares `runs`, which have to be in one store."""
+    stores = sorted({_shown(run.uri) for run in runs})
+    if len(stores) != 1:
+        raise ValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {stores}")
+    ids = [run.run_id for run in runs]
+    experiments = list(dict.fromkeys(run.experiment_id for run in runs))
+    chosen, among = (quote(json.dumps(each, separators=(",", ":")), safe="") for each in (ids, experiments))
+    return f"{_base(runs[0].uri)}/#/compare-runs?runs={chosen}&experiments={among}"
+
+
+def environment_tags() -> dict[str, str]:
+    """Say what a run is made with: versions, git commit of the working directory, processor and GPU."""
+    import torch
+
+    tags = {"version.python": platform.python_version(), "version.torch": str(torch.__version__)}
+    for name, package in (("analogsim", "analogsim-torch"), ("numpy", "numpy"), ("mlflow", "mlflow")):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            tags[f"version.{name}"] = metadata.version(package)
+    if "version.analogsim" not in tags:  # a checkout that is not installed
+        tags["version.analogsim"] = str(getattr(importlib.import_module("analogsim"), "__version__", "unknown"))
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        # the second name is the one that MLflow's UI shows
+        tags |= {"git.commit": commit, "mlflow.source.git.commit": commit}
+        changes = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+        if changes is not None:
+            tags["git.dirty"] = "true" if changes else "false"
+    tags["hardware.cpu"] = f"{_processor()}, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        tags["hardware.gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return tags
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _connect(uri: str) -> MlflowClient:
+    if _is_http(uri):
+        _reach(uri)
+    # by itself MLflow tries again for minutes, prints links and reports usage; a user's own settings stay
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with _OPENING, contextlib.ExitStack() as scope:
+        if not _is_http(uri) and "mlflow.store.tracking.sqlalchemy_store" not in sys.modules:
+            # the first client imports that module, which uses a deprecated part of SQLAlchemy
+            scope.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message="The ``noload`` loader", category=DeprecationWarning)
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise ImportError(
+                "tracking needs mlflow: pip install 'analogsim-torch[recipes]', or set tracking.enabled=false"
+            ) from error
+        return MlflowClient(tracking_uri=uri)
+
+
+def _reach(uri: str) -> None:
+    """Fail within seconds where nothing listens at an http address."""
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        if not host:
+            raise ValueError("there is no host in it")
+        if parts.scheme in getproxies() and not proxy_bypass(host):
+            return  # only the proxy can tell
+        socket.create_connection((host, port), timeout=3).close()
+    except (OSError, ValueError) as error:
+        raise _unreachable(uri, error) from error
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        path = _database(uri)  # a server decides for itself where artifacts go; we, beside the database
+        artifacts = None if path is None else (Path(path).parent / "mlartifacts").as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return _experiment(client, name, uri)  # another process has made it since
+    if found.lifecycle_stage == "deleted":
+        raise ValueError(
+            f"the experiment {name!r} in {_shown(uri)} is deleted: choose another name, or bring it back with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
+
+
+def _database(uri: str) -> str | None:
+    """The path of an SQLite store on disk."""
+    found = re.match(r"sqlite:///([^?]+)", uri)
+    return found[1] if found and found[1] != ":memory:" else None
+
+
+@contextlib.contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn what goes wrong at the start into an error that says what to do."""
+    try:
+        yield
+    except (ConnectionError, ValueError, ImportError):
+        raise
+    except _errors() as error:
+        if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            raise ValueError(f"MLflow at {_shown(uri)}: {_brief(error)}") from error
+        raise _unreachable(uri, error) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a store may raise; the errors of requests are OSErrors."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError)
+
+
+def _is_final(error: Exception) -> bool:
+    refused = getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+    return refused or isinstance(error, FileNotFoundError)
+
+
+def _unreachable(uri: str, cause: Exception) -> ConnectionError:
+    return ConnectionError(
+        f"cannot reach the MLflow store {_shown(uri)}: {_brief(cause)}; start it (`mlflow server`), unset "
+        "MLFLOW_TRACKING_URI to use a local database, or switch tracking off with tracking.enabled=false"
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=5)  # as a rule the caller of the logging method
+
+
+def _brief(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n", 1)[0][:300]
+
+
+def _is_http(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def _base(uri: str) -> str:
+    return _shown(uri).rstrip("/") if _is_http(uri) else "http://127.0.0.1:5000"
+
+
+def _shown(uri: str) -> str:
+    """`uri` without the password in it."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not re.fullmatch(r"[\w.\-: /]{1,250}", name) or not _is_path(name):
+        raise ValueError(
+            f"{what} {name!r}: wanted a name of at most 250 letters, digits, _ - . : and spaces, "
+            "with single slashes between its parts"
+        )
+
+
+def _check_path(path: str) -> None:
+    if not _is_path(path) or "\\" in path:
+        raise ValueError(f"artifact {path!r}: wanted a relative path with single slashes, such as plots/a.png")
+
+
+def _is_path(name: str) -> bool:
+    return posixpath.normpath(name) == name and name != "." and not name.startswith(("/", ".."))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _plain(cell: Any) -> Any:
+    value = cell.item() if hasattr(cell, "item") else cell
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)

@@ -56,22 +56,22 @@ class AnalogLayer(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's answer: fresh noise in training, the programmed chip in eval."""
-        state, noise = self.analog, _GLOBAL
+        state = self.analog
+        noise: Noise = _GLOBAL
         if self.training:
             weight, variance = noisy_weight(self.weight, state.device, state.noise_scale, state.train_times)
-            return self._answer(input, weight, variance, noise)
-        if state.chip is None:
+        elif state.chip is None:
             raise NotProgrammedError(
                 f"layer {state.name or '(the model itself)'!r} is in eval mode and no chip is programmed: call "
                 "analogsim.program(analog, seed=...) first, or use the digital model for its clean answer"
             )
-        weight, variance = state.chip.weight_for(self.weight)
-        return self._answer(input, weight, variance, state.chip.use_noise)
-
-    def _answer(self, input: Tensor, weight: Tensor, variance: Tensor | None, noise: Noise) -> Tensor:
+        else:
+            weight, variance = state.chip.weight_for(self.weight)
+            noise = state.chip.use_noise
         output = self.product(input, weight, self.bias)
-        if variance is None:
-            return output
+        return output if variance is None else self._with_read_noise(output, input, variance, noise)
+
+    def _with_read_noise(self, output: Tensor, input: Tensor, variance: Tensor, noise: Noise) -> Tensor:
         # Independent Gaussian noise of every weight in every product sums up to N(0, sum_j s_ij^2 x_j^2): exact, and
         # one product instead of one weight matrix per row. In float32, since squares leave the range of float16.
         with torch.no_grad(), torch.autocast(input.device.type, enabled=False):

@@ -133,9 +133,7 @@ def test_idx_files_plain_and_packed_are_the_same(tmp_path, name):
 
 def test_idx_values_arrive_where_they_belong(tmp_path):
     folder = write(tmp_path / "m")
-    stored = np.frombuffer((folder / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(
-        20, 1, 5, 5
-    )
+    stored = np.frombuffer((folder / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(20, 1, 5, 5)
     images, labels = _data.load("mnist", folder).test.tensors
     flat, values = images.flatten(), torch.from_numpy(stored.copy()).flatten().float()
     slope = (flat[1] - flat[0]) / (values[1] - values[0])
@@ -180,9 +178,7 @@ def test_the_real_fashion_mnist():
 def test_truncated_plain_file(tmp_path):
     path = write(tmp_path) / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(
-        ValueError, match=r"train-images-idx3-ubyte: truncated.*expected 1016 bytes, found 1009"
-    ):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte: truncated.*expected 1016 bytes, found 1009"):
         _data.load("mnist", tmp_path)
 
 
@@ -206,9 +202,7 @@ def test_truncated_gzip(tmp_path, keep):
     path = write(tmp_path, side=28, train=300, pack=True) / "train-images-idx3-ubyte.gz"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(
-        ValueError, match=r"ubyte.gz: truncated or corrupt gzip .*expected \d+ bytes, found \d+;"
-    ) as e:
+    with pytest.raises(ValueError, match=r"ubyte.gz: truncated or corrupt gzip .*expected \d+ bytes, found \d+;") as e:
         _data.load("mnist", tmp_path)
     expected, found = map(int, re.findall(r"expected (\d+) bytes, found (\d+)", str(e.value))[0])
     assert expected == 16 + 300 * 28 * 28
@@ -220,9 +214,7 @@ def test_corrupt_gzip(tmp_path):
     content = bytearray(path.read_bytes())
     content[-8] ^= 1  # the checksum
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"labels-idx1-ubyte.gz: truncated or corrupt gzip \(CRC check failed"
-    ):
+    with pytest.raises(ValueError, match=r"labels-idx1-ubyte.gz: truncated or corrupt gzip \(CRC check failed"):
         _data.load("mnist", tmp_path)
 
 
@@ -337,9 +329,7 @@ def test_a_failed_download_says_so_itself(monkeypatch):
 
 
 def test_unknown_names():
-    with pytest.raises(
-        ValueError, match=r"'FashionMNIST', known are digits, .*did you mean 'fashion-mnist'\?"
-    ):
+    with pytest.raises(ValueError, match=r"'FashionMNIST', known are digits, .*did you mean 'fashion-mnist'\?"):
         _data.load("FashionMNIST")
     with pytest.raises(ValueError, match=r"'zzz', known are digits, mnist, fashion-mnist, cifar10$"):
         _data.load("zzz")

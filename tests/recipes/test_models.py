@@ -123,8 +123,7 @@ def test_names_of_torchvision_modules_do_not_depend_on_the_data_set():
     pytest.importorskip("torchvision")
     with torch.device("meta"):
         small, large = (
-            list(_models.build("mobilenet_v3_small", shape, 10).state_dict())
-            for shape in ((1, 8, 8), (3, 224, 224))
+            list(_models.build("mobilenet_v3_small", shape, 10).state_dict()) for shape in ((1, 8, 8), (3, 224, 224))
         )
     assert small == large
 
@@ -166,9 +165,7 @@ def test_unknown_names_show_ours_and_the_nearest(name, near):
 @pytest.mark.parametrize("name", ["zzzzzz", "fasterrcnn_resnet50_fpn"])
 def test_not_a_classifier(name):
     pytest.importorskip("torchvision")
-    with pytest.raises(
-        ValueError, match=rf"unknown name '{name}', known are mlp, .*torchvision's classifiers"
-    ):
+    with pytest.raises(ValueError, match=rf"unknown name '{name}', known are mlp, .*torchvision's classifiers"):
         _models.build(name, (3, 32, 32), 10)
 
 
