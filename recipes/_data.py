@@ -17,6 +17,12 @@ DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
 
 _CLASSES = 10  # in every data set above
 _ROOT = Path("data")
+SHAPES = {  # one image (C, H, W), and how many labels
+    "digits": ((1, 8, 8), 10),
+    "mnist": ((1, 28, 28), 10),
+    "fashion-mnist": ((1, 28, 28), 10),
+    "cifar10": ((3, 32, 32), 10),
+}
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _SYSTEM = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}  # Debian's dataset-fashion-mnist
 _IDX = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
@@ -149,7 +155,7 @@ def _stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> 
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
 
 
-def _digits(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:  # noqa: ARG001
+def _digits(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:
     if folder is not None:
         raise ValueError(f"{name}: comes with scikit-learn, not from a folder; got {str(folder)!r}, leave it out")
     try:

@@ -420,7 +420,8 @@ def _connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     with _OPENING, contextlib.ExitStack() as scope:
         if not _is_http(uri) and "mlflow.store.tracking.sqlalchemy_store" not in sys.modules:
             # the first client imports that module, which uses a deprecated part of SQLAlchemy

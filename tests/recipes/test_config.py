@@ -1,4 +1,4 @@
-# ruff: noqa: RUF009  (option and section are dataclasses.field: their calls are declarations)
+
 from __future__ import annotations
 
 import random

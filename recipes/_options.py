@@ -1,0 +1,86 @@
+"""What ``analogsim train`` can be told: the sections of its configuration file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analogsim.recipes._config import option, section
+from analogsim.times import DEFAULT_TIMES
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data, from where."""
+
+    name: str = option("digits", "digits, mnist, fashion-mnist or cifar10")
+    folder: str | None = option(None, "where the files lie; default: data/<name>, and where systems put them")
+    download: bool = option(False, "fetch missing files from the internet")
+    batch_size: int = option(32, "samples per step", ge=1)
+    validation: float = option(0.1, "share of the training samples that the per-epoch metrics use", gt=0, lt=1)
+    limit: int | None = option(None, "use only so many samples of each part, for quick tries", ge=1)
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights are learned."""
+
+    epochs: int = option(30, "passes over the training data", ge=1)
+    optimizer: str = option("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
+    lr: float = option(3e-3, "learning rate at the start; it falls to 0 along a cosine", gt=0)
+    weight_decay: float = option(0.0, "of the optimizer", ge=0)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What the hardware-aware network sees in training."""
+
+    device: str | None = option(None, "device model of the training noise; default: the one it will run on")
+    shape: str = option(
+        "linear",
+        "how the noise scale moves from start to end",
+        choices=("constant", "linear", "cosine", "exponential", "step"),
+    )
+    start: float = option(0.0, "noise scale at the first step; 1 is the device's own noise", ge=0)
+    end: float = option(2.0, "noise scale after the ramp", ge=0)
+    ramp: float = option(0.5, "length of the ramp", gt=0, le=1, unit="share of all steps")
+    warmup: float = option(0.0, "linear start from no noise", ge=0, le=1, unit="share of all steps")
+    jitter: float = option(0.0, "random factor on each step's scale", ge=0, le=1)
+    clip_sigmas: float | None = option(2.5, "clip weights to so many of their standard deviations", gt=0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the networks are judged."""
+
+    chips: int = option(25, "chips of the final evaluation", ge=1)
+    times: tuple[str, ...] = option(DEFAULT_TIMES, "times after programming")
+    compensation: str | None = option("global", "drift compensation: global or none")
+    validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
+    validation_time: str = option("1d", "time of the metrics after each epoch")
+    batch_size: int = option(1000, "samples per forward", ge=1)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where the runs are logged."""
+
+    enabled: bool = option(True, "log to MLflow")
+    uri: str | None = option(None, "MLflow tracking URI; default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    experiment: str = option("analogsim", "MLflow experiment")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything ``analogsim train`` can be told."""
+
+    device: str = option("pcm", 'device model, such as "pcm" or "gaussian(std=0.05)"; see: analogsim devices')
+    model: str = option("lenet5", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
+    seed: int = option(0, "of weights, batches and training noise", ge=0)
+    run_on: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda"))
+    out: str = option("runs", "folder of the runs")
+    baseline: bool = option(True, "also train the same network without noise, to compare with")
+    data: Data = section(Data, "which data, from where")
+    optimization: Optimization = section(Optimization, "how the weights are learned")
+    noise: Noise = section(Noise, "what the hardware-aware network sees in training")
+    evaluation: Evaluation = section(Evaluation, "how the networks are judged")
+    tracking: Tracking = section(Tracking, "where the runs are logged")

@@ -1,0 +1,227 @@
+"""Training one network, plain or hardware-aware, in a way that can be killed at any moment and continued exactly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import analogsim
+from analogsim.recipes import _data, _models
+from analogsim.recipes._config import to_mapping
+from analogsim.recipes._data import Splits
+from analogsim.recipes._options import Config
+from analogsim.registry import as_device_model
+
+_FORMAT = "analogsim-checkpoint-1"
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+def torch_device(run_on: str) -> torch.device:
+    """The torch device for ``run_on``: "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: cuda was asked for, and there is none.
+    """
+    if run_on == "cuda" and not torch.cuda.is_available():
+        raise ValueError('run_on: "cuda" was asked for, but torch finds no GPU; use "auto" or "cpu"')
+    return torch.device("cuda" if run_on != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint that training wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is something else, or damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint: no file {os.fspath(path)!r}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"checkpoint: {os.fspath(path)!r} cannot be read, it may be damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"checkpoint: {os.fspath(path)!r} was not written by analogsim train ({_FORMAT})")
+    return content
+
+
+def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load a state dict, with an error that a person understands if it is another network's."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{source} belongs to another architecture than {type(model).__name__}: {error}") from error
+
+
+def save_atomically(content: dict[str, Any], path: Path) -> None:
+    """Write with torch.save; a kill leaves the old file or the new one, never half of one."""
+    part = path.with_name(f"{path.name}.part")
+    torch.save(content, part)
+    os.replace(part, path)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is told after each step: the place in training and the loss."""
+
+    epoch: int
+    batch: int
+    batches: int
+    loss: Tensor
+
+
+class Training:
+    """One network in training.
+
+    The state after each epoch is a checkpoint: weights, optimizer, both schedules and every random state. Continued
+    from there, training goes through the very same numbers as without the interruption (on the same machine and the
+    same number of threads).
+
+    Args:
+        config: what to do.
+        data: the data.
+        aware: with the noise of ``config.noise``, or plain.
+        path: the checkpoint file; an existing one is continued.
+
+    Attributes:
+        model: the digital network.
+        analog: its twin on ``config.device``.
+        epoch: epochs that are done.
+        run_id: of the MLflow run, kept with the checkpoint.
+    """
+
+    def __init__(self, config: Config, data: Splits, *, aware: bool, path: Path) -> None:
+        self.config = config
+        self.path = path
+        self.epoch = 0
+        self.run_id: str | None = None
+        self._device = torch_device(config.run_on)
+        self.model = _models.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
+        self.analog = analogsim.convert(self.model, config.device)
+        self._net: nn.Module = self.model
+        self._schedule: analogsim.NoiseSchedule | None = None
+        # From the seed alone, so that plain and hardware-aware training see the same batches.
+        self._shuffle = torch.Generator().manual_seed(config.seed)
+        self._loader = _data.batches(data.train, config.data.batch_size, generator=self._shuffle)
+        self._validation = _data.batches(data.validation, config.evaluation.batch_size)
+        rule = config.optimization
+        self._optimizer = _OPTIMIZERS[rule.optimizer](
+            self.model.parameters(), lr=rule.lr, weight_decay=rule.weight_decay
+        )
+        steps = rule.epochs * len(self._loader)
+        self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
+        if aware:
+            noise = config.noise
+            self._net = analogsim.convert(self.model, as_device_model(noise.device or config.device))
+            self._schedule = analogsim.NoiseSchedule(
+                self._net,
+                noise.shape,
+                start=noise.start,
+                end=noise.end,
+                steps=max(1, round(noise.ramp * steps)),
+                warmup=round(noise.warmup * steps),
+                jitter=noise.jitter,
+                seed=config.seed,
+            )
+        self._clip = config.noise.clip_sigmas if aware else None
+        # Global random state at the start of the next epoch.
+        self._random = {"cpu": torch.Generator().manual_seed(config.seed).get_state()}
+        if self._device.type == "cuda":
+            self._random["cuda"] = torch.Generator(self._device).manual_seed(config.seed).get_state()
+        if path.exists():
+            self._load()
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.config.optimization.epochs
+
+    def set_random_state(self) -> None:
+        """Set torch's global random state to where this network's training stands; call before its first epoch."""
+        torch.set_rng_state(self._random["cpu"])
+        if self._device.type == "cuda" and "cuda" in self._random:
+            torch.cuda.set_rng_state(self._random["cuda"], self._device)
+
+    def run_epoch(self, on_step: Callable[[Progress], None]) -> dict[str, float]:
+        """One pass over the training data, the metrics after it, and a checkpoint."""
+        self._net.train()
+        total = torch.zeros((), device=self._device)
+        for batch, (inputs, targets) in enumerate(self._loader):
+            self._optimizer.zero_grad()
+            loss = functional.cross_entropy(self._net(inputs.to(self._device)), targets.to(self._device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._lr_schedule.step()
+            if self._schedule is not None:
+                self._schedule.step()
+            if self._clip is not None:
+                analogsim.clip_weights(self.analog, self._clip)
+            total += loss.detach()
+            on_step(Progress(self.epoch, batch, len(self._loader), loss))
+        metrics: dict[str, float] = {
+            "train/loss": total.item() / len(self._loader),
+            "train/lr": float(self._lr_schedule.get_last_lr()[0]),
+        }
+        if self._schedule is not None:
+            metrics["train/noise_scale"] = self._schedule.get_last_scale()
+        metrics |= self._validate()
+        self.epoch += 1
+        self._random["cpu"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            self._random["cuda"] = torch.cuda.get_rng_state(self._device)
+        self.save()
+        return metrics
+
+    def _validate(self) -> dict[str, float]:
+        rule = self.config.evaluation
+        # Chips far away from those of the final evaluation: no network is chosen by the chips it is judged on.
+        report = analogsim.evaluate(
+            self.analog,
+            self._validation,
+            chips=rule.validation_chips,
+            times=(rule.validation_time,),
+            compensation=rule.compensation,
+            seed=1_000_000,
+        )
+        return {
+            "validation/accuracy/clean": report.clean,
+            f"validation/accuracy/drifted_{report.labels[0]}": float(report.mean[0]),
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        content = {
+            "format": _FORMAT,
+            "config": to_mapping(self.config),
+            "epoch": self.epoch,
+            "run_id": self.run_id,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "lr_schedule": self._lr_schedule.state_dict(),
+            "noise_schedule": None if self._schedule is None else self._schedule.state_dict(),
+            "random": {**self._random, "shuffle": self._shuffle.get_state()},
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_atomically(content, self.path)
+
+    def _load(self) -> None:
+        content = load_checkpoint(self.path)
+        load_weights(self.model, content["model"], f"checkpoint {os.fspath(self.path)!r}")
+        self._optimizer.load_state_dict(content["optimizer"])
+        self._lr_schedule.load_state_dict(content["lr_schedule"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(content["noise_schedule"])
+        self._shuffle.set_state(content["random"].pop("shuffle"))
+        self._random |= content["random"]
+        self.epoch, self.run_id = content["epoch"], content["run_id"]

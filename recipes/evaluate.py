@@ -1,0 +1,88 @@
+"""Evaluate a trained network again: another device, more chips, other times.
+
+analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --device "gaussian(std=0.05)" --chips 100
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import analogsim
+from analogsim.recipes import _data, _models
+from analogsim.recipes._config import from_mapping
+from analogsim.recipes._options import Config
+from analogsim.recipes._training import load_checkpoint, load_weights, torch_device
+from analogsim.report import Report
+
+
+def checkpoints(path: Path) -> dict[str, Path]:
+    """The checkpoints that a path names: a file, or all networks of a run's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if path.is_file():
+        return {path.parent.name: path}
+    # "plain" before "hardware-aware", as they were trained.
+    found = {file.parent.name: file for file in sorted(path.glob("*/checkpoint.pt"), reverse=True)}
+    if not found:
+        raise FileNotFoundError(f"evaluate: no checkpoint at {str(path)!r}; give a run's folder or a checkpoint file")
+    return found
+
+
+def evaluate(
+    path: Path,
+    *,
+    device: str | None = None,
+    chips: int | None = None,
+    times: Sequence[str] | None = None,
+    compensation: str | None = "global",
+    folder: str | None = None,
+    seed: int = 0,
+    show: bool = True,
+) -> dict[str, Report]:
+    """Evaluate the networks of a run on their test data.
+
+    Args:
+        path: a run's folder, or one checkpoint file.
+        device: the device model; default: the one of the run. So are ``chips`` and ``times``.
+        chips: how many chips.
+        times: since programming.
+        compensation: "global" or None.
+        folder: where the data lie, if they moved.
+        seed: the first chip.
+        show: progress bars.
+
+    Returns:
+        A report for each network, by its name.
+    """
+    reports = {}
+    for name, file in checkpoints(path).items():
+        content = load_checkpoint(file)
+        config = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
+        if folder is not None:
+            config = replace(config, data=replace(config.data, folder=folder))
+        rule = config.data
+        data = _data.load(
+            rule.name,
+            rule.folder,
+            download=rule.download,
+            validation=rule.validation,
+            seed=config.seed,
+            limit=rule.limit,
+        )
+        model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
+        load_weights(model, content["model"], f"checkpoint {str(file)!r}")
+        analog = analogsim.convert(model.to(torch_device(config.run_on)), device or config.device)
+        reports[name] = analogsim.evaluate(
+            analog,
+            _data.batches(data.test, config.evaluation.batch_size),
+            chips=chips or config.evaluation.chips,
+            times=times or config.evaluation.times,
+            compensation=compensation,
+            seed=seed,
+            progress=show,
+        )
+    return reports

@@ -1,0 +1,232 @@
+"""Train a network for a chip, beside the same network trained plainly, and see what is left of both.
+
+    analogsim train --device pcm --data digits --model lenet5
+
+Both networks start from the same weights and see the same batches. Each is an MLflow run; the last lines say how to
+look at them. A run that was stopped goes on with ``analogsim train --resume FOLDER``, to the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import analogsim
+from analogsim.compensate import check_compensation
+from analogsim.recipes import _data, _tracking
+from analogsim.recipes._config import dump_toml, flatten, load_toml
+from analogsim.recipes._data import Splits
+from analogsim.recipes._options import Config
+from analogsim.recipes._tracking import Tracker
+from analogsim.recipes._training import Progress, Training
+from analogsim.registry import as_device_model
+from analogsim.report import Report, compare_plot, compare_table
+from analogsim.times import seconds
+
+PLAIN, AWARE = "plain", "hardware-aware"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training run gives: its folder, and for each network its report and its MLflow run."""
+
+    folder: Path
+    reports: dict[str, Report]
+    trackers: dict[str, Tracker]
+
+    def __str__(self) -> str:
+        return compare_table(self.reports)
+
+
+def new_folder(config: Config) -> Path:
+    """A folder for a new run, named by time, data, model and device; nothing is made yet."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.data.name}-{config.model}-{as_device_model(config.device).name}"
+    safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
+    folder = Path(config.out) / safe
+    attempt = 2
+    while folder.exists():
+        folder = folder.with_name(f"{safe}-{attempt}")
+        attempt += 1
+    return folder
+
+
+def _check(config: Config) -> None:
+    """Whatever can be wrong in the options and is cheap to see, before any work."""
+    as_device_model(config.device)
+    if config.noise.device is not None:
+        as_device_model(config.noise.device)
+    for time in (*config.evaluation.times, config.evaluation.validation_time):
+        seconds(time)
+    if not config.evaluation.times:
+        raise ValueError("evaluation.times: give at least one time")
+    check_compensation(config.evaluation.compensation)
+    if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
+        raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
+
+
+def _parameters(config: Config, kind: str, training: Training) -> dict[str, object]:
+    device = as_device_model(config.device)
+    values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
+    summary = analogsim.summary(training.analog)
+    return {
+        **values,
+        "training": kind,
+        **{f"device.{key}": value for key, value in device.parameters().items()},
+        "model.analog_share": round(summary.analog_share, 6),
+        "model.cells": sum(row.cells for row in summary.rows),
+    }
+
+
+class _Bar:
+    """Progress of one network: a bar over all steps, or nothing."""
+
+    def __init__(self, training: Training, name: str, show: bool) -> None:
+        self._training = training
+        self._bar: Any = None
+        self._name = name
+        self._show = show
+
+    def step(self, at: Progress) -> None:
+        if not self._show:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            total = self._training.config.optimization.epochs * at.batches
+            self._bar = tqdm(total=total, initial=at.epoch * at.batches, desc=self._name, unit="step", file=sys.stderr)
+        self._bar.update()
+
+    def epoch(self, metrics: dict[str, float]) -> None:
+        if self._bar is not None:
+            shown = {key.split("/")[-1]: f"{100 * value:.1f} %" for key, value in metrics.items() if "accuracy" in key}
+            self._bar.set_postfix(loss=f"{metrics['train/loss']:.3f}", **shown)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _start_tracking(config: Config, kind: str, training: Training, folder: Path) -> Tracker:
+    return _tracking.start(
+        config.tracking.enabled,
+        experiment=config.tracking.experiment,
+        name=f"{folder.name} {kind}",
+        uri=config.tracking.uri,
+        run_id=training.run_id or None,
+        params=_parameters(config, kind, training),
+        tags={"training": kind, "folder": folder.name, **_tracking.environment_tags()},
+    )
+
+
+def _train_one(training: Training, tracker: Tracker, name: str, show: bool) -> None:
+    bar = _Bar(training, name, show)
+    training.set_random_state()
+    try:
+        while not training.done:
+            metrics = training.run_epoch(bar.step)
+            bar.epoch(metrics)
+            tracker.metrics(metrics, step=training.epoch)
+    finally:
+        bar.close()
+
+
+def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Report:
+    """The final evaluation on test data, kept beside the checkpoint and in the run."""
+    rule = training.config.evaluation
+    report = analogsim.evaluate(
+        training.analog,
+        _data.batches(data.test, rule.batch_size),
+        chips=rule.chips,
+        times=rule.times,
+        compensation=rule.compensation,
+        progress=show,
+    )
+    path = training.path.with_name("report.json")
+    path.write_text(json.dumps(report.to_dict()))
+    _log_report(report, tracker, training.epoch)
+    tracker.artifact(training.path, "checkpoint")
+    tracker.artifact(path)
+    return report
+
+
+def _log_report(report: Report, tracker: Tracker, step: int) -> None:
+    ends = {"test/accuracy/clean": report.clean}
+    for index, time in enumerate(report.labels):
+        ends[f"test/accuracy/drifted_{time}"] = float(report.mean[index])
+        ends[f"test/accuracy/drifted_{time}_p05"] = float(report.quantile(0.05)[index])
+        ends[f"test/accuracy/drifted_{time}_std"] = float(report.std[index])
+    tracker.metrics({key: value for key, value in ends.items() if value == value}, step=step)
+    tracker.curve("test/accuracy/drift", report.times, report.mean.tolist())
+    tracker.curve("test/accuracy/drift_p05", report.times, report.quantile(0.05).tolist())
+    frame = report.to_frame()
+    tracker.table({str(column): frame[column].tolist() for column in frame}, "chips.json")
+
+
+def train(config: Config, folder: Path | None = None, *, show: bool = True) -> Result:
+    """Train plain and hardware-aware networks and evaluate both on many chips.
+
+    Args:
+        config: what to do.
+        folder: where checkpoints and reports go; default: a new one in ``config.out``. Checkpoints that are there
+            are gone on from.
+        show: progress bars on the error stream.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: something in the options, the data or the tracking server is
+            not as it must be; told before training starts.
+    """
+    _check(config)
+    data = _data.load(
+        config.data.name,
+        config.data.folder,
+        download=config.data.download,
+        validation=config.data.validation,
+        seed=config.seed,
+        limit=config.data.limit,
+    )
+    folder = folder or new_folder(config)
+    kinds = (PLAIN, AWARE) if config.baseline else (AWARE,)
+    # Whatever may be refused is refused for both networks before the first one trains.
+    trainings = {
+        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt") for kind in kinds
+    }
+    trackers = {kind: _start_tracking(config, kind, trainings[kind], folder) for kind in kinds}
+    folder.mkdir(parents=True, exist_ok=True)
+    dump_toml(config, folder / "config.toml")
+    for kind in kinds:
+        trainings[kind].run_id = trackers[kind].run_id
+        trainings[kind].save()
+    reports: dict[str, Report] = {}
+    try:
+        for kind in kinds:
+            _train_one(trainings[kind], trackers[kind], kind, show)
+            reports[kind] = _judge(trainings[kind], data, trackers[kind], show)
+        table, figure = compare_table(reports), compare_plot(reports)
+        (folder / "report.txt").write_text(table + "\n")
+        figure.savefig(folder / "drift.png", dpi=120)
+        for tracker in trackers.values():
+            tracker.text(table, "report.txt")
+            tracker.figure(figure, "drift.png")
+    except BaseException as error:
+        for tracker in trackers.values():
+            tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    for tracker in trackers.values():
+        tracker.end()
+    return Result(folder, reports, trackers)
+
+
+def resume_config(folder: Path) -> Config:
+    """The configuration a run was started with.
+
+    Raises:
+        FileNotFoundError: the folder is not one of ``analogsim train``.
+    """
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
+    return load_toml(Config, path)
