@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,16 +44,19 @@ def param(
     return field(default=default, metadata={"unit": unit, **limits})
 
 
-def _check_parameter(owner: str, name: str, value: Any, default: Any, rules: Any) -> None:
+def _checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
+    """The value if it is legal, as Python's own type, so that equal effects also have equal reprs."""
     where = f"{owner}: {name}"
+    if isinstance(value, np.generic):
+        value = value.item()
     if rules.get("choices") is not None:
         if value not in rules["choices"]:
             raise ValueError(f"{where} must be one of {', '.join(rules['choices'])}, got {value!r}")
-        return
+        return value
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise TypeError(f"{where} must be True or False, got {value!r}")
-        return
+        return value
     wanted = int if isinstance(default, int) else int | float
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise TypeError(f"{where} must be {'an integer' if wanted is int else 'a number'}, got {value!r}")
@@ -62,6 +66,7 @@ def _check_parameter(owner: str, name: str, value: Any, default: Any, rules: Any
         limit = rules.get(rule)
         if limit is not None and not holds(value, limit):
             raise ValueError(f"{where} must be {symbol} {limit:g}, got {value!r}")
+    return value if wanted is int else float(value)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,9 @@ class Effect:
     def __post_init__(self) -> None:
         for spec in fields(self):
             if spec.metadata:
-                _check_parameter(type(self).__name__, spec.name, getattr(self, spec.name), spec.default, spec.metadata)
+                value = getattr(self, spec.name)
+                value = _checked(type(self).__name__, spec.name, value, spec.default, spec.metadata)
+                object.__setattr__(self, spec.name, value)
 
     def check(self, model: DeviceModel) -> None:
         """Raise ValueError if the effect cannot be part of ``model`` (its range, its mapping)."""
@@ -193,6 +200,7 @@ class DeviceModel:
 
     Raises:
         ValueError: an empty chain, an impossible range, or an effect that cannot work on it.
+        TypeError: a field of the wrong type.
 
     Example:
         >>> from analogsim import DeviceModel, Drift, Quantization
@@ -207,22 +215,36 @@ class DeviceModel:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.effects, Effect | str):
+            raise TypeError(
+                f"device model: effects must be a sequence of effects, got {self.effects!r}; analogsim.as_device_model "
+                "takes a single effect or a name"
+            )
         object.__setattr__(self, "effects", tuple(self.effects))
         for effect in self.effects:
             if not isinstance(effect, Effect):
                 raise TypeError(f"device model: every element must be an Effect, got {effect!r}")
         if not self.effects:
             raise ValueError("device model: the chain of effects is empty; give at least one")
-        if not (math.isfinite(self.g_min) and math.isfinite(self.g_max) and 0 <= self.g_min < self.g_max):
+        for end in ("g_min", "g_max"):
+            value = getattr(self, end)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise TypeError(f"device model: {end} must be a number (µS), got {value!r}")
+            object.__setattr__(self, end, float(value))
+        if not (0 <= self.g_min < self.g_max < math.inf):
             raise ValueError(
                 f"device model: need 0 <= g_min < g_max in µS, got g_min={self.g_min!r}, g_max={self.g_max!r}"
             )
+        if not isinstance(self.mapping, Mapping | None):
+            raise TypeError(f"device model: mapping must be a Mapping, such as Mapping('pair'), got {self.mapping!r}")
+        if not isinstance(self.name, str):
+            raise TypeError(f"device model: name must be text, got {self.name!r}")
         if self.mapping is None:
             weight_noise = all(effect.signed for effect in self.effects)
             mapping = Mapping("signed", "tensor") if weight_noise else Mapping("pair", "column")
             object.__setattr__(self, "mapping", mapping)
         if not self.name:
-            object.__setattr__(self, "name", "+".join(type(effect).__name__ for effect in self.effects))
+            object.__setattr__(self, "name", self._made_name)
         for effect in self.effects:
             if self._map.cells == "signed" and not effect.signed:
                 raise ValueError(
@@ -232,13 +254,19 @@ class DeviceModel:
             effect.check(self)
 
     @property
+    def _made_name(self) -> str:
+        return "+".join(type(effect).__name__ for effect in self.effects)
+
+    @property
     def _map(self) -> Mapping:
         if self.mapping is None:  # pragma: no cover - set in __post_init__
             raise RuntimeError("no mapping")
         return self.mapping
 
     def replace(self, **changes: Any) -> DeviceModel:
-        """A copy with other fields."""
+        """A copy with other fields. A name that was made from the effects is made anew with them."""
+        if "effects" in changes and self.name == self._made_name:
+            changes.setdefault("name", "")
         return replace(self, **changes)
 
     def parameters(self) -> dict[str, Any]:

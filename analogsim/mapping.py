@@ -59,10 +59,11 @@ class Mapping:
         """Target conductances ``(cells, *weight.shape)`` of a weight; µS (``"signed"``: in units of the weight)."""
         if self.cells == "signed":
             return weight.unsqueeze(0)
-        scaled = weight * ((g_max - g_min) / largest)
-        target = torch.stack((scaled, -scaled)).clamp_(min=0)
+        # The ratio first: the range divided by a column of denormal numbers would be infinite.
+        scaled = (weight / largest).mul_(g_max - g_min)
         # Rounding may carry the largest weight one ulp past g_max, where cited formulas end.
-        return target.add_(g_min).clamp_(max=g_max)
+        target = torch.stack((scaled, -scaled)).clamp_(0, g_max - g_min)
+        return target.add_(g_min) if g_min else target
 
     def to_weight(self, g: Tensor, ndim: int, largest: Tensor, g_min: float, g_max: float) -> Tensor:
         """The weights of ``ndim`` axes that conductances ``(..., cells, *weight.shape)`` stand for."""

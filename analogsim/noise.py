@@ -22,7 +22,7 @@ class Noise(Protocol):
         ...
 
     def uniform_like(self, like: Tensor) -> Tensor:
-        """Uniform numbers in [0, 1), a fresh tensor of the shape, dtype and device of ``like``."""
+        """Uniform numbers in [0, 1), a fresh tensor of the shape and device of ``like``, in at least float32."""
         ...
 
     def fold(self, *key: str) -> Noise:
@@ -56,7 +56,7 @@ class KeyedNoise:
     """A stream that is a pure function of its key.
 
     Numbers are drawn on the CPU in float32 and then moved, so that a chip is the same one wherever its tensors
-    live and whatever their dtype.
+    live, whatever their dtype, and whatever torch's default device and dtype are.
 
     Args:
         key: the names of the stream; two streams with different keys are independent.
@@ -64,17 +64,18 @@ class KeyedNoise:
 
     def __init__(self, *key: str) -> None:
         self._key = key
-        self._generator = torch.Generator().manual_seed(_seed(key))
+        self._generator = torch.Generator("cpu").manual_seed(_seed(key))
 
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
-        return torch.empty(like.shape).normal_(std=std, generator=self._generator).to(like)
+        numbers = torch.empty(like.shape, dtype=torch.float32, device="cpu")
+        return numbers.normal_(std=std, generator=self._generator).to(like)
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""
-        numbers = torch.rand(like.shape, generator=self._generator)
+        numbers = torch.rand(like.shape, generator=self._generator, dtype=torch.float32, device="cpu")
         # Rounding to a narrower dtype may reach 1.0, which a comparison with a probability must not see.
-        return numbers if like.dtype == torch.float32 and like.device.type == "cpu" else numbers.to(like.device)
+        return numbers.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
     def fold(self, *key: str) -> KeyedNoise:
         """See `Noise`."""

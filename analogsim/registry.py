@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import re
-from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from analogsim.device import DeviceModel, Effect
 
 GROUP = "analogsim.devices"
 
-Factory = Callable[..., Effect | DeviceModel]
+Part = Effect | DeviceModel
+Factory = Callable[..., Part]
 F = TypeVar("F", bound=Factory)
-DeviceLike = str | Effect | DeviceModel | Sequence[Effect]
+DeviceLike = str | Part | Sequence[str | Part]
 
 _factories: dict[str, Factory] = {}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# A name, parameters in parentheses if any, and the "+" to the next part or the end.
+_PART = re.compile(
+    r"""\s*([A-Za-z][\w-]*)\s*(\((?:[^()'"]|'[^']*'|"[^"]*"|\([^()]*\))*\))?\s*(\+|$)""",
+)
 
 
 def register(name: str) -> Callable[[F], F]:
@@ -30,6 +36,7 @@ def register(name: str) -> Callable[[F], F]:
 
     Raises:
         ValueError: the name is malformed, or something else has it already.
+        TypeError: there is no name, or what is registered cannot be called.
 
     Example:
         >>> from analogsim import DeviceModel, Gaussian, register
@@ -37,10 +44,14 @@ def register(name: str) -> Callable[[F], F]:
         ... def two_percent():
         ...     return DeviceModel((Gaussian(0.02),), name="two-percent")
     """
+    if not isinstance(name, str):
+        raise TypeError(f'register: give a name, as in @register("two-percent"), got {name!r}')
     if not _NAME.fullmatch(name):
         raise ValueError(f"register: a name is lower case with dashes, such as 'pcm-hermes'; got {name!r}")
 
     def add(factory: F) -> F:
+        if not callable(factory):
+            raise TypeError(f"register: {name!r} must be an effect class or a function, got {factory!r}")
         known = _factories.get(name)
         if known is not None and known is not factory:
             raise ValueError(f"register: the name {name!r} is taken by {known!r}; choose another one")
@@ -50,13 +61,32 @@ def register(name: str) -> Callable[[F], F]:
     return add
 
 
-def _installed() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
 def available_devices() -> tuple[str, ...]:
     """The names that ``convert(model, device=...)`` takes, those of installed packages included."""
-    return tuple(sorted(_factories.keys() | _installed().keys()))
+    return tuple(sorted(_factories.keys() | {point.name for point in entry_points(group=GROUP)}))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.4)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def _load(name: str) -> None:
+    """Register what an installed package offers under a name, if one does."""
+    points = {point.value: point for point in entry_points(group=GROUP) if point.name == name}
+    if len(points) > 1:
+        raise ValueError(
+            f"device: several installed packages offer the name {name!r}: {', '.join(sorted(points))}; keep one of them"
+        )
+    for value, point in points.items():
+        try:
+            loaded = point.load()
+        except Exception as error:
+            raise ImportError(
+                f"device: {name!r} is offered by an installed package as {value!r}, which fails to load: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        register(name)(loaded)
 
 
 def factory(name: str) -> Factory:
@@ -64,19 +94,70 @@ def factory(name: str) -> Factory:
 
     Raises:
         ValueError: nobody registered it; the message lists the known names and the nearest match.
+        ImportError: an installed package offers it and fails to load.
     """
     if name not in _factories:
-        point = _installed().get(name)
-        if point is None:
-            known = available_devices()
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"device: unknown name {name!r}{hint} Known: {', '.join(known)}")
-        register(name)(point.load())
+        _load(name)
+    if name not in _factories:
+        known = available_devices()
+        raise ValueError(f"device: unknown name {name!r}{_nearest(name, known)} Known: {', '.join(known)}")
     return _factories[name]
 
 
-def _join(parts: list[Effect | DeviceModel], name: str) -> DeviceModel:
+def _make(name: str, arguments: dict[str, Any]) -> Part:
+    """The effect or device model of that name with those parameters."""
+    make = factory(name)
+    known = inspect.signature(make).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        for word in arguments.keys() - known.keys():
+            has = f"It has {', '.join(known)}" if known else "It has none"
+            raise ValueError(f"device: {name!r} has no parameter {word!r}{_nearest(word, known)} {has}")
+    part = make(**arguments)
+    if not isinstance(part, Part):
+        raise TypeError(f"device: {name!r} must make an Effect or a DeviceModel, it made {part!r}")
+    return part
+
+
+def _arguments(text: str, whole: str) -> dict[str, Any]:
+    """The values of ``(std=0.05, law='constant')``."""
+    try:
+        call = ast.parse(f"_{text}", mode="eval").body
+    except (SyntaxError, ValueError):
+        raise ValueError(f"device: cannot read the parameters {text} in {whole!r}; write (std=0.05)") from None
+    if not isinstance(call, ast.Call) or call.args:
+        raise ValueError(f"device: parameters in {whole!r} need their names, such as std=0.05")
+    values: dict[str, Any] = {}
+    for word in call.keywords:
+        if word.arg is None or word.arg in values:
+            raise ValueError(f"device: name each parameter in {whole!r} once, got {text}")
+        try:
+            values[word.arg] = ast.literal_eval(word.value)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"device: the value of {word.arg} in {whole!r} must be a number, True, False or text in quotes, got "
+                f"{ast.unparse(word.value)}"
+            ) from None
+    return values
+
+
+def _parse(text: str) -> list[Part]:
+    """The parts of ``"quantization(levels=16)+stuck-at"``."""
+    parts: list[Part] = []
+    place, more = 0, "+"
+    while more:
+        match = _PART.match(text, place)
+        if match is None:
+            raise ValueError(
+                f"device: cannot read {text!r}; write a name, a name with parameters such as 'gaussian(std=0.05)', or "
+                "several joined by '+'"
+            )
+        name, arguments, more = match.groups()
+        parts.append(_make(name, _arguments(arguments, text) if arguments else {}))
+        place = match.end()
+    return parts
+
+
+def _join(parts: Sequence[Part], name: str) -> DeviceModel:
     """One chain of several parts; the range and the mapping are those of the device models among them."""
     models = [part for part in parts if isinstance(part, DeviceModel)]
     if len(parts) == 1 and models:
@@ -89,41 +170,14 @@ def _join(parts: list[Effect | DeviceModel], name: str) -> DeviceModel:
     return models[0].replace(effects=effects, name=name)
 
 
-def _parse(text: str) -> DeviceModel:
-    # Names may carry dashes, which Python would read as minus.
-    source = re.sub(r"(?<=[a-z0-9])-(?=[a-z])", "_", text.strip())
-    error = ValueError(
-        f"device: cannot read {text!r}; write a name, a name with parameters such as 'gaussian(std=0.05)', or several "
-        "joined by '+'"
-    )
-    try:
-        tree = ast.parse(source, mode="eval").body
-    except SyntaxError:
-        raise error from None
-    nodes: list[ast.expr] = []
-    while isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Add):
-        nodes.insert(0, tree.right)
-        tree = tree.left
-    nodes.insert(0, tree)
-    parts: list[Effect | DeviceModel] = []
-    for node in nodes:
-        arguments: dict[str, Any] = {}
-        if isinstance(node, ast.Call):
-            if node.args:
-                raise ValueError(f"device: parameters in {text!r} need their names, such as std=0.05")
-            try:
-                arguments = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
-            except ValueError:
-                raise error from None
-            node = node.func
-        if not isinstance(node, ast.Name):
-            raise error
-        name = node.id.replace("_", "-")
-        try:
-            parts.append(factory(name)(**arguments))
-        except TypeError as problem:
-            raise ValueError(f"device: {text!r}: {problem}") from None
-    return _join(parts, text.replace(" ", ""))
+def _listed(device: Sequence[object]) -> DeviceModel:
+    """The chain of a list, in which names and device models may stand among effects."""
+    parts: list[Part] = []
+    for item in device:
+        if not isinstance(item, str | Part):
+            raise TypeError(f"device: a list holds effects, device models or names, got {item!r}")
+        parts += _parse(item) if isinstance(item, str) else [item]
+    return _join(parts, "+".join(part.name if isinstance(part, DeviceModel) else type(part).__name__ for part in parts))
 
 
 def as_device_model(device: DeviceLike) -> DeviceModel:
@@ -131,11 +185,14 @@ def as_device_model(device: DeviceLike) -> DeviceModel:
 
     Args:
         device: ``"pcm"``; ``"gaussian(std=0.05)"``; ``"quantization(levels=16)+stuck-at(p_off=0.09)"``; an `Effect`; a
-            list of them in physical order; a `DeviceModel`.
+            `DeviceModel`; a list of any of these in physical order. Where device models are among several parts, the
+            range and the mapping are theirs.
 
     Raises:
-        ValueError: an unknown name (with the nearest one) or parameter.
-        TypeError: something else was given.
+        ValueError: an unknown name (with the nearest one) or parameter, a value out of its limits, an empty list, or
+            device models that do not go together.
+        TypeError: something else was given, or a value of the wrong type.
+        ImportError: an installed package offers the name and fails to load.
 
     Example:
         >>> as_device_model("gaussian(std=0.02)").effects
@@ -146,7 +203,7 @@ def as_device_model(device: DeviceLike) -> DeviceModel:
     if isinstance(device, Effect):
         return DeviceModel((device,))
     if isinstance(device, str):
-        return _parse(device)
+        return _join(_parse(device), device.replace(" ", ""))
     if isinstance(device, list | tuple):
-        return DeviceModel(tuple(device))
+        return _listed(device)
     raise TypeError(f"device: give a name, an effect, a list of effects or a device model, got {device!r}")

@@ -16,7 +16,7 @@ from analogsim.registry import register
 def decay(g: Tensor, nu: Tensor, t: float | Tensor, t0: float) -> Tensor:
     """``g ((t + t0)/t0)**-nu``: the power law of drift, t and t0 in seconds."""
     log_ratio = torch.log1p(t / t0) if isinstance(t, Tensor) else math.log1p(t / t0)
-    return torch.mul(nu, -log_ratio).exp_().mul_(g)
+    return torch.mul(nu, -log_ratio).exp_() * g  # not in place: g may have chip dimensions that nu has not
 
 
 @register("drift")

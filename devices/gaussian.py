@@ -24,10 +24,11 @@ def error_size(law: str, std: float, g: Tensor, g_max: float | Tensor) -> Tensor
 
 
 def check_law(owner: str, law: str, model: DeviceModel) -> None:
-    """Refuse the inverse law where conductances reach zero."""
-    if law == "inverse" and model.g_min <= 0:
+    """Refuse the inverse law where what it is evaluated at reaches zero."""
+    if law == "inverse" and (model.g_min <= 0 or model.cells_per_weight == 1):
         raise ValueError(
-            f"{owner}: law='inverse' diverges at g = 0; give the device model a g_min > 0, got g_min={model.g_min:g}"
+            f"{owner}: law='inverse' diverges at g = 0; give the device model mapping=Mapping('pair') and a g_min > 0, "
+            f"got {model.mapping} and g_min={model.g_min:g}"
         )
 
 
@@ -42,7 +43,8 @@ class Gaussian(Effect):
     for the laws ``"constant"``, ``"proportional"``, ``"inverse"`` and ``"absolute"`` (m in units of the weight), with
     :math:`\xi \sim N(0, 1)` or uniform of unit variance. Alone it is the noise on weights of the literature: one
     signed value per weight, :math:`g_{max}` the largest weight of the layer, no limit at zero. In a chain with effects
-    on conductances it acts on each cell of a pair, which stops at zero.
+    on conductances it acts on each cell of a pair, which stops at zero. The inverse law stops growing below
+    :math:`g_{min}`.
 
     Args:
         std: m, the standard deviation as a fraction of ``g_max`` (of ``g``, of ``g_max**2 / g``; absolute).
@@ -78,4 +80,5 @@ class Gaussian(Effect):
 
     def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.program`."""
-        return cells.floor(self.error(g, lambda _: cells.g_max, noise).add_(g))
+        at = g.clamp(min=cells.g_min) if self.law == "inverse" else g
+        return cells.floor(self.error(at, lambda _: cells.g_max, noise).add_(g))

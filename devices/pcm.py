@@ -92,7 +92,7 @@ class PCMReadNoise(Effect):
     Args:
         scale: s, a factor on the published noise.
         t0: time between programming and the first reading.
-        t_read: duration of one read.
+        t_read: duration of one read, at most t0.
 
     Source: Joshi et al. (2020). Departures: the paper evaluates Q at the target, we take the programmed conductance,
     which is what the cell knows; draws at two different times are independent, though real 1/f noise is correlated.
@@ -101,6 +101,11 @@ class PCMReadNoise(Effect):
     scale: float = param(1.0, "1", ge=0)
     t0: float = param(20.0, "s", gt=0)
     t_read: float = param(250e-9, "s", gt=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.t_read > self.t0:
+            raise ValueError(f"PCMReadNoise: t_read must be <= t0, got t_read={self.t_read!r} and t0={self.t0!r}")
 
     def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.read`."""

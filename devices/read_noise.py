@@ -21,7 +21,8 @@ class ReadNoise(Effect):
     .. math:: g_{read} = g + \sigma \xi, \qquad \sigma = m\,g_{max},\quad m\,g,\quad\text{or}\quad m\,g_{max}^2 / g
 
     No weight is sampled for it: the noise of output i is :math:`N(0, \sum_j \sigma_{ij}^2 x_j^2)`, which one product
-    with :math:`x^2` gives exactly. Its gradient is not followed: the noise is outside the network.
+    with :math:`x^2` gives exactly. Its gradient is not followed: the noise is outside the network. The inverse law
+    stops growing below :math:`g_{min}`, which conductances may reach by error or drift.
 
     Args:
         std: m, the standard deviation as a fraction of ``g_max`` (of ``g``, of ``g_max**2 / g``).
@@ -41,4 +42,5 @@ class ReadNoise(Effect):
 
     def read_std(self, g: Tensor, cells: Cells) -> Tensor:
         """See `Effect.read_std`."""
-        return torch.zeros_like(g).add_(error_size(self.law, self.std, g, cells.g_max))
+        at = g.clamp(min=cells.g_min) if self.law == "inverse" else g
+        return torch.zeros_like(g).add_(error_size(self.law, self.std, at, cells.g_max))

@@ -1,0 +1,1 @@
+"""Benchmarks: what training on noisy weights costs, and what a chip costs. Run ``python -m benchmarks --help``."""

@@ -1,0 +1,125 @@
+"""What a chip costs: programming it, letting it age, and running a network on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import analogsim
+from analogsim.layers import analog_layers
+from analogsim.text import table
+from benchmarks._methods import descend
+from benchmarks._networks import Case
+from benchmarks._timing import Seconds, Spread, duration, interleave
+
+DEVICES = ("pcm", "gaussian")
+_TIME = "1d"
+
+
+@torch.no_grad()
+def _answer(network: nn.Module, images: Tensor) -> Tensor:
+    output: Tensor = network(images)
+    return output
+
+
+def _forward_backward(network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    network.zero_grad()
+    descend(network, images, labels)
+
+
+def _program_and_drift(analog: nn.Module) -> None:
+    analogsim.program(analog)
+    analogsim.drift(analog, _TIME)
+
+
+def cells_of(analog: nn.Module) -> int:
+    """How many cells the network's weights take."""
+    return sum(layer.weight.numel() * layer.analog.device.cells_per_weight for layer in analog_layers(analog))
+
+
+def check(analog: nn.Module, images: Tensor) -> None:
+    """A chip must be the same one each time, and answer as a plain network with the weights that it holds.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    answers = []
+    for _ in range(2):
+        with analogsim.programmed(analog, seed=1, t=_TIME):
+            plain = analogsim.to_digital(analog, weights="programmed")
+            answers += [_answer(analog, images), _answer(plain, images)]
+    for answer in answers[1:]:
+        error = float((answer - answers[0]).norm() / answers[0].norm())
+        if not error <= 1e-4:
+            raise RuntimeError(f"two answers of one chip differ by {error:.1e}: do not time it")
+
+
+def _time(
+    case: Case, device: torch.device, rounds: int, steps: int | None
+) -> tuple[dict[str, Seconds], dict[str, int]]:
+    """Seconds of each call in each round, and the number of cells for each device model."""
+    model = case.model(device)
+    twins = {name: analogsim.convert(model, name) for name in DEVICES}
+    images, labels = case.data(device)
+    calls: dict[str, Callable[[], object]] = {"train": partial(_forward_backward, model, images, labels)}
+    for name, analog in twins.items():
+        check(analog, images)
+        analogsim.program(analog)
+        calls[f"program {name}"] = partial(analogsim.program, analog)
+        calls[f"drift {name}"] = partial(analogsim.drift, analog, _TIME)
+        calls[f"both {name}"] = partial(_program_and_drift, analog)
+    seconds = interleave(calls, rounds=rounds, steps=steps, device=device)
+    model.eval()
+    calls = {"forward": partial(_answer, model, images)}
+    for name, analog in twins.items():
+        calls[f"forward {name}"] = partial(_answer, analog.eval(), images)
+    seconds |= interleave(calls, rounds=rounds, steps=steps, device=device)
+    return seconds, {name: cells_of(analog) for name, analog in twins.items()}
+
+
+def run(
+    case: Case, device: torch.device, *, rounds: int, steps: int | None, say: Callable[[str], object] = print
+) -> list[dict[str, Any]]:
+    """Time the chips of one network; print the table and return its rows for JSON."""
+    seconds, cells = _time(case, device, rounds, steps)
+    records, rows = [], []
+    for name in DEVICES:
+        chip = Spread.of(seconds[f"both {name}"])
+        to_train = Spread.of(seconds[f"both {name}"] / seconds["train"])
+        forward = Spread.of(seconds[f"forward {name}"])
+        to_forward = Spread.of(seconds[f"forward {name}"] / seconds["forward"])
+        per_cell = {
+            stage: 1e9 * Spread.of(seconds[f"{stage} {name}"]).median / cells[name]
+            for stage in ("program", "drift", "both")
+        }
+        records.append(
+            {
+                "benchmark": "chip",
+                "model": case.name,
+                "batch": case.batch,
+                "device": name,
+                "cells": cells[name],
+                "program_ns_per_cell": per_cell["program"],
+                "drift_ns_per_cell": per_cell["drift"],
+                "program_and_drift_ns_per_cell": per_cell["both"],
+                "program_and_drift_seconds": chip.as_dict(),
+                "program_and_drift_to_forward_backward": to_train.as_dict(),
+                "forward_seconds": forward.as_dict(),
+                "forward_to_plain_forward": to_forward.as_dict(),
+            }
+        )
+        cost = (*(f"{value:.1f}" for value in per_cell.values()), duration(chip.median))
+        rows.append((name, f"{cells[name]:,}", *cost, *to_train.as_ratio(), *to_forward.as_ratio()))
+    say(f"A chip of {case.name}, batch {case.batch}, on {device.type}: median of {rounds} rounds\n")
+    head = ("device", "cells", "program", "drift", "both", "a chip", "to training", "quartiles", "forward", "quartiles")
+    say(table(head, rows) + "\n")
+    say(
+        f"program, drift, both: ns per cell to write a chip, to age one to {_TIME} again, to write one and age it.\n"
+        "a chip: both, for all cells; to training: beside one plain forward and backward of a batch.\n"
+        "forward: a forward on a programmed chip beside a plain one.\n"
+    )
+    return records

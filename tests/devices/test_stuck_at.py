@@ -1,0 +1,113 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from analogsim import Cells, DeviceModel, Drift, Gaussian, Quantization, ReadNoise, StuckAt
+from analogsim.devices import PCMDrift, PCMProgramming
+from analogsim.noise import KeyedNoise
+
+K = 5  # standard errors
+OFF, ON = 1, 2
+
+
+def faults(stuck, *shape, key="stuck"):
+    return stuck.draw(Cells(torch.zeros(shape), 0.0, 25.0), KeyedNoise(key))["fault"]
+
+
+@pytest.mark.parametrize(("p_off", "p_on"), [(0.0904, 0.0175), (0.5, 0.0), (0.0, 0.3), (0.3, 0.7)])
+def test_fractions(p_off, p_on):
+    fault = faults(StuckAt(p_off, p_on), 2, 400, 400)
+    n = fault.numel()
+    for kind, p in ((OFF, p_off), (ON, p_on)):
+        share = float((fault == kind).double().mean())
+        assert abs(share - p) <= K * math.sqrt(p * (1 - p) / n)
+
+
+def test_defaults_are_the_measured_pair():
+    assert (StuckAt().p_off, StuckAt().p_on) == (0.0904, 0.0175)
+
+
+def test_cells_fail_independently():
+    stuck = (faults(StuckAt(0.3, 0.2), 2, 400, 400) != 0).double()
+    for one, other in ((stuck[0], stuck[1]), (stuck[:, 1:], stuck[:, :-1]), (stuck[..., 1:], stuck[..., :-1])):
+        correlation = torch.corrcoef(torch.stack((one.flatten(), other.flatten())))[0, 1]
+        assert abs(correlation) < K / math.sqrt(one.numel())
+
+
+@pytest.mark.parametrize(("p_off", "p_on", "kind"), [(0, 0, 0), (1, 0, OFF), (0, 1, ON)])
+def test_none_and_all(p_off, p_on, kind):
+    assert (faults(StuckAt(p_off, p_on), 100, 100) == kind).all()
+
+
+@pytest.mark.parametrize("g_min", [0.0, 2.0])
+def test_stuck_cells_stand_at_the_ends_of_the_range(g_min):
+    device = DeviceModel((StuckAt(0.3, 0.3),), g_min=g_min, g_max=40.0)
+    written = device.program(torch.linspace(-1, 1, 400).view(20, 20), KeyedNoise("ends"))
+    fault = written.drawn[0]["fault"]
+    assert (written.programmed[fault == OFF] == g_min).all()
+    assert (written.programmed[fault == ON] == 40.0).all()
+    assert torch.equal(written.programmed[fault == 0], written.cells.target[fault == 0])
+
+
+CHAIN = (Quantization(levels=16), Gaussian(0.05), Drift(nu=0.05, nu_std=0.02), StuckAt(0.2, 0.2))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_stuck_cells_take_neither_noise_nor_drift_wherever_it_stands(order):
+    device = DeviceModel(tuple(CHAIN[place] for place in order))
+    weight = torch.linspace(-1, 1, 900).view(30, 30) + 0.01
+    written = device.program(weight, KeyedNoise("order"))
+    fault = written.drawn[order.index(3)]["fault"]
+    reference = DeviceModel(CHAIN).program(weight, KeyedNoise("order")).drawn[3]["fault"]
+    assert torch.equal(fault, reference), "the same cells are stuck whatever the order"
+    for t in (0.0, 3600.0, 3.15e7):
+        g = device.age(written, t)
+        assert (g[fault == OFF] == 0).all()
+        assert (g[fault == ON] == 25.0).all()
+    free = (fault == 0) & (written.cells.target > 5)
+    # All but a few, which quantisation after the noise brought back to their target.
+    assert (written.programmed[free] != written.cells.target[free]).double().mean() > 0.9
+    assert (device.age(written, 3.15e7)[free] != written.programmed[free]).all()
+
+
+def test_stuck_cells_on_pcm():
+    device = DeviceModel((StuckAt(0.2, 0.2), PCMProgramming(), PCMDrift()))
+    written = device.program(torch.linspace(-1, 1, 900).view(30, 30), KeyedNoise("pcm"))
+    g = device.age(written, 3.15e7)
+    fault = written.drawn[0]["fault"]
+    assert (g[fault == OFF] == 0).all()
+    assert (g[fault == ON] == 25.0).all()
+
+
+def test_stuck_cells_have_the_noise_of_reading():
+    device = DeviceModel((StuckAt(0.5, 0.5), ReadNoise(0.01)))
+    written = device.program(torch.ones(4, 4), KeyedNoise("read"))
+    variance = device.read_variance(written.programmed, written)
+    torch.testing.assert_close(variance, torch.full((4, 4), 2 * 0.01**2))
+
+
+def test_the_gradient_is_masked_where_the_carrying_cell_is_stuck():
+    device = DeviceModel((Gaussian(0.01), StuckAt(0.3, 0.2)))
+    weight = torch.linspace(-1, 1, 900).view(30, 30)
+    written = device.program(weight, KeyedNoise("mask"))
+    positive, negative = written.drawn[1]["fault"] == 0
+    expected = torch.where(weight >= 0, positive, negative).float()
+    following = device.following(weight, written)
+    assert torch.equal(following, expected)
+    assert 0 < following.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"p_off": -0.1}, "StuckAt: p_off must be >= 0, got -0.1"),
+        ({"p_on": 1.5}, "StuckAt: p_on must be <= 1, got 1.5"),
+        ({"p_off": 0.6, "p_on": 0.5}, r"StuckAt: p_off \+ p_on must be <= 1, got 0.6 \+ 0.5"),
+        ({"p_off": math.nan}, "StuckAt: p_off must be finite, got nan"),
+    ],
+)
+def test_illegal_parameters(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        StuckAt(**parameters)

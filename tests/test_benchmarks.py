@@ -1,0 +1,161 @@
+"""The benchmarks run, write JSON, and refuse to compare what does not compute the same. No time is asserted."""
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
+
+
+@pytest.fixture(autouse=True)
+def checkout_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for a busy core make tiny work slow
+    yield
+    torch.set_num_threads(before)
+
+
+def run(*arguments):
+    from benchmarks.__main__ import main
+
+    assert main(arguments) == 0
+
+
+def numbers(value):
+    if isinstance(value, dict):
+        return [number for inner in value.values() for number in numbers(inner)]
+    return [value] if isinstance(value, float) else []
+
+
+def test_everything_runs_and_writes_json(tmp_path, capsys):
+    from benchmarks import chip
+    from benchmarks._methods import CONTENDERS
+
+    file = tmp_path / "new" / "result.json"
+    run("all", "--models", "mlp,lenet5", "--rounds", "2", "--steps", "1", "--json", str(file))
+    document = json.loads(file.read_text(encoding="utf-8"))
+    assert document["hardware"]["cpu"]
+    assert document["hardware"]["gpu"] is None
+    assert document["versions"]["torch"] == torch.__version__
+    assert document["settings"] == {"rounds": 2, "steps": 1}
+    expected = [("train", model, c.name) for model in ("mlp", "lenet5") for c in CONTENDERS]
+    expected += [("chip", model, device) for model in ("mlp", "lenet5") for device in chip.DEVICES]
+    results = document["results"]
+    assert [(r["benchmark"], r["model"], r.get("method", r.get("device"))) for r in results] == expected
+    for result in results:
+        assert all(math.isfinite(number) and number > 0 for number in numbers(result))
+    printed = capsys.readouterr().out
+    assert all(contender.name in printed for contender in CONTENDERS)
+
+
+def test_the_command_runs_from_the_root_of_the_checkout():
+    command = [sys.executable, "-m", "benchmarks", "chip", "--models", "mlp", "--rounds", "1", "--steps", "1"]
+    command += ["--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "A chip of mlp" in done.stdout
+
+
+def test_methods_with_the_same_noise_have_the_same_gradients():
+    from benchmarks import train
+    from benchmarks._networks import CASES, Case, resnet18
+
+    slim = resnet18(width=4)  # shortcuts, strides and batch norm as in the one that is timed
+    for case in (CASES["mlp"], CASES["lenet5"], Case("slim", (3, 16, 16), 2, lambda _: copy.deepcopy(slim))):
+        train.check(case, CPU, batch=2)
+
+
+def test_a_method_that_computes_something_else_is_not_timed(monkeypatch):
+    from benchmarks import train
+    from benchmarks._methods import ABSOLUTE, CONTENDERS, Contender, HandWritten
+    from benchmarks._networks import CASES
+
+    def too_small(weight):
+        return weight + 0.999 * ABSOLUTE * torch.randn_like(weight)
+
+    wrong = Contender("wrong", lambda model: HandWritten(model, too_small), "absolute")
+    monkeypatch.setattr(train, "CONTENDERS", (*CONTENDERS, wrong))
+    with pytest.raises(RuntimeError, match=r"'wrong' and 'save and restore'.*more than rounding"):
+        train.check(CASES["mlp"], CPU)
+
+
+def test_a_method_that_leaves_its_noise_behind_is_not_timed(monkeypatch):
+    from benchmarks import train
+    from benchmarks._methods import Contender, SaveRestore
+    from benchmarks._networks import CASES
+
+    class Forgetful(SaveRestore):
+        def backward(self, images, labels):
+            super().backward(images, labels)
+            with torch.no_grad():
+                self.weights[0].add_(1.0)
+
+    monkeypatch.setattr(train, "CONTENDERS", (Contender("forgetful", Forgetful, "absolute"),))
+    with pytest.raises(RuntimeError, match="'forgetful' does not give the clean weights back"):
+        train.check(CASES["mlp"], CPU)
+
+
+def test_every_method_trains_and_the_noise_stays_out_of_the_weights():
+    from benchmarks._methods import CONTENDERS
+    from benchmarks._networks import CASES
+
+    case = CASES["mlp"]
+    images, labels = case.data(CPU, 4)
+    for contender in CONTENDERS:
+        model = case.model(CPU)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        contender.make(model).step(images, labels)
+        moved = [(p - b).abs().max().item() for p, b in zip(model.parameters(), before, strict=True)]
+        assert all(0 < move < 1e-5 for move in moved), contender.name
+
+
+def test_resnet18_has_the_size_of_the_paper_with_a_small_stem():
+    from benchmarks._networks import CASES
+
+    case = CASES["resnet18"]
+    model = case.model(CPU)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+    assert model(case.data(CPU, 2)[0]).shape == (2, 10)
+    assert all(map(torch.equal, model.parameters(), case.model(CPU).parameters()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "--models", "alexnet"], ["chip", "--models", ","], ["train", "--rounds", "0"], ["other"], []],
+)
+def test_mistakes_on_the_command_line(arguments, capsys):
+    from benchmarks.__main__ import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_rounds_are_fair():
+    from benchmarks._timing import Spread, interleave
+
+    log = []
+    calls = {name: lambda name=name: log.append(name) for name in "abc"}
+    seconds = interleave(calls, rounds=6, steps=1, device=CPU)
+    assert list(seconds) == ["a", "b", "c"]
+    assert all(values.shape == (6,) and (values >= 0).all() for values in seconds.values())
+    assert "".join(log) == "abc" + "abc" + "acb" + "cab" + "cba" + "bca" + "bac"
+    spread = Spread.of(seconds["a"])
+    assert spread.least <= spread.low <= spread.median <= spread.high
