@@ -63,7 +63,7 @@ class Mapping:
         scaled = (weight / largest).mul_(g_max - g_min)
         # Rounding may carry the largest weight one ulp past g_max, where cited formulas end.
         target = torch.stack((scaled, -scaled)).clamp_(0, g_max - g_min)
-        return target.add_(g_min) if g_min else target
+        return target.add_(g_min).clamp_(max=g_max) if g_min else target
 
     def to_weight(self, g: Tensor, ndim: int, largest: Tensor, g_min: float, g_max: float) -> Tensor:
         """The weights of ``ndim`` axes that conductances ``(..., cells, *weight.shape)`` stand for."""
