@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from analogsim.compensate import check_compensation, global_gain
 from analogsim.device import DeviceModel, Written
@@ -15,6 +18,26 @@ from analogsim.layers.base import AnalogLayer, analog_layers
 from analogsim.noise import KeyedNoise, StreamNoise
 from analogsim.times import label, seconds
 from analogsim.training import in_compute_dtype
+
+
+@contextmanager
+def _outside_autograd() -> Iterator[None]:
+    """No graph, and ordinary tensors also where the caller runs in inference mode: a later use may want gradients."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+_optimizer_steps = 0
+
+
+def _count_step(*_: object) -> None:
+    global _optimizer_steps
+    if not torch.compiler.is_compiling():
+        _optimizer_steps += 1
+
+
+# Fused optimizers write weights without a trace in the version counter.
+register_optimizer_step_post_hook(_count_step)
 
 
 class LayerChip:
@@ -34,12 +57,16 @@ class LayerChip:
         self.device = device
         self.source = source
         self.written = written
-        self._checked: tuple[int, int] | None = None
+        self._checked: tuple[Tensor, tuple[int, ...]] | None = None
         self._reference: Tensor | None = None
         self.set_time(0.0, None)
 
+    def __getstate__(self) -> dict[str, object]:
+        # A copy's weights lie elsewhere: it compares them by value first.
+        return {**self.__dict__, "_checked": None}
+
     @classmethod
-    @torch.no_grad()
+    @_outside_autograd()
     def program(cls, layer: AnalogLayer, seed: int) -> LayerChip:
         """Write a layer's weight into fresh cells."""
         state = layer.analog
@@ -61,7 +88,7 @@ class LayerChip:
         xi = KeyedNoise(*at, "measure").normal_like(weight)
         return weight, variance, weight + xi.mul_(variance.sqrt())
 
-    @torch.no_grad()
+    @_outside_autograd()
     def set_time(self, t: float, compensation: str | None) -> None:
         """Let the array be ``t`` seconds old, with the gain that was measured then."""
         weight, variance, measured = self._measure(t)
@@ -96,10 +123,11 @@ class LayerChip:
         """Raise StaleChipError unless ``weight`` still holds what was programmed."""
         if torch.compiler.is_compiling():
             return
-        # Address and version counter are free to compare and change with nearly every write; values are compared when
-        # they did, and whenever the chip became suspect (a change of mode), since writes through .data leave no trace.
-        stamp = (weight.data_ptr(), -1 if weight.is_inference() else weight._version)
-        if stamp == self._checked:
+        # Address, version counter and optimizer steps are free to compare and change with nearly every write; values
+        # are compared when they did, and whenever the chip became suspect (a change of mode), since writes through
+        # .data leave no trace.
+        stamp = (weight.data_ptr(), -1 if weight.is_inference() else weight._version, _optimizer_steps)
+        if self._checked is not None and stamp == self._checked[1]:
             return
         same = weight.shape == self.source.shape and torch.equal(
             weight.detach(), self.source.to(weight.device, weight.dtype)
@@ -109,8 +137,9 @@ class LayerChip:
                 f"layer {self.name!r}: its weight changed after the chip was programmed; call analogsim.program again "
                 "for a chip with the new weights, or analogsim.erase"
             )
-        self._checked = stamp
+        self._checked = weight.detach(), stamp  # held, so that no other tensor gets the address
 
+    @_outside_autograd()
     def _move(self, device: torch.device) -> None:
         written = self.written
         cells = written.cells
@@ -130,6 +159,14 @@ class LayerChip:
         return f"chip {self.seed} at {label(self.time)}"
 
 
+def as_seed(seed: object) -> int:
+    """The seed as Python's own integer; TypeError for anything that is not a whole number."""
+    if isinstance(seed, SupportsIndex) and not isinstance(seed, bool):
+        with suppress(TypeError):  # a tensor has the method and may refuse
+            return operator.index(seed)
+    raise TypeError(f"seed: must be an integer, got {seed!r}")
+
+
 def program(analog: nn.Module, seed: int = 0) -> None:
     """Write the weights into one chip: every draw that is fixed for a cell's life happens here, once.
 
@@ -143,10 +180,9 @@ def program(analog: nn.Module, seed: int = 0) -> None:
     Raises:
         ValueError: a weight is NaN or infinite, or ``analog`` has no analog layer. The old chip stays then.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"program: seed must be an integer, got {seed!r}")
+    number = as_seed(seed)
     layers = analog_layers(analog)
-    chips = [LayerChip.program(layer, seed) for layer in layers]
+    chips = [LayerChip.program(layer, number) for layer in layers]
     for layer, chip in zip(layers, chips, strict=True):
         layer.analog.chip = chip
 
@@ -178,14 +214,23 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
     Raises:
         NotProgrammedError: there is no chip.
         StaleChipError: the weights changed since.
-        ValueError: a time before programming, or an unknown compensation.
+        ValueError: a time before programming or one that a device has no model for, or an unknown compensation. The
+            chip stays at the age it had.
     """
     check_compensation(compensation)
     time = seconds(t)
-    for layer, chip in layer_chips(analog, "drift"):
-        if chip.source.device != layer.weight.device:
-            chip.weight_for(layer.weight)
-        chip.set_time(time, compensation)
+    done: list[tuple[LayerChip, float, str | None]] = []
+    try:
+        for layer, chip in layer_chips(analog, "drift"):
+            if chip.source.device != layer.weight.device:
+                chip.weight_for(layer.weight)
+            before = (chip, chip.time, chip.compensation)
+            chip.set_time(time, compensation)
+            done.append(before)
+    except Exception:
+        for chip, old_time, old_compensation in done:
+            chip.set_time(old_time, old_compensation)
+        raise
 
 
 def erase(analog: nn.Module) -> None:

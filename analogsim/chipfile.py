@@ -42,6 +42,7 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         NotProgrammedError, StaleChipError: there is no valid chip.
+        OSError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     layers: dict[str, Any] = {}
@@ -59,6 +60,8 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     try:
         save_file(tensors, part, metadata={"format": _FORMAT, "layers": json.dumps(layers)})
         os.replace(part, target)
+    except SafetensorError as error:
+        raise OSError(f"save_chip: cannot write {os.fspath(path)!r}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -105,7 +108,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         ValueError: it is not a chip, is damaged, or belongs to another network, other weights or another device. The
             chip that was there stays.
     """
-    if not Path(path).exists():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"load_chip: no file {os.fspath(path)!r}")
     try:
         with safe_open(path, framework="pt") as file:
@@ -115,22 +118,20 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"load_chip: {os.fspath(path)!r} is not a chip or is damaged: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
-    entries = json.loads(metadata["layers"])
+    try:
+        entries = json.loads(metadata["layers"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: its list of layers cannot be read") from error
     layers = {layer.analog.name: layer for layer in analog_layers(analog)}
     if entries.keys() != layers.keys():
         odd = sorted(entries.keys() ^ layers.keys())
         raise ValueError(f"load_chip: the chip belongs to another network: layers {odd} are in one and not the other")
-    chips = {
-        name: _restore(
-            layer,
-            entries[name],
-            {
-                key.removeprefix(f"{name}/"): value
-                for key, value in everything.items()
-                if key.rpartition("/")[0] == name
-            },
-        )
-        for name, layer in layers.items()
-    }
+    chips = {}
+    for name, layer in layers.items():
+        tensors = {key.rpartition("/")[2]: value for key, value in everything.items() if key.rpartition("/")[0] == name}
+        try:
+            chips[name] = _restore(layer, entries[name], tensors)
+        except KeyError as error:
+            raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: layer {name!r} lacks {error}") from error
     for name, layer in layers.items():
         layer.analog.chip = chips[name]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Mapping as MappingType
 from fnmatch import fnmatchcase
+from textwrap import shorten
 from typing import Literal, cast
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from analogsim.chip import layer_chips
 from analogsim.device import DeviceModel
@@ -20,38 +21,45 @@ from analogsim.layers.base import (
     analog_layers,
     analog_type,
     digital_type,
+    holds_matrix,
     why_digital,
 )
 from analogsim.registry import DeviceLike, as_device_model
 from analogsim.times import seconds
-from analogsim.tree import M, copy_tree, names_of
+from analogsim.tree import M, copy_tree, names_of, own_copy
 
 
 def _resolve(
     device: DeviceLike | MappingType[str, DeviceLike | None], names: dict[nn.Module, list[str]]
 ) -> dict[nn.Module, DeviceModel | None]:
-    """The device model of each convertible module that a pattern matches (None: stays digital on request)."""
-    convertible = {module: all_names for module, all_names in names.items() if analog_type(module) is not None}
+    """The device model of each module that a pattern matches (None: stays digital on request)."""
     if not isinstance(device, MappingType):
-        model = as_device_model(device)
-        return dict.fromkeys(convertible, model)
+        return dict.fromkeys((module for module in names if analog_type(module) is not None), as_device_model(device))
     if not device:
         raise ValueError("convert: the mapping of patterns to devices is empty")
     models = {pattern: None if choice is None else as_device_model(choice) for pattern, choice in device.items()}
     chosen: dict[nn.Module, DeviceModel | None] = {}
-    matched: set[str] = set()
-    for module, all_names in convertible.items():
-        for pattern, choice in models.items():
-            if any(fnmatchcase(name, pattern) for name in all_names):
-                matched.add(pattern)
-                chosen.setdefault(module, choice)
-    for pattern in models.keys() - matched:
-        hits = [name for all_names in names.values() for name in all_names if fnmatchcase(name, pattern)]
-        near = ", ".join(repr(all_names[0]) for all_names in list(convertible.values())[:8])
-        why = f"it matches only modules that cannot be analog, such as {hits[0]!r}" if hits else "it matches no module"
-        raise ValueError(
-            f"convert: the pattern {pattern!r} has no effect: {why}. Layers that can be analog: {near or 'none'}"
-        )
+    idle = dict.fromkeys(models, "it matches no module")
+    effective = {"*"}  # a rest that turns out empty is no mistake
+    for module, all_names in names.items():
+        matching = [pattern for pattern in models if any(fnmatchcase(name, pattern) for name in all_names)]
+        if not matching:
+            continue
+        first = matching[0]
+        # None also tells that a matrix is meant to stay digital which could not be analog.
+        if analog_type(module) is not None or (models[first] is None and holds_matrix(module)):
+            chosen[module] = models[first]
+            effective |= {pattern for pattern in matching if models[pattern] == models[first]}
+            idle |= dict.fromkeys(matching[1:], f"the first match wins, and {first!r} comes before it")
+        else:
+            idle |= dict.fromkeys(matching, f"it matches only modules that cannot be analog, such as {all_names[0]!r}")
+    for pattern in models:
+        if pattern not in effective:
+            near = ", ".join(repr(every[0]) for module, every in names.items() if analog_type(module) is not None)
+            raise ValueError(
+                f"convert: the pattern {pattern!r} has no effect: {idle[pattern]}. Layers that can be analog: "
+                f"{shorten(near, 200) or 'none'}"
+            )
     return chosen
 
 
@@ -91,8 +99,8 @@ def convert(
         model: any module. `nn.Linear` and `nn.Conv1d/2d/3d` (exact types, and what `register_layer` added) become
             analog.
         device: a name, an `Effect`, a list of effects, a `DeviceModel`; or a mapping of glob patterns on module names
-            to any of these, the first match wins, None keeps a layer digital:
-            ``{"fc": None, "layer4.*": "pcm", "*": "gaussian"}``.
+            to any of these, the first match wins, None keeps a layer digital (and says of one that cannot be analog
+            that this is meant): ``{"fc": None, "layer4.*": "pcm", "*": "gaussian"}``.
         train_times: where drift times are drawn in training, log-uniform between the two.
 
     Returns:
@@ -114,11 +122,13 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model must be a torch module, got {type(model).__name__}")
-    low, high = (seconds(t) for t in train_times)
-    if not 0 < low <= high:
+    span = [seconds(t) for t in train_times]
+    if len(span) != 2 or not 0 < span[0] <= span[1]:
         raise ValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
     names = names_of(model)
     for module, (name, *_) in names.items():
+        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            raise ValueError(f"convert: {name!r} has no weights yet; run a batch through the lazy module first")
         if isinstance(module, AnalogLayer):
             raise ValueError(f"convert: {name!r} is analog already; convert analogsim.to_digital(model) instead")  # noqa: TRY004
     chosen = _resolve(device, names)
@@ -136,12 +146,12 @@ def convert(
         if not cast(Tensor, module.weight).isfinite().all():
             raise ValueError(f"convert: the weight of layer {names[module][0]!r} holds NaN or infinite values")
         analog = kind.__new__(kind)
-        analog.__dict__["analog"] = AnalogState(names[module][0], choice, (low, high))
+        analog.__dict__["analog"] = AnalogState(names[module][0], choice, (span[0], span[1]))
         replaced[module] = analog
     digital = {
         all_names[0]: (type(module).__name__, why_digital(module))
         for module, all_names in names.items()
-        if module not in chosen and any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+        if module not in chosen and holds_matrix(module)
     }
     _warn_digital(digital)
     twin = copy_tree(model, replaced)
@@ -174,7 +184,13 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     if weights == "clean":
         return plain
     values = {layer: chip.weight_for(layer.weight)[0] for layer, chip in layer_chips(analog, "to_digital")}
-    own = copy.deepcopy(plain)
+    computed = [layer.analog.name for layer in values if not isinstance(layer.weight, nn.Parameter)]
+    if computed:
+        raise ValueError(
+            f"to_digital: the weight of layer {computed[0]!r} is computed from other Parameters (pruning, weight "
+            "norm), which would undo the programmed one; make it permanent before convert"
+        )
+    own = own_copy(plain)
     # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
     paths = names_of(analog)
     for layer, value in values.items():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analogsim.chip import drift, programmed
+from analogsim.chip import as_seed, drift, programmed
 from analogsim.compensate import check_compensation
 from analogsim.convert import to_digital
 from analogsim.layers.base import analog_layers
@@ -25,6 +25,11 @@ _KEEP_BYTES = 2**30
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
     """Whether the largest of the outputs ``(batch, classes, ...)`` is the target's, for each sample."""
+    if output.ndim < 2 or output.shape[1] < 2 or target.shape != output.shape[:1] + output.shape[2:]:
+        raise ValueError(
+            "accuracy: needs outputs (batch, classes, ...) of two or more classes and class numbers (batch, ...), got "
+            f"{tuple(output.shape)} and {tuple(target.shape)}; give evaluate(metric=...) a function for anything else"
+        )
     return (output.argmax(1) == target).float()
 
 
@@ -63,7 +68,7 @@ class _Data:
             self._kept.append(batch)
         if self._kept == []:
             raise ValueError("evaluate: the loader is empty; give it at least one batch")
-        if self._kept is None and iter(loader) is loader:
+        if self._kept is None and isinstance(loader, Iterator):
             raise ValueError("evaluate: the loader can be read only once; give a DataLoader or a list of batches")
 
     def _read(self) -> Iterator[Batch]:
@@ -83,6 +88,11 @@ def _score(model: nn.Module, data: _Data, metric: Metric) -> tuple[float, int, i
     for inputs, targets in data:
         output = model(inputs)
         score = metric(output, targets)
+        if not isinstance(score, Tensor) or (score.ndim and len(score) != len(targets)):
+            raise TypeError(
+                "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
+                f"{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(targets)} samples"
+            )
         total += float(score.double().mean()) * len(targets)
         samples += len(targets)
         classes = output.shape[1] if output.ndim > 1 else None
@@ -127,12 +137,13 @@ def evaluate(
     instants = tuple(seconds(t) for t in times)
     check_compensation(compensation)
     name, function = _as_metric(metric)
+    first = as_seed(seed)
     layers = analog_layers(analog)
     data = _Data(loader, layers[0].weight.device)
     digital = to_digital(analog).eval()
     clean, samples, classes = _score(digital, data, function)
     values = np.empty((chips, len(instants)))
-    seeds = tuple(range(seed, seed + chips))
+    seeds = tuple(range(first, first + chips))
     bar = _progress_bar(seeds) if progress else seeds
     for row, chip in enumerate(bar):
         with programmed(analog, chip):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,11 @@ class Report:
         return np.asarray(1 - (self.clean - self.values) / (self.clean - self.chance))
 
     @property
+    def _described(self) -> str:
+        chips = "1 chip" if len(self.seeds) == 1 else f"{len(self.seeds)} chips"
+        return f"{self.device}, {chips}, {self.samples} samples, compensation: {self.compensation or 'none'}"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The times as short text: ``"1h"``."""
         return tuple(label(t) for t in self.times)
@@ -175,7 +180,7 @@ def compare_table(reports: Mapping[str, Report]) -> str:
     unit = " [%]" if metric == "accuracy" else ""
     head = [f"{metric}{unit}"]
     for name in reports:
-        head += [f"{name}  mean ± std".strip(), "5th pct."]
+        head += [name or "mean ± std", "5th pct."]
     rows = [["clean"]]
     for report in listed:
         rows[0] += [_number(report.clean, metric), ""]
@@ -186,8 +191,10 @@ def compare_table(reports: Mapping[str, Report]) -> str:
             spread = "" if np.isnan(std) else f" ± {_number(std, metric)}"
             row += [_number(mean, metric) + spread, _number(report.quantile(0.05)[index], metric)]
         rows.append(row)
-    chips = f"{len(first.seeds)} chips" if len(first.seeds) != 1 else "1 chip"
-    last = f"{first.device}, {chips}, {first.samples} samples, compensation: {first.compensation or 'none'}"
+    what = "" if "" in reports else "mean ± std over "
+    if len({report._described for report in listed}) == 1:
+        return f"{table(head, rows)}\n{what}{first._described}"
+    last = "\n".join(f"{name}: {what}{report._described}" for name, report in reports.items())
     return f"{table(head, rows)}\n{last}"
 
 
@@ -212,8 +219,9 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("time after programming")
     axes.set_ylabel(listed[0].metric)
-    chips: Sequence[int] = listed[0].seeds
-    axes.set_title(f"{listed[0].device}: mean and 5th to 95th percentile of {len(chips)} chips; dashed: clean", size=9)
+    described = {report._described for report in listed}
+    of = described.pop() if len(described) == 1 else "different settings, see the table"
+    axes.set_title(f"mean and 5th to 95th percentile of the chips; dashed: clean\n{of}", size=9)
     axes.legend()
     axes.grid(alpha=0.3)
     return figure

@@ -68,7 +68,7 @@ class NoiseSchedule:
     def __init__(
         self,
         analog: nn.Module,
-        shape: Shape = "constant",
+        shape: str = "constant",
         *,
         start: float = 0.0,
         end: float = 1.0,
@@ -126,7 +126,8 @@ class NoiseSchedule:
         elif s["shape"] == "exponential":
             scale = start * (end / start) ** u
         else:
-            scale = start + (end - start) * math.ceil(u * s["stairs"]) / s["stairs"]
+            rises = -(-min(step, s["steps"]) * s["stairs"] // s["steps"])  # rounded up, in whole numbers
+            scale = start + (end - start) * rises / s["stairs"]
         if step < s["warmup"]:
             scale *= step / s["warmup"]
         if s["jitter"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from analogsim.layers.base import AnalogLayer, analog_type, digital_type, why_digital
 from analogsim.text import table
@@ -66,7 +66,8 @@ class Summary:
         ]
         layers = sum(row.analog for row in self.rows)
         cells = sum(row.cells for row in self.rows)
-        last = f"{self.model}: {layers} analog layers, {self.analog_share:.1%} of the parameters on {cells:,} cells"
+        runs = "1 analog layer" if layers == 1 else f"{layers} analog layers"
+        last = f"{self.model}: {runs}, {self.analog_share:.1%} of the parameters on {cells:,} cells"
         return f"{table(head, body, right=5)}\n{last}"
 
 
@@ -86,7 +87,7 @@ def summary(analog: nn.Module) -> Summary:
         numbers = sum(parameter.numel() for parameter in own if id(parameter) not in counted)
         counted |= {id(parameter) for parameter in own}
         weight = getattr(module, "weight", None)
-        shape = tuple(weight.shape) if weight is not None else ()
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
         share = numbers / total if total else 0.0
         if isinstance(module, AnalogLayer):
             kind, choice, device = digital_type(module), True, module.analog.device.name

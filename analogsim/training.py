@@ -40,15 +40,17 @@ def _draw(
         g = device.read(written, _draw_time(clean, times), _NOISE)
         noisy = device.to_weight(g, written)
         gain = global_gain(fresh.abs().sum(), noisy)
-        noisy = noisy.mul_(gain)
+        noisy = noisy * gain
     else:
         noisy, gain = device.to_weight(g, written), None
     variance = device.read_variance(g, written)
     if variance is not None and gain is not None:
         variance = variance.mul_(gain.square())
-    if g is written.cells.target:  # nothing but white read noise: the weight itself, which must not be written to
+    if g is written.cells.target:  # nothing but white read noise
         return None, variance, None
-    return noisy.sub_(clean).to(weight.dtype), variance, device.following(clean, written)
+    following = device.following(clean, written)
+    # Not in place: what an effect hands back unchanged is the memory of the weight itself.
+    return (noisy - clean).to(weight.dtype), variance, None if following is None else following.to(weight.dtype)
 
 
 def noisy_weight(

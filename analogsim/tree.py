@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import MethodType
 from typing import Any, TypeVar
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -20,6 +20,25 @@ def names_of(model: nn.Module) -> dict[nn.Module, list[str]]:
     return names
 
 
+def _contents(model: nn.Module) -> Iterator[nn.Module | Tensor | MethodType]:
+    """The modules, tensors and bound methods that a tree holds, also in plain lists, tuples, sets and dicts."""
+    seen: set[int] = set()
+    todo: list[Any] = [model]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module | Tensor | MethodType):
+            yield value
+        if isinstance(value, nn.Module):
+            todo.extend(value.__dict__.values())
+        elif isinstance(value, dict):
+            todo.extend(value.values())
+        elif isinstance(value, list | tuple | set | frozenset):
+            todo.extend(value)
+
+
 def copy_tree(model: M, replaced: dict[nn.Module, nn.Module], shared: Iterable[object] = ()) -> M:
     """A new module tree over the same tensors, with some modules' copies made beforehand.
 
@@ -29,19 +48,33 @@ def copy_tree(model: M, replaced: dict[nn.Module, nn.Module], shared: Iterable[o
     """
     memo: dict[int, Any] = {id(old): new for old, new in replaced.items()}
     memo |= {id(value): value for value in shared}
-    for module in model.modules():
-        for value in module.__dict__.values():
-            if isinstance(value, torch.Tensor):
-                memo[id(value)] = value
-        for tensors in (module._parameters, module._buffers):
-            memo[id(tensors)] = tensors
-            memo |= {id(tensor): tensor for tensor in tensors.values() if tensor is not None}
+    for value in _contents(model):
+        if isinstance(value, Tensor):
+            memo[id(value)] = value
+        elif isinstance(value, nn.Module):
+            memo |= {id(tensors): tensors for tensors in (value._parameters, value._buffers)}
+        else:
+            owner, name = value.__self__, value.__name__
+            # The owner's class changes, and with it the method of that name.
+            if isinstance(owner, nn.Module) and owner in replaced and getattr(type(owner), name, 0) is value.__func__:
+                memo[id(value)] = getattr(replaced[owner], name)
     try:
         for old, new in replaced.items():
-            new.__dict__.update(copy.deepcopy(old.__dict__, memo))
+            state = {name: value for name, value in old.__dict__.items() if name != "_compiled_call_impl"}
+            new.__dict__.update(copy.deepcopy(state, memo))  # module.compile() leaves a call of the old layer there
         return copy.deepcopy(model, memo)
     except (TypeError, RuntimeError) as error:
         raise TypeError(
             f"convert: cannot build a second module tree of {type(model).__name__}: {error}. Convert before wrapping "
             "the model (DistributedDataParallel, compile), and keep handles such as files or locks out of its modules"
         ) from error
+
+
+def own_copy(model: M) -> M:
+    """A deep copy with tensors of its own; ones that hang in an autograd graph, which torch refuses, are cut off."""
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for value in _contents(model)
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, memo)

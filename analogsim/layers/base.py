@@ -38,6 +38,10 @@ class AnalogState:
     noise_scale: float = 1.0
     chip: LayerChip | None = None
 
+    def __post_init__(self) -> None:
+        # The device works these out once, behind a lock that torch.compile cannot trace (Python 3.11).
+        _ = self.device.additive, self.device.drifts
+
 
 class AnalogLayer(nn.Module):
     """A layer whose matrix-vector products run on a crossbar.
@@ -74,6 +78,9 @@ class AnalogLayer(nn.Module):
     def _with_read_noise(self, output: Tensor, input: Tensor, variance: Tensor, noise: Noise) -> Tensor:
         # Independent Gaussian noise of every weight in every product sums up to N(0, sum_j s_ij^2 x_j^2): exact, and
         # one product instead of one weight matrix per row. In float32, since squares leave the range of float16.
+        if input.is_nested:  # torch's encoder packs sequences with padding, and knows few operations on them
+            rows = zip(output.unbind(), input.unbind(), strict=True)
+            return torch.nested.as_nested_tensor([self._with_read_noise(*row, variance, noise) for row in rows])
         with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
             power = self.product(input.detach().to(variance.dtype).square(), variance, None)
             disturbance = noise.normal_like(power).mul_(power.clamp_(min=0).sqrt_())
@@ -111,6 +118,8 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
     def add(analog: A) -> A:
         if not (issubclass(analog, AnalogLayer) and issubclass(analog, digital)):
             raise TypeError(f"register_layer: {analog.__name__} must subclass AnalogLayer and {digital.__name__}")
+        if any(known is analog and kind is not digital for kind, known in _analog_types.items()):
+            raise ValueError(f"register_layer: {analog.__name__} stands for another type already; subclass it")
         if _analog_types.get(digital, analog) is not analog:
             raise ValueError(f"register_layer: {digital.__name__} already becomes {_analog_types[digital].__name__}")
         _analog_types[digital] = analog
@@ -120,8 +129,8 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
 
 
 def analog_type(module: nn.Module) -> type[AnalogLayer] | None:
-    """The analog class for a digital module's exact type, or None."""
-    return _analog_types.get(type(module))
+    """The analog class for a digital module's exact type; None for one without, or with a ``forward`` of its own."""
+    return None if "forward" in vars(module) else _analog_types.get(type(module))
 
 
 def digital_type(layer: AnalogLayer) -> type[nn.Module]:
@@ -129,12 +138,20 @@ def digital_type(layer: AnalogLayer) -> type[nn.Module]:
     return next(digital for digital, analog in _analog_types.items() if analog is type(layer))
 
 
+def holds_matrix(module: nn.Module) -> bool:
+    """Whether a module has Parameters of its own that could be meant for a crossbar."""
+    element_wise = isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    return not element_wise and any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+
+
 def why_digital(module: nn.Module) -> str:
     """Why a module with Parameters of its own stays digital when nobody asked for it."""
     if analog_type(module) is not None:
         return "no pattern matches it"
-    if all(parameter.ndim < 2 for parameter in module.parameters(recurse=False)):
+    if not holds_matrix(module):
         return "element-wise, no matrix"
+    if "forward" in vars(module):
+        return "its forward was replaced, which may compute something else"
     if isinstance(module, nn.MultiheadAttention):
         return "attention keeps its projections as bare Parameters"
     base = next((kind.__name__ for kind in type(module).__mro__[1:] if kind in _analog_types), None)

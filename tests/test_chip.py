@@ -1,0 +1,779 @@
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import analogsim
+from analogsim import (
+    AnalogLayer,
+    DeviceModel,
+    Drift,
+    Effect,
+    Gaussian,
+    Mapping,
+    NotProgrammedError,
+    Quantization,
+    ReadNoise,
+    StaleChipError,
+    StuckAt,
+)
+
+# One device with every stage: levels, programming error, faults, drift, white read noise.
+EVERYTHING = [Quantization(16), Gaussian(0.05), StuckAt(0.1, 0.05), Drift(0.05, 0.02), ReadNoise(0.02)]
+DEVICES = {"pcm": "pcm", "gaussian": "gaussian", "read-noise": "read-noise", "everything": EVERYTHING}
+TIMES = (0.0, 1.0, "1h", "1d", "1y")
+
+
+@pytest.fixture(autouse=True)
+def _setting() -> Iterator[None]:
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # many small products: threads would wait for each other
+    yield
+    torch.set_num_threads(threads)
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def layers_of(analog: nn.Module) -> list[AnalogLayer]:
+    return [module for module in analog.modules() if isinstance(module, AnalogLayer)]
+
+
+def chip_weights(analog: nn.Module) -> dict[str, Tensor]:
+    """The effective weights of a programmed twin by the layers' names."""
+    found = {}
+    for layer in layers_of(analog):
+        assert layer.analog.chip is not None
+        found[layer.analog.name] = layer.analog.chip.weight_for(layer.weight)[0].clone()
+    return found
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# --- the Parameters are not touched (traps 1 and 16) ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES.keys())
+def test_parameters_and_buffers_are_bitwise_the_same(device: object) -> None:
+    model = mlp()
+    analog = analogsim.convert(model, device)
+    state = {name: (id(tensor), tensor.clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
+    grads = [parameter.grad for parameter in model.parameters()]
+    analogsim.program(analog, seed=0)
+    analog.eval()
+    for t in TIMES:
+        analogsim.drift(analog, t)
+        analog(torch.randn(3, 6))
+    with analogsim.programmed(analog, seed=1, t="1y"):
+        analog(torch.randn(3, 6))
+    analogsim.evaluate(analog, [(torch.randn(3, 6), torch.zeros(3, dtype=torch.long))], chips=2, times=(0, "1d"))
+    analogsim.to_digital(analog, "programmed")
+    analogsim.erase(analog)
+    now = model.state_dict(keep_vars=True)
+    assert all(now[name] is not None and id(now[name]) == where for name, (where, _) in state.items())
+    assert all(torch.equal(now[name], value) for name, (_, value) in state.items())
+    assert [parameter.grad for parameter in model.parameters()] == grads
+
+
+def test_a_drifted_chip_in_the_middle_of_training_changes_nothing() -> None:
+    """Trap 1."""
+
+    def train(look: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = mlp()
+        analog = analogsim.convert(model, "pcm")
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for step in range(6):
+            x = torch.randn(5, 6)
+            optimizer.zero_grad()
+            analog(x).square().sum().backward()
+            optimizer.step()
+            if look and step % 2:
+                analogsim.evaluate(analog, [(x, torch.zeros(5, dtype=torch.long))], chips=2, times=("1s", "1y"))
+                with analogsim.programmed(analog, seed=step, t="1y"):
+                    analog(x)
+        return [tensor.clone() for tensor in model.state_dict().values()]
+
+    assert all(map(torch.equal, train(look=False), train(look=True)))
+
+
+# --- chip identity (trap 7) -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES.keys())
+def test_same_seed_same_chip_whatever_else(device: object) -> None:
+    model = mlp().eval()
+    analog = analogsim.convert(model, device)
+    analogsim.program(analog, seed=3)
+    analogsim.drift(analog, "1d")
+    first = chip_weights(analog)
+    torch.manual_seed(99)
+    analogsim.program(analog, seed=4)
+    if device != "read-noise":
+        assert not same(chip_weights(analog), first)
+    other = analogsim.convert(model, device)
+    analogsim.program(other, seed=3)
+    analogsim.drift(other, "1d")
+    assert same(chip_weights(other), first)
+    analogsim.program(analog, seed=np.int64(3))
+    analogsim.drift(analog, 86400)
+    assert same(chip_weights(analog), first)
+
+
+def test_answers_do_not_depend_on_the_batch_size() -> None:
+    analog = analogsim.convert(mlp().eval(), "pcm")
+    analogsim.program(analog, seed=0)
+    x = torch.randn(7, 6)
+    torch.testing.assert_close(torch.cat([analog(row) for row in x.split(2)]), analog(x))
+
+
+def test_chips_do_not_depend_on_the_order_of_layers() -> None:
+    class Net(nn.Module):
+        def __init__(self, order: tuple[str, ...]) -> None:
+            super().__init__()
+            for name in order:
+                setattr(self, name, nn.Linear(4, 4))
+
+    one, two = Net(("a", "b", "c")), Net(("c", "a", "b"))
+    two.load_state_dict(one.state_dict())
+    chips = []
+    for model in (one, two):
+        analog = analogsim.convert(model, "pcm")
+        analogsim.program(analog, seed=5)
+        analogsim.drift(analog, "1mo")
+        chips.append(chip_weights(analog))
+    assert same({name: chips[1][name] for name in chips[0]}, chips[0])
+    # A layer that is not there changes no one else's errors.
+    alone = Net(("b",))
+    alone.b.load_state_dict(one.b.state_dict())
+    analog = analogsim.convert(alone, "pcm")
+    analogsim.program(analog, seed=5)
+    analogsim.drift(analog, "1mo")
+    assert torch.equal(chip_weights(analog)["b"], chips[0]["b"])
+
+
+@pytest.mark.parametrize("device", ["pcm", "gaussian", "stuck-at"])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-6), (torch.bfloat16, 1e-2)])
+def test_another_dtype_of_the_same_values_is_the_same_chip(device: str, dtype: torch.dtype, close: float) -> None:
+    model = mlp().to(torch.bfloat16).to(torch.float32)  # values that every dtype holds
+    analog = analogsim.convert(model, device)
+    analogsim.program(analog, seed=0)
+    analogsim.drift(analog, "1d")
+    first = chip_weights(analog)
+    other = mlp().to(dtype)
+    other.load_state_dict(model.state_dict())
+    analog = analogsim.convert(other, device)
+    analogsim.program(analog, seed=0)
+    analogsim.drift(analog, "1d")
+    for name, value in chip_weights(analog).items():
+        assert value.dtype == dtype
+        torch.testing.assert_close(value.float(), first[name], rtol=close, atol=close * float(first[name].abs().max()))
+
+
+@pytest.mark.parametrize("device", ["pcm", "gaussian"])
+def test_memory_format_does_not_matter(device: str) -> None:
+    model = nn.Conv2d(3, 4, 3)
+    analog = analogsim.convert(model, device)
+    analogsim.program(analog, seed=0)
+    first = chip_weights(analog)
+    model.to(memory_format=torch.channels_last)
+    analogsim.program(analog, seed=0)
+    assert same(chip_weights(analog), first)
+
+
+_SCRIPT = """
+import hashlib, torch, analogsim
+from analogsim import Drift, Gaussian, Quantization, ReadNoise, StuckAt
+digest = hashlib.sha256()
+weight = (torch.arange(48).reshape(8, 6) % 7 - 3) / 8
+for device in ("pcm", [Quantization(16), Gaussian(0.05), StuckAt(0.1, 0.05), Drift(0.05, 0.02), ReadNoise(0.02)]):
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8, bias=False))
+    model.load_state_dict({"0.weight": weight})
+    analog = analogsim.convert(model, device)
+    analogsim.program(analog, seed=11)
+    analogsim.drift(analog, "1d")
+    analog.eval()
+    with torch.no_grad():
+        digest.update(analog(torch.eye(6)).numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_another_process_has_the_same_chip(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(_SCRIPT, "here", "exec"), {})
+    here = capsys.readouterr().out.strip()
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == here
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES.keys())
+def test_global_random_state_is_left_alone(device: object) -> None:
+    analog = analogsim.convert(mlp(), device).eval()
+    before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    with analogsim.programmed(analog, seed=0, t="1d"):
+        analog(torch.ones(2, 6))
+    analogsim.program(analog, seed=1)
+    analogsim.drift(analog, "1y")
+    analog(torch.ones(2, 6))
+    analogsim.evaluate(analog, [(torch.ones(2, 6), torch.zeros(2, dtype=torch.long))], chips=1)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), str(np.random.get_state())) == before[1:]
+
+
+# --- time (trap 24) -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES.keys())
+@pytest.mark.parametrize("compensation", ["global", None])
+def test_a_chip_is_followed_forwards_and_backwards(device: object, compensation: str | None) -> None:
+    analog = analogsim.convert(mlp(), device).eval()
+    analogsim.program(analog, seed=0)
+    x = torch.randn(4, 6)
+    answers = {}
+    for t in (*TIMES, 123.4):
+        analogsim.drift(analog, t, compensation=compensation)
+        answers[t] = chip_weights(analog), analog(x)
+    for t in (123.4, *reversed(TIMES), "1h", "1h"):
+        analogsim.drift(analog, t, compensation=compensation)
+        assert same(chip_weights(analog), answers[t][0])
+        assert torch.equal(analog(x), answers[t][1])
+
+
+def test_slow_noise_is_drawn_once_per_time() -> None:
+    """1/f noise: it stays while inputs stream through, and another time has another draw."""
+    slow = [analogsim.devices.PCMReadNoise()]
+    analog = analogsim.convert(nn.Linear(6, 4), slow).eval()
+    analogsim.program(analog, seed=0)
+    x = torch.randn(2, 6)
+    assert torch.equal(analog(x), analog(x))
+    analogsim.drift(analog, "1d")
+    day = analog(x)
+    assert torch.equal(day, analog(x))
+    analogsim.drift(analog, 86401.0)
+    assert not torch.equal(day, analog(x))
+    analogsim.drift(analog, "1d")
+    assert torch.equal(day, analog(x))
+
+
+@dataclass(frozen=True)
+class YoungOnly(Effect):
+    """Measured for a day, and no model beyond."""
+
+    def age(self, g: Tensor, t: float | Tensor, cells: object, drawn: object) -> Tensor:
+        if t > 86400:
+            raise ValueError("no data beyond one day")
+        return g * 0.9
+
+
+def test_a_time_that_one_layer_refuses_leaves_all_at_their_age() -> None:
+    analog = analogsim.convert(mlp(), {"3": YoungOnly(), "*": "pcm"}).eval()
+    analogsim.program(analog, seed=0)
+    analogsim.drift(analog, "1h", compensation=None)
+    before = chip_weights(analog)
+    with pytest.raises(ValueError, match="no data beyond"):
+        analogsim.drift(analog, "1y")
+    assert same(chip_weights(analog), before)
+    assert "chip 0 at 1h" in repr(analog[0])
+    with pytest.raises(ValueError, match="no data beyond"), analogsim.programmed(analog, seed=2, t="1y"):
+        pass
+    assert same(chip_weights(analog), before)
+
+
+# --- no chip, stale chip (trap 4) -----------------------------------------------------------------------------------
+
+
+def test_unprogrammed() -> None:
+    analog = analogsim.convert(mlp(), "pcm")
+    with pytest.raises(NotProgrammedError, match=r"layer '0' is in eval mode.*analogsim.program.*digital model"):
+        analog.eval()(torch.ones(1, 6))
+    for action in (lambda: analogsim.drift(analog, 1), lambda: analogsim.save_chip(analog, "x")):
+        with pytest.raises(NotProgrammedError, match=r"layer '0' has no chip; call analogsim.program"):
+            action()
+    analogsim.program(analog)
+    analog(torch.ones(1, 6))
+    analogsim.erase(analog)
+    analogsim.erase(analog)
+    with pytest.raises(NotProgrammedError):
+        analog(torch.ones(1, 6))
+    for action in (analogsim.program, analogsim.erase, lambda model: analogsim.drift(model, 1)):
+        with pytest.raises(ValueError, match="Sequential has no analog layer"):
+            action(mlp())
+
+
+def _step(kind: Callable[..., torch.optim.Optimizer], **options: object) -> Callable[[nn.Module], None]:
+    def change(model: nn.Module) -> None:
+        parameters = list(model.parameters())
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        kind(parameters, lr=0.1, **options).step()
+
+    return change
+
+
+def _load(assign: bool) -> Callable[[nn.Module], None]:
+    def change(model: nn.Module) -> None:
+        model.load_state_dict({key: value * 2 for key, value in model.state_dict().items()}, assign=assign)
+
+    return change
+
+
+def _in_place(model: nn.Module) -> None:
+    with torch.no_grad():
+        model[3].weight[0, 0] += 1
+
+
+def _in_inference_mode(model: nn.Module) -> None:
+    with torch.inference_mode():
+        model[3].weight.add_(1)
+
+
+def _data_assigned(model: nn.Module) -> None:
+    model[3].weight.data = model[3].weight.data + 1
+
+
+def _data_assigned_twice(model: nn.Module) -> None:
+    for _ in range(2):  # the allocator may hand the first address out again
+        _data_assigned(model)
+
+
+def _assigned(model: nn.Module) -> None:
+    model[3].weight = nn.Parameter(model[3].weight.detach() + 1)
+
+
+def _other_shape(model: nn.Module) -> None:
+    model[3].weight = nn.Parameter(torch.zeros(2, 8))
+
+
+def _swapped(model: nn.Module) -> None:
+    torch.utils.swap_tensors(model[3].weight, nn.Parameter(torch.zeros(3, 8)))
+
+
+def _initialised(model: nn.Module) -> None:
+    nn.init.normal_(model[3].weight)
+
+
+def _vector(model: nn.Module) -> None:
+    vector = nn.utils.parameters_to_vector(model.parameters())
+    nn.utils.vector_to_parameters(vector.detach() * 2, model.parameters())
+
+
+def _clipped(model: nn.Module) -> None:
+    analogsim.clip_weights(analogsim.convert(model, "pcm"), 0.5)
+
+
+CHANGES: dict[str, Callable[[nn.Module], None]] = {
+    "sgd": _step(torch.optim.SGD),
+    "adam": _step(torch.optim.Adam, foreach=False),
+    "adam foreach": _step(torch.optim.Adam, foreach=True),
+    "adam fused": _step(torch.optim.Adam, fused=True),
+    "load_state_dict": _load(assign=False),
+    "load_state_dict assign": _load(assign=True),
+    "in place": _in_place,
+    "in place, inference mode": _in_inference_mode,
+    "data =": _data_assigned,
+    "data = twice": _data_assigned_twice,
+    "assigned": _assigned,
+    "another shape": _other_shape,
+    "swapped": _swapped,
+    "init": _initialised,
+    "from vector": _vector,
+    "clip_weights": _clipped,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_changed_weights_are_never_answered_by_the_old_chip(change: Callable[[nn.Module], None]) -> None:
+    model = mlp()
+    analog = analogsim.convert(model, "pcm")
+    analogsim.program(analog, seed=0)
+    analog.eval()
+    x = torch.ones(1, 6)
+    analog(x)
+    change(model)
+    with pytest.raises(StaleChipError, match=r"layer '[03]'.*changed after.*analogsim.program again"):
+        analog(x)
+    with pytest.raises(StaleChipError):  # and not only the first time
+        analog(x)
+    with pytest.raises(StaleChipError):
+        analogsim.drift(analog, "1d")
+    with pytest.raises(StaleChipError):
+        analogsim.save_chip(analog, "never-written")
+    with pytest.raises(StaleChipError):
+        analogsim.to_digital(analog, "programmed")
+    if change is not _other_shape:
+        with analogsim.programmed(analog):  # a chip of its own
+            analog(x)
+        analogsim.evaluate(analog, [(x, torch.zeros(1, dtype=torch.long))], chips=1, times=(0,))
+    with pytest.raises(StaleChipError):
+        analog(x)
+    analogsim.program(analog, seed=0)
+    if change is not _other_shape:
+        analog(x)
+
+
+LOOKS: dict[str, Callable[[nn.Module], object]] = {
+    "eval": lambda analog: analog.eval()(torch.ones(1, 6)),
+    "train and eval": lambda analog: analog.train().eval()(torch.ones(1, 6)),
+    "mode of the layer": lambda analog: (analog[3].eval(), analog(torch.ones(1, 6))),
+    "drift": lambda analog: analogsim.drift(analog, 1),
+    "save": lambda analog: analogsim.save_chip(analog, "never-written"),
+    "to_digital": lambda analog: analogsim.to_digital(analog, "programmed"),
+    "after programmed": lambda analog: _after_programmed(analog),
+    "after evaluate": lambda analog: _after_evaluate(analog),
+    "after an optimizer step": lambda analog: (
+        _step(torch.optim.SGD)(nn.Linear(1, 1)),
+        analog(torch.ones(1, 6)),
+    ),
+}
+
+
+def _after_programmed(analog: nn.Module) -> None:
+    with analogsim.programmed(analog):
+        pass
+    analog(torch.ones(1, 6))
+
+
+def _after_evaluate(analog: nn.Module) -> None:
+    analogsim.evaluate(analog, [(torch.ones(1, 6), torch.zeros(1, dtype=torch.long))], chips=1, times=(0,))
+    analog(torch.ones(1, 6))
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS.keys())
+def test_writes_through_data_are_found_out(look: Callable[[nn.Module], object]) -> None:
+    analog = analogsim.convert(mlp(), "pcm").eval()
+    analogsim.program(analog, seed=0)
+    analog(torch.ones(1, 6))
+    analog[3].weight.data.add_(1)  # leaves no trace in torch's version counter
+    with pytest.raises(StaleChipError):
+        look(analog)
+
+
+def test_equal_weights_and_other_layers_do_not_make_it_stale() -> None:
+    model = mlp()
+    model.insert(4, nn.Linear(3, 3))
+    analog = analogsim.convert(model, {"4": None, "*": "pcm"}).eval()
+    analogsim.program(analog, seed=0)
+    x = torch.ones(1, 6)
+    first = analog(x)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    with pytest.raises(StaleChipError):
+        analog(x)
+    model.load_state_dict(state)
+    assert torch.equal(analog(x), first)
+    with torch.no_grad():
+        model[4].weight.add_(1)
+        model[3].bias.add_(1)  # digital, and live
+    assert not torch.equal(analog(x), first)
+
+
+# --- programmed() ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_programmed_restores_chip_time_and_modes(fails: bool) -> None:
+    analog = analogsim.convert(mlp(), "pcm")
+    analogsim.program(analog, seed=0)
+    analogsim.drift(analog, "1h", compensation=None)
+    analog[1].eval()
+    before, modes, text = chip_weights(analog), [module.training for module in analog.modules()], repr(analog)
+
+    def block() -> None:
+        with analogsim.programmed(analog, seed=1, t="1y") as inside:
+            assert inside is analog
+            assert not any(module.training for module in analog.modules())
+            assert "chip 1 at 1y" in repr(analog)
+            analogsim.drift(analog, "1mo")
+            with analogsim.programmed(analog, seed=2):
+                assert "chip 2 at 0s" in repr(analog)
+            assert "chip 1 at 1mo" in repr(analog)
+            analogsim.erase(analog)
+            analog.train()
+            if fails:
+                raise KeyError("inside")
+
+    if fails:
+        with pytest.raises(KeyError, match="inside"):
+            block()
+    else:
+        block()
+    assert same(chip_weights(analog), before)
+    assert [module.training for module in analog.modules()] == modes
+    assert repr(analog) == text
+
+
+def test_programmed_equals_program_and_drift() -> None:
+    analog = analogsim.convert(mlp(), "pcm").eval()
+    x = torch.randn(3, 6)
+    with analogsim.programmed(analog, seed=3, t="1d", compensation=None):
+        inside = analog(x)
+    assert all(layer.analog.chip is None for layer in layers_of(analog))
+    analogsim.program(analog, seed=3)
+    analogsim.drift(analog, "1d", compensation=None)
+    assert torch.equal(analog(x), inside)
+
+
+def test_a_failing_program_leaves_the_old_chip() -> None:
+    analog = analogsim.convert(mlp(), "pcm").eval()
+    analogsim.program(analog, seed=0)
+    weight = analog[3].weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="layer '3' holds NaN"):
+        analogsim.program(analog, seed=1)
+    with pytest.raises(ValueError, match="layer '3' holds NaN"), analogsim.programmed(analog, seed=1):
+        pass
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert "chip 0 at 0s" in repr(analog)
+    analog(torch.ones(1, 6))
+
+
+@pytest.mark.parametrize("seed", [1.0, "1", None, True, torch.tensor(1.5)])
+def test_bad_seeds(seed: object) -> None:
+    analog = analogsim.convert(mlp(), "pcm")
+    with pytest.raises(TypeError, match="seed: must be an integer, got"):
+        analogsim.program(analog, seed)  # type: ignore[arg-type]
+
+
+def test_bad_times_and_compensation() -> None:
+    analog = analogsim.convert(mlp(), "pcm")
+    analogsim.program(analog, seed=0)
+    for t in (-1, float("nan"), float("inf"), "1 fortnight", "", "-1s"):
+        with pytest.raises(ValueError, match="time: "):
+            analogsim.drift(analog, t)
+    for t in (None, True, [1]):
+        with pytest.raises(TypeError, match="time: give seconds or text"):
+            analogsim.drift(analog, t)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="compensation: must be \"global\" or None, got 'globl'"):
+        analogsim.drift(analog, 1, compensation="globl")
+    with pytest.raises(ValueError, match="compensation"), analogsim.programmed(analog, 0, compensation="no"):
+        pass
+    assert "chip 0 at 0s" in repr(analog)
+
+
+# --- compensation (trap 18) -----------------------------------------------------------------------------------------
+
+
+def test_one_exponent_for_all_cells_cancels_exactly_and_a_spread_does_not() -> None:
+    x = torch.randn(5, 6)
+    errors = {}
+    for nu_std in (0.0, 0.03):
+        model = mlp().eval()
+        analog = analogsim.convert(model, Drift(nu=0.05, nu_std=nu_std))
+        analogsim.program(analog, seed=0)
+        with torch.no_grad():
+            fresh = analog(x)
+            torch.testing.assert_close(fresh, model(x))
+            analogsim.drift(analog, "1y", compensation=None)
+            assert (analog(x) - fresh).norm() > 0.1 * fresh.norm()
+            analogsim.drift(analog, "1y")
+            errors[nu_std] = float((analog(x) - fresh).norm() / fresh.norm())
+    assert errors[0.0] < 1e-6
+    assert errors[0.03] > 0.02
+
+
+def test_the_gain_is_what_the_formula_says() -> None:
+    analog = analogsim.convert(nn.Linear(6, 4), [Gaussian(0.05), Drift(0.05, 0.02)])
+    analogsim.program(analog, seed=0)
+    fresh = chip_weights(analog)[""]
+    analogsim.drift(analog, "1d", compensation=None)
+    raw = chip_weights(analog)[""]
+    analogsim.drift(analog, "1d")
+    torch.testing.assert_close(chip_weights(analog)[""], raw * (fresh.abs().sum() / raw.abs().sum()))
+    analogsim.drift(analog, 0)
+    assert torch.equal(chip_weights(analog)[""], fresh)
+
+
+def test_a_device_without_drift_is_left_alone() -> None:
+    analog = analogsim.convert(mlp(), [Gaussian(0.1), ReadNoise(0.1)])
+    analogsim.program(analog, seed=0)
+    first = chip_weights(analog)
+    analogsim.drift(analog, "1y")
+    assert same(chip_weights(analog), first)
+
+
+# --- white read noise -----------------------------------------------------------------------------------------------
+
+
+def test_read_noise_differs_from_call_to_call_and_starts_anew_with_drift() -> None:
+    analog = analogsim.convert(mlp().eval(), EVERYTHING)
+    analogsim.program(analog, seed=0)
+    x = torch.randn(2, 6)
+    programmed = [analog(x) for _ in range(3)]
+    analogsim.drift(analog, "1d")
+    day = [analog(x) for _ in range(3)]
+    analogsim.drift(analog, "1d")
+    assert all(torch.equal(analog(x), answer) for answer in day)
+    analogsim.program(analog, seed=0)
+    assert all(torch.equal(analog(x), answer) for answer in programmed)
+    answers = [*programmed, *day]
+    assert all(not torch.equal(a, b) for i, a in enumerate(answers) for b in answers[:i])
+
+
+SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(6, 5), (6,)),
+    "linear, sequence": (lambda: nn.Linear(6, 3), (2, 6)),
+    "conv2d stride": (lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1), (2, 5, 5)),
+    "conv2d reflect": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), (2, 4, 4)),
+    "conv2d groups": (lambda: nn.Conv2d(4, 4, (2, 3), groups=2, bias=False), (4, 4, 4)),
+}
+READ_DEVICES = {
+    "signed": DeviceModel((Gaussian(0.05), ReadNoise(0.05, law="proportional"))),
+    "pair": DeviceModel((Gaussian(0.05), ReadNoise(0.05)), g_min=1.0, mapping=Mapping("pair")),
+}
+
+
+@pytest.mark.parametrize("device", READ_DEVICES.values(), ids=READ_DEVICES.keys())
+@pytest.mark.parametrize(("make", "shape"), SHAPES.values(), ids=SHAPES.keys())
+def test_read_noise_is_exactly_that_of_a_weight_sampled_per_use(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], device: DeviceModel
+) -> None:
+    """Trap 27: without sampling weights, the law of sampling them: mean and variance within 5 standard errors."""
+    layer = make()
+    analog = analogsim.convert(layer, device).eval()
+    analogsim.program(analog, seed=0)
+    x = torch.randn(shape)
+    uses = 4000
+    with torch.no_grad():
+        fast = analog(x.expand(uses, *shape))
+        # The slow way: conductances, a fresh error of every cell for every use, and the digital layer on top.
+        written = layers_of(analog)[0].analog.chip.written
+        g = written.programmed
+        size = 0.05 * g.abs() if device is READ_DEVICES["signed"] else torch.full_like(g, 0.05 * device.g_max)
+        slow = torch.stack(
+            [
+                torch.func.functional_call(
+                    layer, {"weight": device.to_weight(g + size * torch.randn_like(g), written)}, (x.unsqueeze(0),)
+                )[0]
+                for _ in range(500)
+            ]
+        )
+    mean, variance = slow.mean(0), slow.var(0)
+    assert ((fast.mean(0) - mean).abs() < 5 * (variance / 500 + variance / uses).sqrt()).all()
+    # The variance of a normal sample's variance is 2 var^2/(n - 1).
+    assert ((fast.var(0) - variance).abs() < 5 * variance * (2 / 499 + 2 / (uses - 1)) ** 0.5).all()
+    # No correlation between one use and the next.
+    centred = fast - fast.mean(0)
+    assert ((centred[1:] * centred[:-1]).mean(0).abs() < 5 * fast.var(0) / uses**0.5).all()
+
+
+def test_read_noise_variance_in_closed_form() -> None:
+    """sum_j s^2 x_j^2 with s = 0.1 of the largest weight; standard error of a variance is sqrt(2/n)."""
+    layer = nn.Linear(6, 4)
+    analog = analogsim.convert(layer, ReadNoise(0.1)).eval()
+    analogsim.program(analog, seed=0)
+    x = torch.randn(6)
+    uses = 20_000
+    with torch.no_grad():
+        error = analog(x.expand(uses, 6)) - layer(x)
+    expected = (0.1 * layer.weight.abs().max()) ** 2 * x.square().sum()
+    assert ((error.var(0) / expected - 1).abs() < 5 * (2 / uses) ** 0.5).all()
+    # Outputs are independent of one another.
+    correlation = torch.corrcoef(error.T) - torch.eye(4)
+    assert correlation.abs().max() < 5 / uses**0.5
+
+
+def test_conv_read_noise_is_independent_between_positions() -> None:
+    layer = nn.Conv2d(2, 1, 3)
+    analog = analogsim.convert(layer, ReadNoise(0.1)).eval()
+    analogsim.program(analog, seed=0)
+    x = torch.randn(2, 4, 4)
+    uses = 10_000
+    with torch.no_grad():
+        error = (analog(x.expand(uses, 2, 4, 4)) - layer(x)).flatten(1)
+        power = functional.conv2d(x.square().unsqueeze(0), torch.ones(1, 2, 3, 3)).flatten()
+    expected = (0.1 * layer.weight.abs().max()) ** 2 * power
+    assert ((error.var(0) / expected - 1).abs() < 5 * (2 / uses) ** 0.5).all()
+    assert (torch.corrcoef(error.T) - torch.eye(4)).abs().max() < 5 / uses**0.5
+
+
+# --- surroundings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES.keys())
+def test_inference_mode(device: object) -> None:
+    model = mlp()
+    analog = analogsim.convert(model, device).eval()
+    x = torch.randn(3, 6)
+    with torch.inference_mode():
+        analogsim.program(analog, seed=0)
+        analogsim.drift(analog, "1d")
+        inside = analog(x)
+    analogsim.drift(analog, "1d")
+    assert torch.equal(analog(x), inside)
+    # What was programmed in inference mode is fit for gradients on the input.
+    with torch.inference_mode():
+        analogsim.program(analog, seed=0)
+    x.requires_grad_(True)
+    analog(x).sum().backward()
+    assert x.grad is not None
+    with torch.inference_mode():
+        model[0].weight.add_(1)
+        with pytest.raises(StaleChipError):
+            analog(x)
+
+
+def test_gradient_through_a_chip_is_that_of_its_weights() -> None:
+    analog = analogsim.convert(mlp(), "pcm").eval()
+    analogsim.program(analog, seed=0)
+    analogsim.drift(analog, "1d")
+    plain = analogsim.to_digital(analog, "programmed")
+    x = torch.randn(3, 6, requires_grad=True)
+    mine, theirs = (torch.autograd.grad(model(x).square().sum(), x)[0] for model in (analog, plain))
+    torch.testing.assert_close(mine, theirs)
+    analog(x).sum().backward()
+    assert analog[0].weight.grad is None  # a chip's weights do not learn
+    assert analog[0].bias.grad is not None
+
+
+@pytest.mark.parametrize("device", ["pcm", EVERYTHING])
+def test_a_programmed_twin_moves_to_another_dtype(device: object) -> None:
+    analog = analogsim.convert(mlp().double(), device).eval()
+    analogsim.program(analog, seed=0)
+    analogsim.drift(analog, "1d")
+    x = torch.randn(3, 6)
+    double = chip_weights(analog)
+    analog.float()
+    assert analog(x).dtype == torch.float32
+    for name, value in chip_weights(analog).items():
+        torch.testing.assert_close(value.double(), double[name], rtol=1e-6, atol=1e-7)
+    analogsim.drift(analog, "1y")
+    analogsim.drift(analog, "1d")
+    for name, value in chip_weights(analog).items():
+        torch.testing.assert_close(value.double(), double[name], rtol=1e-6, atol=1e-7)
+    analog.bfloat16()
+    assert analog(x.bfloat16()).dtype == torch.bfloat16
+    analog.double()  # the weights were rounded on the way: no longer those of the chip
+    with pytest.raises(StaleChipError):
+        analog(x.double())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype: torch.dtype) -> None:
+    for device in DEVICES.values():
+        analog = analogsim.convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)), device).eval()
+        analogsim.program(analog, seed=0)
+        x = 300 * torch.ones(2, 1, 4, 4)  # its square is beyond float16
+        full = analog(x).detach()
+        analogsim.program(analog, seed=0)
+        with torch.autocast("cpu", dtype):
+            half = analog(x)
+        assert half.dtype == dtype
+        assert half.isfinite().all()
+        torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05 * float(full.abs().max()))

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import analogsim
+from analogsim import Drift, Gaussian, Quantization, ReadNoise, StuckAt
+
+DEVICES = {
+    "pcm": "pcm",
+    "gaussian": "gaussian",
+    "stuck-at": "stuck-at",
+    "read noise": ReadNoise(0.05),
+    "everything": [Quantization(16), Gaussian(0.05), StuckAt(0.1, 0.05), Drift(0.05, 0.02), ReadNoise(0.02)],
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def net() -> nn.Sequential:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    model.add_module("a/b", nn.Linear(3, 3))
+    return model
+
+
+def programmed(device: object = "pcm", seed: int = 3, t: float | str = "1d", **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    analog = analogsim.convert(net(), device).eval()
+    analogsim.program(analog, seed=seed)
+    analogsim.drift(analog, t, **options)
+    return analog
+
+
+X = torch.linspace(-1, 1, 32).reshape(2, 1, 4, 4)
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES.keys())
+@pytest.mark.parametrize("options", [{}, {"compensation": None}], ids=["global", "none"])
+def test_round_trip_is_exact(tmp_path: Path, device: object, options: dict[str, object]) -> None:
+    analog = programmed(device, t=12345.678901, **options)
+    first = analog(X)
+    path = tmp_path / "chip.safetensors"
+    analogsim.save_chip(analog, path)
+    other = programmed(device, seed=9, t=0)
+    analogsim.erase(other)
+    analogsim.load_chip(other, str(path))
+    assert torch.equal(other(X), first)
+    assert repr(other) == repr(analog)
+    for t in ("1y", "1s"):  # and onwards
+        answers = []
+        for twin in (analog, other):
+            analogsim.drift(twin, t)
+            answers.append(twin(X))
+        assert torch.equal(*answers)
+    assert os.listdir(tmp_path) == ["chip.safetensors"]
+
+
+def test_the_root_itself_may_be_the_layer(tmp_path: Path) -> None:
+    analog = analogsim.convert(nn.Linear(4, 2), "pcm").eval()
+    analogsim.program(analog, seed=1)
+    first = analog(torch.ones(1, 4))
+    analogsim.save_chip(analog, tmp_path / "chip")
+    analogsim.program(analog, seed=2)
+    analogsim.load_chip(analog, tmp_path / "chip")
+    assert torch.equal(analog(torch.ones(1, 4)), first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes(tmp_path: Path, dtype: torch.dtype) -> None:
+    analog = analogsim.convert(net().to(dtype), "pcm").eval()
+    analogsim.program(analog, seed=1)
+    first = analog(X.to(dtype))
+    analogsim.save_chip(analog, tmp_path / "chip")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip")
+    assert torch.equal(analog(X.to(dtype)), first)
+
+
+def test_saving_overwrites_and_needs_a_chip(tmp_path: Path) -> None:
+    path = tmp_path / "chip"
+    path.write_text("something else")
+    analog = programmed()
+    analogsim.save_chip(analog, path)
+    analogsim.erase(analog)
+    with pytest.raises(analogsim.NotProgrammedError, match="save_chip: layer '0' has no chip"):
+        analogsim.save_chip(analog, path)
+    analogsim.load_chip(analog, path)
+    assert os.listdir(tmp_path) == ["chip"]
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    analog = programmed()
+    with pytest.raises(OSError, match=r"save_chip: cannot write .*nowhere"):
+        analogsim.save_chip(analog, tmp_path / "nowhere" / "chip")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inside").touch()
+    with pytest.raises(OSError, match="folder"):
+        analogsim.save_chip(analog, tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def _other_network(path: Path) -> nn.Module:
+    analog = analogsim.convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)), "pcm").eval()
+    analogsim.program(analog, seed=5)
+    return analog
+
+
+def _other_weights(path: Path) -> nn.Module:
+    analog = programmed(seed=5)
+    with torch.no_grad():
+        analog[2].weight[0, 0] += 1e-3
+    analogsim.program(analog, seed=5)
+    return analog
+
+
+def _other_shape(path: Path) -> nn.Module:
+    model = net()
+    model[2] = nn.Linear(8, 3)
+    model.add_module("a/b", nn.Linear(3, 4))
+    analog = analogsim.convert(model, "pcm").eval()
+    analogsim.program(analog, seed=5)
+    return analog
+
+
+def _other_device(path: Path) -> nn.Module:
+    return programmed({"2": [Gaussian(0.01)], "*": "pcm"}, seed=5)
+
+
+def _cut(path: Path) -> nn.Module:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 100])
+    return programmed(seed=5)
+
+
+def _cut_in_the_head(path: Path) -> nn.Module:
+    path.write_bytes(path.read_bytes()[:40])
+    return programmed(seed=5)
+
+
+def _empty(path: Path) -> nn.Module:
+    path.write_bytes(b"")
+    return programmed(seed=5)
+
+
+def _text(path: Path) -> nn.Module:
+    path.write_text("not a chip, but long enough to hold a header of eight bytes")
+    return programmed(seed=5)
+
+
+def _weights_file(path: Path) -> nn.Module:
+    save_file({"weight": torch.zeros(2)}, path)
+    return programmed(seed=5)
+
+
+def _rewritten(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], None]) -> nn.Module:
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    change(tensors, metadata)
+    save_file(tensors, path, metadata=metadata)
+    return programmed(seed=5)
+
+
+def _tensor_missing(path: Path) -> nn.Module:
+    return _rewritten(path, lambda tensors, metadata: tensors.__delitem__("2/programmed"))
+
+
+def _drawn_missing(path: Path) -> nn.Module:
+    return _rewritten(path, lambda tensors, metadata: tensors.__delitem__("2/drawn.1.nu"))
+
+
+def _entry_missing(path: Path) -> nn.Module:
+    def change(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        layers = json.loads(metadata["layers"])
+        del layers["2"]["seed"]
+        metadata["layers"] = json.dumps(layers)
+
+    return _rewritten(path, change)
+
+
+def _metadata_damaged(path: Path) -> nn.Module:
+    return _rewritten(path, lambda tensors, metadata: metadata.update(layers="{"))
+
+
+WRONG: dict[str, tuple[Callable[[Path], nn.Module], str]] = {
+    "network": (_other_network, r"belongs to another network: layers \['a/b'\]"),
+    "weights": (_other_weights, "layer '2' has other weights"),
+    "shape": (_other_shape, "has other weights"),
+    "device": (_other_device, "layer '2' is on .*Gaussian.*the file has it on .*PCM"),
+    "cut": (_cut, "is not a chip or is damaged"),
+    "cut in the head": (_cut_in_the_head, "is not a chip or is damaged"),
+    "empty": (_empty, "is not a chip or is damaged"),
+    "text": (_text, "is not a chip or is damaged"),
+    "weights file": (_weights_file, "is a safetensors file, but not a chip"),
+    "tensor missing": (_tensor_missing, "is damaged: layer '2' lacks 'programmed'"),
+    "drawn missing": (_drawn_missing, "is damaged"),
+    "entry missing": (_entry_missing, "is damaged: layer '2' lacks 'seed'"),
+    "metadata damaged": (_metadata_damaged, "is damaged"),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), WRONG.values(), ids=WRONG.keys())
+def test_what_does_not_fit_is_refused_and_the_old_chip_stays(
+    tmp_path: Path, make: Callable[[Path], nn.Module], words: str
+) -> None:
+    path = tmp_path / "chip"
+    analogsim.save_chip(programmed(), path)
+    analog = make(path)
+    before = repr(analog), analog(X)
+    with pytest.raises(ValueError, match="load_chip: .*" + words):
+        analogsim.load_chip(analog, path)
+    assert repr(analog) == before[0]
+    assert torch.equal(analog(X), before[1])
+
+
+def test_missing_files_and_digital_networks(tmp_path: Path) -> None:
+    analog = programmed()
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(FileNotFoundError, match="load_chip: no file"):
+            analogsim.load_chip(analog, path)
+    analogsim.save_chip(analog, tmp_path / "chip")
+    for call in (analogsim.save_chip, analogsim.load_chip):
+        with pytest.raises(ValueError, match="no analog layer"):
+            call(net(), tmp_path / "chip")
+
+
+def test_weights_and_chip_together_restore_everything(tmp_path: Path) -> None:
+    analog = programmed()
+    torch.save(analog.state_dict(), tmp_path / "weights")
+    analogsim.save_chip(analog, tmp_path / "chip")
+    torch.manual_seed(7)
+    other = analogsim.convert(net(), "pcm").eval()
+    with pytest.raises(ValueError, match="load the network's state dict"):
+        analogsim.load_chip(other, tmp_path / "chip")
+    other.load_state_dict(torch.load(tmp_path / "weights", weights_only=True))
+    analogsim.load_chip(other, tmp_path / "chip")
+    assert torch.equal(other(X), analog(X))

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import analogsim
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("optuna", "mlflow", "torchvision", "matplotlib", "pandas", "sklearn", "tqdm")
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_import_is_light() -> None:
+    # torch itself loads tqdm where it finds it.
+    code = (
+        "import sys, torch; before = set(sys.modules)\n"
+        f"import analogsim; print(sorted(set({HEAVY!r}) & (set(sys.modules) - before)))"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["devices", "recipes"])
+def test_bare_packages_of_the_checkout_refuse(name: str) -> None:
+    if not (ROOT / name).is_dir():  # the tests of an installed wheel, away from the checkout
+        pytest.skip("not in a checkout")
+    done = python(f"import {name}")
+    assert done.returncode != 0
+    assert f"ImportError: import analogsim.{name}, not {name}" in done.stderr
+
+
+def test_every_public_name_is_there_and_sorted() -> None:
+    assert sorted(analogsim.__all__) == analogsim.__all__
+    assert len(set(analogsim.__all__)) == len(analogsim.__all__)
+    for name in analogsim.__all__:
+        assert getattr(analogsim, name).__doc__, name

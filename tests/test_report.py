@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analogsim.report import Report, compare_plot, compare_table
+
+VALUES = np.array([[0.90, 0.80, 0.60], [0.92, 0.78, 0.70], [0.88, 0.82, 0.50], [0.91, 0.79, 0.65]])
+
+
+def report(**changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "values": VALUES,
+        "times": (1.0, 3600.0, 365 * 86400.0),
+        "clean": 0.95,
+        "metric": "accuracy",
+        "device": "pcm",
+        "seeds": (0, 1, 2, 3),
+        "compensation": "global",
+        "chance": 0.1,
+        "samples": 500,
+    }
+    return Report(**(settings | changes))
+
+
+ONE_CHIP = {"values": VALUES[:1], "seeds": (0,)}
+
+
+def test_mean_std_and_quantile() -> None:
+    answer = report()
+    np.testing.assert_allclose(answer.mean, [0.9025, 0.7975, 0.6125])
+    np.testing.assert_allclose(answer.std[0], np.sqrt(((VALUES[:, 0] - 0.9025) ** 2).sum() / 3))
+    np.testing.assert_allclose(answer.quantile(0), VALUES.min(0))
+    np.testing.assert_allclose(answer.quantile(0.5), np.median(VALUES, axis=0))
+    np.testing.assert_allclose(answer.quantile(0.05), np.quantile(VALUES, 0.05, axis=0))
+    for q in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"quantile: q must be in \[0, 1\]"):
+            answer.quantile(q)
+
+
+def test_interval_is_students() -> None:
+    from scipy import stats
+
+    answer = report()
+    for confidence in (0.95, 0.5):
+        expected = stats.t.interval(confidence, 3, loc=VALUES.mean(0), scale=stats.sem(VALUES))
+        np.testing.assert_allclose(answer.interval(confidence), expected)
+    # By hand: t(0.975; 3) = 3.182446.
+    np.testing.assert_allclose(answer.interval()[1, 0], 0.9025 + 3.182446 * answer.std[0] / 2, rtol=1e-6)
+    for confidence in (0, 1, 95):
+        with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\)"):
+            answer.interval(confidence)
+
+
+def test_normalized() -> None:
+    """1 is the digital network and 0 is chance: A* = 1 - (err - err_digital)/(err_chance - err_digital)."""
+    answer = report()
+    by_hand = 1 - ((1 - VALUES) - (1 - 0.95)) / ((1 - 0.1) - (1 - 0.95))
+    np.testing.assert_allclose(answer.normalized, by_hand)
+    np.testing.assert_allclose(report(values=np.array([[0.95, 0.1]]), times=(0, 1), seeds=(0,)).normalized, [[1, 0]])
+    for changes in ({"chance": None}, {"chance": 0.95}):
+        with pytest.raises(ValueError, match="no chance level"):
+            _ = report(**changes).normalized
+
+
+def test_at_and_labels() -> None:
+    answer = report()
+    assert answer.labels == ("1s", "1h", "1y")
+    np.testing.assert_array_equal(answer.at("1h"), VALUES[:, 1])
+    np.testing.assert_array_equal(answer.at(3600), VALUES[:, 1])
+    with pytest.raises(ValueError, match="'1d' was not evaluated; there are 1s, 1h, 1y"):
+        answer.at("1d")
+
+
+def test_one_chip() -> None:
+    answer = report(**ONE_CHIP)
+    assert np.isnan(answer.std).all()
+    assert np.isnan(answer.interval()).all()
+    np.testing.assert_array_equal(answer.mean, VALUES[0])
+    assert "±" not in str(answer).replace("mean ± std", "")
+    assert "1 chip," in str(answer)
+    answer.plot()
+
+
+def test_to_frame() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = report().to_frame()
+    assert list(frame.columns) == ["chip", "seconds", "time", "accuracy"]
+    assert len(frame) == 12
+    pandas.testing.assert_series_equal(
+        frame.groupby("seconds")["accuracy"].mean(),
+        pandas.Series(report().mean, index=pandas.Index(report().times, name="seconds"), name="accuracy"),
+    )
+    row = frame[(frame.chip == 2) & (frame.time == "1y")]
+    assert row["accuracy"].item() == 0.50
+
+
+@pytest.mark.parametrize("changes", [{}, ONE_CHIP, {"chance": None, "compensation": None}])
+def test_dict_round_trip_through_json(changes: dict[str, Any]) -> None:
+    answer = report(**changes)
+    again = Report.from_dict(json.loads(json.dumps(answer.to_dict())))
+    np.testing.assert_array_equal(again.values, answer.values)
+    assert again.to_dict() == answer.to_dict()
+    assert str(again) == str(answer)
+    assert (again.times, again.seeds) == (answer.times, answer.seeds)
+
+
+def test_text() -> None:
+    assert str(report()).splitlines() == [
+        "accuracy [%]    mean ± std  5th pct.",
+        "------------  ------------  --------",
+        "clean                95.00",
+        "after 1s      90.25 ± 1.71     88.30",
+        "after 1h      79.75 ± 1.71     78.15",
+        "after 1y      61.25 ± 8.54     51.50",
+        "pcm, 4 chips, 500 samples, compensation: global",
+    ]
+    text = str(report(metric="cross_entropy", compensation=None))
+    assert text.splitlines()[0].split() == ["cross_entropy", "mean", "±", "std", "5th", "pct."]
+    assert "0.9025 ± 0.01708" in text
+    assert text.endswith("compensation: none")
+
+
+def png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=50)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        ONE_CHIP,
+        {"values": VALUES[:, :1], "times": (0.0,)},
+        {"times": (0.0, 1.0, 12345.6)},
+        {"values": np.full((4, 3), 0.5), "clean": 0.5},
+        {"metric": "cross_entropy", "chance": None},
+    ],
+    ids=["plain", "one chip", "one time", "time zero", "all the same", "another metric"],
+)
+def test_plot_renders(changes: dict[str, Any]) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    answer = report(**changes)
+    drawn = answer.plot()
+    assert isinstance(drawn, figure.Figure)
+    assert png(drawn).startswith(b"\x89PNG")
+    (axes,) = drawn.axes
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), answer.mean)
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), np.maximum(answer.times, 0.1))
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(answer.labels)
+    assert axes.get_ylabel() == answer.metric
+
+
+def test_compare() -> None:
+    plain, trained = report(), report(values=VALUES + 0.02, clean=0.94)
+    lines = compare_table({"plain": plain, "trained": trained}).splitlines()
+    assert lines[0].split() == ["accuracy", "[%]", "plain", "5th", "pct.", "trained", "5th", "pct."]
+    assert lines[2].split() == ["clean", "95.00", "94.00"]
+    assert lines[3].split() == ["after", "1s", "90.25", "±", "1.71", "88.30", "92.25", "±", "1.71", "90.30"]
+    assert lines[-1] == "mean ± std over pcm, 4 chips, 500 samples, compensation: global"
+    assert len(lines) == 7
+    pytest.importorskip("matplotlib")
+    figure = compare_plot({"plain": plain, "trained": trained})
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["plain", "trained"]
+    assert "pcm, 4 chips, 500 samples" in figure.axes[0].get_title()
+    png(figure)
+
+
+def test_compare_of_different_settings_tells_each() -> None:
+    reports = {"a": report(), "b": report(device="reram", samples=100), "c": report(**ONE_CHIP, compensation=None)}
+    assert compare_table(reports).splitlines()[-3:] == [
+        "a: mean ± std over pcm, 4 chips, 500 samples, compensation: global",
+        "b: mean ± std over reram, 4 chips, 100 samples, compensation: global",
+        "c: mean ± std over pcm, 1 chip, 500 samples, compensation: none",
+    ]
+    pytest.importorskip("matplotlib")
+    title = compare_plot(reports).axes[0].get_title()
+    assert "pcm" not in title
+    assert "different" in title
+
+
+def test_what_cannot_be_compared() -> None:
+    for compare in (compare_table, compare_plot):
+        with pytest.raises(ValueError, match="give at least one report"):
+            compare({})
+        for other in (report(times=(1.0, 3600.0, 7200.0)), report(metric="cross_entropy")):
+            with pytest.raises(ValueError, match="different times or metrics"):
+                compare({"a": report(), "b": other})

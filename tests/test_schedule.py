@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import analogsim
+from analogsim import NoiseSchedule
+
+
+def twin() -> nn.Module:
+    return analogsim.convert(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "pcm")
+
+
+def scales(analog: nn.Module) -> list[float]:
+    return [layer.analog.noise_scale for layer in analog]
+
+
+SHAPES = {
+    "constant": lambda u: 2.0,
+    "linear": lambda u: 0.5 + 1.5 * u,
+    "cosine": lambda u: 0.5 + 1.5 * (1 - math.cos(math.pi * u)) / 2,
+    "exponential": lambda u: 0.5 * 4.0**u,
+    "step": lambda u: 0.5 + 1.5 * math.ceil(round(u * 5, 9)) / 5,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_closed_form(shape: str) -> None:
+    schedule = NoiseSchedule(twin(), shape, start=0.5, end=2.0, steps=20, stairs=5)  # type: ignore[arg-type]
+    for step in range(30):
+        assert schedule.scale_at(step) == pytest.approx(SHAPES[shape](min(1.0, step / 20)), rel=1e-12)
+    assert schedule.scale_at(20) == pytest.approx(2.0)
+    if shape != "constant":
+        assert schedule.scale_at(0) == 0.5
+
+
+def test_falling_schedules() -> None:
+    schedule = NoiseSchedule(twin(), "linear", start=1.0, end=0.0, steps=4)
+    assert [schedule.scale_at(step) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("steps", "stairs"), [(100, 100), (100, 7), (3, 10), (1, 4)])
+def test_stairs_are_exact(steps: int, stairs: int) -> None:
+    """In floating point 28/100 * 100 is above 28, and would be a stair too high."""
+    schedule = NoiseSchedule(twin(), "step", start=0.0, end=1.0, steps=steps, stairs=stairs)
+    for step in range(steps + 2):
+        exact = next(n for n in range(stairs + 1) if n * steps >= min(step, steps) * stairs)
+        assert schedule.scale_at(step) == exact / stairs
+
+
+def test_warmup_rises_to_the_shape() -> None:
+    plain = NoiseSchedule(twin(), "cosine", start=0.4, end=1.0, steps=10)
+    warm = NoiseSchedule(twin(), "cosine", start=0.4, end=1.0, steps=10, warmup=4)
+    assert [warm.scale_at(step) for step in range(4)] == [plain.scale_at(step) * step / 4 for step in range(4)]
+    assert all(warm.scale_at(step) == plain.scale_at(step) for step in range(4, 15))
+
+
+def test_jitter_is_bounded_reproducible_and_independent_of_the_order() -> None:
+    options = {"start": 1.0, "end": 1.0, "jitter": 0.3}
+    schedule = NoiseSchedule(twin(), **options)
+    forwards = [schedule.scale_at(step) for step in range(500)]
+    torch.manual_seed(1)
+    again = NoiseSchedule(twin(), **options)
+    assert [again.scale_at(step) for step in reversed(range(500))] == forwards[::-1]
+    assert all(0.7 <= scale <= 1.3 for scale in forwards)
+    assert len(set(forwards)) == 500
+    # Uniform on [0.7, 1.3]: mean 1, standard deviation 0.6/sqrt(12); 5 standard errors.
+    assert abs(sum(forwards) / 500 - 1) < 5 * 0.6 / math.sqrt(12 * 500)
+    assert min(forwards) < 0.72
+    assert max(forwards) > 1.28
+    other = NoiseSchedule(twin(), **options, seed=1)
+    assert [other.scale_at(step) for step in range(500)] != forwards
+
+
+def test_it_sets_the_scale_at_once_and_at_every_step() -> None:
+    analog = twin()
+    schedule = NoiseSchedule(analog, "linear", start=0.0, end=1.0, steps=4)
+    seen = []
+    for _ in range(6):
+        seen.append(schedule.get_last_scale())
+        assert scales(analog) == [seen[-1]] * 2
+        schedule.step()
+    assert seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_state_dict_continues_exactly() -> None:
+    schedule = NoiseSchedule(twin(), "cosine", start=0.1, end=1.0, steps=9, warmup=3, jitter=0.2, seed=4)
+    for _ in range(5):
+        schedule.step()
+    state = json.loads(json.dumps(schedule.state_dict()))
+    analog = twin()
+    resumed = NoiseSchedule(analog)
+    resumed.load_state_dict(state)
+    assert scales(analog) == [schedule.get_last_scale()] * 2
+    for _ in range(8):
+        schedule.step()
+        resumed.step()
+        assert resumed.get_last_scale() == schedule.get_last_scale()
+        assert scales(analog) == [schedule.get_last_scale()] * 2
+    assert repr(resumed) == repr(schedule)
+    assert resumed.state_dict() == schedule.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shape": "quadratic"}, "shape must be one of constant, linear, cosine, exponential, step, got 'quadratic'"),
+        ({"start": -0.1}, "start must be finite and >= 0, got -0.1"),
+        ({"end": float("nan")}, "end must be finite"),
+        ({"end": float("inf")}, "end must be finite"),
+        ({"shape": "exponential"}, "exponential needs start and end > 0, got 0.0 and 1.0"),
+        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
+        ({"steps": 2.0}, "steps must be an integer"),
+        ({"steps": True}, "steps must be an integer"),
+        ({"warmup": -1}, "warmup must be an integer >= 0, got -1"),
+        ({"stairs": 0}, "stairs must be an integer >= 1, got 0"),
+        ({"jitter": 1.5}, r"jitter must be in \[0, 1\], got 1.5"),
+    ],
+)
+def test_bad_arguments(options: dict[str, object], words: str) -> None:
+    analog = twin()
+    with pytest.raises(ValueError, match="noise schedule: " + words):
+        NoiseSchedule(analog, **options)  # type: ignore[arg-type]
+    assert scales(analog) == [1.0, 1.0]
+
+
+def test_other_errors() -> None:
+    with pytest.raises(ValueError, match="no analog layer"):
+        NoiseSchedule(nn.Linear(2, 2))
+    schedule = NoiseSchedule(twin())
+    with pytest.raises(ValueError, match="a step must be >= 0, got -1"):
+        schedule.scale_at(-1)
+    for state in ({}, {**schedule.state_dict(), "gamma": 1}):
+        with pytest.raises(ValueError, match="the state needs the keys"):
+            schedule.load_state_dict(state)
+    with pytest.raises(TypeError):
+        NoiseSchedule(twin(), "linear", 0.0)  # type: ignore[misc]
