@@ -58,7 +58,7 @@ class LayerChip:
         self.source = source
         self.written = written
         self._checked: tuple[Tensor, tuple[int, ...]] | None = None
-        self._reference: Tensor | None = None
+        self._reference = torch.ones(())  # measured by set_time(0) if the device drifts
         self.set_time(0.0, None)
 
     def __getstate__(self) -> dict[str, object]:
@@ -92,9 +92,9 @@ class LayerChip:
     def set_time(self, t: float, compensation: str | None) -> None:
         """Let the array be ``t`` seconds old, with the gain that was measured then."""
         weight, variance, measured = self._measure(t)
+        if t == 0 and self.device.drifts:  # so it is for every chip first of all
+            self._reference = measured.abs().sum()
         if compensation is not None and self.device.drifts:
-            if self._reference is None:
-                self._reference = self._measure(0.0)[2].abs().sum()
             gain = global_gain(self._reference, measured)
             weight = weight * gain
             variance = None if variance is None else variance * gain.square()
@@ -152,7 +152,7 @@ class LayerChip:
         self.source = self.source.to(device)
         self._weight = self._weight.to(device)
         self._variance = None if self._variance is None else self._variance.to(device)
-        self._reference = None if self._reference is None else self._reference.to(device)
+        self._reference = self._reference.to(device)
 
     def describe(self) -> str:
         """For ``print(analog)``."""

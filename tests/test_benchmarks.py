@@ -22,14 +22,6 @@ def checkout_on_the_path(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for a busy core make tiny work slow
-    yield
-    torch.set_num_threads(before)
-
-
 def run(*arguments):
     from benchmarks.__main__ import main
 

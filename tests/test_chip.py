@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,15 +31,6 @@ from analogsim import (
 EVERYTHING = [Quantization(16), Gaussian(0.05), StuckAt(0.1, 0.05), Drift(0.05, 0.02), ReadNoise(0.02)]
 DEVICES = {"pcm": "pcm", "gaussian": "gaussian", "read-noise": "read-noise", "everything": EVERYTHING}
 TIMES = (0.0, 1.0, "1h", "1d", "1y")
-
-
-@pytest.fixture(autouse=True)
-def _setting() -> Iterator[None]:
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many small products: threads would wait for each other
-    yield
-    torch.set_num_threads(threads)
 
 
 def mlp() -> nn.Sequential:

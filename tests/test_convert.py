@@ -22,15 +22,6 @@ from analogsim.layers.base import _analog_types
 CLEAN = {"signed": Gaussian(std=0.0), "pair": DeviceModel((Drift(nu=0.0, nu_std=0.0),))}
 
 
-@pytest.fixture(autouse=True)
-def _setting() -> Iterator[None]:
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many small products: threads would wait for each other
-    yield
-    torch.set_num_threads(threads)
-
-
 def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 

@@ -17,15 +17,6 @@ TIMES = (0.0, "1h", "1y")
 Batches = list[tuple[Tensor, Tensor]]
 
 
-@pytest.fixture(autouse=True)
-def _setting() -> Iterator[None]:
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def module() -> object:
     """The module, which the function of the same name hides in the package."""
     import sys

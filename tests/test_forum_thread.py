@@ -7,7 +7,7 @@ weights of the first and adds noise in every forward. The twin is the third, and
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,15 +21,6 @@ from analogsim.report import Report
 STD = 0.01
 CHANNEL = [784, 100, 100, 10]
 Scheme = Callable[[nn.Sequential, Tensor, Tensor], list[Tensor]]
-
-
-@pytest.fixture(autouse=True)
-def _setting() -> Iterator[None]:
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def create_network() -> nn.Sequential:

@@ -6,7 +6,7 @@ test_training; 24 test_chip; 27 test_chip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -21,15 +21,6 @@ from analogsim.registry import _factories
 from analogsim.training import noisy_weight
 
 ALL = [Gaussian(0.05), StuckAt(0.1, 0.05), Drift(0.05, 0.02), ReadNoise(0.02)]
-
-
-@pytest.fixture(autouse=True)
-def _setting() -> Iterator[None]:
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def chip_weight(layer: nn.Module) -> Tensor:
