@@ -191,7 +191,7 @@ def compare_table(reports: Mapping[str, Report]) -> str:
             spread = "" if np.isnan(std) else f" ± {_number(std, metric)}"
             row += [_number(mean, metric) + spread, _number(report.quantile(0.05)[index], metric)]
         rows.append(row)
-    what = "" if "" in reports else "mean ± std over "
+    what = "" if "" in reports else "mean ± std over chips: "
     if len({report._described for report in listed}) == 1:
         return f"{table(head, rows)}\n{what}{first._described}"
     last = "\n".join(f"{name}: {what}{report._described}" for name, report in reports.items())

@@ -163,7 +163,7 @@ def test_compare() -> None:
     assert lines[0].split() == ["accuracy", "[%]", "plain", "5th", "pct.", "trained", "5th", "pct."]
     assert lines[2].split() == ["clean", "95.00", "94.00"]
     assert lines[3].split() == ["after", "1s", "90.25", "±", "1.71", "88.30", "92.25", "±", "1.71", "90.30"]
-    assert lines[-1] == "mean ± std over pcm, 4 chips, 500 samples, compensation: global"
+    assert lines[-1] == "mean ± std over chips: pcm, 4 chips, 500 samples, compensation: global"
     assert len(lines) == 7
     pytest.importorskip("matplotlib")
     figure = compare_plot({"plain": plain, "trained": trained})
@@ -175,9 +175,9 @@ def test_compare() -> None:
 def test_compare_of_different_settings_tells_each() -> None:
     reports = {"a": report(), "b": report(device="reram", samples=100), "c": report(**ONE_CHIP, compensation=None)}
     assert compare_table(reports).splitlines()[-3:] == [
-        "a: mean ± std over pcm, 4 chips, 500 samples, compensation: global",
-        "b: mean ± std over reram, 4 chips, 100 samples, compensation: global",
-        "c: mean ± std over pcm, 1 chip, 500 samples, compensation: none",
+        "a: mean ± std over chips: pcm, 4 chips, 500 samples, compensation: global",
+        "b: mean ± std over chips: reram, 4 chips, 100 samples, compensation: global",
+        "c: mean ± std over chips: pcm, 1 chip, 500 samples, compensation: none",
     ]
     pytest.importorskip("matplotlib")
     title = compare_plot(reports).axes[0].get_title()
