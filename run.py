@@ -1,4 +1,4 @@
-"""Set up analogsim in a checkout and run it: ``python3 run.py demo``, ``python3 run.py test``, ``python3 run.py check``.
+"""Set up analogsim in a checkout and run it: ``python3 run.py demo``, ``... test``, ``... check``.
 
 Needs nothing but Python. The first command makes a virtual environment in ``.venv`` and installs the project with all
 that it needs into it (torch is large: a minute or two); later ones start at once.
@@ -48,9 +48,10 @@ def main() -> None:
         "check": "formatting, lint and types",
         "setup": "only make the environment",
     }
-    parser.add_argument("command", choices=commands, help="; ".join(f"{name}: {text}" for name, text in commands.items()))
+    listed = "; ".join(f"{name}: {text}" for name, text in commands.items())
+    parser.add_argument("command", choices=commands, help=listed)
     options, rest = parser.parse_known_args()
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - what runs this file is not yet what pyproject.toml asks for
         raise SystemExit(f"analogsim needs Python 3.11 or newer, this is {sys.version.split()[0]}")
     set_up()
     python = BIN / "python"

@@ -1,9 +1,6 @@
 """The image data sets the recipes run on, as plain tensors."""
 
 import difflib
-import gzip
-import math
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+
+from analogsim.recipes import _idx
 
 DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
 
@@ -25,7 +24,6 @@ SHAPES = {  # one image (C, H, W), and how many labels
 }
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _SYSTEM = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}  # Debian's dataset-fashion-mnist
-_IDX = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
 _EXTRA = 'pip install "analogsim-torch[recipes]"'
 
 
@@ -176,7 +174,7 @@ def _mnist(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part
     places = [root / name if folder is None else root, root / raw]
     if folder is None and name in _SYSTEM:
         places.append(_SYSTEM[name])
-    place = next((place for place in places if not _missing(place)), None)
+    place = next((place for place in places if not _idx.missing(place)), None)
     if place is None and download:
         try:
             from torchvision import datasets
@@ -185,13 +183,13 @@ def _mnist(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part
         getattr(datasets, _TORCHVISION[name])(root, download=True)
         place = root / raw
     if place is None:
-        looked = "; ".join(f"{place} (lacks {', '.join(_missing(place))})" for place in places)
+        looked = "; ".join(f"{place} (lacks {', '.join(_idx.missing(place))})" for place in places)
         package = ", install Debian's package dataset-fashion-mnist" if name in _SYSTEM else ""
         raise FileNotFoundError(
             f"{name}: the four IDX files, plain or .gz, were not found; looked in {looked}. "
             f"Fetch them with --download (download=True){package}, or name a folder that holds them"
         )
-    train, test = _read_part(place, "train"), _read_part(place, "t10k")
+    train, test = (_Part(*_idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
         raise ValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")
@@ -226,71 +224,3 @@ _READERS: dict[str, Callable[[str, Path | None, bool], tuple[_Part, _Part]]] = {
     "fashion-mnist": _mnist,
     "cifar10": _cifar10,
 }
-
-
-def _path(folder: Path, name: str) -> Path:
-    """The file `name` in its spelling there (`-idx3` or `.idx3`, plain or .gz), or as it should be called."""
-    spellings = (name, name.replace("-idx", ".idx"))
-    paths = (folder / (spelling + end) for end in ("", ".gz") for spelling in spellings)
-    return next((path for path in paths if path.is_file()), folder / name)
-
-
-def _missing(folder: Path) -> list[str]:
-    return [name for names in _IDX.values() for name in names if not _path(folder, name).is_file()]
-
-
-def _read_part(folder: Path, which: str) -> _Part:
-    image_path, label_path = (_path(folder, name) for name in _IDX[which])
-    images, labels = _read_idx(image_path, 3), _read_idx(label_path, 1)
-    if len(images) != len(labels):
-        raise ValueError(
-            f"{image_path} has {len(images)} images but {label_path} has {len(labels)} labels; "
-            "take both from one data set"
-        )
-    if int(labels.max()) >= _CLASSES:
-        raise ValueError(
-            f"{label_path}: labels must be in 0..{_CLASSES - 1}, found {int(labels.max())}; is this the right file?"
-        )
-    return _Part(images.unsqueeze(1), labels.long())
-
-
-def _read_idx(path: Path, dims: int) -> Tensor:
-    """One IDX file as a uint8 tensor of `dims` dimensions.
-
-    The format: two zero bytes, a type code (8: unsigned byte), the number of dimensions, each size as a
-    big-endian uint32, then the values.
-    """
-    content, fault = _content(path)
-    header = 4 + 4 * dims
-    if len(content) >= 4 and content[:4] != bytes((0, 0, 8, dims)):
-        raise ValueError(
-            f"{path}: magic number is 0x{content[:4].hex()}, expected 0x000008{dims:02x} "
-            f"(IDX, type code 08 for unsigned bytes, {dims} dimensions); is this the right file?"
-        )
-    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
-    complete = len(content) >= header
-    size = header + math.prod(shape) if complete else header
-    if not complete or fault or len(content) != size:
-        raise ValueError(
-            f"{path}: truncated or corrupt{fault}: expected {'' if complete else 'at least '}{size} bytes, "
-            f"found {len(content)}; remove it and fetch it again"
-        )
-    if 0 in shape:
-        raise ValueError(f"{path}: holds no values, its dimensions are {shape}; is this the right file?")
-    return torch.frombuffer(content, dtype=torch.uint8, offset=header).reshape(shape)
-
-
-def _content(path: Path) -> tuple[bytearray, str]:
-    """The unpacked bytes of a file, as far as they can be read, and what stopped the reading."""
-    with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":  # by content, as browsers unpack without renaming; IDX begins with zeros
-            file.seek(0)
-            return bytearray(file.read()), ""
-    content = bytearray()
-    with gzip.open(path, "rb") as packed:
-        try:
-            while chunk := packed.read1(1 << 20):
-                content += chunk
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            return content, f" gzip ({error})"
-    return content, ""

@@ -10,32 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import io
 import json
-import logging
 import math
 import os
-import platform
 import posixpath
 import re
 import shlex
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
+
+from analogsim.recipes import _store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +41,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _LONGEST = 6000  # MLflow's limit for a parameter; that for a tag is larger
 _METRICS_AT_ONCE, _PARAMS_AT_ONCE = 1000, 100  # MLflow's limits for one log_batch
 _PATIENCE = 1.0  # seconds; a store that hangs longer than that before it fails gets a tenth of the time at most
-_OPENING = threading.Lock()  # the migrations of a new database are not safe in threads
 
 
 class Tracker(Protocol):
@@ -128,6 +121,7 @@ class Run(Tracker):
         self._lock = threading.RLock()
         self._waiting: deque[_Call] = deque()
         self._refused: list[_Call] = []
+        self._held: set[tuple[str, int, str]] = set()
         self._warned = self._ended = False
         self._not_before = 0.0
 
@@ -144,10 +138,13 @@ class Run(Tracker):
     ) -> Run:
         """Start a run, or reopen one to resume it.
 
+        A reopened run does not take a point of a metric that it holds already: what a kill may have kept from it can
+        simply be logged again.
+
         Args:
             experiment: Name of the experiment; made if there is none.
             name: Name of the run; a reopened run keeps its own, and stays in its experiment.
-            uri: Tracking URI; see ``tracking_uri``.
+            uri: Tracking URI; see ``_store.tracking_uri``.
             run_id: The run to reopen. Parameters cannot change: those that differ become tags
                 ``resumed.<name>``.
             params: Parameters; a value longer than MLflow takes ends in ``…`` and is kept whole as an artifact.
@@ -162,17 +159,20 @@ class Run(Tracker):
         labels = {key: _cut(str(value)) for key, value in (tags or {}).items()}
         for key in [*short, *labels]:
             _check_name("parameter or tag", key)
-        store = tracking_uri(uri)
-        with _explained(store):
-            client = _connect(store)
+        store = _store.tracking_uri(uri)
+        with _store.explained(store):
+            client = _store.connect(store)
             if run_id is None:
-                found = client.create_run(_experiment(client, experiment, store), run_name=name)
+                found = client.create_run(_store.experiment_id(client, experiment, store), run_name=name)
             else:
                 found = client.get_run(run_id)
                 if found.info.lifecycle_stage == "deleted":
                     raise ValueError(f"run {run_id} is deleted: restore it in the MLflow UI, or start a new one")
                 client.update_run(run_id, status="RUNNING")
             run = cls(client, store, found.info.experiment_id, found.info.run_id)
+            if run_id is not None:
+                held = (client.get_metric_history(run_id, name) for name in found.data.metrics)
+                run._held = {_point(m.key, m.step, m.value) for history in held for m in history}
             known, old = found.data.params, found.data.tags
             # a parameter that is back at its first value must not keep the tag of an earlier change
             changed = {k for k in known.keys() & short if known[k] != short[k] or f"resumed.{k}" in old}
@@ -180,7 +180,7 @@ class Run(Tracker):
             try:
                 run._describe({key: value for key, value in short.items() if key not in known}, labels)
             except BaseException:
-                with contextlib.suppress(*_errors()):
+                with contextlib.suppress(*_store.errors()):
                     client.set_terminated(run.run_id, "FAILED")
                 raise
         for key in (key for key in full if full[key] != short[key]):
@@ -216,7 +216,8 @@ class Run(Tracker):
             _check_name("metric", name)
         # MLflow keeps one of equal (name, value, time, step): with the time fixed now, a retry doubles nothing
         now = _milliseconds()
-        batch = [Metric(name, float(value), now, step) for name, value, step in points]
+        new = [point for point in points if _point(point[0], point[2], point[1]) not in self._held]
+        batch = [Metric(name, float(value), now, step) for name, value, step in new]
         for first in range(0, len(batch), _METRICS_AT_ONCE):
             part = batch[first : first + _METRICS_AT_ONCE]
             self._deliver(_Call("metrics", functools.partial(self._send_metrics, part), part))
@@ -294,11 +295,11 @@ class Run(Tracker):
             while self._waiting and began >= self._not_before:
                 try:
                     self._waiting[0].send()
-                except _errors() as error:
+                except _store.errors() as error:
                     if _is_final(error):  # trying again would only hold up what comes behind it
                         refused = self._waiting.popleft()
                         self._refused.append(refused)
-                        _warn(f"MLflow does not take {refused.what}: {_brief(error)}")
+                        _warn(f"MLflow does not take {refused.what}: {_store.brief(error)}")
                         continue
                     now = time.monotonic()
                     if now - began > _PATIENCE:
@@ -306,8 +307,8 @@ class Run(Tracker):
                     if not self._warned:
                         self._warned = True
                         _warn(
-                            f"MLflow at {_shown(self.uri)} failed: {_brief(error)}. The training goes on; what "
-                            "is logged waits, and is delivered when the store answers again"
+                            f"MLflow at {_store.shown(self.uri)} failed: {_store.brief(error)}. The training goes on; "
+                            "what is logged waits, and is delivered when the store answers again"
                         )
                     return
                 self._waiting.popleft()
@@ -317,7 +318,7 @@ class Run(Tracker):
         lost = [*self._refused, *self._waiting]
         if not lost:
             return
-        message = f"MLflow at {_shown(self.uri)} did not take all of run {self.run_id}"
+        message = f"MLflow at {_store.shown(self.uri)} did not take all of run {self.run_id}"
         lines = [self._line(metric) for call in lost for metric in call.metrics]
         if lines:
             path = Path.cwd() / f"mlflow-undelivered-{self.run_id}.jsonl"
@@ -336,10 +337,10 @@ class Run(Tracker):
         return json.dumps({"run_id": self.run_id, **row}) + "\n"
 
     def links(self) -> str:
-        link = f"{_base(self.uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
-        if _is_http(self.uri):
+        link = f"{_store.ui_address(self.uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        if _store.is_http(self.uri):
             return link
-        command = ["mlflow", "ui", "--backend-store-uri", _shown(self.uri), "--host", "127.0.0.1"]
+        command = ["mlflow", "ui", "--backend-store-uri", _store.shown(self.uri), "--host", "127.0.0.1"]
         command += ["--port", "5000", "--workers", "1"]
         return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}\n{link}"
 
@@ -349,153 +350,15 @@ def start(enabled: bool, **kwargs: Any) -> Tracker:
     return Run.start(**kwargs) if enabled else NoRun()
 
 
-def tracking_uri(uri: str | None) -> str:
-    """Choose the store: `uri`, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
-
-    The path of an SQLite store is made absolute, so that it stays the same store when the directory changes.
-    """
-    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    path = _database(chosen)
-    if path is None:
-        return chosen
-    options = chosen[len(f"sqlite:///{path}") :]
-    return f"sqlite:///{Path(path).absolute().as_posix()}{options}"
-
-
 def compare_link(runs: Sequence[Run]) -> str:
     """Give the address of the page that compares `runs`, which have to be in one store."""
-    stores = sorted({_shown(run.uri) for run in runs})
+    stores = sorted({_store.shown(run.uri) for run in runs})
     if len(stores) != 1:
         raise ValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {stores}")
     ids = [run.run_id for run in runs]
     experiments = list(dict.fromkeys(run.experiment_id for run in runs))
     chosen, among = (quote(json.dumps(each, separators=(",", ":")), safe="") for each in (ids, experiments))
-    return f"{_base(runs[0].uri)}/#/compare-runs?runs={chosen}&experiments={among}"
-
-
-def environment_tags() -> dict[str, str]:
-    """Say what a run is made with: versions, git commit of the working directory, processor and GPU."""
-    import torch
-
-    tags = {"version.python": platform.python_version(), "version.torch": str(torch.__version__)}
-    for name, package in (("analogsim", "analogsim-torch"), ("numpy", "numpy"), ("mlflow", "mlflow")):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            tags[f"version.{name}"] = metadata.version(package)
-    if "version.analogsim" not in tags:  # a checkout that is not installed
-        tags["version.analogsim"] = str(getattr(importlib.import_module("analogsim"), "__version__", "unknown"))
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        # the second name is the one that MLflow's UI shows
-        tags |= {"git.commit": commit, "mlflow.source.git.commit": commit}
-        changes = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
-        if changes is not None:
-            tags["git.dirty"] = "true" if changes else "false"
-    tags["hardware.cpu"] = f"{_processor()}, {torch.get_num_threads()} threads"
-    if torch.cuda.is_available():
-        tags["hardware.gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return tags
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _connect(uri: str) -> MlflowClient:
-    if _is_http(uri):
-        _reach(uri)
-    # by itself MLflow tries again for minutes, prints links and reports usage; a user's own settings stay
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    for chatty in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    with _OPENING, contextlib.ExitStack() as scope:
-        if not _is_http(uri) and "mlflow.store.tracking.sqlalchemy_store" not in sys.modules:
-            # the first client imports that module, which uses a deprecated part of SQLAlchemy
-            scope.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", message="The ``noload`` loader", category=DeprecationWarning)
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise ImportError(
-                "tracking needs mlflow: pip install 'analogsim-torch[recipes]', or set tracking.enabled=false"
-            ) from error
-        return MlflowClient(tracking_uri=uri)
-
-
-def _reach(uri: str) -> None:
-    """Fail within seconds where nothing listens at an http address."""
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-        if not host:
-            raise ValueError("there is no host in it")
-        if parts.scheme in getproxies() and not proxy_bypass(host):
-            return  # only the proxy can tell
-        socket.create_connection((host, port), timeout=3).close()
-    except (OSError, ValueError) as error:
-        raise _unreachable(uri, error) from error
-
-
-def _experiment(client: MlflowClient, name: str, uri: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        path = _database(uri)  # a server decides for itself where artifacts go; we, beside the database
-        artifacts = None if path is None else (Path(path).parent / "mlartifacts").as_uri()
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return _experiment(client, name, uri)  # another process has made it since
-    if found.lifecycle_stage == "deleted":
-        raise ValueError(
-            f"the experiment {name!r} in {_shown(uri)} is deleted: choose another name, or bring it back with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
-        )
-    return str(found.experiment_id)
-
-
-def _database(uri: str) -> str | None:
-    """The path of an SQLite store on disk."""
-    found = re.match(r"sqlite:///([^?]+)", uri)
-    return found[1] if found and found[1] != ":memory:" else None
-
-
-@contextlib.contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn what goes wrong at the start into an error that says what to do."""
-    try:
-        yield
-    except (ConnectionError, ValueError, ImportError):
-        raise
-    except _errors() as error:
-        if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-            raise ValueError(f"MLflow at {_shown(uri)}: {_brief(error)}") from error
-        raise _unreachable(uri, error) from error
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What a store may raise; the errors of requests are OSErrors."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (MlflowException, SQLAlchemyError, OSError)
+    return f"{_store.ui_address(runs[0].uri)}/#/compare-runs?runs={chosen}&experiments={among}"
 
 
 def _is_final(error: Exception) -> bool:
@@ -503,32 +366,8 @@ def _is_final(error: Exception) -> bool:
     return refused or isinstance(error, FileNotFoundError)
 
 
-def _unreachable(uri: str, cause: Exception) -> ConnectionError:
-    return ConnectionError(
-        f"cannot reach the MLflow store {_shown(uri)}: {_brief(cause)}; start it (`mlflow server`), unset "
-        "MLFLOW_TRACKING_URI to use a local database, or switch tracking off with tracking.enabled=false"
-    )
-
-
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=5)  # as a rule the caller of the logging method
-
-
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n", 1)[0][:300]
-
-
-def _is_http(uri: str) -> bool:
-    return uri.startswith(("http://", "https://"))
-
-
-def _base(uri: str) -> str:
-    return _shown(uri).rstrip("/") if _is_http(uri) else "http://127.0.0.1:5000"
-
-
-def _shown(uri: str) -> str:
-    """`uri` without the password in it."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def _check_name(what: str, name: str) -> None:
@@ -542,6 +381,10 @@ def _check_name(what: str, name: str) -> None:
 def _check_path(path: str) -> None:
     if not _is_path(path) or "\\" in path:
         raise ValueError(f"artifact {path!r}: wanted a relative path with single slashes, such as plots/a.png")
+
+
+def _point(name: str, step: int, value: float) -> tuple[str, int, str]:
+    return name, step, str(float(value))  # as text, so that NaN equals NaN
 
 
 def _is_path(name: str) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -14,10 +17,11 @@ from torch.nn import functional
 
 import analogsim
 from analogsim.recipes import _data, _models
-from analogsim.recipes._config import to_mapping
+from analogsim.recipes._config import flatten, from_mapping, to_mapping
 from analogsim.recipes._data import Splits
 from analogsim.recipes._options import Config
 from analogsim.registry import as_device_model
+from analogsim.times import seconds
 
 _FORMAT = "analogsim-checkpoint-1"
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -25,6 +29,10 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
+# What may be another one when a run is continued: nothing of it touches the weights.
+_FREE = ("out", "run_on", "baseline", "data.folder", "data.download", "evaluation.", "tracking.")
+# A mean loss so many times that of guessing tells that training diverged.
+_DIVERGED = 1000.0
 
 
 def torch_device(run_on: str) -> torch.device:
@@ -36,6 +44,39 @@ def torch_device(run_on: str) -> torch.device:
     if run_on == "cuda" and not torch.cuda.is_available():
         raise ValueError('run_on: "cuda" was asked for, but torch finds no GPU; use "auto" or "cpu"')
     return torch.device("cuda" if run_on != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_data(config: Config) -> Splits:
+    """The data that the options name."""
+    rule = config.data
+    return _data.load(
+        rule.name,
+        rule.folder,
+        download=rule.download,
+        validation=rule.validation,
+        seed=config.seed,
+        limit=rule.limit,
+    )
+
+
+def in_order(times: Sequence[str]) -> tuple[str, ...]:
+    """Times after programming, the earliest first: a drift curve is drawn along them.
+
+    Raises:
+        ValueError: there is none, one is no time, or two are the same.
+    """
+    if not times:
+        raise ValueError("evaluation.times: give at least one time")
+    ordered = sorted(times, key=seconds)
+    for first, second in itertools.pairwise(ordered):
+        if seconds(first) == seconds(second):
+            raise ValueError(f"evaluation.times: {first!r} and {second!r} are the same time; give each once")
+    return tuple(ordered)
+
+
+def drifted(label: str) -> str:
+    """The end of a metric's name for a time such as "1d"; MLflow takes no plus sign, as in "1.5e+06s"."""
+    return f"drifted_{label.replace('+', '')}"
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -50,7 +91,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"checkpoint: {os.fspath(path)!r} cannot be read, it may be damaged: {error}") from error
+        raise ValueError(
+            f"checkpoint: {os.fspath(path)!r} cannot be read, it may be damaged: {shorten(str(error), 150)}"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"checkpoint: {os.fspath(path)!r} was not written by analogsim train ({_FORMAT})")
     return content
@@ -61,7 +104,7 @@ def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{source} belongs to another architecture than {type(model).__name__}: {error}") from error
+        raise ValueError(f"{source} belongs to another architecture: {shorten(str(error), 400)}") from error
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
@@ -98,13 +141,16 @@ class Training:
         model: the digital network.
         analog: its twin on ``config.device``.
         epoch: epochs that are done.
+        history: the metrics of each of them.
         run_id: of the MLflow run, kept with the checkpoint.
     """
 
     def __init__(self, config: Config, data: Splits, *, aware: bool, path: Path) -> None:
         self.config = config
         self.path = path
+        self.aware = aware
         self.epoch = 0
+        self.history: list[dict[str, float]] = []
         self.run_id: str | None = None
         self._device = torch_device(config.run_on)
         self.model = _models.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
@@ -113,6 +159,7 @@ class Training:
         self._schedule: analogsim.NoiseSchedule | None = None
         # From the seed alone, so that plain and hardware-aware training see the same batches.
         self._shuffle = torch.Generator().manual_seed(config.seed)
+        self._classes = data.classes
         self._loader = _data.batches(data.train, config.data.batch_size, generator=self._shuffle)
         self._validation = _data.batches(data.validation, config.evaluation.batch_size)
         rule = config.optimization
@@ -154,7 +201,11 @@ class Training:
             torch.cuda.set_rng_state(self._random["cuda"], self._device)
 
     def run_epoch(self, on_step: Callable[[Progress], None]) -> dict[str, float]:
-        """One pass over the training data, the metrics after it, and a checkpoint."""
+        """One pass over the training data, the metrics after it, and a checkpoint.
+
+        Raises:
+            ValueError: training diverged; the checkpoint is still the one of the epoch before.
+        """
         self._net.train()
         total = torch.zeros((), device=self._device)
         for batch, (inputs, targets) in enumerate(self._loader):
@@ -169,19 +220,33 @@ class Training:
                 analogsim.clip_weights(self.analog, self._clip)
             total += loss.detach()
             on_step(Progress(self.epoch, batch, len(self._loader), loss))
+        mean = total.item() / len(self._loader)
+        self._check_loss(mean)
         metrics: dict[str, float] = {
-            "train/loss": total.item() / len(self._loader),
+            "train/loss": mean,
             "train/lr": float(self._lr_schedule.get_last_lr()[0]),
         }
         if self._schedule is not None:
             metrics["train/noise_scale"] = self._schedule.get_last_scale()
         metrics |= self._validate()
         self.epoch += 1
+        self.history.append(metrics)
         self._random["cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             self._random["cuda"] = torch.cuda.get_rng_state(self._device)
         self.save()
         return metrics
+
+    def _check_loss(self, loss: float) -> None:
+        if loss <= _DIVERGED * math.log(max(2, self._classes)):  # so neither NaN nor infinite
+            return
+        rule, noise = self.config.optimization, self.config.noise
+        raise ValueError(
+            f"training diverged: the mean loss of epoch {self.epoch + 1} of {rule.epochs} is {loss:g}; try a smaller "
+            f"optimization.lr (now {rule.lr:g})"
+            + (f" or less noise (noise.end, now {noise.end:g})" if self.aware else "")
+            + f". {os.fspath(self.path)!r} is still the checkpoint after epoch {self.epoch}"
+        )
 
     def _validate(self) -> dict[str, float]:
         rule = self.config.evaluation
@@ -196,7 +261,7 @@ class Training:
         )
         return {
             "validation/accuracy/clean": report.clean,
-            f"validation/accuracy/drifted_{report.labels[0]}": float(report.mean[0]),
+            f"validation/accuracy/{drifted(report.labels[0])}": float(report.mean[0]),
         }
 
     def save(self) -> None:
@@ -204,7 +269,9 @@ class Training:
         content = {
             "format": _FORMAT,
             "config": to_mapping(self.config),
+            "aware": self.aware,
             "epoch": self.epoch,
+            "history": self.history,
             "run_id": self.run_id,
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -217,11 +284,24 @@ class Training:
 
     def _load(self) -> None:
         content = load_checkpoint(self.path)
-        load_weights(self.model, content["model"], f"checkpoint {os.fspath(self.path)!r}")
+        name = f"checkpoint {os.fspath(self.path)!r}"
+        self._check_options(content, name)
+        load_weights(self.model, content["model"], name)
         self._optimizer.load_state_dict(content["optimizer"])
         self._lr_schedule.load_state_dict(content["lr_schedule"])
         if self._schedule is not None:
             self._schedule.load_state_dict(content["noise_schedule"])
         self._shuffle.set_state(content["random"].pop("shuffle"))
         self._random |= content["random"]
-        self.epoch, self.run_id = content["epoch"], content["run_id"]
+        self.epoch, self.history, self.run_id = content["epoch"], content["history"], content["run_id"]
+
+    def _check_options(self, content: dict[str, Any], name: str) -> None:
+        if content["aware"] != self.aware:
+            raise ValueError(f"{name} is of the other network: hardware-aware and plain were mixed up")
+        before, now = flatten(from_mapping(Config, content["config"], source=name)), flatten(self.config)
+        for key in before:
+            if before[key] != now[key] and not key.startswith(_FREE):
+                raise ValueError(
+                    f"{name} was trained with {key}={before[key]!r}, now it is {now[key]!r}; go on with the options "
+                    "it was started with, or start anew in another folder"
+                )

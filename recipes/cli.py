@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
-import shlex
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,26 +44,25 @@ _SHORT = {
 def _train(options: argparse.Namespace) -> None:
     if options.resume is not None:
         given = [f"--{name}" for name in _SHORT if getattr(options, name) is not None]
-        if options.settings or given or options.no_baseline or options.download or options.no_tracking:
-            raise ValueError("--resume goes on with the options of the run; give it no others")
+        if options.settings or given or options.no_baseline or options.download:
+            raise ValueError(
+                "--resume goes on with the options of the run; the only others are --no-tracking and --quiet"
+            )
         folder = Path(options.resume)
-        config = train_recipe.resume_config(folder)
+        config = train_recipe.resume_config(folder, tracking=not options.no_tracking)
     else:
-        files = [text for text in options.settings if "=" not in text]
-        overrides = [text for text in options.settings if "=" in text]
+        files = [text for text in options.settings if "=" not in text or Path(text).is_file()]
+        overrides = [text for text in options.settings if text not in files]
         if len(files) > 1:
             raise ValueError(f"give one configuration file, and options as key=value; got {', '.join(files)}")
-        overrides += [f"{key}={getattr(options, name)}" for name, (key, _) in _SHORT.items() if getattr(options, name)]
+        short = [(key, getattr(options, name)) for name, (key, _) in _SHORT.items()]
+        overrides += [f"{key}={value}" for key, value in short if value is not None]
         overrides += ["baseline=false"] if options.no_baseline else []
         overrides += ["data.download=true"] if options.download else []
         overrides += ["tracking.enabled=false"] if options.no_tracking else []
         config = load_toml(Config, files[0] if files else None, overrides)
-        folder = train_recipe.new_folder(config)
-    try:
-        result = train_recipe.train(config, folder, show=not options.quiet)
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on with: analogsim train --resume {shlex.quote(str(folder))}", file=sys.stderr)
-        raise SystemExit(130) from None
+        folder = None
+    result = train_recipe.train(config, folder, show=not options.quiet)
     print(f"\n{result}\n\nreport, drift curve, checkpoints: {result.folder}")
     runs = [tracker for tracker in result.trackers.values() if isinstance(tracker, Run)]
     if runs:
@@ -72,20 +72,23 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    for file in (options.json, options.plot):  # told before the work, not after it
+        if file is not None and not Path(file).absolute().parent.is_dir():
+            raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
     reports = evaluate_recipe.evaluate(
         Path(options.run),
         device=options.device,
         chips=options.chips,
         times=None if options.times is None else options.times.split(","),
-        compensation=None if options.compensation == "none" else options.compensation,
+        compensation=options.compensation,
         folder=options.folder,
         seed=options.seed,
         show=not options.quiet,
     )
     print(compare_table(reports))
-    if options.json:
+    if options.json is not None:
         Path(options.json).write_text(json.dumps({name: report.to_dict() for name, report in reports.items()}))
-    if options.plot:
+    if options.plot is not None:
         compare_plot(reports).savefig(options.plot, dpi=120)
 
 
@@ -97,9 +100,8 @@ def _devices(options: argparse.Namespace) -> None:
         print('\nanalogsim devices NAME shows one; combine several with "+", as in "quantization(levels=16)+drift"')
         return
     model = as_device_model(options.name)
-    base = options.name.split("(")[0].strip()
-    if base in analogsim.available_devices():
-        print(f"{inspect.getdoc(factory(base))}\n")
+    if "+" not in options.name:
+        print(f"{inspect.getdoc(factory(options.name.split('(')[0].strip()))}\n")
     rows = [
         (f"{type(effect).__name__}.{spec.name}", str(getattr(effect, spec.name)), spec.metadata["unit"], _allowed(spec))
         for effect in model.effects
@@ -154,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--no-tracking", action="store_true", help="no MLflow")
     train.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
     train.add_argument("--quiet", action="store_true", help="no progress bars")
-    train.set_defaults(run=_train)
+    train.set_defaults(action=_train)
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -165,23 +167,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", help="device model; default: the run's")
     evaluate.add_argument("--chips", type=int, help="how many chips; default: the run's")
     evaluate.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
-    evaluate.add_argument("--compensation", choices=("global", "none"), default="global", help="of drift")
+    evaluate.add_argument("--compensation", choices=("global", "none"), help="of drift; default: the run's")
     evaluate.add_argument("--folder", help="where the data lie")
     evaluate.add_argument("--seed", type=int, default=0, help="the first chip")
     evaluate.add_argument("--json", metavar="FILE", help="write the reports")
     evaluate.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
     evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(action=_evaluate)
 
     devices = commands.add_parser("devices", help="list the device models, or show one")
     devices.add_argument("name", nargs="?", help="one of them, with parameters if you like")
-    devices.set_defaults(run=_devices)
+    devices.set_defaults(action=_devices)
 
     summary = commands.add_parser("summary", help="what of a network would run analog, and what not")
     summary.add_argument("model", help="mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
     summary.add_argument("--device", default="pcm", help="device model (default: pcm)")
     summary.add_argument("--data", default="digits", choices=tuple(_data.SHAPES), help="for the input's shape")
-    summary.set_defaults(run=_summary)
+    summary.set_defaults(action=_summary)
     return parser
 
 
@@ -190,13 +192,43 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+@contextlib.contextmanager
+def _readable_warnings() -> Iterator[None]:
+    """Print each warning once, as one line, where Python would show a line of source with it."""
+    shown = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in shown:
+            shown.add(text)
+            print(f"analogsim: warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", analogsim.ConversionWarning)
+        warnings.filterwarnings("always", module=r"analogsim\.")
+        warnings.showwarning = show
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
-    options = _parser().parse_args(arguments)
-    warnings.simplefilter("default", analogsim.ConversionWarning)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes positional words only in one place; settings may stand anywhere.
+    if rest and (options.command != "train" or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.settings += rest
     try:
-        options.run(options)
+        with contextlib.nullcontext() if options.debug else _readable_warnings():
+            options.action(options)
+    except KeyboardInterrupt as stop:
+        print("\n" + "; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # who reads our output has seen enough; what is still to be written goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except _EXPECTED as error:
         if options.debug:
             raise
-        _fail(str(error))
+        _fail(" ".join(str(error).split()) or type(error).__name__)

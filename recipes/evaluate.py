@@ -5,15 +5,17 @@ analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --device "gaussian(std
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import analogsim
 from analogsim.recipes import _data, _models
 from analogsim.recipes._config import from_mapping
 from analogsim.recipes._options import Config
-from analogsim.recipes._training import load_checkpoint, load_weights, torch_device
+from analogsim.recipes._training import in_order, load_checkpoint, load_data, load_weights, torch_device
 from analogsim.report import Report
 
 
@@ -38,7 +40,7 @@ def evaluate(
     device: str | None = None,
     chips: int | None = None,
     times: Sequence[str] | None = None,
-    compensation: str | None = "global",
+    compensation: str | None = None,
     folder: str | None = None,
     seed: int = 0,
     show: bool = True,
@@ -47,16 +49,19 @@ def evaluate(
 
     Args:
         path: a run's folder, or one checkpoint file.
-        device: the device model; default: the one of the run. So are ``chips`` and ``times``.
+        device: the device model; default: the one of the run. So are ``chips``, ``times`` and ``compensation``.
         chips: how many chips.
-        times: since programming.
-        compensation: "global" or None.
+        times: since programming, in any order.
+        compensation: "global" or "none".
         folder: where the data lie, if they moved.
         seed: the first chip.
         show: progress bars.
 
     Returns:
         A report for each network, by its name.
+
+    Warns:
+        UserWarning: the training of a network was stopped before its end.
     """
     reports = {}
     for name, file in checkpoints(path).items():
@@ -64,24 +69,25 @@ def evaluate(
         config = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
         if folder is not None:
             config = replace(config, data=replace(config.data, folder=folder))
-        rule = config.data
-        data = _data.load(
-            rule.name,
-            rule.folder,
-            download=rule.download,
-            validation=rule.validation,
-            seed=config.seed,
-            limit=rule.limit,
-        )
+        if content["epoch"] < config.optimization.epochs:
+            warnings.warn(
+                f"evaluate: the {name} network was stopped after {content['epoch']} of {config.optimization.epochs} "
+                "epochs; go on with: analogsim train --resume",
+                stacklevel=2,
+            )
+        data = load_data(config)
         model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
         load_weights(model, content["model"], f"checkpoint {str(file)!r}")
-        analog = analogsim.convert(model.to(torch_device(config.run_on)), device or config.device)
+        given: dict[str, Any] = {"chips": chips, "times": times, "compensation": compensation}
+        rule = replace(config.evaluation, **{key: value for key, value in given.items() if value is not None})
+        model.to(torch_device("cpu" if config.run_on == "cpu" else "auto"))  # a GPU that trained may be missing here
+        analog = analogsim.convert(model, config.device if device is None else device)
         reports[name] = analogsim.evaluate(
             analog,
-            _data.batches(data.test, config.evaluation.batch_size),
-            chips=chips or config.evaluation.chips,
-            times=times or config.evaluation.times,
-            compensation=compensation,
+            _data.batches(data.test, rule.batch_size),
+            chips=rule.chips,
+            times=in_order(rule.times),
+            compensation=None if rule.compensation == "none" else rule.compensation,
             seed=seed,
             progress=show,
         )

@@ -8,9 +8,12 @@ look at them. A run that was stopped goes on with ``analogsim train --resume FOL
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,10 @@ from analogsim.compensate import check_compensation
 from analogsim.recipes import _data, _tracking
 from analogsim.recipes._config import dump_toml, flatten, load_toml
 from analogsim.recipes._data import Splits
+from analogsim.recipes._environment import environment_tags
 from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import Tracker
-from analogsim.recipes._training import Progress, Training
+from analogsim.recipes._training import Progress, Training, drifted, in_order, load_data
 from analogsim.registry import as_device_model
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.times import seconds
@@ -43,15 +47,28 @@ class Result:
 
 
 def new_folder(config: Config) -> Path:
-    """A folder for a new run, named by time, data, model and device; nothing is made yet."""
+    """Make a folder for a new run, named by time, data, model and device; no other process gets the same one.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.data.name}-{config.model}-{as_device_model(config.device).name}"
-    safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
-    folder = Path(config.out) / safe
-    attempt = 2
-    while folder.exists():
-        folder = folder.with_name(f"{safe}-{attempt}")
-        attempt += 1
+    safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
+    for ending in itertools.chain([""], (f"-{attempt}" for attempt in itertools.count(2))):
+        folder = Path(config.out) / f"{safe}{ending}"
+        with contextlib.suppress(FileExistsError):
+            _make_folder(folder, exist_ok=False)
+            break
     return folder
+
+
+def _make_folder(folder: Path, *, exist_ok: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        raise type(error)(
+            f"out: cannot make the folder {str(folder)!r}: {error.strerror}; give another place"
+        ) from error
 
 
 def _check(config: Config) -> None:
@@ -59,10 +76,8 @@ def _check(config: Config) -> None:
     as_device_model(config.device)
     if config.noise.device is not None:
         as_device_model(config.noise.device)
-    for time in (*config.evaluation.times, config.evaluation.validation_time):
-        seconds(time)
-    if not config.evaluation.times:
-        raise ValueError("evaluation.times: give at least one time")
+    in_order(config.evaluation.times)
+    seconds(config.evaluation.validation_time)
     check_compensation(config.evaluation.compensation)
     if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
         raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
@@ -111,20 +126,28 @@ class _Bar:
 
 
 def _start_tracking(config: Config, kind: str, training: Training, folder: Path) -> Tracker:
-    return _tracking.start(
-        config.tracking.enabled,
-        experiment=config.tracking.experiment,
-        name=f"{folder.name} {kind}",
-        uri=config.tracking.uri,
-        run_id=training.run_id or None,
-        params=_parameters(config, kind, training),
-        tags={"training": kind, "folder": folder.name, **_tracking.environment_tags()},
-    )
+    try:
+        return _tracking.start(
+            config.tracking.enabled,
+            experiment=config.tracking.experiment,
+            name=f"{folder.name} {kind}",
+            uri=config.tracking.uri,
+            run_id=training.run_id or None,
+            params=_parameters(config, kind, training),
+            tags={"training": kind, "folder": folder.name, **environment_tags()},
+        )
+    except ValueError as error:
+        if not training.run_id:
+            raise
+        raise ValueError(f"{error}; go on in the directory the run was started in, or with --no-tracking") from error
 
 
 def _train_one(training: Training, tracker: Tracker, name: str, show: bool) -> None:
     bar = _Bar(training, name, show)
     training.set_random_state()
+    # A kill may come after a checkpoint and before its metrics are in MLflow; what is there is not logged twice.
+    for epoch, metrics in enumerate(training.history, 1):
+        tracker.metrics(metrics, step=epoch)
     try:
         while not training.done:
             metrics = training.run_epoch(bar.step)
@@ -141,7 +164,7 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
         training.analog,
         _data.batches(data.test, rule.batch_size),
         chips=rule.chips,
-        times=rule.times,
+        times=in_order(rule.times),
         compensation=rule.compensation,
         progress=show,
     )
@@ -156,12 +179,15 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
 def _log_report(report: Report, tracker: Tracker, step: int) -> None:
     ends = {"test/accuracy/clean": report.clean}
     for index, time in enumerate(report.labels):
-        ends[f"test/accuracy/drifted_{time}"] = float(report.mean[index])
-        ends[f"test/accuracy/drifted_{time}_p05"] = float(report.quantile(0.05)[index])
-        ends[f"test/accuracy/drifted_{time}_std"] = float(report.std[index])
+        name = f"test/accuracy/{drifted(time)}"
+        ends[name] = float(report.mean[index])
+        ends[f"{name}_p05"] = float(report.quantile(0.05)[index])
+        ends[f"{name}_std"] = float(report.std[index])
     tracker.metrics({key: value for key, value in ends.items() if value == value}, step=step)
-    tracker.curve("test/accuracy/drift", report.times, report.mean.tolist())
-    tracker.curve("test/accuracy/drift_p05", report.times, report.quantile(0.05).tolist())
+    # A step is a whole number: of several times within one second, the last stands for all.
+    whole = {round(time): index for index, time in enumerate(report.times)}
+    for name, values in (("drift", report.mean), ("drift_p05", report.quantile(0.05))):
+        tracker.curve(f"test/accuracy/{name}", list(whole), values[list(whole.values())].tolist())
     frame = report.to_frame()
     tracker.table({str(column): frame[column].tolist() for column in frame}, "chips.json")
 
@@ -176,52 +202,68 @@ def train(config: Config, folder: Path | None = None, *, show: bool = True) -> R
         show: progress bars on the error stream.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: something in the options, the data or the tracking server is
-            not as it must be; told before training starts.
+        ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
+            be; told before training starts.
+        ValueError: training diverged.
+        KeyboardInterrupt: as it comes, with a note that says how to go on.
     """
     _check(config)
-    data = _data.load(
-        config.data.name,
-        config.data.folder,
-        download=config.data.download,
-        validation=config.data.validation,
-        seed=config.seed,
-        limit=config.data.limit,
-    )
-    folder = folder or new_folder(config)
-    kinds = (PLAIN, AWARE) if config.baseline else (AWARE,)
-    # Whatever may be refused is refused for both networks before the first one trains.
-    trainings = {
-        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt") for kind in kinds
-    }
-    trackers = {kind: _start_tracking(config, kind, trainings[kind], folder) for kind in kinds}
-    folder.mkdir(parents=True, exist_ok=True)
-    dump_toml(config, folder / "config.toml")
-    for kind in kinds:
-        trainings[kind].run_id = trackers[kind].run_id
-        trainings[kind].save()
-    reports: dict[str, Report] = {}
+    data = load_data(config)
+    new = folder is None
+    if folder is None:
+        folder = new_folder(config)
+    else:
+        _make_folder(folder, exist_ok=True)
+    trackers: dict[str, Tracker] = {}
     try:
-        for kind in kinds:
-            _train_one(trainings[kind], trackers[kind], kind, show)
-            reports[kind] = _judge(trainings[kind], data, trackers[kind], show)
-        table, figure = compare_table(reports), compare_plot(reports)
-        (folder / "report.txt").write_text(table + "\n")
-        figure.savefig(folder / "drift.png", dpi=120)
-        for tracker in trackers.values():
-            tracker.text(table, "report.txt")
-            tracker.figure(figure, "drift.png")
+        reports = _run(config, data, folder, trackers, show)
     except BaseException as error:
         for tracker in trackers.values():
             tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        if new:
+            with contextlib.suppress(OSError):  # only where nothing is in it yet
+                folder.rmdir()
+        if isinstance(error, KeyboardInterrupt) and folder.is_dir():
+            error.add_note(f"go on with: analogsim train --resume {shlex.quote(str(folder))}")
         raise
     for tracker in trackers.values():
         tracker.end()
     return Result(folder, reports, trackers)
 
 
-def resume_config(folder: Path) -> Config:
+def _run(config: Config, data: Splits, folder: Path, trackers: dict[str, Tracker], show: bool) -> dict[str, Report]:
+    """Train and judge; each tracker is put into ``trackers`` once it is started, for the caller to end."""
+    kinds = (PLAIN, AWARE) if config.baseline else (AWARE,)
+    # Whatever may be refused is refused for both networks before the first one trains.
+    trainings = {
+        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt") for kind in kinds
+    }
+    for kind in kinds:
+        trackers[kind] = _start_tracking(config, kind, trainings[kind], folder)
+    if not (folder / "config.toml").exists():
+        dump_toml(config, folder / "config.toml")
+    for kind in kinds:
+        trainings[kind].run_id = trackers[kind].run_id or trainings[kind].run_id
+        trainings[kind].save()
+    reports: dict[str, Report] = {}
+    for kind in kinds:
+        _train_one(trainings[kind], trackers[kind], kind, show)
+        reports[kind] = _judge(trainings[kind], data, trackers[kind], show)
+    table, figure = compare_table(reports), compare_plot(reports)
+    (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
+    figure.savefig(folder / "drift.png", dpi=120)
+    for tracker in trackers.values():
+        tracker.text(table, "report.txt")
+        tracker.figure(figure, "drift.png")
+    return reports
+
+
+def resume_config(folder: Path, *, tracking: bool = True) -> Config:
     """The configuration a run was started with.
+
+    Args:
+        folder: the run's.
+        tracking: False goes on without MLflow; what is missing there is logged when the run is resumed with it.
 
     Raises:
         FileNotFoundError: the folder is not one of ``analogsim train``.
@@ -229,4 +271,5 @@ def resume_config(folder: Path) -> Config:
     path = folder / "config.toml"
     if not path.is_file():
         raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
-    return load_toml(Config, path)
+    config = load_toml(Config, path)
+    return config if tracking else replace(config, tracking=replace(config.tracking, enabled=False))

@@ -3,9 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,25 +24,6 @@ from analogsim.recipes import _tracking
 from analogsim.recipes._tracking import NoRun, Run
 
 pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, copying the file does not."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    _tracking._connect(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def here(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory of its own, with a database that is ready."""
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name in ("http_proxy", "HTTP_PROXY"):  # what listens on 127.0.0.1 is asked directly
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
 
 
 @pytest.fixture
@@ -440,78 +418,6 @@ def test_tracking_switched_off_takes_every_call(here: Path, tmp_path: Path) -> N
     assert isinstance(on, Run)
 
 
-def test_the_store_is_chosen_in_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _tracking.tracking_uri(None) == f"sqlite:///{here}/mlflow.db"
-    assert _tracking.tracking_uri("") == f"sqlite:///{here}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:1")
-    assert _tracking.tracking_uri(None) == "http://server:1"
-    assert _tracking.tracking_uri("sqlite:///sqlite?timeout=3") == f"sqlite:///{here}/sqlite?timeout=3"
-    assert _tracking.tracking_uri("sqlite:////data/x.db") == "sqlite:////data/x.db"
-    assert _tracking.tracking_uri("sqlite:///:memory:") == "sqlite:///:memory:"
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_an_unreachable_server_is_an_error_at_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"http://someone:secret@127.0.0.1:{closed_port()}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    began = time.monotonic()
-    with pytest.raises(
-        ConnectionError, match=r"cannot reach .*refused.*mlflow server.*tracking\.enabled=false"
-    ) as told:
-        Run.start(experiment="exp", name="n", params={})
-    assert time.monotonic() - began < 5
-    assert uri.replace("secret", "***") in str(told.value)
-    assert "secret" not in str(told.value)
-    with pytest.raises(ConnectionError, match="no host in it"):
-        Run.start(experiment="exp", name="n", uri="http://", params={})
-
-
-@pytest.fixture
-def not_mlflow() -> Iterator[tuple[str, list[int]]]:
-    """A server that is something else: it answers every request with the same status."""
-    status = [404]
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status[0])
-            self.end_headers()
-            self.wfile.write(b"<html>hello</html>")
-
-        do_GET = do_POST = answer  # noqa: N815
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", status
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.mark.parametrize("status", [200, 404, 401])
-def test_a_server_that_is_not_mlflow_is_named(here: Path, not_mlflow: tuple[str, list[int]], status: int) -> None:
-    uri, answer = not_mlflow
-    answer[0] = status
-    with pytest.raises(ConnectionError, match=f"cannot reach the MLflow store {uri}"):
-        Run.start(experiment="exp", name="n", uri=uri, params={})
-
-
-def test_a_database_that_cannot_be_opened_is_named(here: Path) -> None:
-    (here / "file").write_text("")
-    with pytest.raises(ConnectionError, match=r"cannot reach the MLflow store sqlite.*x\.db"):
-        Run.start(experiment="exp", name="n", uri="sqlite:///file/x.db", params={})
-    with pytest.raises(ValueError, match=r"mlruns.*sqlite:///"):
-        Run.start(experiment="exp", name="n", uri="./mlruns", params={})
-
-
 def test_links_open_this_run(run: Run, here: Path) -> None:
     command, link = run.links().splitlines()
     assert command == (
@@ -549,48 +455,6 @@ def test_the_compare_link_names_runs_and_experiments(run: Run) -> None:
         _tracking.compare_link([run, others[0]])
     with pytest.raises(ValueError, match="got 0 runs"):
         _tracking.compare_link([])
-
-
-def test_the_environment_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    tags = _tracking.environment_tags()
-    assert {"version.analogsim", "version.numpy", "version.mlflow", "hardware.cpu"} <= tags.keys()
-    assert tags["version.torch"] == torch.__version__
-    assert tags["hardware.cpu"].endswith(" threads")
-    assert "git.commit" not in tags
-    assert ("hardware.gpu" in tags) == torch.cuda.is_available()
-    for key in tags:
-        _tracking._check_name("tag", key)
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_git_commit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-
-    def git(*arguments: str) -> str:
-        who = ["-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout
-
-    git("init")
-    assert "git.commit" not in _tracking.environment_tags()
-    Path("a.txt").write_text("1")
-    git("add", "a.txt")
-    git("commit", "-m", "first")
-    tags = _tracking.environment_tags()
-    assert tags["git.commit"] == git("rev-parse", "HEAD").strip()
-    assert tags["git.dirty"] == "false"
-    Path("a.txt").write_text("2")
-    assert _tracking.environment_tags()["git.dirty"] == "true"
-
-
-def test_importing_the_module_does_not_import_mlflow() -> None:
-    code = (
-        f"import runpy, sys; runpy.run_path({_tracking.__file__!r}); "
-        "sys.exit(bool({'mlflow', 'torch', 'matplotlib'} & sys.modules.keys()))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow
@@ -631,11 +495,10 @@ def answer(url: str, seconds: float = 90) -> bytes:
 
 
 @pytest.fixture
-def server(run: Run, here: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def server(run: Run, here: Path, closed_port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The command that `links` prints, on a free port."""
     run.text("hello", "notes/a.txt")
-    port = closed_port()
-    switch, *command = shlex.split(run.links().splitlines()[0].replace("--port 5000", f"--port {port}"))
+    switch, *command = shlex.split(run.links().splitlines()[0].replace("--port 5000", f"--port {closed_port}"))
     assert command[0] == "mlflow"
     name, _, value = switch.partition("=")
     process = subprocess.Popen(
@@ -646,8 +509,8 @@ def server(run: Run, here: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]
         start_new_session=True,
     )
     try:
-        answer(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}", process
+        answer(f"http://127.0.0.1:{closed_port}/health")
+        yield f"http://127.0.0.1:{closed_port}", process
     finally:
         stop(process)
 

@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import analogsim
+from analogsim.recipes import _models
+from analogsim.recipes import train as recipe
+from analogsim.recipes._config import flatten, load_toml
+from analogsim.recipes._options import Config
+from analogsim.recipes._training import load_checkpoint
+from analogsim.recipes.cli import main
+from analogsim.report import Report
+
+
+@pytest.fixture
+def fail(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call it with a command line that is wrong; gives the one line that is told."""
+
+    def call(*arguments: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        (line,) = err.splitlines()
+        assert line.startswith("analogsim: error: ")
+        return line.removeprefix("analogsim: error: ")
+
+    return call
+
+
+@pytest.fixture
+def stopped(settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
+    """A run without tracking that has ended, and nothing on the screen."""
+    main(["train", *settings, "optimization.epochs=1", "--no-tracking", "--quiet"])
+    capsys.readouterr()
+    (folder,) = Path("runs").iterdir()
+    yield folder
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+
+
+def test_version_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "analogsim", "--version"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"analogsim {analogsim.__version__}\n", "")
+
+
+def test_the_command_line_starts_without_what_is_heavy() -> None:
+    heavy = {"mlflow", "torchvision", "optuna", "matplotlib", "pandas", "sklearn"}
+    code = f"import sys, analogsim.recipes.cli; print(sorted({heavy!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ((), ("train", "evaluate", "devices", "summary", "--version", "--debug")),
+        (("train",), ("--resume", "--no-tracking", "--download", "FILE.toml | KEY=VALUE")),
+        (("evaluate",), ("--chips", "--times", "--json", "--plot", "--compensation")),
+        (("devices",), ("name",)),
+        (("summary",), ("--device", "--data")),
+    ],
+)
+def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...], words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in words)
+    if command == ("train",):
+        assert all(re.search(rf"^{re.escape(name)} ", out, re.MULTILINE) for name in flatten(Config()))
+
+
+def test_no_command_and_an_unknown_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["trian"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert "COMMAND" in capsys.readouterr().err
+
+
+def test_devices_lists_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["devices"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    described = {row.split()[0]: row.split(maxsplit=1)[1:] for row in rows[: rows.index("")]}
+    assert tuple(described) == analogsim.available_devices()
+    assert all(described.values())
+
+
+def test_devices_shows_one_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["devices", "gaussian(std=0.1)"])
+    out = capsys.readouterr().out
+    assert out.startswith("Error of programming")
+    assert re.search(r"^Gaussian\.std +0\.1 +fraction of g_max +>= 0$", out, re.MULTILINE)
+    assert "constant, proportional, inverse" in out
+    main(["devices", "quantization(levels=16)+drift"])
+    out = capsys.readouterr().out
+    assert out.startswith("parameter")  # what several do together is not told by the text on the first
+    assert re.search(r"^Quantization\.levels +16 ", out, re.MULTILINE)
+    assert "Drift.nu" in out
+    for name in analogsim.available_devices():
+        main(["devices", name])
+
+
+def test_devices_names_the_nearest(fail: Callable[..., str]) -> None:
+    assert "unknown name 'gausian'; did you mean 'gaussian'?" in fail("devices", "gausian")
+    assert "has no parameter 'sdt'; did you mean 'std'?" in fail("devices", "gaussian(sdt=1)")
+
+
+def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["summary", "resnet20"])
+    out = capsys.readouterr().out
+    assert "20 analog layers" in out
+    assert re.search(r"^fc +Linear +analog +pcm", out, re.MULTILINE)
+    main(["summary", "mlp", "--device", "gaussian(std=0.3)", "--data", "mnist"])
+    out = capsys.readouterr().out
+    assert re.search(r"^fc1 +Linear +analog +gaussian\(std=0\.3\) +100x784", out, re.MULTILINE)
+
+
+def test_summary_of_a_network_of_torchvision(capsys: pytest.CaptureFixture[str], fail: Callable[..., str]) -> None:
+    pytest.importorskip("torchvision")
+    main(["summary", "mobilenet_v3_small", "--data", "cifar10"])
+    out, err = capsys.readouterr()
+    assert "model.features.0.0" in out
+    assert err == ""
+    assert "did you mean 'resnet18'" in fail("summary", "resnet19")
+    assert "did you mean 'lenet5'" in fail("summary", "lenet")
+
+
+def test_train_prints_the_table_and_how_to_look_at_the_runs(
+    settings: list[str], here: Path, store: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run.toml").write_text('model = "lenet5"\nseed = 4\n[optimization]\nepochs = 9\n')
+    changes = [setting for setting in settings if not setting.startswith("model")]
+    main(["train", "run.toml", *changes, "optimization.epochs=1", "--seed", "0", "--device", "gaussian(std=0.05)"])
+    out, err = capsys.readouterr()
+    assert "accuracy [%]" in out
+    assert "gaussian(std=0.05), 2 chips, 200 samples" in out
+    assert "plain:" in err  # the progress bar
+    (folder,) = Path("runs").iterdir()
+    assert f"report, drift curve, checkpoints: {folder}" in out
+    config = load_toml(Config, folder / "config.toml")
+    assert (config.model, config.seed, config.optimization.epochs) == ("lenet5", 0, 1)  # later ones win
+    ids = {kind: load_checkpoint(folder / kind / "checkpoint.pt")["run_id"] for kind in ("plain", "hardware-aware")}
+    assert f"mlflow ui --backend-store-uri sqlite:///{here}/mlflow.db" in out
+    assert f"/#/experiments/1/runs/{ids['hardware-aware']}" in out
+    assert re.search(rf"compare-runs\?runs=.*{ids['plain']}.*{ids['hardware-aware']}", out)
+    assert store.run(ids["plain"]).data.params["device.Gaussian.std"] == "0.05"
+
+
+def test_every_short_option_is_heard(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+
+    def stop(config: Config, *_: object, **__: object) -> None:
+        seen.append(config)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(recipe, "train", stop)
+    options = "--device drift --data mnist --folder x --model resnet20 --epochs 7 --chips 3 --seed 0 --out there"
+    for more in ("", "--download --no-baseline --no-tracking"):
+        with pytest.raises(SystemExit):
+            main(["train", "seed=8", *options.split(), *more.split()])
+    first, second = seen
+    assert (first.device, first.data.name, first.data.folder, first.model) == ("drift", "mnist", "x", "resnet20")
+    assert (first.optimization.epochs, first.evaluation.chips, first.seed, first.out) == (7, 3, 0, "there")
+    assert (first.data.download, first.baseline, first.tracking.enabled) == (False, True, True)
+    assert (second.data.download, second.baseline, second.tracking.enabled) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--device pmc", "unknown name 'pmc'; did you mean 'pcm'?"),
+        ("--device=", "cannot read ''"),
+        ("--device gaussian(std=-1)", "std must be >= 0"),
+        ("--data fashon-mnist", "unknown name 'fashon-mnist', known are digits,"),
+        ("--data fashon-mnist", "did you mean 'fashion-mnist'?"),
+        ("--model lenet", "did you mean 'lenet5'"),
+        ("epochs=3", "no option 'epochs'; did you mean 'optimization.epochs'?"),
+        ("optimization.epoch=3", "did you mean 'optimization.epochs'?"),
+        ("--epochs 0", "optimization.epochs: wanted a value >= 1, got 0"),
+        ("--chips 0", "evaluation.chips: wanted a value >= 1, got 0"),
+        ("--seed -1", "seed: wanted a value >= 0, got -1"),
+        ("--epochs many", "optimization.epochs: wanted int, got 'many'"),
+        ("optimization.optimizer=adma", "wanted one of 'adam', 'adamw', 'sgd', got 'adma'"),
+        ("evaluation.times=1s", "wanted list[str, ...], got '1s'"),
+        ('evaluation.times=["1s","1x"]', "cannot read '1x'"),
+        ("a.toml b.toml", "give one configuration file, and options as key=value; got a.toml, b.toml"),
+        ("a.toml", "no configuration file 'a.toml'"),
+        ("data.name=mnist data.folder=nowhere", "were not found; looked in nowhere"),
+        ("--out file", "cannot make the folder 'file/"),
+        ("--resume nowhere", "'nowhere' is no run of analogsim train"),
+        ("--resume nowhere --epochs 3", "--resume goes on with the options of the run; the only others are"),
+        ("--resume nowhere seed=3", "--resume goes on with the options of the run; the only others are"),
+        ("--resume nowhere --no-baseline", "--resume goes on with the options of the run; the only others are"),
+    ],
+)
+def test_what_is_wrong_with_a_training_is_told_in_one_line(
+    alone: Path, fail: Callable[..., str], arguments: str, message: str
+) -> None:
+    if "lenet" in arguments:
+        pytest.importorskip("torchvision")
+    Path("file").write_text("")
+    given = [] if "--resume" in arguments else ["model=mlp"]
+    assert message in fail("train", "--no-tracking", "--quiet", *given, *arguments.split())
+    assert not list(Path().glob("runs/*"))
+
+
+def test_a_server_that_does_not_answer(alone: Path, fail: Callable[..., str], closed_port: int) -> None:
+    pytest.importorskip("mlflow")
+    line = fail("train", "--quiet", f"tracking.uri=http://127.0.0.1:{closed_port}")
+    assert "cannot reach the MLflow store" in line
+    assert "--no-tracking" in line
+
+
+def test_training_that_diverges(alone: Path, settings: list[str], fail: Callable[..., str]) -> None:
+    line = fail("train", *settings, "--no-tracking", "--quiet", "optimization.lr=1e9")
+    assert "training diverged: the mean loss of epoch 1 of 3 is " in line
+    assert "smaller optimization.lr (now 1e+09)" in line
+
+
+def test_debug_shows_the_traceback(alone: Path) -> None:
+    with pytest.raises(ValueError, match="unknown name 'pmc'"):
+        main(["--debug", "train", "--device", "pmc"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in ``analogsim devices | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", buffering=1) as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        with pytest.raises(SystemExit) as ended:
+            main(["devices"])
+        monkeypatch.undo()
+    assert ended.value.code == 1
+
+
+def test_a_bug_keeps_its_traceback(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(recipe, "train", bug)
+    with pytest.raises(KeyError, match="a bug"):
+        main(["train"])
+
+
+def test_a_file_whose_path_has_an_equals_sign(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(recipe, "train", lambda config, *_, **__: seen.append(config) or 1 / 0)
+    Path("lr=0.1").mkdir()
+    Path("lr=0.1/run.toml").write_text("seed = 3\n")
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "lr=0.1/run.toml", "model=mlp"])
+    assert (seen[0].seed, seen[0].model) == (3, "mlp")
+
+
+def test_ctrl_c_says_how_to_go_on(
+    alone: Path, settings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def stop(bar: Any, at: Any) -> None:
+            if at.epoch == 1:
+                raise KeyboardInterrupt
+
+        patch.setattr(recipe._Bar, "step", stop)
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *settings, "--no-tracking", "--quiet", "--out", "my runs"])
+    assert ended.value.code == 130
+    (folder,) = Path("my runs").iterdir()
+    err = capsys.readouterr().err
+    assert err == f"\nstopped; go on with: analogsim train --resume '{folder}'\n"
+    main(["train", "--resume", str(folder), "--quiet", "--no-tracking"])
+    assert "accuracy [%]" in capsys.readouterr().out
+    assert load_checkpoint(folder / "plain" / "checkpoint.pt")["epoch"] == 3
+
+
+def test_ctrl_c_before_there_is_anything_to_go_on_with(
+    alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("load_data", "Training"):
+        with monkeypatch.context() as patch:
+            patch.setattr(recipe, name, stop if name == "load_data" else lambda *_, **__: stop())
+            with pytest.raises(SystemExit) as ended:
+                main(["train", "--no-tracking"])
+        assert ended.value.code == 130
+        assert capsys.readouterr().err == "\nstopped\n"
+        assert not list(Path().glob("runs/*"))
+
+
+class Odd(nn.Module):
+    """A network with a weight that cannot be analog."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(64, 10)
+        self.gain = nn.Parameter(torch.ones(1, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.flatten(x)) * self.gain
+
+
+def test_a_warning_is_one_readable_line(
+    alone: Path, settings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_models, "build", lambda *_, **__: Odd())
+    main(["train", *settings, "optimization.epochs=1", "--no-tracking", "--quiet"])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1  # once, for four conversions
+    assert lines[0].startswith("analogsim: warning: convert: weights that stay digital: 1 x ")
+
+
+def test_evaluate_gives_the_numbers_of_the_training(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(stopped), "--quiet"])
+    assert capsys.readouterr().out == (stopped / "report.txt").read_text(encoding="utf-8")
+
+
+def test_evaluate_with_everything_changed(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--device gaussian(std=0.2) --chips 3 --times 1h,0s --compensation none --seed 7 --quiet"
+    main(["evaluate", str(stopped), *options.split(), "--json", "a.json", "--plot", "a.svg"])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "gaussian(std=0.2), 3 chips, 200 samples, compensation: none" in out
+    reports = {name: Report.from_dict(stored) for name, stored in json.loads(Path("a.json").read_text()).items()}
+    assert list(reports) == ["plain", "hardware-aware"]
+    for report in reports.values():
+        assert report.times == (0, 3600)
+        assert report.seeds == (7, 8, 9)
+    assert b"<svg" in Path("a.svg").read_bytes()
+
+
+def test_evaluate_one_checkpoint_file(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(stopped / "plain" / "checkpoint.pt"), "--quiet"])
+    out = capsys.readouterr().out
+    assert "plain" in out
+    assert "hardware-aware" not in out
+
+
+def test_evaluate_keeps_the_compensation_of_the_run(
+    settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*settings, "optimization.epochs=1", "--no-tracking", "--quiet", "evaluation.compensation=none"]
+    main(["train", *options])
+    (folder,) = Path("runs").iterdir()
+    capsys.readouterr()
+    main(["evaluate", str(folder), "--quiet"])
+    assert "compensation: none" in capsys.readouterr().out
+    main(["evaluate", str(folder), "--quiet", "--compensation", "global"])
+    assert "compensation: global" in capsys.readouterr().out
+
+
+def test_evaluate_says_that_a_training_was_stopped(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stopped / "hardware-aware" / "checkpoint.pt"
+    content = load_checkpoint(path)
+    torch.save({**content, "epoch": 0}, path)
+    main(["evaluate", str(stopped), "--quiet"])
+    err = capsys.readouterr().err
+    assert err.startswith("analogsim: warning: evaluate: the hardware-aware network was stopped after 0 of 1 epochs")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--times 1s,soon", "cannot read 'soon'"),
+        ("--times=", "cannot read ''"),
+        ("--times 1d,24h", "'1d' and '24h' are the same time"),
+        ("--chips 0", "chips must be an integer >= 1, got 0"),
+        ("--device pmc", "did you mean 'pcm'?"),
+        ("--device=", "cannot read ''"),
+        ("--json no/where.json", "there is no folder for 'no/where.json'"),
+        ("--plot no/where.png", "there is no folder for 'no/where.png'"),
+        ("--folder here", "not from a folder; got 'here'"),
+    ],
+)
+def test_what_is_wrong_with_an_evaluation_is_told_in_one_line(
+    stopped: Path, fail: Callable[..., str], options: str, message: str
+) -> None:
+    assert message in fail("evaluate", str(stopped), "--quiet", *options.split())
+
+
+def test_evaluate_without_a_run(alone: Path, fail: Callable[..., str]) -> None:
+    assert "no checkpoint at 'runs/none'; give a run's folder or a checkpoint file" in fail("evaluate", "runs/none")
+    Path("x.pt").write_text("no checkpoint")
+    assert "'x.pt' cannot be read, it may be damaged" in fail("evaluate", "x.pt")

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from analogsim.recipes import _models
+from analogsim.recipes import train as recipe
+from analogsim.recipes._options import Config
+from analogsim.recipes._tracking import Run
+from analogsim.recipes._training import Training, load_checkpoint
+from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
+
+Tiny = Callable[..., Config]
+
+
+def checkpoint(folder: Path, kind: str) -> dict[str, Any]:
+    return load_checkpoint(folder / kind / "checkpoint.pt")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two nested structures hold bitwise the same."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def same_result(a: Path, b: Path) -> bool:
+    """Whether two runs ended in the same state and with the same reports."""
+    for kind in (PLAIN, AWARE):
+        one, two = checkpoint(a, kind), checkpoint(b, kind)
+        if not all(same(one[key], two[key]) for key in one.keys() - {"config", "run_id"}):
+            return False
+        if (a / kind / "report.json").read_text() != (b / kind / "report.json").read_text():
+            return False
+    return (a / "report.txt").read_text(encoding="utf-8") == (b / "report.txt").read_text(encoding="utf-8")
+
+
+def stop_once(monkeypatch: pytest.MonkeyPatch, where: str, kind: str) -> None:
+    """Ctrl-C at one place of a run; each is a way to lose or to double something."""
+    aware = kind == AWARE
+    places: dict[str, tuple[Any, str, Callable[..., bool]]] = {
+        "within an epoch": (
+            recipe._Bar,
+            "step",
+            lambda bar, at: bar._name == kind and (at.epoch, at.batch) == (1, 1),
+        ),
+        "after a checkpoint": (
+            Training,
+            "save",
+            lambda training: training.aware == aware and training.epoch == 2,
+        ),
+        "after the metrics": (
+            Run,
+            "metrics",
+            lambda run, values, step: ("train/noise_scale" in values) == aware and step == 2,
+        ),
+        "after the report": (
+            recipe,
+            "_judge",
+            lambda training, *_: training.aware == aware,
+        ),
+    }
+    owner, name, here = places[where]
+    original, stops = getattr(owner, name), [KeyboardInterrupt]
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if stops and here(*args, **kwargs):
+            raise stops.pop()
+        return result
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        ("after a checkpoint", PLAIN),
+        ("after a checkpoint", AWARE),
+        ("within an epoch", PLAIN),
+        ("within an epoch", AWARE),
+        ("after the metrics", AWARE),
+        ("after the report", PLAIN),
+        ("after the report", AWARE),
+    ],
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
+    store: Any, finished: Any, here: Path, monkeypatch: pytest.MonkeyPatch, where: str, kind: str
+) -> None:
+    folder = here / "my run"
+    with monkeypatch.context() as patch:
+        stop_once(patch, where, kind)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            train(finished.config, folder, show=False)
+    assert stopped.value.__notes__ == [f"go on with: analogsim train --resume '{folder}'"]
+    ids = {each: checkpoint(folder, each)["run_id"] for each in (PLAIN, AWARE)}
+    assert {store.run(run_id).info.status for run_id in ids.values()} == {"KILLED"}
+
+    torch.manual_seed(99)
+    result = train(resume_config(folder), folder, show=False)
+    assert same_result(folder, finished.folder)
+    assert {each: tracker.run_id for each, tracker in result.trackers.items()} == ids
+    for each, run_id in ids.items():
+        assert store.run(run_id).info.status == "FINISHED"
+        whole = finished.result.trackers[each].run_id
+        assert store.every_point(run_id) == finished.store.every_point(whole)
+
+
+def test_what_was_never_delivered_is_logged_when_the_run_goes_on(
+    store: Any, finished: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill while the server was away: the queue of what waits is lost."""
+    with monkeypatch.context() as patch:
+        stop_once(patch, "after a checkpoint", PLAIN)
+        patch.setattr(Run, "metrics", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            train(finished.config, Path("run"), show=False)
+    run_id = checkpoint(Path("run"), PLAIN)["run_id"]
+    assert store.run(run_id).data.metrics == {}
+    train(resume_config(Path("run")), Path("run"), show=False)
+    assert [step for step, _ in store.points(run_id, "train/loss")] == [1, 2, 3]
+
+
+def test_a_finished_run_that_is_resumed_changes_nothing(store: Any, finished: Any, here: Path) -> None:
+    folder = here / "run"
+    train(finished.config, folder, show=False)
+    run_id = checkpoint(folder, AWARE)["run_id"]
+    before = store.every_point(run_id)
+    train(resume_config(folder), folder, show=False)
+    assert same_result(folder, finished.folder)
+    assert store.every_point(run_id) == before
+
+
+def test_a_run_goes_on_without_mlflow_and_then_with_it_again(
+    store: Any, tiny: Tiny, here: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("baseline=false", tracking=True)
+    folder = here / "run"
+    with monkeypatch.context() as patch:
+        stop_once(patch, "after a checkpoint", AWARE)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, folder, show=False)
+    run_id = checkpoint(folder, AWARE)["run_id"]
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+        with pytest.raises(ConnectionError, match="--no-tracking"):
+            train(resume_config(folder), folder, show=False)
+        train(resume_config(folder, tracking=False), folder, show=False)
+    assert checkpoint(folder, AWARE)["run_id"] == run_id
+    assert [step for step, _ in store.points(run_id, "train/loss")] == [1]
+    result = train(resume_config(folder), folder, show=False)
+    assert result.trackers[AWARE].run_id == run_id
+    assert [step for step, _ in store.points(run_id, "train/loss")] == [1, 2, 3]
+    assert store.run(run_id).info.status == "FINISHED"
+
+
+def test_another_directory_with_another_store_is_told(
+    tiny: Tiny, here: Path, migrated: Path, tmp_path_factory: Any
+) -> None:
+    folder = here / "run"
+    config = tiny("baseline=false", "optimization.epochs=1", tracking=True)
+    train(config, folder, show=False)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(migrated, elsewhere / "mlflow.db")
+    with contextlib.chdir(elsewhere), pytest.raises(ValueError, match=r"not found; .* was started in, or with --no-tr"):
+        train(resume_config(folder), folder, show=False)
+
+
+@pytest.fixture
+def stopped(tiny: Tiny, tmp_path: Path) -> Path:
+    """The folder of a run of one epoch, without MLflow."""
+    train(tiny("optimization.epochs=1"), tmp_path / "run", show=False)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=lenet5", "model='mlp', now it is 'lenet5'"),
+        ("optimization.epochs=2", "optimization.epochs=1, now it is 2"),
+        ("seed=1", "seed=0, now it is 1"),
+        ("device=gaussian", "device='pcm', now it is 'gaussian'"),
+        ("noise.clip_sigmas=none", "noise.clip_sigmas=2.5, now it is None"),
+    ],
+)
+def test_a_checkpoint_of_other_options_is_refused(tiny: Tiny, stopped: Path, override: str, message: str) -> None:
+    config = tiny("optimization.epochs=1", override)
+    with pytest.raises(ValueError, match=rf"plain/checkpoint.pt' was trained with {message}; go on with the options"):
+        train(config, stopped, show=False)
+
+
+def test_what_does_not_touch_the_weights_may_change(tiny: Tiny, stopped: Path) -> None:
+    before = checkpoint(stopped, AWARE)["model"]
+    result = train(tiny("optimization.epochs=1", "evaluation.chips=3"), stopped, show=False)
+    assert len(result.reports[AWARE].values) == 3
+    assert same(checkpoint(stopped, AWARE)["model"], before)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(stopped: Path) -> None:
+    path = stopped / PLAIN / "checkpoint.pt"
+    content = load_checkpoint(path)
+    content["model"] = _models.build("lenet5", (1, 8, 8), 10).state_dict()
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"plain/checkpoint.pt' belongs to another architecture: .*fc1") as told:
+        train(resume_config(stopped), stopped, show=False)
+    assert len(str(told.value)) < 800
+
+
+def test_checkpoints_that_were_mixed_up_are_refused(stopped: Path) -> None:
+    shutil.copy(stopped / PLAIN / "checkpoint.pt", stopped / AWARE / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"hardware-aware/checkpoint.pt' is of the other network"):
+        train(resume_config(stopped), stopped, show=False)
+
+
+def test_a_damaged_checkpoint_is_told(stopped: Path) -> None:
+    path = stopped / PLAIN / "checkpoint.pt"
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no checkpoint\n"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"plain/checkpoint.pt' cannot be read, it may be damaged: "):
+            train(resume_config(stopped), stopped, show=False)
+    for other in ({"weight": torch.zeros(2)}, [1, 2]):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match=r"plain/checkpoint.pt' was not written by analogsim train"):
+            train(resume_config(stopped), stopped, show=False)
+    with pytest.raises(FileNotFoundError, match=r"checkpoint: no file '.*nothing.pt'"):
+        load_checkpoint(stopped / "nothing.pt")
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is no run of analogsim train: there is no config.toml"):
+        resume_config(tmp_path)
+
+
+def test_a_write_that_is_cut_short_leaves_the_old_checkpoint(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stopped / PLAIN / "checkpoint.pt"
+    before = path.read_bytes()
+
+    def half(content: Any, part: Path) -> None:
+        Path(part).write_bytes(b"PK")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        train(resume_config(stopped), stopped, show=False)
+    assert path.read_bytes() == before
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "analogsim", "train", *arguments]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills with SIGKILL")
+def test_a_killed_process_goes_on_to_the_same_numbers(store: Any, here: Path, settings: list[str]) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = [*settings, "optimization.epochs=15", "--quiet"]
+    subprocess.run(command(*options, "--out", "whole"), env=environment, check=True, capture_output=True)
+
+    process = subprocess.Popen(
+        command(*options, "--out", "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 120
+    epoch = 0
+    while epoch < 1:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < until
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            epoch = max((load_checkpoint(path)["epoch"] for path in Path("killed").glob("*/plain/*.pt")), default=0)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (killed,) = Path("killed").iterdir()
+    (whole,) = Path("whole").iterdir()
+    assert not (killed / "report.txt").exists()
+    ids = {kind: checkpoint(killed, kind)["run_id"] for kind in (PLAIN, AWARE)}
+
+    done = subprocess.run(
+        command("--resume", str(killed), "--quiet"), env=environment, check=True, capture_output=True, text=True
+    )
+    assert same_result(killed, whole)
+    assert ids[AWARE] in done.stdout
+    for kind, run_id in ids.items():
+        history = checkpoint(killed, kind)["history"]
+        assert store.points(run_id, "train/loss") == [(step, history[step - 1]["train/loss"]) for step in range(1, 16)]
+        assert store.run(run_id).info.status == "FINISHED"

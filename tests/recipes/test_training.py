@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import analogsim
+from analogsim.recipes import _data, _models
+from analogsim.recipes._options import Config
+from analogsim.recipes._training import Training, load_checkpoint, load_data
+from analogsim.recipes.train import AWARE, PLAIN
+
+Tiny = Callable[..., Config]
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def pair_of(config: Config, folder: Path) -> dict[str, Training]:
+    data = load_data(config)
+    return {
+        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt")
+        for kind in (PLAIN, AWARE)
+    }
+
+
+def run_all(training: Training) -> None:
+    training.set_random_state()
+    while not training.done:
+        training.run_epoch(lambda _: None)
+
+
+def test_both_networks_start_from_the_same_weights_and_see_the_same_batches(tiny: Tiny, tmp_path: Path) -> None:
+    pair = pair_of(tiny("optimization.epochs=1"), tmp_path)
+    assert same(pair[PLAIN].model, pair[AWARE].model)
+    for training in pair.values():
+        run_all(training)
+    assert not same(pair[PLAIN].model, pair[AWARE].model)
+    shuffled = [load_checkpoint(tmp_path / kind / "checkpoint.pt")["random"]["shuffle"] for kind in pair]
+    assert torch.equal(*shuffled)
+
+
+def test_plain_training_is_that_of_torch(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny()
+    training = pair_of(config, tmp_path)[PLAIN]
+    run_all(training)
+
+    data = load_data(config)
+    model = _models.build("mlp", data.shape, data.classes, seed=0)
+    loader = _data.batches(data.train, 16, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * len(loader))
+    for _ in range(3):
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+            schedule.step()
+    assert same(model, training.model)
+
+
+def test_without_noise_and_clipping_hardware_aware_training_is_plain(tiny: Tiny, tmp_path: Path) -> None:
+    pair = pair_of(tiny("noise.end=0", "noise.clip_sigmas=none"), tmp_path)
+    for training in pair.values():
+        run_all(training)
+    assert same(pair[PLAIN].model, pair[AWARE].model)
+
+
+def test_noise_of_another_device_with_parameters(tiny: Tiny, tmp_path: Path) -> None:
+    training = pair_of(tiny("noise.device=gaussian(std=0.25)"), tmp_path)[AWARE]
+    assert {layer.analog.device.name for layer in analog(training._net)} == {"gaussian(std=0.25)"}
+    assert {layer.analog.device.name for layer in analog(training.analog)} == {"pcm"}
+
+
+def analog(module: nn.Module) -> list[analogsim.AnalogLayer]:
+    return [layer for layer in module.modules() if isinstance(layer, analogsim.AnalogLayer)]
+
+
+@pytest.mark.parametrize("lr", ["1e9", "1e38"])
+@pytest.mark.parametrize("kind", [PLAIN, AWARE])
+def test_training_that_diverges_is_an_error(tiny: Tiny, tmp_path: Path, lr: str, kind: str) -> None:
+    training = pair_of(tiny(f"optimization.lr={lr}", "optimization.optimizer=sgd"), tmp_path)[kind]
+    training.save()
+    training.set_random_state()
+    with pytest.raises(ValueError, match=r"training diverged: the mean loss of epoch 1 of 3 is .*lr \(now") as told:
+        training.run_epoch(lambda _: None)
+    assert ("noise.end" in str(told.value)) == (kind == AWARE)
+    assert load_checkpoint(tmp_path / kind / "checkpoint.pt")["epoch"] == training.epoch == 0
