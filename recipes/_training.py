@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -17,13 +16,13 @@ from torch.nn import functional
 
 import analogsim
 from analogsim.recipes import _data, _models
+from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes._config import flatten, from_mapping, to_mapping
 from analogsim.recipes._data import Splits
 from analogsim.recipes._options import Config
 from analogsim.registry import as_device_model
 from analogsim.times import seconds
 
-_FORMAT = "analogsim-checkpoint-1"
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -77,41 +76,6 @@ def in_order(times: Sequence[str]) -> tuple[str, ...]:
 def drifted(label: str) -> str:
     """The end of a metric's name for a time such as "1d"; MLflow takes no plus sign, as in "1.5e+06s"."""
     return f"drifted_{label.replace('+', '')}"
-
-
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint that training wrote.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: the file is something else, or damaged.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint: no file {os.fspath(path)!r}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"checkpoint: {os.fspath(path)!r} cannot be read, it may be damaged: {shorten(str(error), 150)}"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"checkpoint: {os.fspath(path)!r} was not written by analogsim train ({_FORMAT})")
-    return content
-
-
-def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
-    """Load a state dict, with an error that a person understands if it is another network's."""
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{source} belongs to another architecture: {shorten(str(error), 400)}") from error
-
-
-def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """Write with torch.save; a kill leaves the old file or the new one, never half of one."""
-    part = path.with_name(f"{path.name}.part")
-    torch.save(content, part)
-    os.replace(part, path)
 
 
 @dataclass(frozen=True)
@@ -267,7 +231,6 @@ class Training:
     def save(self) -> None:
         """Write the checkpoint."""
         content = {
-            "format": _FORMAT,
             "config": to_mapping(self.config),
             "aware": self.aware,
             "epoch": self.epoch,
@@ -279,8 +242,7 @@ class Training:
             "noise_schedule": None if self._schedule is None else self._schedule.state_dict(),
             "random": {**self._random, "shuffle": self._shuffle.get_state()},
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(content, self.path)
+        save_checkpoint(content, self.path)
 
     def _load(self) -> None:
         content = load_checkpoint(self.path)

@@ -13,9 +13,10 @@ from typing import Any
 
 import analogsim
 from analogsim.recipes import _data, _models
+from analogsim.recipes._checkpoint import load_checkpoint, load_weights
 from analogsim.recipes._config import from_mapping
 from analogsim.recipes._options import Config
-from analogsim.recipes._training import in_order, load_checkpoint, load_data, load_weights, torch_device
+from analogsim.recipes._training import in_order, load_data, torch_device
 from analogsim.report import Report
 
 

@@ -16,9 +16,9 @@ from torch import nn
 import analogsim
 from analogsim.recipes import _models
 from analogsim.recipes import train as recipe
+from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import flatten, load_toml
 from analogsim.recipes._options import Config
-from analogsim.recipes._training import load_checkpoint
 from analogsim.recipes.cli import main
 from analogsim.report import Report
 
@@ -178,6 +178,22 @@ def test_every_short_option_is_heard(alone: Path, monkeypatch: pytest.MonkeyPatc
     assert (first.optimization.epochs, first.evaluation.chips, first.seed, first.out) == (7, 3, 0, "there")
     assert (first.data.download, first.baseline, first.tracking.enabled) == (False, True, True)
     assert (second.data.download, second.baseline, second.tracking.enabled) == (True, False, False)
+
+
+def test_settings_may_stand_anywhere(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(recipe, "train", lambda config, *_, **__: seen.append(config) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "model=mlp", "--quiet", "noise.end=3", "--epochs", "7", "data.limit=9"])
+    config = seen[0]
+    assert (config.model, config.noise.end, config.optimization.epochs, config.data.limit) == ("mlp", 3, 7, 9)
+    for wrong in (["train", "--quiet", "--fast"], ["devices", "pcm", "drift"]):
+        with pytest.raises(SystemExit) as ended:
+            main(wrong)
+        assert ended.value.code == 2
+        assert f"unrecognized arguments: {wrong[-1]}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ import torch
 
 from analogsim.recipes import _models
 from analogsim.recipes import train as recipe
+from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import Run
-from analogsim.recipes._training import Training, load_checkpoint
+from analogsim.recipes._training import Training
 from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
 
 Tiny = Callable[..., Config]

@@ -17,10 +17,11 @@ from torch import nn
 import analogsim
 from analogsim.recipes import _data, _models, _tracking, _training
 from analogsim.recipes import train as recipe
+from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import flatten, load_toml
 from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import NoRun
-from analogsim.recipes._training import Training, load_checkpoint, load_data
+from analogsim.recipes._training import Training, load_data
 from analogsim.recipes.train import AWARE, PLAIN, train
 from analogsim.registry import as_device_model
 from analogsim.report import Report

@@ -9,8 +9,9 @@ from torch import nn
 
 import analogsim
 from analogsim.recipes import _data, _models
+from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._options import Config
-from analogsim.recipes._training import Training, load_checkpoint, load_data
+from analogsim.recipes._training import Training, load_data
 from analogsim.recipes.train import AWARE, PLAIN
 
 Tiny = Callable[..., Config]

@@ -1,0 +1,49 @@
+"""Checkpoint files: written whole or not at all, read without running what is in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import nn
+
+_FORMAT = "analogsim-checkpoint-1"
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint that training wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is something else, or damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint: no file {os.fspath(path)!r}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint: {os.fspath(path)!r} cannot be read, it may be damaged: {shorten(str(error), 150)}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"checkpoint: {os.fspath(path)!r} was not written by analogsim train ({_FORMAT})")
+    return content
+
+
+def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load a state dict, with an error that a person understands if it is another network's."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{source} belongs to another architecture: {shorten(str(error), 400)}") from error
+
+
+def save_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint; a kill leaves the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    torch.save({"format": _FORMAT, **content}, part)
+    os.replace(part, path)
