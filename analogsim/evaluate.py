@@ -58,7 +58,6 @@ class _Data:
         self._loader = loader
         self._device = device
         self._kept: list[Batch] | None = []
-        self._samples: int | None = None
         size = 0
         for batch in self._read():
             size += sum(tensor.nbytes for tensor in batch)

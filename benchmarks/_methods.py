@@ -105,39 +105,37 @@ def relative(weight: Tensor) -> Tensor:
     return weight + RELATIVE * weight.detach().abs().amax() * torch.randn_like(weight)
 
 
-class HandLinear(nn.Module):
-    """A linear layer as the thread's answer writes it, over the Parameters of another.
+class HandLayer(nn.Module):
+    """A layer as the thread's answer writes it, over the Parameters of another.
 
     Args:
         layer: whose Parameters are used.
         noisy: what is done to the weight in each forward.
     """
 
-    def __init__(self, layer: nn.Linear, noisy: Noisy) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d, noisy: Noisy) -> None:
         super().__init__()
         self.weight, self.bias, self.noisy = layer.weight, layer.bias, noisy
 
+
+class HandLinear(HandLayer):
+    """A linear layer with noise on its weight."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's answer with noise on its weight."""
+        """The layer's answer."""
         return F.linear(x, self.noisy(self.weight), self.bias)
 
 
-class HandConv2d(nn.Module):
-    """The same for a convolution padded with zeros.
-
-    Args:
-        layer: whose Parameters are used.
-        noisy: what is done to the weight in each forward.
-    """
+class HandConv2d(HandLayer):
+    """A convolution padded with zeros, with noise on its weight."""
 
     def __init__(self, layer: nn.Conv2d, noisy: Noisy) -> None:
-        super().__init__()
-        self.weight, self.bias, self.noisy = layer.weight, layer.bias, noisy
+        super().__init__(layer, noisy)
         self.stride, self.padding = layer.stride, layer.padding
         self.dilation, self.groups = layer.dilation, layer.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's answer with noise on its weight."""
+        """The layer's answer."""
         weight = self.noisy(self.weight)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 

@@ -51,8 +51,8 @@ class Gaussian(Effect):
         law: how the error depends on the conductance.
         distribution: ``"normal"`` or ``"uniform"``.
 
-    Source: the three generic laws are those compared in the literature on training with noise, e.g. Joshi et al.,
-    Nat. Commun. 11:2473 (2020), who train with the constant one.
+    Source: the constant law is the training noise of Joshi et al., Nat. Commun. 11:2473 (2020); the proportional and
+    the inverse one are generic, of no particular device.
     """
 
     std: float = param(0.05, "fraction of g_max", ge=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 import analogsim
@@ -80,12 +80,11 @@ def drifted(label: str) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is told after each step: the place in training and the loss."""
+    """What is told after each step: the place in training."""
 
     epoch: int
     batch: int
     batches: int
-    loss: Tensor
 
 
 class Training:
@@ -183,7 +182,7 @@ class Training:
             if self._clip is not None:
                 analogsim.clip_weights(self.analog, self._clip)
             total += loss.detach()
-            on_step(Progress(self.epoch, batch, len(self._loader), loss))
+            on_step(Progress(self.epoch, batch, len(self._loader)))
         mean = total.item() / len(self._loader)
         self._check_loss(mean)
         metrics: dict[str, float] = {
