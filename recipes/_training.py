@@ -20,6 +20,7 @@ from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_ch
 from analogsim.recipes._config import flatten, from_mapping, to_mapping
 from analogsim.recipes._data import Splits
 from analogsim.recipes._options import Config
+from analogsim.recipes._reporting import drifted
 from analogsim.registry import as_device_model
 from analogsim.times import seconds
 
@@ -71,11 +72,6 @@ def in_order(times: Sequence[str]) -> tuple[str, ...]:
         if seconds(first) == seconds(second):
             raise ValueError(f"evaluation.times: {first!r} and {second!r} are the same time; give each once")
     return tuple(ordered)
-
-
-def drifted(label: str) -> str:
-    """The end of a metric's name for a time such as "1d"; MLflow takes no plus sign, as in "1.5e+06s"."""
-    return f"drifted_{label.replace('+', '')}"
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from analogsim.recipes._config import dump_toml, flatten, load_toml
 from analogsim.recipes._data import Splits
 from analogsim.recipes._environment import environment_tags
 from analogsim.recipes._options import Config
+from analogsim.recipes._reporting import log_report
 from analogsim.recipes._tracking import Tracker
-from analogsim.recipes._training import Progress, Training, drifted, in_order, load_data
+from analogsim.recipes._training import Progress, Training, in_order, load_data
 from analogsim.registry import as_device_model
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.times import seconds
@@ -170,26 +171,10 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
     )
     path = training.path.with_name("report.json")
     path.write_text(json.dumps(report.to_dict()))
-    _log_report(report, tracker, training.epoch)
+    log_report(report, tracker, step=training.epoch, part="test")
     tracker.artifact(training.path, "checkpoint")
     tracker.artifact(path)
     return report
-
-
-def _log_report(report: Report, tracker: Tracker, step: int) -> None:
-    ends = {"test/accuracy/clean": report.clean}
-    for index, time in enumerate(report.labels):
-        name = f"test/accuracy/{drifted(time)}"
-        ends[name] = float(report.mean[index])
-        ends[f"{name}_p05"] = float(report.quantile(0.05)[index])
-        ends[f"{name}_std"] = float(report.std[index])
-    tracker.metrics({key: value for key, value in ends.items() if value == value}, step=step)
-    # A step is a whole number: of several times within one second, the last stands for all.
-    whole = {round(time): index for index, time in enumerate(report.times)}
-    for name, values in (("drift", report.mean), ("drift_p05", report.quantile(0.05))):
-        tracker.curve(f"test/accuracy/{name}", list(whole), values[list(whole.values())].tolist())
-    frame = report.to_frame()
-    tracker.table({str(column): frame[column].tolist() for column in frame}, "chips.json")
 
 
 def train(config: Config, folder: Path | None = None, *, show: bool = True) -> Result:
