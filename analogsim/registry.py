@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
 import re
@@ -11,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from analogsim.device import DeviceModel, Effect
+from analogsim.text import arguments_of
 
 GROUP = "analogsim.devices"
 
@@ -118,28 +118,6 @@ def _make(name: str, arguments: dict[str, Any]) -> Part:
     return part
 
 
-def _arguments(text: str, whole: str) -> dict[str, Any]:
-    """The values of ``(std=0.05, law='constant')``."""
-    try:
-        call = ast.parse(f"_{text}", mode="eval").body
-    except (SyntaxError, ValueError):
-        raise ValueError(f"device: cannot read the parameters {text} in {whole!r}; write (std=0.05)") from None
-    if not isinstance(call, ast.Call) or call.args:
-        raise ValueError(f"device: parameters in {whole!r} need their names, such as std=0.05")
-    values: dict[str, Any] = {}
-    for word in call.keywords:
-        if word.arg is None or word.arg in values:
-            raise ValueError(f"device: name each parameter in {whole!r} once, got {text}")
-        try:
-            values[word.arg] = ast.literal_eval(word.value)
-        except (ValueError, TypeError):
-            raise ValueError(
-                f"device: the value of {word.arg} in {whole!r} must be a number, True, False or text in quotes, got "
-                f"{ast.unparse(word.value)}"
-            ) from None
-    return values
-
-
 def _parse(text: str) -> list[Part]:
     """The parts of ``"quantization(levels=16)+stuck-at"``."""
     parts: list[Part] = []
@@ -152,7 +130,7 @@ def _parse(text: str) -> list[Part]:
                 "several joined by '+'"
             )
         name, arguments, more = match.groups()
-        parts.append(_make(name, _arguments(arguments, text) if arguments else {}))
+        parts.append(_make(name, arguments_of(arguments, text, "device", "std=0.05") if arguments else {}))
         place = match.end()
     return parts
 

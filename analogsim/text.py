@@ -1,8 +1,13 @@
-"""Plain-text tables."""
+"""Plain text: tables, and names with parameters such as ``gaussian(std=0.05)``."""
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Sequence
+from typing import Any
+
+_CALL = re.compile(r"\s*([A-Za-z][\w-]*)\s*(\(.*\))?\s*", re.DOTALL)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: int = 1) -> str:
@@ -18,3 +23,47 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: int = 1) ->
         return "  ".join(cells).rstrip()
 
     return "\n".join([join(lines[0]), "  ".join("-" * width for width in widths), *map(join, lines[1:])])
+
+
+def named_call(text: str, what: str, example: str) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of ``"median(n_startup_trials=5)"``.
+
+    Args:
+        text: a name, or a name with parameters in parentheses.
+        what: what is named so, for error messages.
+        example: a parameter with its value, for error messages.
+
+    Raises:
+        ValueError: it is written in another way.
+    """
+    match = _CALL.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{what}: cannot read {text!r}; write a name, or a name with parameters such as ({example})")
+    name, arguments = match.groups()
+    return name, arguments_of(arguments, text, what, example) if arguments else {}
+
+
+def arguments_of(text: str, whole: str, what: str, example: str) -> dict[str, Any]:
+    """The values of ``(std=0.05, law='constant')``, which stands in `whole`.
+
+    Raises:
+        ValueError: it cannot be read, a value has no name or a name two values, or a value is not a plain one.
+    """
+    try:
+        call = ast.parse(f"_{text}", mode="eval").body
+    except (SyntaxError, ValueError):
+        raise ValueError(f"{what}: cannot read the parameters {text} in {whole!r}; write ({example})") from None
+    if not isinstance(call, ast.Call) or call.args:
+        raise ValueError(f"{what}: parameters in {whole!r} need their names, such as {example}")
+    values: dict[str, Any] = {}
+    for word in call.keywords:
+        if word.arg is None or word.arg in values:
+            raise ValueError(f"{what}: name each parameter in {whole!r} once, got {text}")
+        try:
+            values[word.arg] = ast.literal_eval(word.value)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{what}: the value of {word.arg} in {whole!r} must be a number, True, False or text in quotes, got "
+                f"{ast.unparse(word.value)}"
+            ) from None
+    return values

@@ -30,7 +30,7 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from analogsim.recipes._reader import BOUNDS, NONE, Reader, default_of, every_option, type_name
+from analogsim.recipes._reader import BOUNDS, NONE, Reader, Table, default_of, every_option, is_table, type_name
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ def flatten(config: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for part in fields(config):
         value = getattr(config, part.name)
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, Table):
             flat |= {f"{part.name}.{name}": inner for name, inner in flatten(value).items()}
         else:
             flat[part.name] = value
@@ -111,7 +111,12 @@ def load_toml(cls: type[T], path: str | os.PathLike[str] | None, overrides: Sequ
         FileNotFoundError: There is no such file.
         ValueError: The file is not TOML (with the line), or holds what `cls` refuses.
     """
-    source = "defaults" if path is None else os.fspath(path)
+    return from_mapping(cls, load_mapping(cls, path, overrides), _source(path))
+
+
+def load_mapping(cls: type[Any], path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Only what a TOML file and overrides say, without the defaults of `cls`; raises as `load_toml` does."""
+    source = _source(path)
     mapping: dict[str, Any] = {}
     if path is not None:
         try:
@@ -123,7 +128,11 @@ def load_toml(cls: type[T], path: str | os.PathLike[str] | None, overrides: Sequ
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
-    return from_mapping(cls, apply_overrides(mapping, overrides, cls), source)
+    return apply_overrides(mapping, overrides, cls)
+
+
+def _source(path: str | os.PathLike[str] | None) -> str:
+    return "defaults" if path is None else os.fspath(path)
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], cls: type[Any]) -> dict[str, Any]:
@@ -142,19 +151,28 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], cls: t
         reader = Reader(f"override {override!r}", tuple(known))
         if not equals or not name:
             raise ValueError(f"{reader.source}: wanted name=value, for example {next(iter(known), 'name')}=...")
+        table = next((key for key, (_, hint) in known.items() if is_table(hint) and name.startswith(f"{key}.")), None)
+        if table is not None:
+            part, _ = known[table]
+            node = result.setdefault(table, default_of(part).to_plain())
+            _put(node, name.removeprefix(f"{table}."), reader.plain(text), reader)
+            continue
         if name not in known:
             inside = [other for other in known if other.startswith(f"{name}.")]
             if inside:
                 raise ValueError(f"{reader.source}: {name} is a section; set one of {', '.join(inside)}")
             raise reader.unknown(name, known)
-        node = result
-        *parents, leaf = name.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise reader.wrong(parent, node, "a table of options")
-        node[leaf] = reader.override(*known[name], text, name)
+        _put(result, name, reader.override(*known[name], text, name), reader)
     return result
+
+
+def _put(mapping: dict[str, Any], name: str, value: Any, reader: Reader) -> None:
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        mapping = mapping.setdefault(parent, {})
+        if not isinstance(mapping, dict):
+            raise reader.wrong(parent, mapping, "a table of options")
+    mapping[leaf] = value
 
 
 def dump_toml(config: Any, path: str | os.PathLike[str]) -> None:
@@ -181,6 +199,8 @@ def describe(cls: type[Any]) -> str:
     """Describe every option of `cls` in one line: name, type, help, default, unit, range or choices."""
     rows = []
     for name, part, hint in every_option(cls):
+        if is_table(hint):
+            continue  # has a description of its own
         about, default = part.metadata, default_of(part)
         facts = ["required" if default is MISSING else f"default {_toml(_plain(default))}"]
         facts += [about["unit"]] if about.get("unit") else []
@@ -192,6 +212,8 @@ def describe(cls: type[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Table):
+        return value.to_plain()
     if is_dataclass(value):
         return to_mapping(value)
     if isinstance(value, (tuple, list)):

@@ -1,10 +1,11 @@
-"""What ``analogsim train`` can be told: the sections of its configuration file."""
+"""What ``analogsim train`` and ``analogsim tune`` can be told: the sections of their configuration files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from analogsim.recipes._config import option, section
+from analogsim.recipes._space import DEFAULT_SPACE, Space
 from analogsim.times import DEFAULT_TIMES
 
 
@@ -84,3 +85,61 @@ class Config:
     noise: Noise = section(Noise, "what the hardware-aware network sees in training")
     evaluation: Evaluation = section(Evaluation, "how the networks are judged")
     tracking: Tracking = section(Tracking, "where the runs are logged")
+
+
+@dataclass(frozen=True)
+class Study:
+    """How ``analogsim tune`` searches."""
+
+    name: str | None = option(None, "the study, to resume it and to share it; default: data, model and device")
+    storage: str | None = option(None, "Optuna storage URL; default: OPTUNA_STORAGE, else optuna.db here")
+    trials: int = option(50, "trials in all, over all workers", ge=1)
+    timeout: str | None = option(None, 'start no more trials in this worker after such a time, as "30min" or "8h"')
+    pareto: bool = option(False, "find the whole front of clean against drifted accuracy; no pruning then")
+    percentile: float | None = option(
+        None, "judge a network by this percentile over its chips; default: by their mean", ge=0, le=100, unit="%"
+    )
+    min_clean: float | None = option(None, "only networks of at least this clean accuracy count", gt=0, lt=1)
+    chips: int = option(10, "chips on which a trial is judged, at evaluation.validation_time", ge=1)
+    sampler: str = option(
+        "tpe", 'tpe, gp, cmaes, nsgaii, nsgaiii, qmc, random, brute-force; "tpe(gamma=...)" sets more'
+    )
+    pruner: str = option("median", 'median, percentile, hyperband, successive-halving or none; "median(...)" sets more')
+    seed: int = option(0, "of the sampler; trial k gets the same suggestions in one run and in a resumed one", ge=0)
+    default_first: bool = option(True, "the first trial has the values of this configuration")
+    final_seeds: int = option(1, "training seeds of the comparison at the end, from `seed` on", ge=1)
+    heartbeat: int = option(30, "a worker that is silent four times as long is dead", ge=1, unit="s")
+    retries: int = option(3, "how often the trial of a dead worker is tried again", ge=0)
+
+
+@dataclass(frozen=True)
+class StudyConfig(Config):
+    """Everything ``analogsim tune`` can be told: a training, what of it is searched, and how."""
+
+    study: Study = section(Study, "how the search goes")
+    search: Space = option(DEFAULT_SPACE, "what is searched; a table in a file replaces the default one")
+
+
+# The short options of the command line, the keywords of recipes called from Python, and the settings they stand for.
+SHORT = {
+    "device": ("device", "device model: pcm, gaussian(std=0.05), ... (see: analogsim devices)"),
+    "data": ("data.name", "digits (bundled), mnist, fashion-mnist, cifar10"),
+    "folder": ("data.folder", "where the data files lie, plain or gzipped"),
+    "model": ("model", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier"),
+    "epochs": ("optimization.epochs", "passes over the training data"),
+    "chips": ("evaluation.chips", "chips of the final evaluation"),
+    "seed": ("seed", "of weights, batches and noise"),
+    "out": ("out", "folder of the runs"),
+}
+STUDY_SHORT = {
+    **SHORT,
+    "study": ("study.name", "the study, to resume it and to share it; default: data, model and device"),
+    "storage": ("study.storage", "Optuna storage URL; default: OPTUNA_STORAGE, else optuna.db here"),
+    "trials": ("study.trials", "trials in all, over all workers"),
+    "timeout": ("study.timeout", 'start no more trials after such a time, as "30min" or "8h"'),
+    "time": ("evaluation.validation_time", "the time after programming at which networks are judged"),
+    "percentile": ("study.percentile", "judge by this percentile over the chips, not by their mean"),
+    "min-clean": ("study.min_clean", "only networks of at least this clean accuracy count, such as 0.9"),
+    "sampler": ("study.sampler", "tpe, gp, cmaes, nsgaii, nsgaiii, qmc, random, brute-force"),
+    "pruner": ("study.pruner", "median, percentile, hyperband, successive-halving, none"),
+}

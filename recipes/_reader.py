@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import difflib
 import math
 import operator
@@ -10,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal, Self, Union
 
 NONE = "none"
 BOUNDS = {
@@ -19,6 +20,19 @@ BOUNDS = {
     "le": ("<=", operator.le),
     "lt": ("<", operator.lt),
 }
+
+
+class Table(abc.ABC):
+    """The type of an option that is a table of its own making: it reads itself from plain values, and writes itself."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_plain(cls, value: Mapping[str, Any]) -> Self:
+        """Read it; a ValueError says what is wrong, starting with the dotted name below this option."""
+
+    @abc.abstractmethod
+    def to_plain(self) -> dict[str, Any]:
+        """The nested dict that `from_plain` reads as an equal one."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,15 @@ class Reader:
     def read_one(self, kind: Any, value: Any, name: str) -> Any:
         """A value of a type that is no union."""
         origin, inner = typing.get_origin(kind), typing.get_args(kind)
+        if is_table(kind):
+            if isinstance(value, kind):
+                return value
+            if not isinstance(value, Mapping):
+                raise self.wrong(name, value, "a table")
+            try:
+                return kind.from_plain(value)
+            except ValueError as error:
+                raise ValueError(f"{self.source}: {name}.{error}") from error
         if is_dataclass(kind):
             return self.build(kind, value, f"{name}.")
         if origin is tuple:
@@ -106,20 +129,21 @@ class Reader:
 
     def override(self, part: Field[Any], hint: Any, text: str, name: str) -> Any:
         """The value of one option from text: TOML, else a bare string."""
-        candidates: list[Any] = [text]
-        try:
-            parsed = tomllib.loads(f"value = {text}")
-            if len(parsed) == 1:  # more: a line break in the text smuggled in a second key
-                candidates.insert(0, parsed["value"])
-        except tomllib.TOMLDecodeError:
-            pass
         errors = []
-        for candidate in candidates:
+        for candidate in (self.plain(text), text):
             try:
                 return self.checked(part, hint, candidate, name)
             except ValueError as error:
                 errors.append(error)
         raise errors[0]
+
+    def plain(self, text: str) -> Any:
+        """A TOML value from text, else the text itself."""
+        try:
+            parsed = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            return text
+        return parsed["value"] if len(parsed) == 1 else text  # more: a line break smuggled in a second key
 
     def wrong(self, name: str, value: object, wanted: str) -> ValueError:
         """The error for a value that is not what is wanted."""
@@ -138,11 +162,16 @@ def every_option(cls: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], 
     """Every option below `cls`: dotted name, field and type; sections are entered, not listed."""
     hints = typing.get_type_hints(cls)
     for part in fields(cls):
-        sections = [member for member in members_of(hints[part.name]) if is_dataclass(member)]
+        sections = [member for member in members_of(hints[part.name]) if is_dataclass(member) and not is_table(member)]
         if sections:
             yield from every_option(sections[0], f"{prefix}{part.name}.")
         else:
             yield prefix + part.name, part, hints[part.name]
+
+
+def is_table(kind: Any) -> bool:
+    """Whether an option of this type reads itself, see `Table`."""
+    return isinstance(kind, type) and issubclass(kind, Table)
 
 
 def members_of(hint: Any) -> list[Any]:

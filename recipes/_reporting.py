@@ -1,9 +1,31 @@
-"""How a report over chips and times becomes metrics, a curve and a table of an MLflow run."""
+"""What the recipes tell MLflow of a network: its parameters, and a report as metrics, curves and a table."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import analogsim
+from analogsim.recipes._config import flatten
 from analogsim.recipes._tracking import Tracker
+from analogsim.registry import as_device_model
 from analogsim.report import Report
+
+if TYPE_CHECKING:
+    from analogsim.recipes._training import Training
+
+
+def parameters(training: Training, kind: str) -> dict[str, object]:
+    """Everything that shapes a network: its options, the device's own parameters, its share of analog ones."""
+    config = training.config
+    values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
+    summary = analogsim.summary(training.analog)
+    return {
+        **values,
+        "training": kind,
+        **{f"device.{key}": value for key, value in as_device_model(config.device).parameters().items()},
+        "model.analog_share": round(summary.analog_share, 6),
+        "model.cells": sum(row.cells for row in summary.rows),
+    }
 
 
 def drifted(label: str) -> str:

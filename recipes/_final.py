@@ -1,0 +1,256 @@
+"""The end of a study: the tuned network beside the default one and the plain one, on chips the search never saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import analogsim
+from analogsim.recipes import _data
+from analogsim.recipes._checkpoint import copy_checkpoint
+from analogsim.recipes._config import dump_toml, flatten
+from analogsim.recipes._data import Splits
+from analogsim.recipes._objective import all_times, judged_time, statistic, training_config
+from analogsim.recipes._options import Config, StudyConfig
+from analogsim.recipes._reporting import log_report
+from analogsim.recipes._study_figures import importances
+from analogsim.recipes._study_runs import StudyRuns, trial_folder
+from analogsim.recipes._tracking import Tracker
+from analogsim.recipes._training import Training
+from analogsim.report import Report, compare_plot
+from analogsim.text import table
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+PLAIN, CONTROL, DEFAULT, TUNED = "plain", "plain, tuned optimization", "default", "tuned"
+
+
+@dataclass(frozen=True)
+class Final:
+    """The comparison at the end of a study.
+
+    Attributes:
+        trial: the best one.
+        searched: what the search took its accuracy for.
+        validation: the tuned network on the search's data, but on fresh chips.
+        reports: of each network, on test data and fresh chips, one for each training seed.
+        trackers: their MLflow runs, in the same order.
+    """
+
+    trial: FrozenTrial
+    searched: float
+    validation: Report
+    reports: dict[str, list[Report]]
+    trackers: dict[str, list[Tracker]]
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The trial to go on with: the best that meets the bounds; of a Pareto front, the one best on the drifted chip.
+
+    None, where no trial is complete or none meets the bounds.
+    """
+    if len(study.directions) > 1:
+        return max(study.best_trials, key=lambda trial: (trial.values[1], trial.values[0]), default=None)
+    try:
+        return study.best_trial
+    except ValueError:
+        return None
+
+
+def compare(study: optuna.Study, config: StudyConfig, data: Splits, folder: Path, runs: StudyRuns) -> Final | None:
+    """Train or restore the three networks, judge them on test data and fresh chips, and save the best one.
+
+    None, where the study has no best trial.
+    """
+    best = best_trial(study)
+    if best is None:
+        return None
+    tuned = training_config(config, best.params)
+    dump_toml(tuned, folder / "best.toml")
+    default = training_config(config)
+    of_default = next((trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("default")), None)
+    contenders: list[tuple[str, Config, int | None]] = [(PLAIN, default, None)]
+    others = {name: value for name, value in best.params.items() if not name.startswith("noise.")}
+    if others:  # how much of the gain has nothing to do with noise
+        contenders.append((CONTROL, training_config(config, others), None))
+    contenders.append((DEFAULT, default, None if of_default is None else of_default.number))
+    contenders.append((TUNED, tuned, best.number))
+    reports: dict[str, list[Report]] = {name: [] for name, _, _ in contenders}
+    trackers: dict[str, list[Tracker]] = {name: [] for name, _, _ in contenders}
+    validation: Report | None = None
+    for seed in range(config.seed, config.seed + config.study.final_seeds):
+        for name, settings, number in contenders:
+            which = name.split(",")[0] if name in (PLAIN, DEFAULT) else f"{name.split(',')[0]}-trial-{best.number:04d}"
+            place = folder / "final" / f"{which}-seed{seed}"
+            path = place / "checkpoint.pt"
+            if number is not None and seed == config.seed:
+                copy_checkpoint(trial_folder(folder, number) / "checkpoint.pt", path)
+            training = Training(replace(settings, seed=seed), data, aware=name in (DEFAULT, TUNED), path=path)
+            kind = "hardware-aware" if training.aware else "plain"
+            tracker = runs.final(study, f"{name}, seed {seed}", training, {"training": kind, "network": name})
+            training.run_id = tracker.run_id or training.run_id
+            training.set_random_state()
+            training.save()
+            for epoch, metrics in enumerate(training.history, 1):
+                tracker.metrics(metrics, step=epoch)
+            while not training.done:
+                tracker.metrics(training.run_epoch(lambda _: None), step=training.epoch)
+            report = _judged(training, config, data.test)
+            if name == TUNED and validation is None:
+                validation = _judged(training, config, data.validation)
+            (place / "report.json").write_text(json.dumps(report.to_dict()))
+            dump_toml(training.config, place / "config.toml")
+            log_report(report, tracker, step=training.epoch, part="test")
+            tracker.artifact(path, "checkpoint")
+            tracker.artifact(place / "report.json")
+            tracker.artifact(place / "config.toml")
+            tracker.end()
+            reports[name].append(report)
+            trackers[name].append(tracker)
+    assert validation is not None
+    return Final(best, _searched(best), validation, reports, trackers)
+
+
+def _judged(training: Training, config: StudyConfig, part: Any) -> Report:
+    rule = config.evaluation
+    return analogsim.evaluate(
+        training.analog,
+        _data.batches(part, rule.batch_size),
+        chips=rule.chips,
+        times=all_times(config),
+        compensation=rule.compensation,
+    )
+
+
+def _searched(trial: FrozenTrial) -> float:
+    return float(trial.values[-1])
+
+
+def log(study: optuna.Study, config: StudyConfig, final: Final, text: str, runs: StudyRuns) -> None:
+    """The result, in the study's own run."""
+    time = config.evaluation.validation_time
+    step = len(study.get_trials(deepcopy=False))
+    ends = {
+        "best/trial": float(final.trial.number),
+        "best/searched": final.searched,
+        "best/fresh_chips": statistic(config, final.validation.at(time)),
+        **{
+            f"best/test_{name.replace(',', '')}": _over_seeds(config, reports)
+            for name, reports in final.reports.items()
+        },
+        **{f"importance/{name}": value for name, value in importances(study, len(study.directions) - 1).items()},
+    }
+    runs.parent.metrics(ends, step=step)
+    log_report(final.reports[TUNED][0], runs.parent, step=step, part="test")
+    runs.parent.text(text, "report.txt")
+    runs.parent.figure(compare_plot({name: reports[0] for name, reports in final.reports.items()}), "figures/drift.png")
+
+
+def _over_seeds(config: StudyConfig, reports: list[Report]) -> float:
+    time = config.evaluation.validation_time
+    return float(np.mean([statistic(config, report.at(time)) for report in reports]))
+
+
+def describe(study: optuna.Study, config: StudyConfig, final: Final) -> str:
+    """The result as text: what was searched and found, the three networks, and the search's own optimism."""
+    best, time = final.trial, judged_time(config)
+    weights = importances(study, len(study.directions) - 1)
+    given = flatten(training_config(config))
+    rows = [
+        (
+            name,
+            _short(given[name]),
+            _short(best.params[name]),
+            f"{100 * weights[name]:.0f} %" if name in weights else "",
+        )
+        for name in sorted(best.params, key=lambda name: -weights.get(name, 0.0))
+    ]
+    parts = [f"best trial: {best.number}", table(("setting", "default", "tuned", "importance"), rows)]
+    parts.append(_networks(final.reports))
+    what = (
+        "mean over chips" if config.study.percentile is None else f"{config.study.percentile:g}th percentile of chips"
+    )
+    parts.append(
+        f"accuracy of the tuned network {time} after programming [%], {what}:\n"
+        + table(
+            ("measured on", "chips", "accuracy"),
+            [
+                ("validation data, the search's chips", str(config.study.chips), _percent(final.searched)),
+                ("validation data, fresh chips", _chips(final.validation), _percent(_score(config, final.validation))),
+                (
+                    "test data, fresh chips",
+                    _chips(final.reports[TUNED][0]),
+                    _percent(_score(config, final.reports[TUNED][0])),
+                ),
+            ],
+        )
+    )
+    if len(study.directions) > 1:
+        parts.append("clean against drifted accuracy [%], the front:\n" + _front(study))
+    return "\n\n".join(parts)
+
+
+def why_none(study: optuna.Study, config: StudyConfig) -> str:
+    """Why there is no best trial."""
+    clean = [trial.user_attrs["clean"] for trial in study.get_trials(deepcopy=False) if "clean" in trial.user_attrs]
+    if not clean:
+        return "no trial is complete, so there is nothing to compare"
+    return (
+        f"no trial reaches the clean accuracy of study.min_clean={config.study.min_clean:g}; the highest is "
+        f"{max(clean):.4f}: set a lower bound, or search elsewhere"
+    )
+
+
+def _networks(reports: Mapping[str, list[Report]]) -> str:
+    first = next(iter(reports.values()))[0]
+    head = ("network", "seed", "clean", *first.labels, f"5th pct. {first.labels[-1]}")
+    rows = []
+    for name, each in reports.items():
+        for index, report in enumerate(each):
+            cells = [f"{100 * mean:.2f} ± {100 * std:.2f}" for mean, std in zip(report.mean, report.std, strict=True)]
+            low = _percent(float(report.quantile(0.05)[-1]))
+            rows.append((name, str(index), _percent(report.clean), *cells, low))
+        if len(each) > 1:
+            clean = np.array([report.clean for report in each])
+            means = np.array([report.mean for report in each])
+            cells = [f"{100 * m:.2f} ± {100 * s:.2f}" for m, s in zip(means.mean(0), means.std(0, ddof=1), strict=True)]
+            rows.append((name, "all", f"{100 * clean.mean():.2f} ± {100 * clean.std(ddof=1):.2f}", *cells, ""))
+    what = "test accuracy [%] on fresh chips: mean ± std over chips; seed all: mean ± std over training seeds"
+    return f"{what}\n{table(head, rows, right=2)}\n{first.described}"
+
+
+def _front(study: optuna.Study) -> str:
+    front = sorted(study.best_trials, key=lambda trial: -trial.values[0])
+    names = sorted({name for trial in front for name in trial.params})
+    rows = [
+        (
+            str(trial.number),
+            *(_percent(value) for value in trial.values),
+            *(_short(trial.params[name]) for name in names),
+        )
+        for trial in front
+    ]
+    return table(("trial", "clean", "drifted", *names), rows, right=0)
+
+
+def _score(config: StudyConfig, report: Report) -> float:
+    return statistic(config, report.at(config.evaluation.validation_time))
+
+
+def _chips(report: Report) -> str:
+    return str(len(report.seeds))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

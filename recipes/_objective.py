@@ -1,0 +1,197 @@
+"""One trial of a study: train a network with the suggested settings, prune it if it falls behind, judge it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import analogsim
+from analogsim.recipes import _data
+from analogsim.recipes._checkpoint import copy_checkpoint
+from analogsim.recipes._config import from_mapping, to_mapping
+from analogsim.recipes._options import Config, StudyConfig
+from analogsim.recipes._reporting import drifted
+from analogsim.recipes._space import suggest
+from analogsim.recipes._study import surplus
+from analogsim.recipes._study_runs import Outcome, StudyRuns, trial_folder
+from analogsim.recipes._training import DivergedError, Training, in_order, load_data
+from analogsim.report import FloatArray, Report
+from analogsim.times import label, seconds
+
+if TYPE_CHECKING:
+    import optuna
+
+# Apart from the chips of the metrics after each epoch and from those of final evaluations, which start at 0.
+SEARCH_CHIPS = 2_000_000
+CLEAN = "clean"
+
+
+class Surplus(Exception):  # noqa: N818 - not an error: the study has all the trials it wants
+    """This trial is one too many."""
+
+
+def training_config(config: StudyConfig, values: Mapping[str, Any] | None = None) -> Config:
+    """The training of a study's configuration, with other values of some settings.
+
+    Raises:
+        ValueError: a value that its setting does not take.
+    """
+    plain = to_mapping(Config(**{part.name: getattr(config, part.name) for part in fields(Config)}))
+    for name, value in (values or {}).items():
+        *parents, leaf = name.split(".")
+        node = plain
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = "none" if value is None else value
+    return from_mapping(Config, plain, "trial")
+
+
+def all_times(config: Config) -> tuple[str, ...]:
+    """The times of the drift curve, and among them the one at which networks are judged."""
+    rule = config.evaluation
+    judged = seconds(rule.validation_time)
+    others = [time for time in rule.times if seconds(time) != judged]
+    return in_order((*others, rule.validation_time))
+
+
+def statistic(config: StudyConfig, values: FloatArray) -> float:
+    """What a network is judged by, of its scores on several chips: the mean, or a percentile."""
+    percentile = config.study.percentile
+    return float(np.mean(values) if percentile is None else np.percentile(values, percentile))
+
+
+def judged_time(config: Config) -> str:
+    """The time at which networks are judged, as it is written in names of metrics."""
+    return label(seconds(config.evaluation.validation_time))
+
+
+class Objective:
+    """Trains and judges a network for each trial; Optuna calls it.
+
+    Args:
+        config: what is trained, searched and how.
+        folder: of the study; each trial has one in it.
+        runs: the MLflow side.
+        limited: whether the number of trials is ours to keep, or the caller's.
+
+    Attributes:
+        number: of the trial at work, or of the last one.
+        lost: whether the others gave that trial to somebody else meanwhile.
+    """
+
+    def __init__(self, config: StudyConfig, folder: Path, runs: StudyRuns, *, limited: bool) -> None:
+        self.config = config
+        self.folder = folder
+        self.runs = runs
+        self.data = load_data(config)
+        self.distributions = config.search.distributions(Config)
+        self._limited = limited
+        self.number: int | None
+        self.lost: bool
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: no trial is at work."""
+        self.number, self.lost = None, False
+
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, float]:
+        """The trial's value: drifted accuracy, or for a Pareto study clean and drifted accuracy.
+
+        Raises:
+            TrialPruned: it fell behind, or training diverged.
+            ValueError: the study does not maximise one value, or two for a Pareto study.
+        """
+        import optuna
+
+        if self._limited and surplus(trial.study, trial.number, self.config.study.trials):
+            raise Surplus
+        self.number = trial.number
+        wanted = 2 if self.config.study.pareto else 1
+        if [way.name for way in trial.study.directions] != ["MAXIMIZE"] * wanted:
+            raise ValueError(
+                f"objective: the study must maximise {wanted} value(s), clean and drifted accuracy for a Pareto study; "
+                f"make it with optuna.create_study(directions={['maximize'] * wanted}), got "
+                f"{[way.name.lower() for way in trial.study.directions]}"
+            )
+        config = training_config(self.config, suggest(self.distributions, trial))
+        folder = trial_folder(self.folder, trial.number)
+        frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+        earlier = frozen.system_attrs.get("retry_history", [])
+        if earlier:  # of a worker that died or was stopped, if it worked here: go on where it was
+            copy_checkpoint(trial_folder(self.folder, earlier[-1]) / "checkpoint.pt", folder / "checkpoint.pt")
+        training = Training(config, self.data, aware=True, path=folder / "checkpoint.pt")
+        outcome = Outcome(trial.number, folder=str(folder.absolute()))
+        began = time.monotonic()
+        with self.runs.trial(trial.study, outcome, training) as tracker:
+            training.run_id = tracker.run_id or None
+            try:
+                trial.set_user_attr("run_id", training.run_id)
+                self._train(trial, training, tracker)
+                report = self._judge(training)
+                values = self._tell(trial, report, time.monotonic() - began)
+            except optuna.TrialPruned as stop:
+                outcome.state, outcome.why = "PRUNED", str(stop)
+                raise
+            except optuna.exceptions.UpdateFinishedTrialError:
+                self.lost, outcome.why = True, "others took its worker for dead"
+                raise
+            outcome.state = "COMPLETE"
+            outcome.metrics = {"seconds": time.monotonic() - began}
+            if not self.config.study.pareto:
+                outcome.metrics["objective"] = values[-1]
+            (folder / "report.json").write_text(json.dumps(report.to_dict()))
+        return values if self.config.study.pareto else values[-1]
+
+    def _train(self, trial: optuna.Trial, training: Training, tracker: Any) -> None:
+        import optuna
+
+        training.set_random_state()
+        training.save()
+        name = f"validation/accuracy/{drifted(judged_time(training.config))}"
+        for epoch, metrics in enumerate(training.history, 1):
+            self._report(trial, metrics[name], epoch)
+        while not training.done:
+            try:
+                metrics = training.run_epoch(lambda _: None)
+            except DivergedError as error:
+                raise optuna.TrialPruned(f"diverged: {error}") from error
+            tracker.metrics(metrics, step=training.epoch)
+            self._report(trial, metrics[name], training.epoch)
+            if not self.config.study.pareto and not training.done and trial.should_prune():
+                raise optuna.TrialPruned(f"behind after epoch {training.epoch}")
+
+    def _report(self, trial: optuna.Trial, value: float, epoch: int) -> None:
+        if not self.config.study.pareto:  # Optuna takes none for several objectives
+            trial.report(value, epoch)
+
+    def _judge(self, training: Training) -> Report:
+        rule = self.config.evaluation
+        return analogsim.evaluate(
+            training.analog,
+            _data.batches(self.data.validation, rule.batch_size),
+            chips=self.config.study.chips,
+            times=all_times(self.config),
+            compensation=rule.compensation,
+            seed=SEARCH_CHIPS,
+        )
+
+    def _tell(self, trial: optuna.Trial, report: Report, took: float) -> tuple[float, float]:
+        scores = report.at(self.config.evaluation.validation_time)
+        value = statistic(self.config, scores)
+        attributes = {
+            CLEAN: report.clean,
+            "drifted": value,
+            "std_over_chips": float(scores.std(ddof=1)) if len(scores) > 1 else 0.0,
+            "seconds": took,
+        }
+        for name, number in attributes.items():
+            trial.set_user_attr(name, number)
+        if self.config.study.min_clean is not None:
+            trial.set_constraint(CLEAN, self.config.study.min_clean - report.clean)
+        return report.clean, value

@@ -1,0 +1,417 @@
+"""Find the noise schedule with which a network survives a chip best, over many workers if there are.
+
+    analogsim tune --device pcm --data fashion-mnist --model lenet5 --trials 50
+
+Each trial trains the network with other settings and is judged on a few chips a day after programming; those that
+fall behind are pruned. At the end the best is compared with the default settings and with plain training on test data
+and on chips that the search never used. The same command, started again or on another machine with the same
+``--study`` and ``--storage``, shares the work or goes on with it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analogsim.recipes import _final
+from analogsim.recipes._config import dump_toml, flatten, from_mapping, load_mapping, to_mapping
+from analogsim.recipes._final import Final
+from analogsim.recipes._objective import Objective, Surplus, all_times, training_config
+from analogsim.recipes._options import STUDY_SHORT, Config, StudyConfig
+from analogsim.recipes._space import Choice, Space
+from analogsim.recipes._store import shown
+from analogsim.recipes._study import (
+    Lease,
+    at_work,
+    open_storage,
+    pruner,
+    quietly,
+    sampler,
+    storage_url,
+    work_left,
+)
+from analogsim.recipes._study_runs import StudyRuns
+from analogsim.recipes.train import check
+from analogsim.registry import as_device_model
+from analogsim.report import compare_plot
+from analogsim.times import seconds
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+_CONFIG, _DONE = "analogsim:config", "analogsim:done"
+# What another worker of a study, or a later one, may have different: nothing of it changes what is searched.
+_FREE = (
+    *("run_on", "out", "data.folder", "data.download", "tracking."),
+    *("study.trials", "study.timeout", "study.storage", "study.heartbeat", "study.retries", "study.final_seeds"),
+    *("study.sampler", "study.pruner", "evaluation.chips"),
+)
+_DRAW = 20.0  # progress is drawn at most every so many times as long as drawing takes
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a study gives.
+
+    Attributes:
+        study: Optuna's study.
+        folder: where everything lies: best.toml, report.txt, trials, checkpoints.
+        runs: the MLflow side.
+        final: the comparison at the end; None where another worker made it, or no trial is good enough.
+        text: the result as text.
+    """
+
+    study: optuna.Study
+    folder: Path
+    runs: StudyRuns
+    final: Final | None
+    text: str
+
+    def links(self) -> str:
+        """How to look at it in MLflow and in Optuna's dashboard."""
+        return self.runs.parent.links()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def configure(file: str | Path | None = None, settings: Sequence[str] = (), **short: object) -> StudyConfig:
+    """A study's configuration.
+
+    Args:
+        file: a TOML file, of ``analogsim train`` or with ``[study]`` and ``[search]`` besides.
+        settings: changes to it, such as ``"noise.ramp=0.3"`` or ``"search.noise.end={low=1, high=4}"``.
+        short: the command line's short options: device, data, model, epochs, time, min_clean, ...
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown option, or a value it does not take.
+    """
+    return _study_config(load_mapping(StudyConfig, file, [*settings, *_long(short)]), file)
+
+
+def _long(short: Mapping[str, object]) -> list[str]:
+    known = {name.replace("-", "_"): key for name, (key, _) in STUDY_SHORT.items()}
+    for name in short:
+        if name not in known:
+            raise ValueError(f"tune: no option {name!r}; known are {', '.join(known)}, and any through settings=[...]")
+    return [f"{known[name]}={value}" for name, value in short.items()]
+
+
+def _study_config(mapping: Mapping[str, Any], source: object) -> StudyConfig:
+    config = from_mapping(StudyConfig, mapping, "settings" if source is None else str(source))
+    _check(config)
+    return config
+
+
+def _check(config: StudyConfig) -> None:
+    """Whatever can be wrong and is cheap to see, before any work; so also each choice of the search space."""
+    check(config)
+    all_times(config)
+    config.search.distributions(Config)
+    sampler(config.study.sampler, 0)
+    pruner(config.study.pruner, config.optimization.epochs)
+    if config.study.timeout is not None:
+        seconds(config.study.timeout)
+    lowest = {name: part.choices[0] if isinstance(part, Choice) else part.low for name, part in config.search.parts}
+    for name, part in config.search.parts:
+        for value in part.choices if isinstance(part, Choice) else (part.low, part.high):
+            try:
+                check(training_config(config, {**lowest, name: value}))
+            except ValueError as error:
+                raise ValueError(f"search: {name}={value} cannot be trained: {error}") from error
+
+
+def study_name(config: StudyConfig) -> str:
+    """The study's name: as given, else of data, model and device."""
+    made = f"{config.data.name}-{config.model}-{as_device_model(config.device).name}"
+    return config.study.name or made + ("-pareto" if config.study.pareto else "")
+
+
+def study_folder(config: StudyConfig) -> Path:
+    """Where the study lies."""
+    name = study_name(config)
+    return Path(config.out) / "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
+
+
+def objective(
+    file: str | Path | None = None, settings: Sequence[str] = (), *, config: StudyConfig | None = None, **short: object
+) -> Objective:
+    """An objective for a study of your own::
+
+        study = optuna.create_study(direction="maximize")
+        study.optimize(analogsim.recipes.tune.objective(data="digits", model="mlp"), n_trials=20)
+
+    Trials are logged to MLflow below a run for the study; switch that off with ``settings=["tracking.enabled=false"]``.
+    How many trials there are, who samples and who prunes is the study's business. Use several processes rather than
+    ``n_jobs``: training draws from torch's global generator, which threads share.
+
+    Args:
+        file: see `configure`; so are ``settings`` and ``short``.
+        settings: changes.
+        config: a configuration from `configure`, in place of the others.
+        short: short options.
+
+    Returns:
+        A callable of a trial: drifted accuracy, or (clean, drifted) for ``settings=["study.pareto=true"]``. Its
+        ``runs.log_progress(study)`` draws the study into its MLflow run, ``runs.parent.end()`` ends that.
+    """
+    if config is None:
+        config = configure(file, settings, **short)
+    elif file is not None or settings or short:
+        raise ValueError("objective: give a config, or what to make one of, not both")
+    folder = study_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Objective(config, folder, StudyRuns(config, folder), limited=False)
+
+
+def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -> Tuned:
+    """Work on a study until it has all its trials, then compare the best of them.
+
+    Args:
+        config: from `configure`. Of an existing study only ``study.trials`` and what does not touch the search may
+            differ from what it was begun with.
+        show: told a line for each trial.
+
+    Raises:
+        ValueError: a setting is wrong, or is another one than the study was begun with.
+        ConnectionError: Optuna's storage or MLflow cannot be reached at the start.
+        KeyboardInterrupt: as it comes, with a note that says how to go on; the trial at work is tried again then.
+    """
+    import optuna
+
+    _check(config)
+    folder = study_folder(config)
+    runs = StudyRuns(config, folder)
+    with quietly():
+        again = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=config.study.retries)
+
+    def on_dead(study: optuna.Study, trial: FrozenTrial) -> None:
+        show(f"trial {trial.number}: its worker died; it is tried again")
+        runs.dead(study, trial)
+        again(study, trial)
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = _open(config, runs, on_dead)
+        return _work(study, config, folder, runs, show)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"go on with: analogsim tune --study {study_name(config)}")
+        raise
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def load(file: str | Path | None, settings: Sequence[str]) -> StudyConfig:
+    """The configuration of a new study, or of one that exists already with what is given on top.
+
+    Raises:
+        FileNotFoundError, ValueError, ConnectionError: as `configure` and `tune`.
+    """
+    given = load_mapping(StudyConfig, file, settings)
+    config = _study_config(given, file)
+    begun = _begun(config)
+    return config if begun is None else _study_config(_merged(begun, given), f"study {study_name(config)!r}")
+
+
+def _begun(config: StudyConfig) -> dict[str, Any] | None:
+    """What the study of this name was begun with; None where there is no such study."""
+    storage = open_storage(storage_url(config.study.storage), heartbeat=config.study.heartbeat, on_dead=lambda *_: None)
+    for summary in storage.get_all_studies():
+        if summary.study_name == study_name(config) and _CONFIG in summary.user_attrs:
+            begun: dict[str, Any] = json.loads(summary.user_attrs[_CONFIG])
+            return begun
+    return None
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested tables in one; a search space is one thing and not merged."""
+    merged = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "search"
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged
+
+
+def _open(config: StudyConfig, runs: StudyRuns, on_dead: Callable[[optuna.Study, FrozenTrial], None]) -> optuna.Study:
+    """Open the study, or begin it: then one worker says what it is about and makes its run, and the others wait."""
+    import optuna
+
+    names = ["clean accuracy", "drifted accuracy"] if config.study.pareto else ["drifted accuracy"]
+    url = storage_url(config.study.storage)
+    study = optuna.create_study(
+        storage=open_storage(url, heartbeat=config.study.heartbeat, on_dead=on_dead),
+        study_name=study_name(config),
+        load_if_exists=True,
+        directions=["maximize"] * len(names),
+        sampler=sampler(config.study.sampler, config.study.seed),
+        pruner=pruner(config.study.pruner, config.optimization.epochs),
+    )
+    lease = Lease(study, "analogsim:beginning", config.study.heartbeat)
+    with lease.held(lambda: _CONFIG in study.user_attrs and runs.opened(study)) as ours:
+        if ours:
+            runs.open(study)
+            if _CONFIG not in study.user_attrs:
+                if study.get_trials(deepcopy=False):
+                    raise ValueError(
+                        f"study.name: {study.study_name!r} is a study that analogsim tune did not begin; choose another"
+                    )
+                with quietly():
+                    study.set_metric_names(names)
+                _enqueue_default(study, config)
+                study.set_user_attr(_CONFIG, json.dumps(to_mapping(config)))
+        else:
+            _check_same(study, config)
+            runs.open(study)
+    return study
+
+
+def _enqueue_default(study: optuna.Study, config: StudyConfig) -> None:
+    """Make the values of the configuration the first trial, where the search space holds them."""
+    given = flatten(training_config(config))
+    if config.study.default_first and all(part.holds(given[name]) for name, part in config.search.parts):
+        study.enqueue_trial({name: given[name] for name, _ in config.search.parts}, user_attrs={"default": True})
+
+
+def _check_same(study: optuna.Study, config: StudyConfig) -> None:
+    name = study.study_name
+    begun = flatten(from_mapping(StudyConfig, json.loads(study.user_attrs[_CONFIG]), f"study {name!r}"))
+    for key, value in flatten(config).items():
+        if begun[key] != value and not key.startswith(_FREE):
+            raise ValueError(
+                f"study {name!r} was begun with {key}={_said(begun[key])}, now it is {_said(value)}; go on with "
+                f"`analogsim tune --study {name}`, or give this one another name with --study"
+            )
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Space):
+        return "; ".join(f"{name}: {part}" for name, part in value.parts)
+    return repr(value)
+
+
+def _work(
+    study: optuna.Study, config: StudyConfig, folder: Path, runs: StudyRuns, show: Callable[[str], None]
+) -> Tuned:
+    """Take trials until there are enough, and the lead in what comes after if no other worker has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dump_toml(config, folder / "study.toml")
+    goal = Objective(config, folder, runs, limited=True)
+    until = None if config.study.timeout is None else time.monotonic() + seconds(config.study.timeout)
+    drawn = drawing = 0.0
+    waiting = False
+    status: Any = "FAILED"
+    try:
+        while True:
+            runs.send_unsent(study)
+            if (until is None or time.monotonic() < until) and work_left(study, config.study.trials):
+                waiting = False
+                _one_trial(study, goal, show)
+                if time.monotonic() > drawn + _DRAW * drawing:
+                    began = time.monotonic()
+                    runs.log_progress(study)
+                    drawn, drawing = time.monotonic(), time.monotonic() - began
+            elif others := at_work(study):
+                if not waiting:
+                    show(f"waiting for {others} trial(s) of other workers")
+                waiting = True
+                time.sleep(min(5.0, config.study.heartbeat / 2))
+            else:
+                break
+        done = len(study.get_trials(deepcopy=False))
+        lease = Lease(study, "analogsim:ending", config.study.heartbeat)
+        with lease.held(lambda: waiting and study.user_attrs.get(_DONE) == done) as ours:
+            tuned = _finish(study, config, folder, runs, goal, show) if ours else _told(study, folder, runs)
+            if ours:
+                study.set_user_attr(_DONE, done)
+        status = "FINISHED"
+        return tuned
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if status == "FINISHED" or not at_work(study):  # else others go on, and the study with them
+            runs.parent.end(status)
+
+
+def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -> None:
+    import optuna
+
+    goal.forget()
+    try:
+        study.optimize(goal, n_trials=1, catch=(Surplus,))
+    except KeyboardInterrupt:
+        if goal.number is not None:  # tried again, from its last checkpoint, when the study goes on
+            with quietly():
+                optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.get_trials()[goal.number])
+        raise
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        if not goal.lost:
+            raise
+        show(f"trial {goal.number}: the others took this worker for dead, and try it again")
+        return
+    if goal.number is not None:
+        show(_line(study, goal.number))
+
+
+def _line(study: optuna.Study, number: int) -> str:
+    trial = study.get_trials(deepcopy=False)[number]
+    best = _final.best_trial(study)
+    values = "  ".join(f"{100 * value:.2f} %" for value in trial.values or ())
+    until = "" if best is None else f"  (best: trial {best.number}, {100 * best.values[-1]:.2f} %)"
+    took = trial.duration.total_seconds() if trial.duration else 0.0
+    settings = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in trial.params.items())
+    return f"trial {number}  {trial.state.name.lower()}  {values}{until}  {took:.0f} s  {settings}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _finish(
+    study: optuna.Study,
+    config: StudyConfig,
+    folder: Path,
+    runs: StudyRuns,
+    goal: Objective,
+    show: Callable[[str], None],
+) -> Tuned:
+    """Compare the best network with the others, write all down."""
+    show("comparing the best trial with the default settings and with plain training, on fresh chips")
+    final = _final.compare(study, config, goal.data, folder, runs)
+    head = _head(study, storage_url(config.study.storage))
+    if final is None:
+        text = f"{head}\n\n{_final.why_none(study, config)}"
+    else:
+        text = f"{head}\n\n{_final.describe(study, config, final)}"
+        compare_plot({name: reports[0] for name, reports in final.reports.items()}).savefig(
+            folder / "drift.png", dpi=120
+        )
+        _final.log(study, config, final, text, runs)
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    runs.log_progress(study)
+    unsent = runs.send_unsent(study)
+    if unsent:
+        text += f"\n\n{unsent} trial(s) are not in MLflow yet: start the same command again when it answers"
+    return Tuned(study, folder, runs, final, text)
+
+
+def _told(study: optuna.Study, folder: Path, runs: StudyRuns) -> Tuned:
+    """What is left to say for a worker whose study another one has finished."""
+    path = folder / "report.txt"
+    text = path.read_text(encoding="utf-8").rstrip("\n") if path.is_file() else "another worker finished the study"
+    return Tuned(study, folder, runs, None, text)
+
+
+def _head(study: optuna.Study, url: str) -> str:
+    states = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
+    return f"study {study.study_name!r} in {shown(url)}: " + ", ".join(
+        f"{count} {state}" for state, count in sorted(states.items())
+    )
