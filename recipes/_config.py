@@ -154,8 +154,9 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], cls: t
         table = next((key for key, (_, hint) in known.items() if is_table(hint) and name.startswith(f"{key}.")), None)
         if table is not None:
             part, _ = known[table]
-            node = result.setdefault(table, default_of(part).to_plain())
-            _put(node, name.removeprefix(f"{table}."), reader.plain(text), reader)
+            current = result.get(table, default_of(part))
+            result[table] = current.to_plain() if isinstance(current, Table) else current
+            _put(result[table], name.removeprefix(f"{table}."), reader.plain(text), reader)
             continue
         if name not in known:
             inside = [other for other in known if other.startswith(f"{name}.")]

@@ -50,6 +50,11 @@ class Final:
     reports: dict[str, list[Report]]
     trackers: dict[str, list[Tracker]]
 
+    @property
+    def delivered(self) -> bool:
+        """Whether MLflow has taken all of it."""
+        return all(tracker.delivered for each in self.trackers.values() for tracker in each)
+
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The trial to go on with: the best that meets the bounds; of a Pareto front, the one best on the drifted chip.
@@ -96,26 +101,33 @@ def compare(study: optuna.Study, config: StudyConfig, data: Splits, folder: Path
             kind = "hardware-aware" if training.aware else "plain"
             tracker = runs.final(study, f"{name}, seed {seed}", training, {"training": kind, "network": name})
             training.run_id = tracker.run_id or training.run_id
-            training.set_random_state()
-            training.save()
-            for epoch, metrics in enumerate(training.history, 1):
-                tracker.metrics(metrics, step=epoch)
-            while not training.done:
-                tracker.metrics(training.run_epoch(lambda _: None), step=training.epoch)
-            report = _judged(training, config, data.test)
+            with tracker:
+                report = _train_and_judge(training, config, data, tracker)
             if name == TUNED and validation is None:
                 validation = _judged(training, config, data.validation)
-            (place / "report.json").write_text(json.dumps(report.to_dict()))
-            dump_toml(training.config, place / "config.toml")
-            log_report(report, tracker, step=training.epoch, part="test")
-            tracker.artifact(path, "checkpoint")
-            tracker.artifact(place / "report.json")
-            tracker.artifact(place / "config.toml")
-            tracker.end()
             reports[name].append(report)
             trackers[name].append(tracker)
     assert validation is not None
     return Final(best, _searched(best), validation, reports, trackers)
+
+
+def _train_and_judge(training: Training, config: StudyConfig, data: Splits, tracker: Tracker) -> Report:
+    """The network's report on test data; its files beside the checkpoint, and all of it in its run."""
+    training.set_random_state()
+    training.save()
+    for epoch, metrics in enumerate(training.history, 1):
+        tracker.metrics(metrics, step=epoch)
+    while not training.done:
+        tracker.metrics(training.run_epoch(lambda _: None), step=training.epoch)
+    report = _judged(training, config, data.test)
+    place = training.path.parent
+    (place / "report.json").write_text(json.dumps(report.to_dict()))
+    dump_toml(training.config, place / "config.toml")
+    log_report(report, tracker, step=training.epoch, part="test")
+    tracker.artifact(training.path, "checkpoint")
+    tracker.artifact(place / "report.json")
+    tracker.artifact(place / "config.toml")
+    return report
 
 
 def _judged(training: Training, config: StudyConfig, part: Any) -> Report:

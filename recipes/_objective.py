@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,22 +76,29 @@ class Objective:
 
     Args:
         config: what is trained, searched and how.
-        folder: of the study; each trial has one in it.
         runs: the MLflow side.
-        limited: whether the number of trials is ours to keep, or the caller's.
+        folder: gives the folder of a study; each trial has one in it.
+        wanted: trials in all; None leaves their number to the study.
 
     Attributes:
         number: of the trial at work, or of the last one.
         lost: whether the others gave that trial to somebody else meanwhile.
     """
 
-    def __init__(self, config: StudyConfig, folder: Path, runs: StudyRuns, *, limited: bool) -> None:
+    def __init__(
+        self,
+        config: StudyConfig,
+        runs: StudyRuns,
+        folder: Callable[[optuna.Study], Path],
+        *,
+        wanted: int | None = None,
+    ) -> None:
         self.config = config
-        self.folder = folder
         self.runs = runs
+        self._folder = folder
         self.data = load_data(config)
         self.distributions = config.search.distributions(Config)
-        self._limited = limited
+        self._wanted = wanted
         self.number: int | None
         self.lost: bool
         self.forget()
@@ -109,7 +116,7 @@ class Objective:
         """
         import optuna
 
-        if self._limited and surplus(trial.study, trial.number, self.config.study.trials):
+        if self._wanted is not None and surplus(trial.study, trial.number, self._wanted):
             raise Surplus
         self.number = trial.number
         wanted = 2 if self.config.study.pareto else 1
@@ -120,11 +127,13 @@ class Objective:
                 f"{[way.name.lower() for way in trial.study.directions]}"
             )
         config = training_config(self.config, suggest(self.distributions, trial))
-        folder = trial_folder(self.folder, trial.number)
+        self.runs.join(trial.study)
+        of_study = self._folder(trial.study)
+        folder = trial_folder(of_study, trial.number)
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
         earlier = frozen.system_attrs.get("retry_history", [])
         if earlier:  # of a worker that died or was stopped, if it worked here: go on where it was
-            copy_checkpoint(trial_folder(self.folder, earlier[-1]) / "checkpoint.pt", folder / "checkpoint.pt")
+            copy_checkpoint(trial_folder(of_study, earlier[-1]) / "checkpoint.pt", folder / "checkpoint.pt")
         training = Training(config, self.data, aware=True, path=folder / "checkpoint.pt")
         outcome = Outcome(trial.number, folder=str(folder.absolute()))
         began = time.monotonic()
@@ -132,6 +141,7 @@ class Objective:
             training.run_id = tracker.run_id or None
             try:
                 trial.set_user_attr("run_id", training.run_id)
+                trial.set_user_attr("folder", outcome.folder)
                 self._train(trial, training, tracker)
                 report = self._judge(training)
                 values = self._tell(trial, report, time.monotonic() - began)
@@ -147,6 +157,12 @@ class Objective:
                 outcome.metrics["objective"] = values[-1]
             (folder / "report.json").write_text(json.dumps(report.to_dict()))
         return values if self.config.study.pareto else values[-1]
+
+    def finish(self, study: optuna.Study) -> None:
+        """Draw a study of your own into its MLflow run, and end that run."""
+        self.runs.send_unsent(study)
+        self.runs.log_progress(study)
+        self.runs.parent.end()
 
     def _train(self, trial: optuna.Trial, training: Training, tracker: Any) -> None:
         import optuna

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
 
+METRIC_NAMES = ["clean accuracy", "drifted accuracy"]
 _LEAST = 4  # complete trials, for importances to mean something
 
 
@@ -37,7 +38,7 @@ def figures(study: optuna.Study) -> Iterator[tuple[str, Figure]]:
         return
     draw = optuna.visualization.matplotlib
     many = len(study.directions) > 1
-    names = study.metric_names or ["objective"]
+    names = study.metric_names or METRIC_NAMES[-len(study.directions) :]
     if many:
         yield from _drawn("pareto_front", partial(draw.plot_pareto_front, study, target_names=list(names)))
     else:
@@ -59,10 +60,10 @@ def _drawn(name: str, draw: Callable[[], Any]) -> Iterator[tuple[str, Figure]]:
     from matplotlib import pyplot
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna marks its matplotlib figures as experimental
+        warnings.simplefilter("ignore")  # Optuna marks these as experimental; colour bars do not take part in layouts
         axes = draw()
-    figure = getattr(axes, "figure", None) or axes.flat[0].figure  # several panels come as an array
-    figure.set_size_inches(max(figure.get_figwidth(), 9), 5)
-    figure.tight_layout()
+        figure = getattr(axes, "figure", None) or axes.flat[0].figure  # several panels come as an array
+        figure.set_size_inches(max(figure.get_figwidth(), 9), 5)
+        figure.tight_layout()
     yield f"figures/{name}.png", figure
     pyplot.close(figure)

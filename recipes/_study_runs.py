@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -67,15 +68,14 @@ class StudyRuns:
 
     Args:
         config: the study's.
-        folder: of the study.
 
     Attributes:
-        parent: the study's own run, from `open` on.
+        parent: the study's own run, from `open` or `join` on.
     """
 
-    def __init__(self, config: StudyConfig, folder: Path) -> None:
+    def __init__(self, config: StudyConfig) -> None:
         self._config = config
-        self._folder = folder
+        self._lock = threading.Lock()
         self._enabled = config.tracking.enabled
         self.parent: Tracker = NoRun()
 
@@ -96,18 +96,24 @@ class StudyRuns:
         values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
         values |= {f"search.{name}": str(part) for name, part in config.search.parts}
         del values["search"]
-        with warnings.catch_warnings():
-            self.parent = Run.start(
-                experiment=config.tracking.experiment,
-                name=study.study_name,
-                uri=config.tracking.uri,
-                run_id=run_id,
-                params={key: value for key, value in values.items() if run_id is None or not key.startswith("study.")},
-                tags={"study": study.study_name, "role": "study", **environment_tags()},
-                keep_undelivered=False,
-            )
+        self.parent = Run.start(
+            experiment=config.tracking.experiment,
+            name=study.study_name,
+            uri=config.tracking.uri,
+            run_id=run_id,
+            # how the search goes may change; what is searched may not, and MLflow's parameters cannot
+            params={key: value for key, value in values.items() if run_id is None or not key.startswith("study.")},
+            tags={"study": study.study_name, "role": "study", **environment_tags()},
+            keep_undelivered=False,
+        )
         if run_id is None:
             study.set_user_attr(PARENT, self.parent.run_id)
+
+    def join(self, study: optuna.Study) -> None:
+        """Open the study's own run, unless this process has it open."""
+        with self._lock:
+            if not self.parent.run_id:
+                self.open(study)
 
     @contextlib.contextmanager
     def trial(self, study: optuna.Study, outcome: Outcome, training: Training) -> Iterator[Tracker]:
@@ -155,9 +161,9 @@ class StudyRuns:
 
     def dead(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """End the run of a trial whose worker died."""
-        folder, run_id = trial_folder(self._folder, trial.number).absolute(), trial.user_attrs.get("run_id")
-        if self._enabled and (run_id is not None or folder.is_dir()):
-            outcome = Outcome(trial.number, str(folder), run_id, why="its worker died")
+        folder, run_id = trial.user_attrs.get("folder", ""), trial.user_attrs.get("run_id")
+        if self._enabled and (run_id is not None or Path(folder).is_dir()):
+            outcome = Outcome(trial.number, folder, run_id, why="its worker died")
             study.set_user_attr(f"{_UNSENT}{trial.number}", asdict(outcome))
 
     def send_unsent(self, study: optuna.Study) -> int:

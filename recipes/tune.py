@@ -10,17 +10,22 @@ and on chips that the search never used. The same command, started again or on a
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analogsim.recipes import _final
 from analogsim.recipes._config import dump_toml, flatten, from_mapping, load_mapping, to_mapping
 from analogsim.recipes._final import Final
+from analogsim.recipes._folder import owned_folder
 from analogsim.recipes._objective import Objective, Surplus, all_times, training_config
 from analogsim.recipes._options import STUDY_SHORT, Config, StudyConfig
 from analogsim.recipes._space import Choice, Space
@@ -35,7 +40,9 @@ from analogsim.recipes._study import (
     storage_url,
     work_left,
 )
+from analogsim.recipes._study_figures import METRIC_NAMES
 from analogsim.recipes._study_runs import StudyRuns
+from analogsim.recipes._tracking import Status
 from analogsim.recipes.train import check
 from analogsim.registry import as_device_model
 from analogsim.report import compare_plot
@@ -45,11 +52,19 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-_CONFIG, _DONE = "analogsim:config", "analogsim:done"
+_CONFIG, _DONE, _ID = "analogsim:config", "analogsim:done", "analogsim:id"
 # What another worker of a study, or a later one, may have different: nothing of it changes what is searched.
 _FREE = (
     *("run_on", "out", "data.folder", "data.download", "tracking."),
-    *("study.trials", "study.timeout", "study.storage", "study.heartbeat", "study.retries", "study.final_seeds"),
+    *(
+        "study.name",
+        "study.trials",
+        "study.timeout",
+        "study.storage",
+        "study.heartbeat",
+        "study.retries",
+        "study.final_seeds",
+    ),
     *("study.sampler", "study.pruner", "evaluation.chips"),
 )
 _DRAW = 20.0  # progress is drawn at most every so many times as long as drawing takes
@@ -134,10 +149,23 @@ def study_name(config: StudyConfig) -> str:
     return config.study.name or made + ("-pareto" if config.study.pareto else "")
 
 
-def study_folder(config: StudyConfig) -> Path:
-    """Where the study lies."""
-    name = study_name(config)
-    return Path(config.out) / "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
+def study_folder(config: StudyConfig, study: optuna.Study) -> Path:
+    """The study's folder on this disk, made if there is none; another study's of the same name is left alone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if _ID not in study.user_attrs:
+        study.set_user_attr(_ID, uuid.uuid4().hex)
+    mine = str(study.user_attrs[_ID])
+    name = study_name(config) if study.study_name.startswith("no-name-") else study.study_name
+    safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
+    try:
+        return owned_folder(Path(config.out), safe, mine)
+    except OSError as error:
+        raise type(error)(
+            f"out: cannot make a folder in {config.out!r}: {error.strerror or error}; give another place with --out"
+        ) from error
 
 
 def objective(
@@ -160,15 +188,13 @@ def objective(
 
     Returns:
         A callable of a trial: drifted accuracy, or (clean, drifted) for ``settings=["study.pareto=true"]``. Its
-        ``runs.log_progress(study)`` draws the study into its MLflow run, ``runs.parent.end()`` ends that.
+        ``finish(study)`` draws the study into its MLflow run and ends that.
     """
     if config is None:
         config = configure(file, settings, **short)
     elif file is not None or settings or short:
         raise ValueError("objective: give a config, or what to make one of, not both")
-    folder = study_folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    return Objective(config, folder, StudyRuns(config, folder), limited=False)
+    return Objective(config, StudyRuns(config), partial(study_folder, config))
 
 
 def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -> Tuned:
@@ -187,8 +213,7 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
     import optuna
 
     _check(config)
-    folder = study_folder(config)
-    runs = StudyRuns(config, folder)
+    runs = StudyRuns(config)
     with quietly():
         again = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=config.study.retries)
 
@@ -201,7 +226,7 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = _open(config, runs, on_dead)
-        return _work(study, config, folder, runs, show)
+        return _work(study, config, runs, show)
     except KeyboardInterrupt as stop:
         stop.add_note(f"go on with: analogsim tune --study {study_name(config)}")
         raise
@@ -244,7 +269,7 @@ def _open(config: StudyConfig, runs: StudyRuns, on_dead: Callable[[optuna.Study,
     """Open the study, or begin it: then one worker says what it is about and makes its run, and the others wait."""
     import optuna
 
-    names = ["clean accuracy", "drifted accuracy"] if config.study.pareto else ["drifted accuracy"]
+    names = METRIC_NAMES if config.study.pareto else METRIC_NAMES[-1:]
     url = storage_url(config.study.storage)
     study = optuna.create_study(
         storage=open_storage(url, heartbeat=config.study.heartbeat, on_dead=on_dead),
@@ -265,6 +290,7 @@ def _open(config: StudyConfig, runs: StudyRuns, on_dead: Callable[[optuna.Study,
                     )
                 with quietly():
                     study.set_metric_names(names)
+                study.set_user_attr(_ID, uuid.uuid4().hex)
                 _enqueue_default(study, config)
                 study.set_user_attr(_CONFIG, json.dumps(to_mapping(config)))
         else:
@@ -297,48 +323,71 @@ def _said(value: Any) -> str:
     return repr(value)
 
 
-def _work(
-    study: optuna.Study, config: StudyConfig, folder: Path, runs: StudyRuns, show: Callable[[str], None]
-) -> Tuned:
+def _work(study: optuna.Study, config: StudyConfig, runs: StudyRuns, show: Callable[[str], None]) -> Tuned:
     """Take trials until there are enough, and the lead in what comes after if no other worker has it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = study_folder(config, study)
+    goal = Objective(config, runs, lambda _: folder, wanted=config.study.trials)
     dump_toml(config, folder / "study.toml")
-    goal = Objective(config, folder, runs, limited=True)
-    until = None if config.study.timeout is None else time.monotonic() + seconds(config.study.timeout)
-    drawn = drawing = 0.0
-    waiting = False
-    status: Any = "FAILED"
+    status: Status = "FAILED"
     try:
-        while True:
-            runs.send_unsent(study)
-            if (until is None or time.monotonic() < until) and work_left(study, config.study.trials):
-                waiting = False
-                _one_trial(study, goal, show)
-                if time.monotonic() > drawn + _DRAW * drawing:
-                    began = time.monotonic()
-                    runs.log_progress(study)
-                    drawn, drawing = time.monotonic(), time.monotonic() - began
-            elif others := at_work(study):
-                if not waiting:
-                    show(f"waiting for {others} trial(s) of other workers")
-                waiting = True
-                time.sleep(min(5.0, config.study.heartbeat / 2))
-            else:
-                break
-        done = len(study.get_trials(deepcopy=False))
-        lease = Lease(study, "analogsim:ending", config.study.heartbeat)
-        with lease.held(lambda: waiting and study.user_attrs.get(_DONE) == done) as ours:
-            tuned = _finish(study, config, folder, runs, goal, show) if ours else _told(study, folder, runs)
-            if ours:
-                study.set_user_attr(_DONE, done)
+        if _take_trials(study, config, goal, show):
+            tuned = _conclude(study, config, folder, goal, show)
+        else:
+            tuned = Tuned(study, folder, runs, None, "the time is up; other workers are still at work on this study")
         status = "FINISHED"
         return tuned
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        if status == "FINISHED" or not at_work(study):  # else others go on, and the study with them
-            runs.parent.end(status)
+        with contextlib.suppress(Exception):  # of a storage that is gone; the first error is the one to be told
+            if not at_work(study):  # else others go on, and the study with them
+                runs.parent.end(status)
+
+
+def _take_trials(study: optuna.Study, config: StudyConfig, goal: Objective, show: Callable[[str], None]) -> bool:
+    """Do trials until there is none left to do, by anybody; False where only the time is up."""
+    until = math.inf if config.study.timeout is None else time.monotonic() + seconds(config.study.timeout)
+    drawn, drawing, waiting = -math.inf, 0.0, False
+    while True:
+        goal.runs.send_unsent(study)
+        in_time = time.monotonic() < until
+        if in_time and work_left(study, config.study.trials):
+            waiting = False
+            _one_trial(study, goal, show)
+            if time.monotonic() > drawn + _DRAW * drawing:
+                began = time.monotonic()
+                goal.runs.log_progress(study)
+                drawn, drawing = time.monotonic(), time.monotonic() - began
+            continue
+        others = at_work(study)
+        if not others and not (in_time and work_left(study, config.study.trials)):
+            return True
+        if others and not in_time:
+            return False
+        if others and not waiting:
+            show(f"waiting for {others} trial(s) of other workers, in case one of them dies")
+        waiting = True
+        time.sleep(min(5.0, config.study.heartbeat / 2))
+
+
+def _conclude(
+    study: optuna.Study, config: StudyConfig, folder: Path, goal: Objective, show: Callable[[str], None]
+) -> Tuned:
+    """Make the comparison at the end, or tell of the one that was made of these very trials."""
+    what = [len(study.get_trials(deepcopy=False)), config.study.final_seeds, config.evaluation.chips]
+    report = folder / "report.txt"
+    with Lease(study, "analogsim:ending", config.study.heartbeat).held(
+        lambda: study.user_attrs.get(_DONE) == what
+    ) as ours:
+        if ours:
+            tuned, whole = _finish(study, config, folder, goal, show)
+            study.set_user_attr(_DONE, what if whole else None)
+            return tuned
+    text = (
+        report.read_text(encoding="utf-8").strip() if report.is_file() else "the study is done; its result is in MLflow"
+    )
+    return Tuned(study, folder, goal.runs, None, text)
 
 
 def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -> None:
@@ -376,38 +425,27 @@ def _short(value: Any) -> str:
 
 
 def _finish(
-    study: optuna.Study,
-    config: StudyConfig,
-    folder: Path,
-    runs: StudyRuns,
-    goal: Objective,
-    show: Callable[[str], None],
-) -> Tuned:
-    """Compare the best network with the others, write all down."""
+    study: optuna.Study, config: StudyConfig, folder: Path, goal: Objective, show: Callable[[str], None]
+) -> tuple[Tuned, bool]:
+    """Compare the best network with the others and write all down; also whether MLflow has taken everything."""
     show("comparing the best trial with the default settings and with plain training, on fresh chips")
+    runs = goal.runs
     final = _final.compare(study, config, goal.data, folder, runs)
-    head = _head(study, storage_url(config.study.storage))
+    text = _head(study, storage_url(config.study.storage))
     if final is None:
-        text = f"{head}\n\n{_final.why_none(study, config)}"
+        text += f"\n\n{_final.why_none(study, config)}"
     else:
-        text = f"{head}\n\n{_final.describe(study, config, final)}"
-        compare_plot({name: reports[0] for name, reports in final.reports.items()}).savefig(
-            folder / "drift.png", dpi=120
-        )
+        text += f"\n\n{_final.describe(study, config, final)}"
+        figure = compare_plot({name: reports[0] for name, reports in final.reports.items()})
+        figure.savefig(folder / "drift.png", dpi=120)
         _final.log(study, config, final, text, runs)
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     runs.log_progress(study)
     unsent = runs.send_unsent(study)
-    if unsent:
-        text += f"\n\n{unsent} trial(s) are not in MLflow yet: start the same command again when it answers"
-    return Tuned(study, folder, runs, final, text)
-
-
-def _told(study: optuna.Study, folder: Path, runs: StudyRuns) -> Tuned:
-    """What is left to say for a worker whose study another one has finished."""
-    path = folder / "report.txt"
-    text = path.read_text(encoding="utf-8").rstrip("\n") if path.is_file() else "another worker finished the study"
-    return Tuned(study, folder, runs, None, text)
+    whole = not unsent and runs.parent.delivered and (final is None or final.delivered)
+    if not whole:
+        text += "\n\nMLflow has not taken everything yet: start the same command again when it answers"
+    return Tuned(study, folder, runs, final, text), whole
 
 
 def _head(study: optuna.Study, url: str) -> str:
