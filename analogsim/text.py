@@ -53,7 +53,7 @@ def arguments_of(text: str, whole: str, what: str, example: str) -> dict[str, An
         call = ast.parse(f"_{text}", mode="eval").body
     except (SyntaxError, ValueError):
         raise ValueError(f"{what}: cannot read the parameters {text} in {whole!r}; write ({example})") from None
-    if not isinstance(call, ast.Call) or call.args:
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
         raise ValueError(f"{what}: parameters in {whole!r} need their names, such as {example}")
     values: dict[str, Any] = {}
     for word in call.keywords:
