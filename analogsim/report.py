@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analogsim.text import table
-from analogsim.times import label
+from analogsim.times import label, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +91,8 @@ class Report:
         return np.asarray(1 - (self.clean - self.values) / (self.clean - self.chance))
 
     @property
-    def _described(self) -> str:
+    def described(self) -> str:
+        """What the scores were measured on: device, chips, samples, compensation."""
         chips = "1 chip" if len(self.seeds) == 1 else f"{len(self.seeds)} chips"
         return f"{self.device}, {chips}, {self.samples} samples, compensation: {self.compensation or 'none'}"
 
@@ -102,12 +103,17 @@ class Report:
 
     def at(self, time: float | str) -> FloatArray:
         """The scores of all chips at one of the evaluated times, ``(chips,)``."""
-        from analogsim.times import seconds
-
         t = seconds(time)
         if t not in self.times:
             raise ValueError(f"report: {time!r} was not evaluated; there are {', '.join(self.labels)}")
         return np.asarray(self.values[:, self.times.index(t)])
+
+    def only(self, times: Sequence[float | str]) -> Report:
+        """The same report at some of the evaluated times, in the given order."""
+        chosen = [self.at(time) for time in times]
+        if not chosen:
+            raise ValueError(f"report: give at least one of the evaluated times {', '.join(self.labels)}")
+        return replace(self, values=np.stack(chosen, axis=1), times=tuple(seconds(time) for time in times))
 
     def to_frame(self) -> DataFrame:
         """One row per chip and time: chip, seconds, time, and the metric, as a pandas frame."""
@@ -164,7 +170,8 @@ def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
     return listed
 
 
-def _number(value: float, metric: str) -> str:
+def number(value: float, metric: str) -> str:
+    """A score as tables show it: accuracy in percent, any other metric as it is."""
     return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4g}"
 
 
@@ -183,18 +190,18 @@ def compare_table(reports: Mapping[str, Report]) -> str:
         head += [name or "mean ± std", "5th pct."]
     rows = [["clean"]]
     for report in listed:
-        rows[0] += [_number(report.clean, metric), ""]
+        rows[0] += [number(report.clean, metric), ""]
     for index, time in enumerate(first.labels):
         row = [f"after {time}"]
         for report in listed:
             mean, std = report.mean[index], report.std[index]
-            spread = "" if np.isnan(std) else f" ± {_number(std, metric)}"
-            row += [_number(mean, metric) + spread, _number(report.quantile(0.05)[index], metric)]
+            spread = "" if np.isnan(std) else f" ± {number(std, metric)}"
+            row += [number(mean, metric) + spread, number(report.quantile(0.05)[index], metric)]
         rows.append(row)
     what = "" if "" in reports else "mean ± std over chips: "
-    if len({report._described for report in listed}) == 1:
-        return f"{table(head, rows)}\n{what}{first._described}"
-    last = "\n".join(f"{name}: {what}{report._described}" for name, report in reports.items())
+    if len({report.described for report in listed}) == 1:
+        return f"{table(head, rows)}\n{what}{first.described}"
+    last = "\n".join(f"{name}: {what}{report.described}" for name, report in reports.items())
     return f"{table(head, rows)}\n{last}"
 
 
@@ -219,7 +226,7 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("time after programming")
     axes.set_ylabel(listed[0].metric)
-    described = {report._described for report in listed}
+    described = {report.described for report in listed}
     of = described.pop() if len(described) == 1 else "different settings, see the table"
     axes.set_title(f"mean and 5th to 95th percentile of the chips; dashed: clean\n{of}", size=9)
     axes.legend()

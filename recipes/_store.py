@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
 import socket
+import sqlite3
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _OPENING = threading.Lock()  # the migrations of a new database are not safe in threads
+_OTHERWISE = (
+    "unset MLFLOW_TRACKING_URI to use a local database, or switch tracking off: --no-tracking, tracking.enabled=false"
+)
+_LOCKED = 60.0  # seconds to wait for a database that another process holds; by itself SQLite waits for five
+_MADE = 600.0  # and for one that another process is making
 
 
 def tracking_uri(uri: str | None) -> str:
@@ -35,6 +43,23 @@ def tracking_uri(uri: str | None) -> str:
     return f"sqlite:///{Path(path).absolute().as_posix()}{options}"
 
 
+def check_exists(uri: str) -> None:
+    """Refuse a database that is not there, for those who only read: opening it would make an empty one.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the URI is a path.
+    """
+    path = _database(uri)
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no MLflow database {path!r}: go to the directory in which `analogsim train` was started, name its "
+            f"database with --uri sqlite:///FOLDER/mlflow.db, or make the first runs: analogsim train"
+        )
+    if path is None and ":" not in uri and Path(uri).is_file():
+        raise ValueError(f"tracking URI {uri!r}: this is a path; write sqlite:///{Path(uri).absolute().as_posix()}")
+
+
 def connect(uri: str) -> MlflowClient:
     """A client of the store, which is made or migrated if it is a database; see ``explained`` for the errors."""
     if is_http(uri):
@@ -44,8 +69,10 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for chatty in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_traceback)
     with _OPENING, contextlib.ExitStack() as scope:
         if not is_http(uri) and "mlflow.store.tracking.sqlalchemy_store" not in sys.modules:
             # the first client imports that module, which uses a deprecated part of SQLAlchemy
@@ -57,7 +84,48 @@ def connect(uri: str) -> MlflowClient:
             raise ImportError(
                 "tracking needs mlflow: pip install 'analogsim-torch[recipes]', or set tracking.enabled=false"
             ) from error
-        return MlflowClient(tracking_uri=uri)
+        scope.enter_context(alone(uri))
+        return MlflowClient(tracking_uri=_patient(uri))
+
+
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None  # the error itself comes to us, and is told in one line
+
+
+def _patient(uri: str) -> str:
+    """The same store, opened so that a lock of another process is waited for; a user's own timeout stays."""
+    if _database(uri) is None or re.search(r"[?&]timeout=", uri):
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}timeout={_LOCKED:g}"
+
+
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keep other processes from opening the same database: several that make a new one at once spoil it.
+
+    What is half made when the body fails is taken away, so that the next one can make it anew.
+    """
+    database = _database(uri)
+    if database is None:
+        yield
+        return
+    path = Path(database)
+    key = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:16]
+    gate = Path(tempfile.gettempdir(), f"analogsim-{key}.lock")
+    with contextlib.ExitStack() as scope:
+        with contextlib.suppress(sqlite3.Error):  # where there can be no lock, opening is as safe as MLflow has it
+            lock = sqlite3.connect(gate, timeout=_MADE, isolation_level=None)
+            scope.callback(lock.close)
+            lock.execute("BEGIN EXCLUSIVE")  # ends with the connection, also where the process is killed
+        spoilt = not path.exists()
+        try:
+            yield
+            spoilt = False
+        finally:
+            # the lock goes only where the database is whole: who waits for it still does not need it any more
+            for part in (path, path.with_name(f"{path.name}-journal")) if spoilt else (gate,):
+                with contextlib.suppress(OSError):
+                    part.unlink()
 
 
 def _reach(uri: str) -> None:
@@ -70,8 +138,14 @@ def _reach(uri: str) -> None:
         if parts.scheme in getproxies() and not proxy_bypass(host):
             return  # only the proxy can tell
         socket.create_connection((host, port), timeout=3).close()
-    except (OSError, ValueError) as error:
-        raise _unreachable(uri, error) from error
+    except ValueError as error:
+        raise ConnectionError(str(error)) from error
+
+
+def artifact_folder(uri: str) -> Path | None:
+    """Where the artifacts of a database on disk go: beside it. A server decides for itself, None."""
+    path = _database(uri)
+    return None if path is None else Path(path).parent / "mlartifacts"
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
@@ -80,8 +154,8 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        path = _database(uri)  # a server decides for itself where artifacts go; we, beside the database
-        artifacts = None if path is None else (Path(path).parent / "mlartifacts").as_uri()
+        folder = artifact_folder(uri)
+        artifacts = None if folder is None else folder.as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))
         except MlflowException as error:
@@ -103,16 +177,18 @@ def _database(uri: str) -> str | None:
 
 
 @contextlib.contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Turn what goes wrong at the start into an error that says what to do."""
+def explained(uri: str, otherwise: str = _OTHERWISE) -> Iterator[None]:
+    """Turn what goes wrong at the start into an error that says what to do, `otherwise` at its end."""
     try:
         yield
-    except (ConnectionError, ValueError, ImportError):
+    except (ValueError, ImportError):
         raise
     except errors() as error:
         if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             raise ValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
-        raise _unreachable(uri, error) from error
+        raise ConnectionError(
+            f"cannot reach the MLflow store {shown(uri)}: {brief(error)}; start it (`mlflow server`), {otherwise}"
+        ) from error
 
 
 def errors() -> tuple[type[Exception], ...]:
@@ -123,13 +199,6 @@ def errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, OSError)
 
 
-def _unreachable(uri: str, cause: Exception) -> ConnectionError:
-    return ConnectionError(
-        f"cannot reach the MLflow store {shown(uri)}: {brief(cause)}; start it (`mlflow server`), unset "
-        "MLFLOW_TRACKING_URI to use a local database, or switch tracking off: --no-tracking, tracking.enabled=false"
-    )
-
-
 def brief(error: Exception) -> str:
     """The first line of an error, if it has one."""
     return (str(error) or type(error).__name__).split("\n", 1)[0][:300]
@@ -138,11 +207,6 @@ def brief(error: Exception) -> str:
 def is_http(uri: str) -> bool:
     """Whether the store is a server."""
     return uri.startswith(("http://", "https://"))
-
-
-def ui_address(uri: str) -> str:
-    """Where the store is looked at: a server at itself, a database through ``mlflow ui``."""
-    return shown(uri).rstrip("/") if is_http(uri) else "http://127.0.0.1:5000"
 
 
 def shown(uri: str) -> str:

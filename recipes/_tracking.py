@@ -16,7 +16,6 @@ import math
 import os
 import posixpath
 import re
-import shlex
 import tempfile
 import threading
 import time
@@ -27,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
-from urllib.parse import quote
 
-from analogsim.recipes import _store
+from analogsim.recipes import _links, _store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +38,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _LONGEST = 6000  # MLflow's limit for a parameter; that for a tag is larger
 _METRICS_AT_ONCE, _PARAMS_AT_ONCE = 1000, 100  # MLflow's limits for one log_batch
+_SHARE = 0.01  # of the time may go into sending metrics; those that come faster are sent together
+_LATEST = 10.0  # seconds that metrics wait at most, as long as others come
 _PATIENCE = 1.0  # seconds; a store that hangs longer than that before it fails gets a tenth of the time at most
 
 
@@ -70,8 +70,16 @@ class Tracker(Protocol):
     def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
         """Copy a file, or a folder, into the artifacts, under `folder`."""
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags, in place of earlier ones of the same names."""
+
     def end(self, status: Status = "FINISHED") -> None:
         """End the run and deliver what waits; a second end changes nothing."""
+
+    @property
+    def delivered(self) -> bool:
+        """Whether all that was logged is in the store: nothing waits, nothing was refused."""
+        return True
 
     def links(self) -> str:
         """Say how to look at this run: the command that opens the UI, and the address in it."""
@@ -98,6 +106,7 @@ class NoRun(Tracker):
     def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None: ...
     def text(self, text: str, path: str) -> None: ...
     def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None: ...
     def end(self, status: Status = "FINISHED") -> None: ...
 
 
@@ -113,17 +122,20 @@ class _Call:
 class Run(Tracker):
     """One MLflow run, made by ``Run.start``; several threads may use it."""
 
-    def __init__(self, client: MlflowClient, uri: str, experiment_id: str, run_id: str) -> None:
+    def __init__(
+        self, client: MlflowClient, uri: str, experiment_id: str, run_id: str, *, keep_undelivered: bool = True
+    ) -> None:
         self.run_id = run_id
         self.experiment_id = experiment_id
         self.uri = uri
         self._client = client
+        self._keep = keep_undelivered
         self._lock = threading.RLock()
         self._waiting: deque[_Call] = deque()
         self._refused: list[_Call] = []
         self._held: set[tuple[str, int, str]] = set()
         self._warned = self._ended = False
-        self._not_before = 0.0
+        self._not_before = self._metrics_due = 0.0
 
     @classmethod
     def start(
@@ -133,8 +145,10 @@ class Run(Tracker):
         name: str,
         uri: str | None = None,
         run_id: str | None = None,
+        parent_run_id: str | None = None,
         params: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
+        keep_undelivered: bool = True,
     ) -> Run:
         """Start a run, or reopen one to resume it.
 
@@ -147,8 +161,11 @@ class Run(Tracker):
             uri: Tracking URI; see ``_store.tracking_uri``.
             run_id: The run to reopen. Parameters cannot change: those that differ become tags
                 ``resumed.<name>``.
+            parent_run_id: A run of the same experiment under which MLflow's UI shows this one.
             params: Parameters; a value longer than MLflow takes ends in ``…`` and is kept whole as an artifact.
             tags: Tags.
+            keep_undelivered: Write metrics that the store did not take by the end to a file, and warn. False is for
+                who asks ``delivered`` after the end and logs everything again.
 
         Raises:
             ConnectionError: The store cannot be reached or opened.
@@ -157,6 +174,8 @@ class Run(Tracker):
         full = {key: str(value) for key, value in params.items()}
         short = {key: _cut(value) for key, value in full.items()}
         labels = {key: _cut(str(value)) for key, value in (tags or {}).items()}
+        if parent_run_id:
+            labels["mlflow.parentRunId"] = parent_run_id
         for key in [*short, *labels]:
             _check_name("parameter or tag", key)
         store = _store.tracking_uri(uri)
@@ -169,7 +188,7 @@ class Run(Tracker):
                 if found.info.lifecycle_stage == "deleted":
                     raise ValueError(f"run {run_id} is deleted: restore it in the MLflow UI, or start a new one")
                 client.update_run(run_id, status="RUNNING")
-            run = cls(client, store, found.info.experiment_id, found.info.run_id)
+            run = cls(client, store, found.info.experiment_id, found.info.run_id, keep_undelivered=keep_undelivered)
             if run_id is not None:
                 held = (client.get_metric_history(run_id, name) for name in found.data.metrics)
                 run._held = {_point(m.key, m.step, m.value) for history in held for m in history}
@@ -271,6 +290,17 @@ class Run(Tracker):
             _check_path(folder)
         self._deliver(_Call(str(local), lambda: self._client.log_artifact(self.run_id, str(local), folder)))
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        for name in values:
+            _check_name("tag", name)
+        labels = {name: _cut(str(value)) for name, value in values.items()}
+        self._deliver(_Call("tags", lambda: self._describe({}, labels)))
+
+    @property
+    def delivered(self) -> bool:
+        with self._lock:
+            return not self._waiting and not self._refused
+
     def end(self, status: Status = "FINISHED") -> None:
         if status not in get_args(Status):
             raise ValueError(f"a run ends as one of {', '.join(get_args(Status))}, got {status!r}")
@@ -283,15 +313,19 @@ class Run(Tracker):
                 self._deliver(_Call("status", lambda: self._client.set_terminated(self.run_id, status, now)))
             finally:
                 self._ended = True
-                self._keep_undelivered()
+                if self._keep:
+                    self._keep_undelivered()
 
     def _deliver(self, call: _Call) -> None:
         """Send what waits, then `call`, in order; what the store does not take now waits for next time."""
         with self._lock:
             if self._ended:
                 raise RuntimeError(f"run {self.run_id} has ended: {call.what} must be logged before end()")
-            self._waiting.append(call)
             began = time.monotonic()
+            if call.metrics and began < self._metrics_due:
+                self._join(call)
+                return
+            self._waiting.append(call)
             while self._waiting and began >= self._not_before:
                 try:
                     self._waiting[0].send()
@@ -313,6 +347,15 @@ class Run(Tracker):
                     return
                 self._waiting.popleft()
             self._warned = self._warned and bool(self._waiting)
+            now = time.monotonic()
+            self._metrics_due = now + min(_LATEST, (now - began) / _SHARE)
+
+    def _join(self, call: _Call) -> None:
+        """Let metrics wait, in one batch with those that wait already: the store takes many in the time of one."""
+        batch = list(call.metrics)
+        if self._waiting and 0 < len(self._waiting[-1].metrics) <= _METRICS_AT_ONCE - len(batch):
+            batch = [*self._waiting.pop().metrics, *batch]
+        self._waiting.append(_Call("metrics", functools.partial(self._send_metrics, batch), batch))
 
     def _keep_undelivered(self) -> None:
         lost = [*self._refused, *self._waiting]
@@ -337,28 +380,13 @@ class Run(Tracker):
         return json.dumps({"run_id": self.run_id, **row}) + "\n"
 
     def links(self) -> str:
-        link = f"{_store.ui_address(self.uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
-        if _store.is_http(self.uri):
-            return link
-        command = ["mlflow", "ui", "--backend-store-uri", _store.shown(self.uri), "--host", "127.0.0.1"]
-        command += ["--port", "5000", "--workers", "1"]
-        return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(command)}\n{link}"
+        command = _links.ui_command(self.uri)
+        return "\n".join([*([command] if command else []), _links.run_link(self)])
 
 
 def start(enabled: bool, **kwargs: Any) -> Tracker:
     """Start a run with the arguments of ``Run.start``, or a ``NoRun`` where tracking is not enabled."""
     return Run.start(**kwargs) if enabled else NoRun()
-
-
-def compare_link(runs: Sequence[Run]) -> str:
-    """Give the address of the page that compares `runs`, which have to be in one store."""
-    stores = sorted({_store.shown(run.uri) for run in runs})
-    if len(stores) != 1:
-        raise ValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {stores}")
-    ids = [run.run_id for run in runs]
-    experiments = list(dict.fromkeys(run.experiment_id for run in runs))
-    chosen, among = (quote(json.dumps(each, separators=(",", ":")), safe="") for each in (ids, experiments))
-    return f"{_store.ui_address(runs[0].uri)}/#/compare-runs?runs={chosen}&experiments={among}"
 
 
 def _is_final(error: Exception) -> bool:

@@ -76,6 +76,17 @@ def test_at_and_labels() -> None:
         answer.at("1d")
 
 
+def test_only_some_times() -> None:
+    part = report().only(["1y", 1])
+    assert part.labels == ("1y", "1s")
+    np.testing.assert_array_equal(part.values, VALUES[:, [2, 0]])
+    assert (part.clean, part.seeds, part.described) == (0.95, (0, 1, 2, 3), report().described)
+    with pytest.raises(ValueError, match="'1d' was not evaluated; there are 1s, 1h, 1y"):
+        report().only(["1s", "1d"])
+    with pytest.raises(ValueError, match="at least one of the evaluated times 1s, 1h, 1y"):
+        report().only([])
+
+
 def test_one_chip() -> None:
     answer = report(**ONE_CHIP)
     assert np.isnan(answer.std).all()

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from analogsim.recipes import _models
 from analogsim.recipes import train as recipe
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import flatten, load_toml
-from analogsim.recipes._options import Config
+from analogsim.recipes._options import Config, StudyConfig
 from analogsim.recipes.cli import main
 from analogsim.report import Report
 
@@ -67,7 +69,8 @@ def test_the_command_line_starts_without_what_is_heavy() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ((), ("train", "evaluate", "devices", "summary", "--version", "--debug")),
+        ((), ("train", "tune", "compare", "ui", "evaluate", "devices", "summary", "--version", "--debug")),
+        (("tune",), ("--study", "--storage", "--min-clean", "noise.clip_sigmas  1.5 to 4", "search.noise.end=none")),
         (("train",), ("--resume", "--no-tracking", "--download", "FILE.toml | KEY=VALUE")),
         (("evaluate",), ("--chips", "--times", "--json", "--plot", "--compensation")),
         (("devices",), ("name",)),
@@ -80,8 +83,8 @@ def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...], word
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert all(word in out for word in words)
-    if command == ("train",):
-        assert all(re.search(rf"^{re.escape(name)} ", out, re.MULTILINE) for name in flatten(Config()))
+    every = {("train",): flatten(Config()), ("tune",): flatten(StudyConfig()).keys() - {"search"}}
+    assert all(re.search(rf"^{re.escape(name)} ", out, re.MULTILINE) for name in every.get(command, ()))
 
 
 def test_no_command_and_an_unknown_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +158,7 @@ def test_train_prints_the_table_and_how_to_look_at_the_runs(
     config = load_toml(Config, folder / "config.toml")
     assert (config.model, config.seed, config.optimization.epochs) == ("lenet5", 0, 1)  # later ones win
     ids = {kind: load_checkpoint(folder / kind / "checkpoint.pt")["run_id"] for kind in ("plain", "hardware-aware")}
-    assert f"mlflow ui --backend-store-uri sqlite:///{here}/mlflow.db" in out
+    assert "\nanalogsim ui\n" in out
     assert f"/#/experiments/1/runs/{ids['hardware-aware']}" in out
     assert re.search(rf"compare-runs\?runs=.*{ids['plain']}.*{ids['hardware-aware']}", out)
     assert store.run(ids["plain"]).data.params["device.Gaussian.std"] == "0.05"
@@ -417,3 +420,65 @@ def test_evaluate_without_a_run(alone: Path, fail: Callable[..., str]) -> None:
     assert "no checkpoint at 'runs/none'; give a run's folder or a checkpoint file" in fail("evaluate", "runs/none")
     Path("x.pt").write_text("no checkpoint")
     assert "'x.pt' cannot be read, it may be damaged" in fail("evaluate", "x.pt")
+
+
+def test_tune_tells_each_trial_and_the_result(
+    settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    words = ["--no-tracking", "study.chips=2", "--study", "my study", "--time", "1h"]
+    main(["tune", *settings, "--trials", "2", *words, "search={noise={end={low=1, high=4}}}"])
+    out = capsys.readouterr().out
+    assert out.startswith("study 'my study', 2 trials, of\nsearched   values\n")
+    assert re.search(r"^noise.end  1 to 4$", out, re.MULTILINE)
+    assert re.search(
+        r"^trial 1  complete  [\d.]+ %  \(best: trial [01], [\d.]+ %\)  \d+ s  end [\d.]+$", out, re.MULTILINE
+    )
+    assert "study 'my study' in sqlite:///" in out
+    assert "1h after programming [%]" in out
+    assert "best settings, trials, checkpoints: runs/my_study" in out
+    main(["tune", "--study", "my study", "--trials", "3", "--quiet"])  # all else is known
+    out = capsys.readouterr().out
+    assert "3 complete" in out
+    assert not re.search(r"^trial \d", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sampler", "tep"], "study.sampler: unknown name 'tep'"),
+        (
+            ["--storage", "optuna.db"],
+            "study.storage: 'optuna.db' is not the URL of a database; write sqlite:///optuna.db",
+        ),
+        (["--storage", "sqlite:////missing/optuna.db"], "study.storage: cannot open sqlite:////missing/optuna.db: "),
+        (["--min-clean", "90"], "study.min_clean: wanted a value < 1, got 90.0"),
+        (["search.noise.ende={low=1, high=2}"], "search: no option 'noise.ende'; did you mean 'noise.end'?"),
+        (["missing.toml"], "no configuration file 'missing.toml'"),
+        (["--out", "taken"], "out: cannot write to the folder 'taken': File exists"),
+    ],
+)
+def test_what_is_wrong_with_a_study_is_told_in_one_line(
+    alone: Path, settings: list[str], fail: Callable[..., str], arguments: list[str], words: str
+) -> None:
+    (alone / "taken").write_text("a file")
+    assert words in fail("tune", *settings, "--no-tracking", "--quiet", *arguments)
+
+
+def test_tune_is_not_for_torchrun(alone: Path, fail: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "start the same command several times" in fail("tune")
+
+
+def test_sigterm_ends_as_ctrl_c_does(settings: list[str], alone: Path) -> None:
+    command = [sys.executable, "-m", "analogsim", "train", *settings, "optimization.epochs=100000", "--no-tracking"]
+    with subprocess.Popen([*command, "--quiet"], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(alone.glob("runs/*/plain/checkpoint.pt")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert re.search(r"^stopped; go on with: analogsim train --resume runs/", err, re.MULTILINE)
+    assert "Traceback" not in err

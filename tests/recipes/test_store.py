@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -80,3 +81,69 @@ def test_a_database_that_cannot_be_opened_is_named(here: Path) -> None:
         Run.start(experiment="exp", name="n", uri="sqlite:///file/x.db", params={})
     with pytest.raises(ValueError, match=r"mlruns.*sqlite:///"):
         Run.start(experiment="exp", name="n", uri="./mlruns", params={})
+
+
+def test_a_database_is_opened_with_patience(here: Path) -> None:
+    uri = f"sqlite:///{here}/mlflow.db"
+    assert _store.connect(uri).tracking_uri == f"{uri}?timeout=60"
+    assert _store.connect(f"{uri}?timeout=3").tracking_uri == f"{uri}?timeout=3"
+    assert _store.connect(f"{uri}?detect_types=0").tracking_uri == f"{uri}?detect_types=0&timeout=60"
+
+
+def test_who_only_reads_makes_no_database(alone: Path) -> None:
+    uri = _store.tracking_uri(None)
+    with pytest.raises(
+        FileNotFoundError, match=f"no MLflow database '{alone}/mlflow.db'.*--uri sqlite:///.*analogsim train"
+    ):
+        _store.check_exists(uri)
+    assert not list(alone.iterdir())
+    (alone / "mlflow.db").touch()
+    _store.check_exists(uri)
+    _store.check_exists("http://server")
+    with pytest.raises(ValueError, match=f"'mlflow.db': this is a path; write sqlite:///{alone}/mlflow.db"):
+        _store.check_exists("mlflow.db")
+
+
+def test_one_process_at_a_time_opens_a_database(alone: Path) -> None:
+    uri = _store.tracking_uri(None)
+    order = []
+
+    def second() -> None:
+        with _store.alone(uri):
+            order.append("second")
+
+    with _store.alone(uri):
+        thread = threading.Thread(target=second)
+        thread.start()
+        with _store.alone(f"sqlite:///{alone}/other.db"):  # another database is not held up
+            order.append("other")
+        time.sleep(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["other", "first", "second"]
+    with _store.alone("http://server"), _store.alone("http://server"):
+        order.append("server")
+
+
+def test_a_database_that_is_half_made_is_taken_away(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, path = _store.tracking_uri(None), alone / "mlflow.db"
+    monkeypatch.setattr(tempfile, "tempdir", str(alone))
+
+    def stop() -> None:
+        with _store.alone(uri):
+            path.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert not path.exists()
+    path.write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert [left.name for left in alone.iterdir()] == ["mlflow.db"]  # what was there before is not ours
+
+
+def test_a_lock_that_cannot_be_had_holds_up_nothing(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(alone / "nowhere"))
+    with _store.alone(_store.tracking_uri(None)):
+        pass

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shlex
-import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,7 +12,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -24,6 +21,12 @@ from analogsim.recipes import _tracking
 from analogsim.recipes._tracking import NoRun, Run
 
 pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No metrics wait for others, so that each call can be seen in the store."""
+    monkeypatch.setattr(_tracking, "_LATEST", 0.0)
 
 
 @pytest.fixture
@@ -413,48 +416,96 @@ def test_tracking_switched_off_takes_every_call(here: Path, tmp_path: Path) -> N
         run.table({"a": [1]}, "a.json")
         run.text("a", "a.txt")
         run.artifact(tmp_path / "nothing")
+        run.tags({"a@": "1"})
+    assert tracker.delivered
     assert (tracker.run_id, tracker.experiment_id, tracker.links()) == ("", "", "")
     on = _tracking.start(True, experiment="exp", name="n", params={})
     assert isinstance(on, Run)
 
 
-def test_links_open_this_run(run: Run, here: Path) -> None:
-    command, link = run.links().splitlines()
-    assert command == (
-        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///{here}/mlflow.db "
-        "--host 127.0.0.1 --port 5000 --workers 1"
-    )
-    assert link == f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+def test_links_open_this_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    assert run.links() == f"analogsim ui\n{link}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert run.links() == f"analogsim ui --uri {run.uri}\n{link}"
+    run.uri = "http://server:5000"
+    assert run.links() == f"http://server:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}"
 
 
-def test_links_quote_a_path_with_a_space(run: Run) -> None:
-    run.uri = "sqlite:////my data/mlflow.db"
-    assert "sqlite:////my data/mlflow.db" in shlex.split(run.links())
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
+def test_a_run_that_has_ended_is_reopened(run: Run, status: Any) -> None:
+    run.metrics({"x": 1.0}, 1)
+    run.end(status)
+    again = Run.start(experiment="exp", name="first", run_id=run.run_id, params={"a": 1, "train.lr": 0.1})
+    again.metrics({"x": 1.0}, 1)
+    again.metrics({"x": 2.0}, 2)
+    assert client(run).get_run(run.run_id).info.status == "RUNNING"
+    again.end()
+    assert client(run).get_run(run.run_id).info.status == "FINISHED"
+    assert history(run, "x") == [(1, 1.0), (2, 2.0)]
 
 
-def test_links_to_a_server_are_on_that_server(run: Run) -> None:
-    run.uri = "https://me:secret@mlflow.example:8443/base/"
-    assert run.links() == (
-        f"https://me:***@mlflow.example:8443/base/#/experiments/{run.experiment_id}/runs/{run.run_id}"
-    )
+def test_a_run_below_another(run: Run) -> None:
+    child = Run.start(experiment="exp", name="child", parent_run_id=run.run_id, params={})
+    found = client(run).search_runs([run.experiment_id], f"tags.mlflow.parentRunId = '{run.run_id}'")
+    assert [each.info.run_id for each in found] == [child.run_id]
+    assert "mlflow.parentRunId" not in client(run).get_run(run.run_id).data.tags
 
 
-def test_the_compare_link_names_runs_and_experiments(run: Run) -> None:
-    others = [Run.start(experiment=name, name="n", params={}) for name in ("exp", "more")]
-    link = _tracking.compare_link([run, *others])
-    page, _, query = urlsplit(link).fragment.partition("?")
-    assert link.startswith("http://127.0.0.1:5000/#/")
-    assert page == "/compare-runs"
-    assert '"' not in link
-    assert parse_qs(query) == {
-        "runs": [json.dumps([run.run_id, *(other.run_id for other in others)], separators=(",", ":"))],
-        "experiments": [json.dumps([run.experiment_id, others[1].experiment_id], separators=(",", ":"))],
-    }
-    others[0].uri = "http://server"
-    with pytest.raises(ValueError, match="runs of one store to compare, got 2 runs in"):
-        _tracking.compare_link([run, others[0]])
-    with pytest.raises(ValueError, match="got 0 runs"):
-        _tracking.compare_link([])
+def test_tags_are_set_later_and_wait_like_all_else(run: Run, flaky: Flaky) -> None:
+    run.tags({"state": "RUNNING", "kept": "yes"})
+    flaky.state = "down"
+    with pytest.warns(RuntimeWarning, match="failed"):
+        run.tags({"state": "PRUNED", "why": "x" * 7000})
+    assert client(run).get_run(run.run_id).data.tags["state"] == "RUNNING"
+    flaky.state = "up"
+    run.end()
+    tags = client(run).get_run(run.run_id).data.tags
+    assert (tags["state"], tags["kept"], tags["why"][-2:]) == ("PRUNED", "yes", "x…")
+    with pytest.raises(ValueError, match=r"tag 'a@b': wanted a name"):
+        run.tags({"a@b": "1"})
+
+
+def test_whether_all_is_delivered(run: Run, flaky: Flaky) -> None:
+    run.metrics({"x": 1.0}, 1)
+    assert run.delivered
+    flaky.state = "down"
+    with pytest.warns(RuntimeWarning, match="failed"):
+        run.metrics({"x": 2.0}, 2)
+    assert not run.delivered
+    flaky.state = "up"
+    run.end()
+    assert run.delivered
+
+
+def test_a_refused_call_is_never_delivered(run: Run, flaky: Flaky) -> None:
+    from mlflow.exceptions import MlflowException
+
+    flaky.error = lambda: MlflowException.invalid_parameter_value("not this one")
+    flaky.state = "down"
+    with pytest.warns(RuntimeWarning, match="does not take"):
+        run.metrics({"x": 1.0}, 1)
+    assert not run.delivered
+
+
+def test_who_publishes_again_needs_no_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.start(experiment="exp", name="n", params={}, keep_undelivered=False)
+    run.metrics({"x": 1.0}, 1)
+    flaky = Flaky(run)
+    monkeypatch.setattr(run, "_client", flaky)
+    flaky.state = "answer lost"
+    with pytest.warns(RuntimeWarning, match="failed"):
+        run.metrics({"x": 2.0}, 2)
+    flaky.state = "down"
+    run.end("KILLED")  # warnings are errors here
+    assert not run.delivered
+    assert not list(here.glob("mlflow-undelivered*"))
+    again = Run.start(experiment="exp", name="n", run_id=run.run_id, params={}, keep_undelivered=False)
+    for step in (1, 2, 3):
+        again.metrics({"x": float(step)}, step)
+    again.end()
+    assert again.delivered
+    assert history(run, "x") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 @pytest.mark.slow
@@ -469,17 +520,65 @@ def test_a_new_database_is_made_by_the_first_run(tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in folder.iterdir()) == ["mlartifacts", "mlflow.db"]
 
 
+@contextlib.contextmanager
+def locked(database: Path, seconds: float) -> Iterator[None]:
+    """The database is held by another process; the block begins when it is."""
+    code = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None); "
+        "c.execute('BEGIN EXCLUSIVE'); print('held', flush=True); time.sleep(float(sys.argv[2])); c.execute('ROLLBACK')"
+    )
+    command = [sys.executable, "-c", code, str(database), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+
+
+def test_a_locked_database_is_waited_for_at_the_start(here: Path) -> None:
+    uri = f"sqlite:///{here}/mlflow.db"
+    with locked(here / "mlflow.db", 1.5), pytest.raises(ConnectionError, match=r"cannot reach .*database is locked"):
+        Run.start(experiment="exp", name="n", uri=f"{uri}?timeout=0.1", params={})
+    with locked(here / "mlflow.db", 1.0), Run.start(experiment="exp", name="n", params={}) as run:
+        run.metrics({"x": 1.0}, 1)
+    assert history(run, "x") == [(1, 1.0)]
+    assert len(client(run).search_runs([run.experiment_id])) == 1
+
+
 @pytest.mark.slow
-def test_a_locked_database_only_delays(run: Run, here: Path) -> None:
-    with sqlite3.connect(here / "mlflow.db", isolation_level=None) as other:
-        other.execute("BEGIN EXCLUSIVE")
+def test_a_database_that_is_locked_for_long_loses_and_doubles_nothing(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    database = here / "mlflow.db"
+    with locked(database, 12):
+        run = Run.start(experiment="exp", name="n", params={"a": 1})
+    with locked(database, 12):  # MLflow waits for twenty seconds in a session
+        run.metrics({"x": 1.0}, 1)
+    with locked(database, 24):
         with pytest.warns(RuntimeWarning, match="database is locked"):
-            run.metrics({"x": 1.0}, 1)
-        run.metrics({"x": 2.0}, 2)
-        other.execute("ROLLBACK")
-    other.close()
+            run.metrics({"x": 2.0}, 2)
+        run.tags({"state": "late"})
     run.end()
+    assert run.delivered
     assert history(run, "x") == [(1, 1.0), (2, 2.0)]
+    assert len(client(run).search_runs([run.experiment_id])) == 1
+    assert "Traceback" not in capfd.readouterr().err  # MLflow's own, beside our warning
+
+
+@pytest.mark.slow
+def test_processes_that_start_at_once_make_one_new_database(alone: Path) -> None:
+    code = (
+        "import sys; from analogsim.recipes._tracking import Run\n"
+        "with Run.start(experiment='exp', name=sys.argv[1], params={}) as run: run.metrics({'x': 1.0}, 0)"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(number)], stderr=subprocess.PIPE) for number in range(3)
+    ]
+    told = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=f"sqlite:///{alone}/mlflow.db").search_runs(["1"])
+    assert sorted(run.info.run_name for run in found) == ["0", "1", "2"]
 
 
 def answer(url: str, seconds: float = 90) -> bytes:
@@ -498,16 +597,9 @@ def answer(url: str, seconds: float = 90) -> bytes:
 def server(run: Run, here: Path, closed_port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The command that `links` prints, on a free port."""
     run.text("hello", "notes/a.txt")
-    switch, *command = shlex.split(run.links().splitlines()[0].replace("--port 5000", f"--port {closed_port}"))
-    assert command[0] == "mlflow"
-    name, _, value = switch.partition("=")
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        env={**os.environ, name: value},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    program, *command = shlex.split(run.links().splitlines()[0])
+    assert program == "analogsim"
+    process = subprocess.Popen([sys.executable, "-m", program, *command, "--port", str(closed_port)])
     try:
         answer(f"http://127.0.0.1:{closed_port}/health")
         yield f"http://127.0.0.1:{closed_port}", process
@@ -516,17 +608,11 @@ def server(run: Run, here: Path, closed_port: int) -> Iterator[tuple[str, subpro
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    process.terminate()
+    process.wait(30)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="ends the server by its process group")
 def test_the_printed_command_serves_this_run_and_its_end_is_survived(
     run: Run, server: tuple[str, subprocess.Popen[bytes]], here: Path
 ) -> None:
@@ -550,3 +636,39 @@ def test_the_printed_command_serves_this_run_and_its_end_is_survived(
     with pytest.warns(RuntimeWarning, match="1 metrics are kept in .*not delivered: status"):
         remote.end()
     assert time.monotonic() - began < 30
+
+
+def test_metrics_that_come_fast_are_sent_together(run: Run, flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tracking, "_LATEST", 3600.0)
+    for step in range(1500):
+        run.metrics({"a": float(step)}, step=step)
+    assert flaky.tried.count("log_batch") == 1  # the first, at once
+    assert not run.delivered
+    run.text("anything else takes along what waits", "a.txt")
+    assert run.delivered
+    assert flaky.tried.count("log_batch") == 3  # the store takes a thousand at a time
+    run.metrics({"b": 1.0}, step=0)
+    run.end()
+    history = client(run).get_metric_history(run.run_id, "a")
+    assert [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)] == [
+        (step, float(step)) for step in range(1500)
+    ]
+    assert client(run).get_run(run.run_id).data.metrics["b"] == 1.0
+
+
+def test_metrics_wait_in_proportion_to_what_sending_costs(
+    run: Run, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(_tracking.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(_tracking, "_LATEST", 10.0)
+
+    def slow(*_: Any, **__: Any) -> None:
+        clock[0] += 0.05
+
+    monkeypatch.setattr(flaky.client, "log_batch", slow)
+    for _ in range(1000):  # an epoch each tenth of a second
+        run.metrics({"a": 1.0}, step=0)
+        clock[0] += 0.1
+    spent = 0.05 * flaky.tried.count("log_batch")
+    assert 0.005 * 100 < spent < 0.011 * 100

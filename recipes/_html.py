@@ -1,0 +1,150 @@
+"""A comparison of runs as one HTML page that needs nothing beside it: no script, no font, no file, no network."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from analogsim.recipes import _links
+from analogsim.report import Report, compare_plot, number
+
+if TYPE_CHECKING:
+    from analogsim.recipes.compare import Comparison
+
+# Colours that can be told apart on white as well as on black.
+_COLORS = (
+    "#1f83d6", "#e8710a", "#2ca02c", "#e0393e", "#9b6bd1", "#a0705f", "#e36bb5", "#808080", "#a9a800", "#12a5b5",
+    "#7a9ff2", "#b5651d", "#00a36c", "#c2185b", "#5e7c16", "#6a5acd", "#d2a000", "#3d8b8b", "#ff7f7f", "#708090",
+)  # fmt: skip
+_NONE = "#777777"  # a run without a curve
+_INK = "#010203"  # stands in the drawing for the colour of text, which the page chooses
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8886; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 75rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+svg { width: 100%; max-width: 56rem; height: auto; }
+svg text { font-family: system-ui, sans-serif !important; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 10rem; }
+td { max-width: 20rem; overflow-wrap: anywhere; }
+.mark { display: inline-block; min-width: 1.4em; margin-right: .5em; border-radius: .3em; color: #fff;
+  text-align: center; font-weight: 600; }
+small { opacity: .75; } code { user-select: all; }
+"""
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def page(comparison: Comparison) -> str:
+    """The page; every text of the runs in it is escaped."""
+    reports = {mark: run.report for mark, run in comparison.marks.items() if run.report is not None}
+    first = next(iter(reports.values()))
+    colors = dict(zip(reports, itertools.cycle(_COLORS), strict=False))
+    badges = {
+        mark: f'<span class="mark" style="background:{colors.get(mark, _NONE)}">{mark}</span>'
+        for mark in comparison.marks
+    }
+    count = "1 run" if len(comparison.runs) == 1 else f"{len(comparison.runs)} runs"
+    parts = [
+        f"<h1>{count}: {escape(first.metric)} after programming</h1>",
+        drawing(reports, colors),
+        "<h2>Scores</h2>",
+        _scores(comparison, badges, first),
+    ]
+    heads = list(badges.values())
+    if comparison.differing:
+        rows = [[escape(key), *map(escape, values)] for key, values in comparison.differing.items()]
+        parts += ["<h2>Parameters that differ</h2>", _table(["parameter", *heads], rows)]
+    names = dict.fromkeys(name for run in comparison.runs for name in run.metrics)
+    if names:
+        rows = [
+            [escape(name), *(f"{run.metrics[name]:.6g}" if name in run.metrics else "" for run in comparison.runs)]
+            for name in sorted(names)
+        ]
+        listed = _table(["metric", *heads], rows)
+        parts.append(f"<h2>Metrics</h2><details><summary>the last value of each</summary>{listed}</details>")
+    parts += [f"<p>{escape(note)}</p>" for note in comparison.notes]
+    if comparison.link:
+        start = f"First start <code>{escape(comparison.command)}</code>, then open " if comparison.command else "Open "
+        link = f'<a href="{escape(comparison.link)}">the page that compares these runs</a>'
+        parts.append(f"<h2>MLflow</h2><p>{start}{link}.</p>")
+    return _PAGE.format(title=f"analogsim: {count}", style=_STYLE, body="\n".join(parts))
+
+
+def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
+    """The drift curves as an SVG element that takes the colour of its text from the page."""
+    import matplotlib
+    from cycler import cycler
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "analogsim",  # the same runs, the same page
+        "text.parse_math": False,  # a dollar sign is one
+        "axes.prop_cycle": cycler(color=[colors[mark] for mark in reports]),
+        "text.color": _INK,
+        "axes.edgecolor": _INK,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "grid.color": _INK,
+        "grid.linewidth": 0.5,
+        "legend.framealpha": 0.0,
+    }
+    with matplotlib.rc_context(settings):
+        figure = compare_plot(reports)
+        figure.set_size_inches(8.5, 4.5)
+        for band in figure.axes[0].collections:  # many of them together must not hide the lines
+            band.set_alpha(0.2 * min(1, 4 / len(reports)))
+        picture = io.StringIO()
+        about = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(picture, format="svg", transparent=True, metadata=about)
+    drawn = picture.getvalue()
+    return drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+
+
+def _scores(comparison: Comparison, badges: Mapping[str, str], first: Report) -> str:
+    metric = first.metric
+    unit = " [%]" if metric == "accuracy" else ""
+    rows = []
+    for mark, run in comparison.marks.items():
+        name = escape(run.name)
+        if run in comparison.stored:
+            name = f'<a href="{escape(_links.run_link(run, comparison.port))}">{name}</a>'
+        described = run.report.described if run.report else f"no report, {run.status}"
+        cells = [f"{badges[mark]}{name}<br><small>{escape(described)}</small>"]
+        if run.report is None:
+            cells += [""] * (1 + len(first.times))
+        else:
+            cells.append(number(run.report.clean, metric))
+            for mean, std, low in zip(run.report.mean, run.report.std, run.report.quantile(0.05), strict=True):
+                spread = "" if std != std else f" ± {number(std, metric)}"
+                cells.append(f"{number(mean, metric)}{spread}<br><small>{number(low, metric)}</small>")
+        rows.append(cells)
+    said = "<p><small>Mean ± standard deviation over chips; below it the 5th percentile.</small></p>"
+    head = [f"{escape(metric)}{unit}", "clean", *(f"after {time}" for time in first.labels)]
+    return _table(head, rows) + said
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
+    return f'<div class="wide"><table>\n<tr>{top}</tr>\n{body}</table></div>'

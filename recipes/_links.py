@@ -1,0 +1,62 @@
+"""Addresses of MLflow's pages, and the command that serves them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Protocol
+from urllib.parse import quote
+
+from analogsim.recipes import _store
+
+PORT = 5000  # where `analogsim ui` serves a database, unless it is told otherwise
+
+
+class Stored(Protocol):
+    """What a run's pages are named by."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def experiment_id(self) -> str: ...
+    @property
+    def uri(self) -> str: ...
+
+
+def ui_address(uri: str, port: int = PORT) -> str:
+    """Where the store is looked at: a server at itself, a database through ``analogsim ui``."""
+    return _store.shown(uri).rstrip("/") if _store.is_http(uri) else f"http://127.0.0.1:{port}"
+
+
+def ui_command(uri: str, port: int = PORT) -> str:
+    """The command that serves a database, with the options that it needs here; empty for a server."""
+    if _store.is_http(uri):
+        return ""
+    command = ["analogsim", "ui"]
+    if uri != _store.tracking_uri(None):
+        command += ["--uri", _store.shown(uri)]
+    if port != PORT:
+        command += ["--port", str(port)]
+    return shlex.join(command)
+
+
+def experiment_link(uri: str, experiment_id: str, port: int = PORT) -> str:
+    """The page that lists the runs of an experiment; the bare page of an experiment shows something else."""
+    return f"{ui_address(uri, port)}/#/experiments/{experiment_id}/runs"
+
+
+def run_link(run: Stored, port: int = PORT) -> str:
+    """The page of a run."""
+    return f"{experiment_link(run.uri, run.experiment_id, port)}/{run.run_id}"
+
+
+def compare_link(runs: Sequence[Stored], port: int = PORT) -> str:
+    """The page that compares `runs`, which have to be in one store."""
+    stores = sorted({_store.shown(run.uri) for run in runs})
+    if len(stores) != 1:
+        raise ValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {stores}")
+    ids = [run.run_id for run in runs]
+    experiments = list(dict.fromkeys(run.experiment_id for run in runs))
+    chosen, among = (quote(json.dumps(each, separators=(",", ":")), safe="") for each in (ids, experiments))
+    return f"{ui_address(runs[0].uri, port)}/#/compare-runs?runs={chosen}&experiments={among}"

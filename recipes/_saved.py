@@ -1,0 +1,296 @@
+"""Runs to look at again: found in MLflow or in folders, each with its report if it has one."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analogsim.recipes import _store
+from analogsim.recipes._checkpoint import load_checkpoint
+from analogsim.recipes._config import flatten, from_mapping, load_toml
+from analogsim.recipes._options import Config
+from analogsim.registry import as_device_model
+from analogsim.report import Report
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_REPORT = "report.json"
+_OTHERWISE = "or name another with --uri or MLFLOW_TRACKING_URI"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run as it was left.
+
+    Attributes:
+        name: of the run, or of its folder and network.
+        report: over chips and times; None where the run did not get so far.
+        params: as MLflow holds them, also those of a folder.
+        metrics: the last value of each.
+        status: MLflow's, or how far the training of a folder got.
+        run_id: in MLflow; empty where it is not known there.
+        experiment_id: of the run; empty where it was not looked up in MLflow, or is not there.
+        uri: the store that holds it, or is said to.
+        folder: where it was found, if in a folder.
+    """
+
+    name: str
+    report: Report | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    status: str
+    run_id: str = ""
+    experiment_id: str = ""
+    uri: str = ""
+    folder: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """A short text that no other run has: the beginning of its id, or its folder."""
+        return self.run_id[:8] or str(self.folder)
+
+
+class Store:
+    """An MLflow store to read from; opened when it is first asked.
+
+    Raises (every method):
+        ConnectionError: the store cannot be reached.
+        FileNotFoundError: there is no such database.
+        ValueError: what was asked for is not in it, is deleted, or not the only one.
+    """
+
+    def __init__(self, uri: str | None) -> None:
+        self.uri = _store.tracking_uri(uri)
+        self._opened: MlflowClient | None = None
+
+    @property
+    def _client(self) -> MlflowClient:
+        if self._opened is None:
+            _store.check_exists(self.uri)
+            with _store.explained(self.uri, _OTHERWISE):
+                self._opened = _store.connect(self.uri)
+        return self._opened
+
+    def named(self, word: str) -> SavedRun:
+        """The run of that name, or whose id is or begins so."""
+        client = self._client
+        with _store.explained(self.uri, _OTHERWISE):
+            found = self._search(f"attributes.run_name = {_quoted(word)}") if word else []
+            if not found and re.fullmatch(r"[0-9a-f]{4,32}", word.lower()):
+                found = self._search(f"attributes.run_id LIKE '{word.lower()}%'")
+            active = [run for run in found if run.info.lifecycle_stage == "active"]
+            if len(active) == 1:
+                return self._saved(client, active[0])
+            if active:
+                listed = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in active[:8])
+                more = ", ..." if len(active) > 8 else ""
+                raise ValueError(f"{word!r} stands for {len(active)} runs: give the id of one, from {listed}{more}")
+            if found:
+                raise ValueError(f"run {word!r} is deleted: restore it in the MLflow UI, or leave it out")
+            known = [run.info.run_name for run in client.search_runs(self._experiments(), max_results=1000)]
+        raise ValueError(
+            f"no run {word!r} in {_store.shown(self.uri)}, and no such folder; give the name of a run, its id or the "
+            f"first four letters of it or more, or a folder of analogsim train{nearest(word, known)}"
+        )
+
+    def of_experiment(
+        self, name: str, *, filter: str = "", order: str | None = None, limit: int = 10
+    ) -> tuple[list[SavedRun], bool]:
+        """The runs of an experiment, newest first or by a metric, and whether there are more than `limit`.
+
+        Args:
+            name: of the experiment.
+            filter: MLflow's filter string, such as ``params.model = 'lenet5'``.
+            order: A metric, the highest first; ``"train/loss asc"`` gives the lowest first.
+            limit: So many at most.
+        """
+        client = self._client
+        with _store.explained(self.uri, _OTHERWISE):
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                known = sorted(each.name for each in client.search_experiments())
+                raise ValueError(
+                    f"no experiment {name!r} in {_store.shown(self.uri)}; there are {', '.join(map(repr, known))}"
+                    + nearest(name, known)
+                )
+            if experiment.lifecycle_stage == "deleted":
+                raise ValueError(
+                    f"the experiment {name!r} in {_store.shown(self.uri)} is deleted: bring it back with "
+                    f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
+                )
+            metric, direction = _order(order)
+            by = ["attributes.start_time DESC"] if metric is None else [f"metrics.`{metric}` {direction}"]
+            found = client.search_runs([experiment.experiment_id], filter, max_results=limit + 1, order_by=by)
+            if not found:
+                raise ValueError(
+                    f"the experiment {name!r} in {_store.shown(self.uri)} has no runs"
+                    + (f" for which {filter}" if filter else "; make some: analogsim train")
+                )
+            if metric is not None and metric not in found[0].data.metrics:
+                names = sorted({name for run in found for name in run.data.metrics})
+                raise ValueError(
+                    f"order: none of the runs has a metric {metric!r}"
+                    + (nearest(metric, names) or f"; there are {', '.join(names) or 'none'}")
+                )
+            return [self._saved(client, run) for run in found[:limit]], len(found) > limit
+
+    def locate(self, run: SavedRun) -> SavedRun:
+        """A run of a folder with its place in this store, and what MLflow knows of it besides."""
+        client = self._client
+        with _store.explained(self.uri, _OTHERWISE):
+            found = client.get_run(run.run_id)
+        if found.info.lifecycle_stage == "deleted":
+            raise ValueError(f"run {run.run_id} is deleted")
+        return replace(
+            run,
+            params={**run.params, **found.data.params},
+            metrics={**run.metrics, **found.data.metrics},
+            experiment_id=found.info.experiment_id,
+            uri=self.uri,
+        )
+
+    def _experiments(self) -> list[str]:
+        from mlflow.entities import ViewType
+
+        found = _pages(lambda token: self._client.search_experiments(ViewType.ALL, page_token=token))
+        return [str(each.experiment_id) for each in found]
+
+    def _search(self, filter: str) -> list[Run]:
+        from mlflow.entities import ViewType
+
+        ids = self._experiments()
+        return list(_pages(lambda token: self._client.search_runs(ids, filter, ViewType.ALL, page_token=token)))
+
+    def _saved(self, client: MlflowClient, run: Run) -> SavedRun:
+        report = None
+        if any(entry.path == _REPORT for entry in client.list_artifacts(run.info.run_id)):
+            with tempfile.TemporaryDirectory() as scratch:
+                path = Path(client.download_artifacts(run.info.run_id, _REPORT, scratch))
+                report = read_report(path, f"run {run.info.run_name!r} ({run.info.run_id})")
+        return SavedRun(
+            name=run.info.run_name or run.info.run_id[:8],
+            report=report,
+            params=dict(run.data.params),
+            metrics=dict(run.data.metrics),
+            status=run.info.status,
+            run_id=run.info.run_id,
+            experiment_id=str(run.info.experiment_id),
+            uri=self.uri,
+        )
+
+
+def _pages(ask: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _quoted(text: str) -> str:
+    mark = '"' if "'" in text else "'"
+    if mark in text:
+        raise ValueError(f"run {text!r}: MLflow cannot search for a name with both kinds of quotes; give its id")
+    return f"{mark}{text}{mark}"
+
+
+def _order(text: str | None) -> tuple[str | None, str]:
+    if text is None:
+        return None, ""
+    match = re.fullmatch(r"\s*([^`]+?)(?:\s+(asc|desc))?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"order: wanted the name of a metric, such as 'test/accuracy/drifted_1d', got {text!r}")
+    return match[1], (match[2] or "desc").upper()
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The end of an error: the known name that comes nearest, if one does."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def read_report(path: Path, what: str) -> Report:
+    """A report that `Report.to_dict` was written of.
+
+    Raises:
+        ValueError: the file is something else, or damaged.
+    """
+    try:
+        report = Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        if not report.seeds or report.values.shape != (len(report.seeds), len(report.times)):
+            raise ValueError(f"{report.values.shape} values for {len(report.seeds)} chips")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{what}: its {_REPORT} is no report of analogsim, or damaged: {error}") from error
+    return report
+
+
+def of_folder(path: str | os.PathLike[str]) -> list[SavedRun]:
+    """The networks of a folder of ``analogsim train``, or the one whose report or checkpoint lies in it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a file in it cannot be read.
+    """
+    folder = Path(path)
+    if _is_network(folder):
+        return [_network(folder)]
+    # plain before hardware-aware, as they were trained
+    found = sorted(
+        (part for part in folder.iterdir() if _is_network(part)), key=lambda part: (part.name != "plain", part)
+    )
+    if not found:
+        raise FileNotFoundError(
+            f"folder {str(folder)!r}: no {_REPORT} in it, nor in a folder of it; give one that analogsim train made"
+        )
+    return [_network(part) for part in found]
+
+
+def _is_network(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (_REPORT, "checkpoint.pt"))
+
+
+def _network(folder: Path) -> SavedRun:
+    """One network's folder: its report, and what its checkpoint tells, or the configuration beside it."""
+    whole, place = folder.absolute(), f"folder {str(folder)!r}"
+    path = folder / _REPORT
+    run = SavedRun(
+        # a network of analogsim train is called by what it is, such as "plain": its folder says of which run
+        name=f"{whole.parent.name} {whole.name}" if (whole.parent / "config.toml").is_file() else whole.name,
+        report=read_report(path, place) if path.is_file() else None,
+        params={},
+        metrics={},
+        status="FINISHED",
+        folder=folder,
+    )
+    if not (folder / "checkpoint.pt").is_file():
+        files = [file for file in (folder / "config.toml", folder.parent / "config.toml") if file.is_file()]
+        return replace(run, params=_params(load_toml(Config, files[0]))) if files else run
+    content = load_checkpoint(folder / "checkpoint.pt")
+    config = from_mapping(Config, content["config"], source=f"{place}: its checkpoint")
+    return replace(
+        run,
+        params={**_params(config), "training": "hardware-aware" if content["aware"] else "plain"},
+        metrics=content["history"][-1] if content["history"] else {},
+        status=run.status if run.report else f"{content['epoch']} of {config.optimization.epochs} epochs",
+        run_id=content["run_id"] or "",
+        uri=_store.tracking_uri(config.tracking.uri),
+    )
+
+
+def _params(config: Config) -> dict[str, str]:
+    values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
+    with contextlib.suppress(ValueError):  # a device that is registered nowhere here: its name has to do
+        values |= {f"device.{key}": value for key, value in as_device_model(config.device).parameters().items()}
+    return {key: str(value) for key, value in values.items()}

@@ -1,0 +1,289 @@
+"""Compare runs: their drift curves side by side, and in what they differ.
+
+    analogsim compare runs/20260101-120000-digits-lenet5-pcm --html compare.html
+
+Runs come from MLflow or from folders. ``analogsim ui`` serves the page of MLflow that the link at the end opens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analogsim.recipes import _html, _links, _saved
+from analogsim.recipes._chart import MARKS, drift_chart
+from analogsim.recipes._saved import SavedRun
+from analogsim.report import Report, number
+from analogsim.text import table
+from analogsim.times import label
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LIMIT = 10  # runs of an experiment, unless another number is asked for
+_WIDTH, _WIDEST = 80, 100  # of the text as such, and of the chart in a wide terminal
+_SHORTEST, _LONGEST = 12, 32  # characters to which a value is cut, if it has to be
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs with distinct names, at the times that all their reports share.
+
+    Attributes:
+        runs: as they were asked for; those that did not get so far have no report.
+        notes: what to know beside the tables.
+        port: where ``analogsim ui`` serves a database.
+    """
+
+    runs: tuple[SavedRun, ...]
+    notes: tuple[str, ...] = ()
+    port: int = _links.PORT
+
+    @property
+    def marks(self) -> dict[str, SavedRun]:
+        """The runs by the letters that stand for them in charts and tables."""
+        return dict(zip(MARKS, self.runs, strict=False))
+
+    @property
+    def reports(self) -> dict[str, Report]:
+        """The reports by the runs' names."""
+        return {run.name: run.report for run in self.runs if run.report is not None}
+
+    @property
+    def differing(self) -> dict[str, tuple[str, ...]]:
+        """The parameters that are not the same in all runs: their value in each, empty where a run has none."""
+        known = [run for run in self.runs if run.params]
+        keys = dict.fromkeys(key for run in known for key in run.params)
+        differ = [key for key in keys if len({run.params.get(key) for run in known}) > 1]
+        return {key: tuple(run.params.get(key, "") for run in self.runs) for key in differ}
+
+    @property
+    def stored(self) -> tuple[SavedRun, ...]:
+        """The runs that are in MLflow."""
+        return tuple(run for run in self.runs if run.experiment_id)
+
+    @property
+    def link(self) -> str:
+        """MLflow's page that compares the runs; empty where none is in MLflow, or not all in one store."""
+        if len({run.uri for run in self.stored}) != 1:
+            return ""
+        return _links.compare_link(self.stored, self.port)
+
+    @property
+    def command(self) -> str:
+        """The command after which the link answers; empty where there is nothing to start."""
+        return _links.ui_command(self.stored[0].uri, self.port) if self.link else ""
+
+    def __str__(self) -> str:
+        return self.text(_WIDTH)
+
+    def text(self, width: int) -> str:
+        """Chart and tables for a terminal of so many characters."""
+        parts = [
+            drift_chart(dict(self._judged()), min(width, _WIDEST)),
+            self._names(),
+            self._scores(width),
+        ]
+        open_runs = [(mark, run) for mark, run in self.marks.items() if run.report is None]
+        if open_runs:
+            rows = [(mark, run.status, _last(run) or "nothing yet") for mark, run in open_runs]
+            parts.append(table(("", "without a report", "last metrics"), rows, right=3))
+        if self.differing:
+            parts.append(self._parameters(width))
+        parts += self.notes
+        return "\n\n".join(parts)
+
+    def _judged(self) -> list[tuple[str, Report]]:
+        return [(mark, run.report) for mark, run in self.marks.items() if run.report is not None]
+
+    def _names(self) -> str:
+        names = table(("", "run"), [(mark, run.name) for mark, run in self.marks.items()], right=2)
+        settings: dict[str, list[str]] = {}
+        for mark, report in self._judged():
+            settings.setdefault(report.described, []).append(mark)
+        lines = [
+            described if len(settings) == 1 else f"{' '.join(marks)}: {described}"
+            for described, marks in settings.items()
+        ]
+        return "\n".join([names, *lines])
+
+    def _scores(self, width: int) -> str:
+        """Mean ± std at each time; where that is too wide only the mean, and the spread at the last time."""
+        runs = self._judged()
+        first = runs[0][1]
+        metric, last = first.metric, first.labels[-1]
+        full = []
+        short = []
+        for mark, report in runs:
+            means = [number(value, metric) for value in report.mean]
+            spreads = ["" if value != value else number(value, metric) for value in report.std]
+            low = number(report.quantile(0.05)[-1], metric)
+            clean = number(report.clean, metric)
+            pairs = [f"{mean} ± {spread}" if spread else mean for mean, spread in zip(means, spreads, strict=True)]
+            full.append((mark, clean, *pairs, low))
+            short.append((mark, clean, *means, spreads[-1], low))
+        unit = " [%]" if metric == "accuracy" else ""
+        text = table(("", "clean", *first.labels, f"5th pct. {last}"), full)
+        what = f"{metric}{unit}: mean ± std over chips"
+        if max(map(len, text.splitlines())) > width:
+            text = table(("", "clean", *first.labels, f"± std {last}", f"5th pct. {last}"), short)
+            what = f"{metric}{unit}: mean over chips"
+        return f"{what}\n{text}"
+
+    def _parameters(self, width: int) -> str:
+        """Parameters as rows and runs as columns, in as many tables as the width needs."""
+        marks = list(self.marks)
+        name = max(map(len, [*(_cut(key, _LONGEST) for key in self.differing), "parameter"]))
+        longest = min(max((width - name) // len(marks) - 2, _SHORTEST), _LONGEST)
+        rows = {_cut(key, _LONGEST): [_cut(value, longest) for value in row] for key, row in self.differing.items()}
+        columns = [max(1, *(len(row[index]) for row in rows.values())) + 2 for index in range(len(marks))]
+        blocks, start = [], 0
+        while start < len(marks):
+            end = start + 1
+            while end < len(marks) and name + sum(columns[start : end + 1]) <= width:
+                end += 1
+            body = [(key, *row[start:end]) for key, row in rows.items()]
+            blocks.append(table(("parameter", *marks[start:end]), body))
+            start = end
+        return "parameters that differ\n" + "\n\n".join(blocks)
+
+    def to_html(self) -> str:
+        """One page that needs nothing beside it: curves, tables, links."""
+        return _html.page(self)
+
+    def to_frame(self) -> DataFrame:
+        """One row per run and time, as a pandas frame; scores as they are, not in percent."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "run": name,
+                    "seconds": time,
+                    "time": label(time),
+                    "clean": report.clean,
+                    "mean": report.mean[index],
+                    "std": report.std[index],
+                    "p05": report.quantile(0.05)[index],
+                    "chips": len(report.seeds),
+                }
+                for name, report in self.reports.items()
+                for index, time in enumerate(report.times)
+            ]
+        )
+
+
+def compare(
+    runs: Sequence[str | os.PathLike[str]] = (),
+    *,
+    experiment: str | None = None,
+    filter: str = "",
+    order: str | None = None,
+    limit: int = LIMIT,
+    uri: str | None = None,
+    port: int = _links.PORT,
+) -> Comparison:
+    """Compare runs, or those of an experiment.
+
+    Args:
+        runs: Each the id of an MLflow run, an unambiguous beginning of it (four letters or more), the name of a run,
+            or a folder of ``analogsim train`` with all its networks, or one that holds a ``report.json``.
+        experiment: Name of an MLflow experiment, in place of `runs`.
+        filter: MLflow's filter string for its runs, such as ``params.model = 'lenet5'``.
+        order: The metric that orders them, the highest first (``"train/loss asc"``: the lowest); default: newest first.
+        limit: So many of them at most.
+        uri: MLflow tracking URI; see ``_store.tracking_uri``.
+        port: Where ``analogsim ui`` serves a database, for the links.
+
+    Raises:
+        ValueError: No run, one that is unknown, ambiguous or deleted, reports that cannot be compared, or none.
+        FileNotFoundError: There is no such folder or database.
+        ConnectionError: The MLflow server cannot be reached.
+    """
+    if bool(runs) == (experiment is not None):
+        raise ValueError("compare: give runs (ids, names or folders), or --experiment NAME with or without --filter")
+    if experiment is None and (filter or order or limit != LIMIT):
+        raise ValueError("compare: --filter, --order and --limit choose from an experiment: give --experiment NAME")
+    if not 1 <= limit <= len(MARKS):
+        raise ValueError(f"compare: --limit must be from 1 to {len(MARKS)}, got {limit}")
+    store = _saved.Store(uri)
+    notes = []
+    if experiment is not None:
+        found, more = store.of_experiment(experiment, filter=filter, order=order, limit=limit)
+        if more:
+            notes.append(f"more runs match; these are the first {limit}: --limit gives another number")
+    else:
+        found = []
+        for word in runs:
+            found += _found(word, store, uri, notes)
+        found = list({run.where: run for run in reversed(found)}.values())[::-1]
+    if len(found) > len(MARKS):
+        raise ValueError(f"compare: {len(found)} runs are too many to tell apart; give at most {len(MARKS)}")
+    if len({run.uri for run in found if run.experiment_id}) > 1:
+        notes.append("no link: the runs are in different MLflow stores")
+    return Comparison(_comparable(found, notes), tuple(notes), port)
+
+
+def _found(word: str | os.PathLike[str], store: _saved.Store, uri: str | None, notes: list[str]) -> list[SavedRun]:
+    text = os.fspath(word)
+    if not Path(text).is_dir():
+        try:
+            return [store.named(text)]
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"compare: no folder {text!r} (in {Path.cwd()}), and {error}") from error
+    return [_located(run, store if uri else _saved.Store(run.uri), notes) for run in _saved.of_folder(text)]
+
+
+def _located(run: SavedRun, store: _saved.Store, notes: list[str]) -> SavedRun:
+    """A run of a folder with its place in MLflow; to compare it, it need not be there."""
+    if not run.run_id:
+        notes.append(f"{run.name}: not in the link, it was made without MLflow")
+        return run
+    try:
+        return store.locate(run)
+    except (OSError, ValueError, ImportError) as error:
+        notes.append(f"{run.name}: not in the link: {error}")
+        return run
+
+
+def _comparable(found: Sequence[SavedRun], notes: list[str]) -> tuple[SavedRun, ...]:
+    """The runs under distinct names, their reports at the times that all of them have."""
+    names = [run.name for run in found]
+    distinct = [run if names.count(run.name) == 1 else replace(run, name=f"{run.name} {run.where}") for run in found]
+    reports = {run.name: run.report for run in distinct if run.report is not None}
+    if not reports:
+        listed = "; ".join(f"{run.name}: {run.status}" for run in distinct[:8])
+        raise ValueError(
+            f"compare: no run has a report yet, which is made at the end of a training ({listed}); "
+            "go on with one that was stopped: analogsim train --resume FOLDER"
+        )
+    metrics = {name: report.metric for name, report in reports.items()}
+    if len(set(metrics.values())) > 1:
+        listed = "; ".join(f"{name}: {metric}" for name, metric in metrics.items())
+        raise ValueError(f"compare: the reports have different metrics, give runs with the same one: {listed}")
+    every = sorted({time for report in reports.values() for time in report.times})
+    shared = [time for time in every if all(time in report.times for report in reports.values())]
+    if not shared:
+        listed = "; ".join(f"{name}: {', '.join(report.labels)}" for name, report in reports.items())
+        raise ValueError(
+            f"compare: the runs were evaluated at no common time ({listed}); evaluate them again at common times: "
+            "analogsim evaluate FOLDER --times 1s,1d"
+        )
+    if len(shared) < len(every):
+        left = ", ".join(label(time) for time in every if time not in shared)
+        notes.append(f"left out, because not all runs were evaluated then: {left}")
+    return tuple(replace(run, report=run.report and run.report.only(shared)) for run in distinct)
+
+
+def _last(run: SavedRun) -> str:
+    names = [name for name in run.metrics if name.startswith("validation/")] or list(run.metrics)
+    return ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names[:3])
+
+
+def _cut(text: str, longest: int) -> str:
+    """The beginning and the end of a text: what differs may be at either."""
+    end = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[: longest - 1 - end]}…{text[-end:]}"
