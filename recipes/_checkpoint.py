@@ -47,3 +47,11 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     torch.save({"format": _FORMAT, **content}, part)
     os.replace(part, path)
+
+
+def copy_checkpoint(source: Path, target: Path) -> bool:
+    """Begin another run where `source` stands, if it is there and `target` is not; it belongs to no MLflow run yet."""
+    if target.exists() or not source.is_file():
+        return False
+    save_checkpoint({**load_checkpoint(source), "run_id": None}, target)
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes._config import flatten, from_mapping, to_mapping
 from analogsim.recipes._data import Splits
+from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._options import Config
 from analogsim.recipes._reporting import drifted
 from analogsim.registry import as_device_model
@@ -83,6 +85,10 @@ class Progress:
     batches: int
 
 
+class DivergedError(ValueError):
+    """Training diverged: the loss is NaN, infinite, or far above that of guessing."""
+
+
 class Training:
     """One network in training.
 
@@ -90,13 +96,20 @@ class Training:
     from there, training goes through the very same numbers as without the interruption (on the same machine and the
     same number of threads).
 
+    Several processes train one network: each takes its share of every batch, under noise of its own, and all take the
+    same step, along the mean gradient. Without noise that is what one process computes, but for rounding, and for
+    batch norm: on GPUs it is taken over the whole batch, on the CPU, where torch has no such thing, over each share,
+    and its running statistics are those of process 0.
+
     Args:
         config: what to do.
         data: the data.
         aware: with the noise of ``config.noise``, or plain.
-        path: the checkpoint file; an existing one is continued.
+        path: the checkpoint file; an existing one is continued. Only process 0 reads and writes it.
+        group: the processes that train together; each makes a Training.
 
     Attributes:
+        group: the processes that train together.
         model: the digital network.
         analog: its twin on ``config.device``.
         epoch: epochs that are done.
@@ -104,22 +117,27 @@ class Training:
         run_id: of the MLflow run, kept with the checkpoint.
     """
 
-    def __init__(self, config: Config, data: Splits, *, aware: bool, path: Path) -> None:
+    def __init__(self, config: Config, data: Splits, *, aware: bool, path: Path, group: Group = ALONE) -> None:
         self.config = config
         self.path = path
         self.aware = aware
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.run_id: str | None = None
-        self._device = torch_device(config.run_on)
-        self.model = _models.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
+        self.group = group
+        self._device = group.place(lambda: torch_device(config.run_on))
+        self.model = group.each(
+            lambda: _models.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
+        )
+        self.model = group.synchronized(self.model)
         self.analog = analogsim.convert(self.model, config.device)
         self._net: nn.Module = self.model
         self._schedule: analogsim.NoiseSchedule | None = None
         # From the seed alone, so that plain and hardware-aware training see the same batches.
         self._shuffle = torch.Generator().manual_seed(config.seed)
         self._classes = data.classes
-        self._loader = _data.batches(data.train, config.data.batch_size, generator=self._shuffle)
+        self._samples = len(data.train)
+        self._loader = _data.batches(group.shares(data.train), config.data.batch_size, generator=self._shuffle)
         self._validation = _data.batches(data.validation, config.evaluation.batch_size)
         rule = config.optimization
         self._optimizer = _OPTIMIZERS[rule.optimizer](
@@ -142,11 +160,13 @@ class Training:
             )
         self._clip = config.noise.clip_sigmas if aware else None
         # Global random state at the start of the next epoch.
-        self._random = {"cpu": torch.Generator().manual_seed(config.seed).get_state()}
+        seed = group.seed(config.seed)
+        self._random = {"cpu": torch.Generator().manual_seed(seed).get_state()}
         if self._device.type == "cuda":
-            self._random["cuda"] = torch.Generator(self._device).manual_seed(config.seed).get_state()
-        if path.exists():
-            self._load()
+            self._random["cuda"] = torch.Generator(self._device).manual_seed(seed).get_state()
+        content = group.first(lambda: load_checkpoint(path) if path.exists() else None)
+        if content is not None:
+            group.each(lambda: self._restore(content))
 
     @property
     def done(self) -> bool:
@@ -163,24 +183,28 @@ class Training:
         """One pass over the training data, the metrics after it, and a checkpoint.
 
         Raises:
-            ValueError: training diverged; the checkpoint is still the one of the epoch before.
+            DivergedError: the checkpoint is still the one of the epoch before.
         """
-        self._net.train()
+        # Anew in each epoch: after its first step torch rearranges the gradients, and their sums round differently. So
+        # an epoch that begins after an interruption is as any other.
+        net = self.group.wrap(self._net.train())
         total = torch.zeros((), device=self._device)
         for batch, (inputs, targets) in enumerate(self._loader):
             self._optimizer.zero_grad()
-            loss = functional.cross_entropy(self._net(inputs.to(self._device)), targets.to(self._device))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = functional.cross_entropy(net(inputs.to(self._device)), targets.to(self._device))
+            weight = self._weight(batch)
+            loss.backward(torch.full_like(loss, weight))  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._lr_schedule.step()
             if self._schedule is not None:
                 self._schedule.step()
             if self._clip is not None:
                 analogsim.clip_weights(self.analog, self._clip)
-            total += loss.detach()
+            total.add_(loss.detach(), alpha=weight)
             on_step(Progress(self.epoch, batch, len(self._loader)))
-        mean = total.item() / len(self._loader)
-        self._check_loss(mean)
+        self.group.same(self.model.buffers())
+        mean = self.group.mean(total).item() / len(self._loader)
+        self.group.each(lambda: self._check_loss(mean))
         metrics: dict[str, float] = {
             "train/loss": mean,
             "train/lr": float(self._lr_schedule.get_last_lr()[0]),
@@ -196,11 +220,15 @@ class Training:
         self.save()
         return metrics
 
+    def _weight(self, batch: int) -> float:
+        size = self.config.data.batch_size
+        return self.group.weight(min(size, self._samples - batch * size))
+
     def _check_loss(self, loss: float) -> None:
         if loss <= _DIVERGED * math.log(max(2, self._classes)):  # so neither NaN nor infinite
             return
         rule, noise = self.config.optimization, self.config.noise
-        raise ValueError(
+        raise DivergedError(
             f"training diverged: the mean loss of epoch {self.epoch + 1} of {rule.epochs} is {loss:g}; try a smaller "
             f"optimization.lr (now {rule.lr:g})"
             + (f" or less noise (noise.end, now {noise.end:g})" if self.aware else "")
@@ -210,7 +238,7 @@ class Training:
     def _validate(self) -> dict[str, float]:
         rule = self.config.evaluation
         # Chips far away from those of the final evaluation: no network is chosen by the chips it is judged on.
-        report = analogsim.evaluate(
+        report = self.group.evaluate(
             self.analog,
             self._validation,
             chips=rule.validation_chips,
@@ -224,7 +252,8 @@ class Training:
         }
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, with the random states of all processes."""
+        mine, *others = self.group.gather(self._random)
         content = {
             "config": to_mapping(self.config),
             "aware": self.aware,
@@ -235,12 +264,12 @@ class Training:
             "optimizer": self._optimizer.state_dict(),
             "lr_schedule": self._lr_schedule.state_dict(),
             "noise_schedule": None if self._schedule is None else self._schedule.state_dict(),
-            "random": {**self._random, "shuffle": self._shuffle.get_state()},
+            "random": {**mine, "shuffle": self._shuffle.get_state()},
+            "random_of_others": others,
         }
-        save_checkpoint(content, self.path)
+        self.group.first(lambda: save_checkpoint(content, self.path))
 
-    def _load(self) -> None:
-        content = load_checkpoint(self.path)
+    def _restore(self, content: dict[str, Any]) -> None:
         name = f"checkpoint {os.fspath(self.path)!r}"
         self._check_options(content, name)
         load_weights(self.model, content["model"], name)
@@ -249,7 +278,15 @@ class Training:
         if self._schedule is not None:
             self._schedule.load_state_dict(content["noise_schedule"])
         self._shuffle.set_state(content["random"].pop("shuffle"))
-        self._random |= content["random"]
+        states = [content["random"], *content.get("random_of_others", [])]
+        if len(states) != self.group.world:
+            warnings.warn(
+                f"the checkpoint is of a training in {len(states)} process(es), now there are {self.group.world}: it "
+                "goes on, but not to the very same numbers",
+                stacklevel=2,
+            )
+        if self.group.rank < len(states):
+            self._random |= states[self.group.rank]
         self.epoch, self.history, self.run_id = content["epoch"], content["history"], content["run_id"]
 
     def _check_options(self, content: dict[str, Any], name: str) -> None:

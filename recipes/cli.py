@@ -1,4 +1,4 @@
-"""The command line: ``analogsim train | evaluate | devices | summary``."""
+"""The command line: ``analogsim train | tune | evaluate | compare | ui | devices | summary``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ import contextlib
 import inspect
 import json
 import os
+import shutil
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import analogsim
-from analogsim.recipes import _data, _models
+from analogsim.recipes import _data, _models, _store
+from analogsim.recipes import compare as compare_recipe
 from analogsim.recipes import evaluate as evaluate_recipe
 from analogsim.recipes import train as train_recipe
+from analogsim.recipes import tune as tune_recipe
+from analogsim.recipes import ui as ui_recipe
 from analogsim.recipes._config import describe, load_toml
-from analogsim.recipes._options import Config
-from analogsim.recipes._tracking import Run, compare_link
+from analogsim.recipes._distributed import joined
+from analogsim.recipes._links import PORT, compare_link, ui_address
+from analogsim.recipes._options import SHORT, STUDY_SHORT, Config, StudyConfig
+from analogsim.recipes._space import DEFAULT_SPACE
+from analogsim.recipes._tracking import Run
 from analogsim.registry import as_device_model, factory
 from analogsim.report import compare_plot, compare_table
 from analogsim.text import table
@@ -28,47 +37,64 @@ from analogsim.text import table
 # The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 
-# Short options of `analogsim train` and the configuration keys they stand for.
-_SHORT = {
-    "device": ("device", "device model: pcm, gaussian(std=0.05), ... (see: analogsim devices)"),
-    "data": ("data.name", "digits (bundled), mnist, fashion-mnist, cifar10"),
-    "folder": ("data.folder", "where the data files lie, plain or gzipped"),
-    "model": ("model", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier"),
-    "epochs": ("optimization.epochs", "passes over the training data"),
-    "chips": ("evaluation.chips", "chips of the final evaluation"),
-    "seed": ("seed", "of weights, batches and noise"),
-    "out": ("out", "folder of the runs"),
-}
+
+def _files_and_overrides(
+    options: argparse.Namespace, known: Mapping[str, tuple[str, str]]
+) -> tuple[list[str], list[str]]:
+    """The one configuration file, if there is one, and every setting that was given besides."""
+    files = [text for text in options.settings if "=" not in text or Path(text).is_file()]
+    overrides = [text for text in options.settings if text not in files]
+    if len(files) > 1:
+        raise ValueError(f"give one configuration file, and options as key=value; got {', '.join(files)}")
+    short = [(key, getattr(options, name.replace("-", "_"))) for name, (key, _) in known.items()]
+    overrides += [f"{key}={value}" for key, value in short if value is not None]
+    overrides += ["data.download=true"] if options.download else []
+    overrides += ["tracking.enabled=false"] if options.no_tracking else []
+    return files, overrides
 
 
-def _train(options: argparse.Namespace) -> None:
+def _training(options: argparse.Namespace) -> tuple[Config, Path | None]:
+    """What ``analogsim train`` is to do, and the folder to go on in."""
     if options.resume is not None:
-        given = [f"--{name}" for name in _SHORT if getattr(options, name) is not None]
+        given = [f"--{name}" for name in SHORT if getattr(options, name) is not None]
         if options.settings or given or options.no_baseline or options.download:
             raise ValueError(
                 "--resume goes on with the options of the run; the only others are --no-tracking and --quiet"
             )
         folder = Path(options.resume)
-        config = train_recipe.resume_config(folder, tracking=not options.no_tracking)
-    else:
-        files = [text for text in options.settings if "=" not in text or Path(text).is_file()]
-        overrides = [text for text in options.settings if text not in files]
-        if len(files) > 1:
-            raise ValueError(f"give one configuration file, and options as key=value; got {', '.join(files)}")
-        short = [(key, getattr(options, name)) for name, (key, _) in _SHORT.items()]
-        overrides += [f"{key}={value}" for key, value in short if value is not None]
-        overrides += ["baseline=false"] if options.no_baseline else []
-        overrides += ["data.download=true"] if options.download else []
-        overrides += ["tracking.enabled=false"] if options.no_tracking else []
-        config = load_toml(Config, files[0] if files else None, overrides)
-        folder = None
-    result = train_recipe.train(config, folder, show=not options.quiet)
+        return train_recipe.resume_config(folder, tracking=not options.no_tracking), folder
+    files, overrides = _files_and_overrides(options, SHORT)
+    overrides += ["baseline=false"] if options.no_baseline else []
+    return load_toml(Config, files[0] if files else None, overrides), None
+
+
+def _train(options: argparse.Namespace) -> None:
+    with joined() as group:
+        config, folder = group.first(lambda: _training(options))
+        result = train_recipe.train(config, folder, show=not options.quiet, group=group)
+    if not group.main:
+        return
     print(f"\n{result}\n\nreport, drift curve, checkpoints: {result.folder}")
     runs = [tracker for tracker in result.trackers.values() if isinstance(tracker, Run)]
     if runs:
         print(f"\nSee the run in MLflow:\n{runs[-1].links()}")
     if len(runs) > 1:
         print(f"Both networks side by side:\n{compare_link(runs)}")
+
+
+def _tune(options: argparse.Namespace) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("tune: torchrun makes one network of several processes; start the same command several times")
+    files, overrides = _files_and_overrides(options, STUDY_SHORT)
+    overrides += ["study.pareto=true"] if options.pareto else []
+    config = tune_recipe.load(files[0] if files else None, overrides)
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+
+    tuned = tune_recipe.tune(config) if options.quiet else tune_recipe.tune(config, show=show)
+    print(f"\n{tuned}\n\nbest settings, trials, checkpoints: {tuned.folder}")
+    print(tuned.links())
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -90,6 +116,48 @@ def _evaluate(options: argparse.Namespace) -> None:
         Path(options.json).write_text(json.dumps({name: report.to_dict() for name, report in reports.items()}))
     if options.plot is not None:
         compare_plot(reports).savefig(options.plot, dpi=120)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    if options.html is not None and not Path(options.html).absolute().parent.is_dir():
+        raise FileNotFoundError(f"compare: there is no folder for {options.html!r}; make it first")
+    found = compare_recipe.compare(
+        options.runs,
+        experiment=options.experiment,
+        filter=options.filter,
+        order=options.order,
+        limit=options.limit,
+        uri=options.uri,
+        port=options.port,
+    )
+    print(found.text(shutil.get_terminal_size((200, 24)).columns))  # a pipe has no width: the wide tables
+    if options.html is not None:
+        Path(options.html).write_text(found.to_html(), encoding="utf-8")
+        print(f"\nas a page: {options.html}")
+    if found.link:
+        print("\n" + "\n".join(["Side by side in MLflow:", *([found.command] if found.command else []), found.link]))
+    if options.open:
+        if not found.link:
+            raise ValueError("compare: --open: there is no page of MLflow for these runs, see above")
+        ui_recipe.open_page(found.link)
+
+
+def _ui(options: argparse.Namespace) -> None:
+    store = _store.tracking_uri(options.uri)
+    if _store.is_http(store):
+        print(f"{ui_address(store)}\nthis is a server of MLflow already: there is nothing to start")
+        if options.open:
+            ui_recipe.open_page(ui_address(store))
+        return
+    port = ui_recipe.check(store, options.port)
+    print(f"MLflow starts on {_store.shown(store)}; this takes some seconds", file=sys.stderr)
+    with ui_recipe.serve(store, port) as server:
+        print(f"{server.address} answers; Ctrl-C stops it", flush=True)
+        for name, page in server.experiments.items():
+            print(f"runs of {name!r}: {page}", flush=True)
+        if options.open:
+            ui_recipe.open_page(next(iter(server.experiments.values()), server.address))
+        server.wait()
 
 
 def _devices(options: argparse.Namespace) -> None:
@@ -129,6 +197,16 @@ def _summary(options: argparse.Namespace) -> None:
     print(analogsim.summary(analog))
 
 
+def _add_settings(parser: argparse.ArgumentParser, short: Mapping[str, tuple[str, str]]) -> None:
+    parser.add_argument(
+        "settings", nargs="*", metavar="FILE.toml | KEY=VALUE", help="a configuration file, and settings that change it"
+    )
+    for name, (_, help_text) in short.items():
+        parser.add_argument(f"--{name}", metavar=name.upper(), help=help_text.replace("%", "%%"))
+    parser.add_argument("--download", action="store_true", help="fetch missing data from the internet")
+    parser.add_argument("--no-tracking", action="store_true", help="no MLflow")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="analogsim",
@@ -146,17 +224,26 @@ def _parser() -> argparse.ArgumentParser:
         epilog="all settings, for the file and for KEY=VALUE:\n\n" + describe(Config),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    train.add_argument(
-        "settings", nargs="*", metavar="FILE.toml | KEY=VALUE", help="a configuration file, and settings that change it"
-    )
-    for name, (_, help_text) in _SHORT.items():
-        train.add_argument(f"--{name}", metavar=name.upper(), help=help_text.replace("%", "%%"))
-    train.add_argument("--download", action="store_true", help="fetch missing data from the internet")
+    _add_settings(train, SHORT)
     train.add_argument("--no-baseline", action="store_true", help="only the hardware-aware network")
-    train.add_argument("--no-tracking", action="store_true", help="no MLflow")
     train.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
     train.add_argument("--quiet", action="store_true", help="no progress bars")
     train.set_defaults(action=_train)
+
+    tune = commands.add_parser(
+        "tune",
+        help="let Optuna find the noise schedule with which a network survives best",
+        description="Let Optuna find the training noise with which a network survives best. Started again with "
+        "the same --study and --storage it goes on; started several times at once, the workers share the trials.",
+        epilog=f"what is searched, unless a file says otherwise:\n\n{DEFAULT_SPACE}\n\n"
+        'another range: search.noise.end="{low=1, high=4}"; out of the search: search.noise.end=none\n\n'
+        f"all settings, for the file and for KEY=VALUE:\n\n{describe(StudyConfig)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_settings(tune, STUDY_SHORT)
+    tune.add_argument("--pareto", action="store_true", help="the whole front of clean against drifted accuracy")
+    tune.add_argument("--quiet", action="store_true", help="no line for each trial")
+    tune.set_defaults(action=_tune)
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -174,6 +261,37 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
     evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
     evaluate.set_defaults(action=_evaluate)
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare runs: drift curves, and in what the runs differ",
+        description="Compare runs: their drift curves side by side, and the parameters in which they differ.",
+    )
+    compare.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="the name of an MLflow run, its id or the beginning of it, or a folder of analogsim train",
+    )
+    compare.add_argument("--experiment", metavar="NAME", help="the runs of an MLflow experiment, newest first")
+    compare.add_argument("--filter", default="", help="of these: MLflow's filter, such as \"params.model = 'lenet5'\"")
+    compare.add_argument("--order", metavar="METRIC", help='highest first; "METRIC asc" for the lowest first')
+    compare.add_argument("--limit", type=int, default=compare_recipe.LIMIT, help="so many at most (%(default)s)")
+    compare.add_argument("--html", metavar="FILE", help="write a page that needs nothing beside it")
+    compare.add_argument("--open", action="store_true", help="open MLflow's page that compares them")
+    compare.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    compare.add_argument("--port", type=int, default=PORT, help="of analogsim ui, for the links (%(default)s)")
+    compare.set_defaults(action=_compare)
+
+    ui = commands.add_parser(
+        "ui",
+        help="look at all runs in the browser",
+        description="Serve MLflow's pages for the runs of all commands here, on this machine only, until Ctrl-C.",
+    )
+    ui.add_argument("--port", type=int, default=PORT, help="where (%(default)s); 0 takes a free one")
+    ui.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    ui.add_argument("--open", action="store_true", help="open the browser when it answers")
+    ui.set_defaults(action=_ui)
 
     devices = commands.add_parser("devices", help="list the device models, or show one")
     devices.add_argument("name", nargs="?", help="one of them, with parameters if you like")
@@ -210,21 +328,44 @@ def _readable_warnings() -> Iterator[None]:
         yield
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it before they kill."""
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: checkpoints are whole, runs are ended, how to go on is told."""
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes positional words only in one place; settings may stand anywhere.
-    if rest and (options.command != "train" or any(word.startswith("-") for word in rest)):
+    words = {"train": "settings", "tune": "settings", "compare": "runs"}.get(options.command)
+    if rest and (words is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.settings += rest
+    if words is not None:
+        getattr(options, words).extend(rest)
+    os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files; a window toolkit only costs time
     try:
-        with contextlib.nullcontext() if options.debug else _readable_warnings():
+        with contextlib.nullcontext() if options.debug else _readable_warnings(), _terminated_as_interrupted():
             options.action(options)
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(143 if isinstance(stop, _Terminated) else 130) from None
     except BrokenPipeError:  # who reads our output has seen enough; what is still to be written goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

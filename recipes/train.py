@@ -4,6 +4,12 @@
 
 Both networks start from the same weights and see the same batches. Each is an MLflow run; the last lines say how to
 look at them. A run that was stopped goes on with ``analogsim train --resume FOLDER``, to the same numbers.
+
+Several GPUs or CPUs, and several machines, train one network together when torchrun starts the same command on each:
+
+    torchrun --nproc-per-node 4 -m analogsim train --device pcm --data cifar10 --model resnet20
+
+``data.batch_size`` is the batch of all processes together, so that it is the same training, faster.
 """
 
 from __future__ import annotations
@@ -23,10 +29,11 @@ from analogsim.compensate import check_compensation
 from analogsim.recipes import _data, _tracking
 from analogsim.recipes._config import dump_toml, flatten, load_toml
 from analogsim.recipes._data import Splits
+from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._environment import environment_tags
 from analogsim.recipes._options import Config
 from analogsim.recipes._reporting import log_report
-from analogsim.recipes._tracking import Tracker
+from analogsim.recipes._tracking import NoRun, Tracker
 from analogsim.recipes._training import Progress, Training, in_order, load_data
 from analogsim.registry import as_device_model
 from analogsim.report import Report, compare_plot, compare_table
@@ -72,8 +79,12 @@ def _make_folder(folder: Path, *, exist_ok: bool) -> None:
         ) from error
 
 
-def _check(config: Config) -> None:
-    """Whatever can be wrong in the options and is cheap to see, before any work."""
+def check(config: Config) -> None:
+    """Whatever can be wrong in the options and is cheap to see, before any work.
+
+    Raises:
+        ValueError: which option, and what it may be.
+    """
     as_device_model(config.device)
     if config.noise.device is not None:
         as_device_model(config.noise.device)
@@ -135,7 +146,12 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path)
             uri=config.tracking.uri,
             run_id=training.run_id or None,
             params=_parameters(config, kind, training),
-            tags={"training": kind, "folder": folder.name, **environment_tags()},
+            tags={
+                "training": kind,
+                "folder": folder.name,
+                "hardware.processes": str(training.group.world),
+                **environment_tags(),
+            },
         )
     except ValueError as error:
         if not training.run_id:
@@ -161,7 +177,7 @@ def _train_one(training: Training, tracker: Tracker, name: str, show: bool) -> N
 def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Report:
     """The final evaluation on test data, kept beside the checkpoint and in the run."""
     rule = training.config.evaluation
-    report = analogsim.evaluate(
+    report = training.group.evaluate(
         training.analog,
         _data.batches(data.test, rule.batch_size),
         chips=rule.chips,
@@ -169,15 +185,19 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
         compensation=rule.compensation,
         progress=show,
     )
-    path = training.path.with_name("report.json")
-    path.write_text(json.dumps(report.to_dict()))
-    log_report(report, tracker, step=training.epoch, part="test")
-    tracker.artifact(training.path, "checkpoint")
-    tracker.artifact(path)
+
+    def keep() -> None:
+        path = training.path.with_name("report.json")
+        path.write_text(json.dumps(report.to_dict()))
+        log_report(report, tracker, step=training.epoch, part="test")
+        tracker.artifact(training.path, "checkpoint")
+        tracker.artifact(path)
+
+    training.group.first(keep)
     return report
 
 
-def train(config: Config, folder: Path | None = None, *, show: bool = True) -> Result:
+def train(config: Config, folder: Path | None = None, *, show: bool = True, group: Group = ALONE) -> Result:
     """Train plain and hardware-aware networks and evaluate both on many chips.
 
     Args:
@@ -185,6 +205,8 @@ def train(config: Config, folder: Path | None = None, *, show: bool = True) -> R
         folder: where checkpoints and reports go; default: a new one in ``config.out``. Checkpoints that are there
             are gone on from.
         show: progress bars on the error stream.
+        group: the processes that train together, see `analogsim.recipes._distributed.joined`; each calls this, and
+            gets the same reports. Only process 0 writes, logs and shows anything.
 
     Raises:
         ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
@@ -192,41 +214,54 @@ def train(config: Config, folder: Path | None = None, *, show: bool = True) -> R
         ValueError: training diverged.
         KeyboardInterrupt: as it comes, with a note that says how to go on.
     """
-    _check(config)
-    data = load_data(config)
+    group.each(lambda: check(config))
+    data = (group.by_turns if config.data.download else group.each)(lambda: load_data(config))
     new = folder is None
-    if folder is None:
-        folder = new_folder(config)
-    else:
-        _make_folder(folder, exist_ok=True)
+    folder = group.first(lambda: _ready_folder(config, folder))
     trackers: dict[str, Tracker] = {}
     try:
-        reports = _run(config, data, folder, trackers, show)
+        reports = _run(config, data, folder, trackers, show and group.main, group)
     except BaseException as error:
+        group.leaving()
         for tracker in trackers.values():
             tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        if new:
+        if new and group.main:
             with contextlib.suppress(OSError):  # only where nothing is in it yet
                 folder.rmdir()
-        if isinstance(error, KeyboardInterrupt) and folder.is_dir():
-            error.add_note(f"go on with: analogsim train --resume {shlex.quote(str(folder))}")
+        if isinstance(error, KeyboardInterrupt) and group.main and folder.is_dir():
+            error.add_note(f"go on with: {group.command} train --resume {shlex.quote(str(folder))}")
         raise
     for tracker in trackers.values():
         tracker.end()
     return Result(folder, reports, trackers)
 
 
-def _run(config: Config, data: Splits, folder: Path, trackers: dict[str, Tracker], show: bool) -> dict[str, Report]:
+def _ready_folder(config: Config, folder: Path | None) -> Path:
+    if folder is None:
+        return new_folder(config)
+    _make_folder(folder, exist_ok=True)
+    return folder
+
+
+def _run(
+    config: Config, data: Splits, folder: Path, trackers: dict[str, Tracker], show: bool, group: Group
+) -> dict[str, Report]:
     """Train and judge; each tracker is put into ``trackers`` once it is started, for the caller to end."""
     kinds = (PLAIN, AWARE) if config.baseline else (AWARE,)
     # Whatever may be refused is refused for both networks before the first one trains.
     trainings = {
-        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt") for kind in kinds
+        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt", group=group)
+        for kind in kinds
     }
-    for kind in kinds:
-        trackers[kind] = _start_tracking(config, kind, trainings[kind], folder)
-    if not (folder / "config.toml").exists():
-        dump_toml(config, folder / "config.toml")
+    trackers.update(dict.fromkeys(kinds, NoRun()))
+
+    def announce() -> None:
+        for kind in kinds:
+            trackers[kind] = _start_tracking(config, kind, trainings[kind], folder)
+        if not (folder / "config.toml").exists():
+            dump_toml(config, folder / "config.toml")
+
+    group.first(announce)
     for kind in kinds:
         trainings[kind].run_id = trackers[kind].run_id or trainings[kind].run_id
         trainings[kind].save()
@@ -234,13 +269,18 @@ def _run(config: Config, data: Splits, folder: Path, trackers: dict[str, Tracker
     for kind in kinds:
         _train_one(trainings[kind], trackers[kind], kind, show)
         reports[kind] = _judge(trainings[kind], data, trackers[kind], show)
+    group.first(lambda: _keep(reports, folder, trackers))
+    return reports
+
+
+def _keep(reports: dict[str, Report], folder: Path, trackers: dict[str, Tracker]) -> None:
+    """The comparison of the networks, in the folder and in each run."""
     table, figure = compare_table(reports), compare_plot(reports)
     (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
     figure.savefig(folder / "drift.png", dpi=120)
     for tracker in trackers.values():
         tracker.text(table, "report.txt")
         tracker.figure(figure, "drift.png")
-    return reports
 
 
 def resume_config(folder: Path, *, tracking: bool = True) -> Config:

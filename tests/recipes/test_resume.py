@@ -222,6 +222,14 @@ def test_a_checkpoint_of_another_architecture_is_refused(stopped: Path) -> None:
     assert len(str(told.value)) < 800
 
 
+def test_a_checkpoint_of_before_there_were_several_processes_is_gone_on_with(stopped: Path) -> None:
+    path = stopped / AWARE / "checkpoint.pt"
+    whole = load_checkpoint(path)
+    torch.save({key: value for key, value in whole.items() if key != "random_of_others"}, path)
+    train(resume_config(stopped), stopped, show=False)
+    assert same(load_checkpoint(path), whole)
+
+
 def test_checkpoints_that_were_mixed_up_are_refused(stopped: Path) -> None:
     shutil.copy(stopped / PLAIN / "checkpoint.pt", stopped / AWARE / "checkpoint.pt")
     with pytest.raises(ValueError, match=r"hardware-aware/checkpoint.pt' is of the other network"):
