@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,14 @@ class Surplus(Exception):  # noqa: N818 - not an error: the study has all the tr
 
 
 def training_config(config: StudyConfig, values: Mapping[str, Any] | None = None) -> Config:
-    """The training of a study's configuration, with other values of some settings.
+    """The training of a study's configuration, with other values of some settings; its tracking is the study's matter.
 
     Raises:
         ValueError: a value that its setting does not take.
     """
-    plain = to_mapping(Config(**{part.name: getattr(config, part.name) for part in fields(Config)}))
+    own = {part.name: getattr(config, part.name) for part in fields(Config)}
+    # an address may hold a password, and configurations are kept where others read them
+    plain = to_mapping(Config(**{**own, "tracking": replace(config.tracking, uri=None)}))
     for name, value in (values or {}).items():
         *parents, leaf = name.split(".")
         node = plain
@@ -83,6 +85,7 @@ class Objective:
     Attributes:
         number: of the trial at work, or of the last one.
         lost: whether the others gave that trial to somebody else meanwhile.
+        ended: whether it came to an end, of which only Optuna has to be told.
     """
 
     def __init__(
@@ -101,11 +104,12 @@ class Objective:
         self._wanted = wanted
         self.number: int | None
         self.lost: bool
+        self.ended: bool
         self.forget()
 
     def forget(self) -> None:
         """Begin anew: no trial is at work."""
-        self.number, self.lost = None, False
+        self.number, self.lost, self.ended = None, False, False
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, float]:
         """The trial's value: drifted accuracy, or for a Pareto study clean and drifted accuracy.
@@ -132,30 +136,35 @@ class Objective:
         folder = trial_folder(of_study, trial.number)
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
         earlier = frozen.system_attrs.get("retry_history", [])
-        if earlier:  # of a worker that died or was stopped, if it worked here: go on where it was
-            copy_checkpoint(trial_folder(of_study, earlier[-1]) / "checkpoint.pt", folder / "checkpoint.pt")
+        for number in reversed(earlier):  # of workers that died or were stopped, if here: go on where the last one was
+            if copy_checkpoint(trial_folder(of_study, number) / "checkpoint.pt", folder / "checkpoint.pt"):
+                break
         training = Training(config, self.data, aware=True, path=folder / "checkpoint.pt")
         outcome = Outcome(trial.number, folder=str(folder.absolute()))
         began = time.monotonic()
-        with self.runs.trial(trial.study, outcome, training) as tracker:
-            training.run_id = tracker.run_id or None
-            try:
-                trial.set_user_attr("run_id", training.run_id)
-                trial.set_user_attr("folder", outcome.folder)
-                self._train(trial, training, tracker)
-                report = self._judge(training)
-                values = self._tell(trial, report, time.monotonic() - began)
-            except optuna.TrialPruned as stop:
-                outcome.state, outcome.why = "PRUNED", str(stop)
-                raise
-            except optuna.exceptions.UpdateFinishedTrialError:
-                self.lost, outcome.why = True, "others took its worker for dead"
-                raise
-            outcome.state = "COMPLETE"
-            outcome.metrics = {"seconds": time.monotonic() - began}
-            if not self.config.study.pareto:
-                outcome.metrics["objective"] = values[-1]
-            (folder / "report.json").write_text(json.dumps(report.to_dict()))
+        try:
+            with self.runs.trial(trial, outcome, training) as tracker:
+                training.run_id = tracker.run_id or None
+                try:
+                    self._train(trial, training, tracker)
+                    report = self._judge(training)
+                    values = self._tell(trial, report, time.monotonic() - began)
+                except optuna.TrialPruned as stop:
+                    outcome.state, outcome.why = "PRUNED", str(stop)
+                    self.ended = True
+                    raise
+                except optuna.exceptions.UpdateFinishedTrialError:
+                    outcome.why = "others took its worker for dead"
+                    raise
+                (folder / "report.json").write_text(json.dumps(report.to_dict()))
+                outcome.state = "COMPLETE"
+                outcome.metrics = {"seconds": time.monotonic() - began}
+                if not self.config.study.pareto:
+                    outcome.metrics["objective"] = values[-1]
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self.lost = True
+            raise
+        self.ended = True
         return values if self.config.study.pareto else values[-1]
 
     def finish(self, study: optuna.Study) -> None:
@@ -177,8 +186,8 @@ class Objective:
                 metrics = training.run_epoch(lambda _: None)
             except DivergedError as error:
                 raise optuna.TrialPruned(f"diverged: {error}") from error
+            self._report(trial, metrics[name], training.epoch)  # first: fails where the trial is another worker's now
             tracker.metrics(metrics, step=training.epoch)
-            self._report(trial, metrics[name], training.epoch)
             if not self.config.study.pareto and not training.done and trial.should_prune():
                 raise optuna.TrialPruned(f"behind after epoch {training.epoch}")
 

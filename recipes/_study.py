@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analogsim.recipes import _store
+from analogsim.recipes import _sharing, _store
 from analogsim.text import named_call
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _EXTRA = 'pip install "analogsim-torch[recipes]"'
 _LOCKED = 120  # seconds to wait for an SQLite file that another process has locked
 _SILENT = 4  # heartbeats without a sign of life after which a worker is dead
+_ID = "analogsim:id"
+DEFAULT = "default"  # the attribute of the trial that has the values of the configuration
 _OPENING = 10  # attempts to make the tables, which several workers may do at once
 
 # Samplers whose choice depends on their seed and the trials before, and on nothing that they would have to keep.
@@ -74,10 +76,18 @@ def storage_url(given: str | None) -> str:
             f"study.storage: {url!r} is not the URL of a database; write sqlite:///optuna.db, or "
             "postgresql+psycopg://user@host/name for several machines"
         )
-    if url.startswith("sqlite:///") and not url.startswith("sqlite:///:memory:"):
-        path, mark, options = url.removeprefix("sqlite:///").partition("?")
-        return f"sqlite:///{Path(path).absolute().as_posix()}{mark}{options}"
-    return url
+    file = database_file(url)
+    if file is None:
+        return url
+    _, mark, options = url.partition("?")
+    return f"sqlite:///{file.absolute().as_posix()}{mark}{options}"
+
+
+def database_file(url: str) -> Path | None:
+    """The file of an SQLite database; None for a server, or one in memory."""
+    if not url.startswith("sqlite:///") or url.startswith("sqlite:///:memory:"):
+        return None
+    return Path(url.removeprefix("sqlite:///").partition("?")[0])
 
 
 def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
@@ -96,20 +106,18 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
         from optuna.storages import RDBStorage
     except ImportError as error:
         raise ImportError(f"analogsim tune needs optuna: {_EXTRA}") from error
-    # Whoever waits for a locked file loses seconds; whoever gives up loses the trial.
-    options: dict[str, Any] = (
-        {"connect_args": {"timeout": _LOCKED}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    )
     for attempt in range(_OPENING):
         try:
             with quietly():
-                return RDBStorage(
+                storage = RDBStorage(
                     url,
-                    engine_kwargs=options,
+                    engine_kwargs=_sharing.connect_options(url, _LOCKED),
                     heartbeat_interval=heartbeat,
                     grace_period=_SILENT * heartbeat,
                     heartbeat_stale_trial_callback=on_dead,
                 )
+            _sharing.harden(storage)
+            return storage
         except ImportError as error:
             raise ImportError(
                 f"study.storage: no driver for {_store.shown(url)}: {_store.brief(error)}; for PostgreSQL: "
@@ -251,7 +259,42 @@ def at_work(study: optuna.Study) -> int:
 
     with quietly():
         optuna.storages.fail_stale_trials(study)
+    _sharing.first_beats(study)
     return sum(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
+
+
+def try_again(study: optuna.Study, trial: FrozenTrial, retries: int | None = None) -> None:
+    """Put a trial that was given up back into the queue, once, unless it was tried that often already."""
+    import optuna
+
+    if _sharing.retried(study, trial.number):
+        return
+    # How it was measured and where it lies is its own; the next one tells its own.
+    trial.user_attrs = {key: value for key, value in trial.user_attrs.items() if key == DEFAULT}
+    with quietly():
+        optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=retries)(study, trial)
+
+
+def give_up(study: optuna.Study, number: int, retries: int | None = None) -> None:
+    """End a trial of this worker that it cannot finish, so that it is tried again at once."""
+    from optuna.trial import TrialState
+
+    if study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
+        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+    trial = study.get_trials()[number]
+    if trial.state == TrialState.FAIL:
+        try_again(study, trial, retries)
+
+
+def identity(study: optuna.Study) -> str:
+    """What tells a study from another one of the same name."""
+    if _ID not in study.user_attrs:
+        _sharing.exchange(study, _ID, None, uuid.uuid4().hex)
+    return str(study.user_attrs[_ID])
+
+
+class LostLease(RuntimeError):  # noqa: N818 - what another worker goes on with is no error
+    """The others took this worker for dead, and one of them does what it was doing."""
 
 
 class Lease:
@@ -264,41 +307,32 @@ class Lease:
         study: the study.
         name: of the attribute.
         beat: seconds.
-        settle: seconds within which two workers that write at once see each other's writing.
     """
 
-    def __init__(self, study: optuna.Study, name: str, beat: float, settle: float = 1.0) -> None:
+    def __init__(self, study: optuna.Study, name: str, beat: float) -> None:
         self._study = study
         self._name = name
         self._beat = beat
-        self._settle = settle
         self._me = uuid.uuid4().hex
-
-    def _read(self) -> Any:
-        return self._study.user_attrs.get(self._name)
-
-    def _write(self, count: int | None) -> None:
-        self._study.set_user_attr(self._name, None if count is None else [self._me, count])
+        self._mine: list[Any] | None = None
+        self._lost = False
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def held(self, unless: Callable[[], bool]) -> Iterator[bool]:
         """Wait for the lease and hold it for the block; False, without it, once ``unless()`` is true."""
-        seen, since = self._read(), time.monotonic()
+        self._mine, self._lost = None, False
+        seen, since = None, time.monotonic()
         while True:
             if unless():
                 yield False
                 return
-            now = self._read()
+            now = self._study.user_attrs.get(self._name)
             if now != seen:
                 seen, since = now, time.monotonic()
-            if now is None or time.monotonic() - since > _SILENT * self._beat:
-                self._write(0)
-                time.sleep(self._settle)
-                seen, since = self._read(), time.monotonic()
-                if seen == [self._me, 0]:
-                    break
-            else:
-                time.sleep(min(1.0, self._beat / 2))
+            if (now is None or time.monotonic() - since > _SILENT * self._beat) and self._write(now, 0):
+                break
+            time.sleep(min(1.0, self._beat / 2))
         stop = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(stop,), daemon=True)
         renewing.start()
@@ -307,10 +341,30 @@ class Lease:
         finally:
             stop.set()
             renewing.join()
-            self._write(None)
+            self._write(self._mine, None)
+
+    def check(self) -> None:
+        """Whether it is still held.
+
+        Raises:
+            LostLease: this worker was silent for so long that another has taken it.
+        """
+        with self._lock:
+            held = not self._lost and self._study.user_attrs.get(self._name) == self._mine
+        if not held:
+            raise LostLease(f"{self._name}: another worker has taken it over")
+
+    def _write(self, old: Any, count: int | None) -> bool:
+        new = None if count is None else [self._me, count]
+        with self._lock:
+            if not _sharing.exchange(self._study, self._name, old, new):
+                return False
+            self._mine = new
+            return True
 
     def _renew(self, stop: threading.Event) -> None:
         count = 0
-        while not stop.wait(self._beat):
+        while not stop.wait(self._beat) and not self._lost:
             count += 1
-            self._write(count)
+            with contextlib.suppress(*_sharing.storage_errors()):  # the next beat comes
+                self._lost = not self._write(self._mine, count)

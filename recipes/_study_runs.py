@@ -1,7 +1,8 @@
 """A study in MLflow: the study is a run, each trial a run below it.
 
 What MLflow holds is a copy: every trial's measurements lie in its folder first. What the server did not take while it
-was away, and what a worker that died could not tell, is sent from there later, by any worker that has the folder.
+was away, and what a worker that died could not tell, is sent from there later, by any worker that has the folder. A
+trial is known to be in MLflow by its attribute ``logged``, the state in which MLflow holds it.
 """
 
 from __future__ import annotations
@@ -9,30 +10,37 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import shlex
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from analogsim.recipes import _study_figures, _tracking
+from analogsim.recipes import _store, _study_figures
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import dump_toml, flatten, from_mapping
 from analogsim.recipes._environment import environment_tags
 from analogsim.recipes._options import Config, StudyConfig
 from analogsim.recipes._reporting import log_report, parameters
-from analogsim.recipes._study import Lease
+from analogsim.recipes._study import Lease, LostLease, identity, storage_url
+from analogsim.recipes._study_views import study_links, view_tags
 from analogsim.recipes._tracking import NoRun, Run, Status, Tracker
 from analogsim.recipes._training import Training, load_data
 from analogsim.report import Report
 
 if TYPE_CHECKING:
     import optuna
+    from mlflow import MlflowClient
     from optuna.trial import FrozenTrial
 
 PARENT = "analogsim:run"
-_UNSENT = "analogsim:unsent:"
+_OUTCOME, _CHECKPOINT = "trial.json", "checkpoint.pt"
+FOLDER, _RUN, _LOGGED = "folder", "run_id", "logged"  # attributes of a trial
+_NUMBER, _PARENT_TAG = "optuna.trial.number", "mlflow.parentRunId"
+_SENT = "analogsim:logged"  # the same of trials that were sent when they had ended
 # Pruned is no failure: the run was stopped on purpose.
 _ENDS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "STOPPED": "KILLED", "FAIL": "FAILED"}
 
@@ -71,12 +79,14 @@ class StudyRuns:
 
     Attributes:
         parent: the study's own run, from `open` or `join` on.
+        still_ours: called before each network of the comparison at the end; it may raise LostLease.
     """
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
         self._enabled = config.tracking.enabled
+        self.still_ours: Callable[[], None] = lambda: None
         self.parent: Tracker = NoRun()
 
     def opened(self, study: optuna.Study) -> bool:
@@ -92,22 +102,40 @@ class StudyRuns:
         if not self._enabled:
             return
         config = self._config
-        run_id = study.user_attrs.get(PARENT)
+        known = study.user_attrs.get(PARENT)
+        tags = {"study": study.study_name, "study.id": identity(study), "role": "study"}
+        run_id = known
+        if known is None:
+            run_id = next((run.info.run_id for run in self._found(tags)), None)
         values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
         values |= {f"search.{name}": str(part) for name, part in config.search.parts}
-        del values["search"]
+        del values["search"], values["study.storage"]  # an address may hold a password
         self.parent = Run.start(
             experiment=config.tracking.experiment,
             name=study.study_name,
             uri=config.tracking.uri,
             run_id=run_id,
             # how the search goes may change; what is searched may not, and MLflow's parameters cannot
-            params={key: value for key, value in values.items() if run_id is None or not key.startswith("study.")},
-            tags={"study": study.study_name, "role": "study", **environment_tags()},
+            params={key: value for key, value in values.items() if known is None or not key.startswith("study.")},
+            tags={**tags, **environment_tags()},
             keep_undelivered=False,
         )
-        if run_id is None:
+        if known is None:
+            self._add_views(study.study_name)
             study.set_user_attr(PARENT, self.parent.run_id)
+
+    def _add_views(self, name: str) -> None:
+        """Views of the study's trials for MLflow's pages, see `_study_views`."""
+        client, parent = self._client(), self.parent
+        with _store.explained(_store.tracking_uri(self._config.tracking.uri)):
+            for key, value in view_tags(self._config, name, parent.run_id).items():
+                client.set_experiment_tag(parent.experiment_id, key, value)
+
+    def links(self) -> str:
+        """Where to look at the study, and the commands that serve it."""
+        url = _store.shown(storage_url(self._config.study.storage))
+        dashboard = f"optuna-dashboard {shlex.quote(url)} --server wsgiref"
+        return "\n".join([*([study_links(self.parent)] if isinstance(self.parent, Run) else []), dashboard])
 
     def join(self, study: optuna.Study) -> None:
         """Open the study's own run, unless this process has it open."""
@@ -116,86 +144,136 @@ class StudyRuns:
                 self.open(study)
 
     @contextlib.contextmanager
-    def trial(self, study: optuna.Study, outcome: Outcome, training: Training) -> Iterator[Tracker]:
+    def trial(self, trial: optuna.Trial, outcome: Outcome, training: Training) -> Iterator[Tracker]:
         """The run of a trial, for the time it takes; what MLflow does not take then is sent later."""
+        trial.set_user_attr(FOLDER, outcome.folder)  # first: by it those who find this worker dead know where to look
         tracker: Tracker = NoRun()
         if self._enabled:
             try:
-                tracker = self._start(study, outcome, training)
+                tracker = self._start(trial.study, outcome, training)
             except ConnectionError as error:
                 warnings.warn(f"{error}; trial {outcome.number} is logged later", RuntimeWarning, stacklevel=3)
-        outcome.run_id = tracker.run_id or None
-        folder = Path(outcome.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        dump_toml(training.config, folder / "config.toml")
-        self._history(tracker, training.history)
         try:
+            outcome.run_id = tracker.run_id or None
+            trial.set_user_attr(_RUN, outcome.run_id)
+            folder = Path(outcome.folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            dump_toml(training.config, folder / "config.toml")
+            self._history(tracker, training.history)
             yield tracker
         except KeyboardInterrupt:
             outcome.state = "STOPPED"
             raise
         finally:
-            (folder / "trial.json").write_text(json.dumps(asdict(outcome)))
-            self._complete(tracker, outcome)
-            if "objective" in outcome.metrics:
-                self.parent.metrics({"objective": outcome.metrics["objective"]}, step=outcome.number)
-            if self._enabled and (outcome.run_id is None or not tracker.delivered):
-                study.set_user_attr(f"{_UNSENT}{outcome.number}", asdict(outcome))
+            try:
+                _save(json.dumps(asdict(outcome)), Path(outcome.folder) / _OUTCOME)
+            finally:  # also where the folder cannot be written any more
+                self._complete(tracker, outcome)
+                if tracker.run_id and tracker.delivered:
+                    self._note(trial, outcome)
+
+    def _note(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        with contextlib.suppress(UpdateFinishedTrialError):  # given to another worker; who sees it next sends it again
+            trial.set_user_attr(_LOGGED, outcome.state)
 
     def final(self, study: optuna.Study, name: str, training: Training, tags: Mapping[str, str]) -> Tracker:
-        """The run of a network of the comparison at the end; NoRun where MLflow is away."""
+        """The run of a network of the comparison at the end; one that takes nothing where MLflow is away.
+
+        Raises:
+            LostLease: another worker makes the comparison now.
+        """
+        if not self._enabled:
+            return NoRun()
+        self.still_ours()
+        labels = {"study": study.study_name, "role": "final", "place": training.path.parent.name, **tags}
+        parent = self.parent.run_id
         try:
-            return _tracking.start(
-                self._enabled,
-                experiment=self._config.tracking.experiment,
-                name=name,
-                uri=self._config.tracking.uri,
-                run_id=training.run_id or None,
-                parent_run_id=self.parent.run_id or None,
-                params=parameters(training, tags["training"]),
-                tags={"study": study.study_name, "role": "final", **tags, **environment_tags()},
+            run = cast(
+                _FinalRun,
+                _FinalRun.start(
+                    experiment=self._config.tracking.experiment,
+                    name=name,
+                    uri=self._config.tracking.uri,
+                    run_id=training.run_id or self._begun({"place": labels["place"], _PARENT_TAG: parent}),
+                    parent_run_id=parent,
+                    params=parameters(training, tags["training"]),
+                    tags={**labels, **environment_tags()},
+                    keep_undelivered=False,
+                ),
             )
         except ConnectionError as error:
             warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-            return NoRun()
+            return _Away()
+        run.still_ours = self.still_ours
+        return run
 
-    def dead(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """End the run of a trial whose worker died."""
-        folder, run_id = trial.user_attrs.get("folder", ""), trial.user_attrs.get("run_id")
-        if self._enabled and (run_id is not None or Path(folder).is_dir()):
-            outcome = Outcome(trial.number, folder, run_id, why="its worker died")
-            study.set_user_attr(f"{_UNSENT}{trial.number}", asdict(outcome))
+    def _begun(self, tags: Mapping[str, str]) -> str | None:
+        """A run that a worker began and died with before it could write it down; those that got further are ended."""
+        begun = None
+        for run in self._found(tags):
+            if run.info.status != "RUNNING":
+                continue
+            if not run.data.metrics and begun is None:
+                begun = run.info.run_id
+            else:
+                self._client().set_terminated(run.info.run_id, "FAILED")
+        return begun
 
     def send_unsent(self, study: optuna.Study) -> int:
         """Send what MLflow did not take earlier, as far as it lies here; returns how many trials are still unsent."""
         if not self._enabled or not _unsent(study):
             return 0
-        with Lease(study, "analogsim:sending", self._config.study.heartbeat).held(lambda: not _unsent(study)) as ours:
-            for key, value in _unsent(study).items() if ours else ():
+        lease = Lease(study, "analogsim:sending", self._config.study.heartbeat)
+        with lease.held(lambda: not any(map(_can_be_sent, _unsent(study)))) as ours:
+            for trial in filter(_can_be_sent, _unsent(study)) if ours else ():
                 try:
-                    if self._send(study, Outcome(**value)):
-                        study.set_user_attr(key, None)
-                except ConnectionError:
+                    lease.check()
+                    if self._send(study, trial):
+                        sent = study.user_attrs.get(_SENT, {})
+                        study.set_user_attr(_SENT, {**sent, str(trial.number): trial.state.name})
+                except (ConnectionError, LostLease):
                     break
         return len(_unsent(study))
 
-    def log_progress(self, study: optuna.Study) -> None:
-        """Draw the study so far into its run: figures, and a table of all trials."""
+    def log_progress(self, study: optuna.Study) -> bool:
+        """Tell the study's own run how far it is: objectives, figures, a table of all trials; False if MLflow is away.
+
+        The run is opened anew: what other workers have told it is not told again.
+        """
         if not self._enabled:
-            return
-        for path, figure in _study_figures.figures(study):
-            self.parent.figure(figure, path)
-        frame = study.trials_dataframe(
-            attrs=(
-                "number",
-                "state",
-                "value" if not self._config.study.pareto else "values",
-                "params",
-                "user_attrs",
-                "duration",
-            )
-        )
-        self.parent.table({str(name): [_cell(cell) for cell in frame[name]] for name in frame}, "trials.json")
+            return True
+        with Lease(study, "analogsim:progress", self._config.study.heartbeat).held(lambda: False):
+            try:
+                self.open(study)
+            except ConnectionError:
+                return False
+            for trial in study.get_trials(deepcopy=False):
+                if trial.state.name == "COMPLETE" and len(trial.values) == 1:
+                    self.parent.metrics({"objective": trial.values[0]}, step=trial.number)
+            for path, figure in _study_figures.figures(study):
+                self.parent.figure(figure, path)
+            values = "values" if self._config.study.pareto else "value"
+            frame = study.trials_dataframe(attrs=("number", "state", values, "params", "user_attrs", "duration"))
+            self.parent.table({str(name): [_cell(cell) for cell in frame[name]] for name in frame}, "trials.json")
+            return self.parent.delivered
+
+    def _client(self) -> MlflowClient:
+        return _store.connect(_store.tracking_uri(self._config.tracking.uri))
+
+    def _found(self, tags: Mapping[str, str]) -> list[Any]:
+        """The runs of the experiment that have these tags, the latest first.
+
+        Raises:
+            ConnectionError: MLflow cannot be reached.
+        """
+        uri = _store.tracking_uri(self._config.tracking.uri)
+        with _store.explained(uri):
+            client = self._client()
+            experiment = _store.experiment_id(client, self._config.tracking.experiment, uri)
+            wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+            return list(client.search_runs([experiment], filter_string=wanted))
 
     def _start(self, study: optuna.Study, outcome: Outcome, training: Training) -> Run:
         return Run.start(
@@ -208,7 +286,7 @@ class StudyRuns:
             tags={
                 "study": study.study_name,
                 "role": "trial",
-                "optuna.trial.number": str(outcome.number),
+                _NUMBER: str(outcome.number),
                 "optuna.trial.state": "RUNNING",
                 **environment_tags(),
             },
@@ -222,12 +300,12 @@ class StudyRuns:
     def _complete(self, tracker: Tracker, outcome: Outcome) -> None:
         """All that is known at a trial's end, from its folder."""
         folder = Path(outcome.folder)
-        tracker.tags({"optuna.trial.state": "FAIL" if outcome.state == "STOPPED" else outcome.state})
+        tracker.tags({"optuna.trial.state": _in_optuna(outcome.state) or ""})
         if outcome.why:
             tracker.tags({"optuna.trial.why": outcome.why})
         if outcome.metrics:
             tracker.metrics(outcome.metrics, step=0)
-        for name, below in (("config.toml", None), ("report.json", None), ("checkpoint.pt", "checkpoint")):
+        for name, below in (("config.toml", None), ("report.json", None), (_CHECKPOINT, "checkpoint")):
             if (folder / name).is_file():
                 tracker.artifact(folder / name, below)
         if outcome.state == "COMPLETE":
@@ -235,9 +313,13 @@ class StudyRuns:
             log_report(report, tracker, step=0, part="search")
         tracker.end(_ENDS[outcome.state])
 
-    def _send(self, study: optuna.Study, outcome: Outcome) -> bool:
-        """Send a trial from its folder; False where there is nothing that could be sent from here."""
-        path = Path(outcome.folder) / "checkpoint.pt"
+    def _send(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Send a trial that has ended from its folder; whether MLflow holds it now."""
+        outcome = _outcome(trial)
+        if outcome.run_id is None:
+            tags = {_PARENT_TAG: study.user_attrs[PARENT], _NUMBER: str(trial.number)}
+            outcome.run_id = next((run.info.run_id for run in self._found(tags)), None)
+        path = Path(outcome.folder) / _CHECKPOINT
         if path.is_file():
             config = from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}")
             training = Training(config, load_data(config), aware=True, path=path)
@@ -253,13 +335,75 @@ class StudyRuns:
                 keep_undelivered=False,
             )
         else:
-            return False
+            return True  # its worker died before there was anything to tell
         self._complete(tracker, outcome)
         return tracker.delivered
 
 
-def _unsent(study: optuna.Study) -> dict[str, Any]:
-    return {key: value for key, value in study.user_attrs.items() if key.startswith(_UNSENT) and value is not None}
+class _FinalRun(Run):
+    """A run of the comparison at the end, which another worker may have taken over while this one was silent."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.still_ours: Callable[[], None] = lambda: None
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.still_ours()
+        super().metrics(values, step)
+
+    def end(self, status: Status = "FINISHED") -> None:
+        with contextlib.suppress(LostLease):  # then it is the other's to end
+            self.still_ours()
+            super().end(status)
+
+
+class _Away(NoRun):
+    """In place of a run that could not be made: nothing that is told to it arrives."""
+
+    @property
+    def delivered(self) -> bool:
+        return False
+
+
+def _unsent(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have ended, but not in MLflow, or not in the same way."""
+    sent = study.user_attrs.get(_SENT, {})
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished()
+        and FOLDER in trial.user_attrs
+        and trial.state.name not in (_in_optuna(trial.user_attrs.get(_LOGGED)), sent.get(str(trial.number)))
+    ]
+
+
+def _can_be_sent(trial: FrozenTrial) -> bool:
+    """Whether all that there is to tell of a trial lies here; that it failed can be told from anywhere."""
+    return trial.state.name == "FAIL" or Path(trial.user_attrs[FOLDER], _CHECKPOINT).is_file()
+
+
+def _outcome(trial: FrozenTrial) -> Outcome:
+    """How a trial ended: as its worker wrote down, if that is how it ended in Optuna."""
+    folder, run_id = trial.user_attrs[FOLDER], trial.user_attrs.get(_RUN)
+    path = Path(folder) / _OUTCOME
+    if path.is_file():
+        outcome = Outcome(**json.loads(path.read_text()))
+        if _in_optuna(outcome.state) == trial.state.name:
+            return outcome
+        run_id = run_id or outcome.run_id
+    return Outcome(trial.number, folder, run_id, trial.state.name, why="its worker died, or was taken for dead")
+
+
+def _in_optuna(state: str | None) -> str | None:
+    """Optuna's name for a state."""
+    return "FAIL" if state == "STOPPED" else state
+
+
+def _save(text: str, path: Path) -> None:
+    """Write a file; a kill leaves the old one or the new one."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def _cell(value: Any) -> Any:

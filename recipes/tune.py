@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
+import tempfile
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,16 +29,23 @@ from analogsim.recipes._final import Final
 from analogsim.recipes._folder import owned_folder
 from analogsim.recipes._objective import Objective, Surplus, all_times, training_config
 from analogsim.recipes._options import STUDY_SHORT, Config, StudyConfig
+from analogsim.recipes._sharing import storage_errors, storage_explained, told
 from analogsim.recipes._space import Choice, Space
 from analogsim.recipes._store import shown
 from analogsim.recipes._study import (
+    DEFAULT,
     Lease,
+    LostLease,
     at_work,
+    database_file,
+    give_up,
+    identity,
     open_storage,
     pruner,
     quietly,
     sampler,
     storage_url,
+    try_again,
     work_left,
 )
 from analogsim.recipes._study_figures import METRIC_NAMES
@@ -52,7 +60,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-_CONFIG, _DONE, _ID = "analogsim:config", "analogsim:done", "analogsim:id"
+_CONFIG, _DONE = "analogsim:config", "analogsim:done"
 # What another worker of a study, or a later one, may have different: nothing of it changes what is searched.
 _FREE = (
     *("run_on", "out", "data.folder", "data.download", "tracking."),
@@ -67,6 +75,7 @@ _FREE = (
     ),
     *("study.sampler", "study.pruner", "evaluation.chips"),
 )
+_FAILURES = 3  # of the storage, one after the other, each after waiting for it
 _DRAW = 20.0  # progress is drawn at most every so many times as long as drawing takes
 
 
@@ -90,7 +99,7 @@ class Tuned:
 
     def links(self) -> str:
         """How to look at it in MLflow and in Optuna's dashboard."""
-        return self.runs.parent.links()
+        return self.runs.links()
 
     def __str__(self) -> str:
         return self.text
@@ -155,16 +164,21 @@ def study_folder(config: StudyConfig, study: optuna.Study) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    if _ID not in study.user_attrs:
-        study.set_user_attr(_ID, uuid.uuid4().hex)
-    mine = str(study.user_attrs[_ID])
     name = study_name(config) if study.study_name.startswith("no-name-") else study.study_name
     safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
+    return owned_folder(_place(config), safe, identity(study))
+
+
+def _place(config: StudyConfig) -> Path:
+    """The folder that the study's is in; made if there is none, and tried, since nothing can be kept without it."""
     try:
-        return owned_folder(Path(config.out), safe, mine)
+        place = Path(config.out)
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            return place
     except OSError as error:
         raise type(error)(
-            f"out: cannot make a folder in {config.out!r}: {error.strerror or error}; give another place with --out"
+            f"out: cannot write to the folder {config.out!r}: {error.strerror or error}; give another place with --out"
         ) from error
 
 
@@ -214,21 +228,22 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
 
     _check(config)
     runs = StudyRuns(config)
-    with quietly():
-        again = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=config.study.retries)
 
     def on_dead(study: optuna.Study, trial: FrozenTrial) -> None:
         show(f"trial {trial.number}: its worker died; it is tried again")
-        runs.dead(study, trial)
-        again(study, trial)
+        try_again(study, trial, config.study.retries)
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = _open(config, runs, on_dead)
-        return _work(study, config, runs, show)
+        with storage_explained(storage_url(config.study.storage)):
+            _place(config)
+            study = _open(config, runs, on_dead)
+            show(f"study {study.study_name!r}, {config.study.trials} trials, of\n{config.search}")
+            return _work(study, config, runs, show)
     except KeyboardInterrupt as stop:
-        stop.add_note(f"go on with: analogsim tune --study {study_name(config)}")
+        where = f" --storage {shown(config.study.storage)}" if config.study.storage else ""
+        stop.add_note(f"go on with: analogsim tune --study {shlex.quote(study_name(config))}{where}")
         raise
     finally:
         optuna.logging.set_verbosity(verbosity)
@@ -248,7 +263,11 @@ def load(file: str | Path | None, settings: Sequence[str]) -> StudyConfig:
 
 def _begun(config: StudyConfig) -> dict[str, Any] | None:
     """What the study of this name was begun with; None where there is no such study."""
-    storage = open_storage(storage_url(config.study.storage), heartbeat=config.study.heartbeat, on_dead=lambda *_: None)
+    url = storage_url(config.study.storage)
+    file = database_file(url)
+    if file is not None and not file.exists():  # opening it would make it
+        return None
+    storage = open_storage(url, heartbeat=config.study.heartbeat, on_dead=lambda *_: None)
     for summary in storage.get_all_studies():
         if summary.study_name == study_name(config) and _CONFIG in summary.user_attrs:
             begun: dict[str, Any] = json.loads(summary.user_attrs[_CONFIG])
@@ -282,17 +301,17 @@ def _open(config: StudyConfig, runs: StudyRuns, on_dead: Callable[[optuna.Study,
     lease = Lease(study, "analogsim:beginning", config.study.heartbeat)
     with lease.held(lambda: _CONFIG in study.user_attrs and runs.opened(study)) as ours:
         if ours:
+            new = _CONFIG not in study.user_attrs
+            if new and any(DEFAULT not in trial.user_attrs for trial in study.get_trials(deepcopy=False)):
+                raise ValueError(
+                    f"study.name: {study.study_name!r} is a study that analogsim tune did not begin; choose another"
+                )
             runs.open(study)
-            if _CONFIG not in study.user_attrs:
-                if study.get_trials(deepcopy=False):
-                    raise ValueError(
-                        f"study.name: {study.study_name!r} is a study that analogsim tune did not begin; choose another"
-                    )
+            if new:
                 with quietly():
                     study.set_metric_names(names)
-                study.set_user_attr(_ID, uuid.uuid4().hex)
                 _enqueue_default(study, config)
-                study.set_user_attr(_CONFIG, json.dumps(to_mapping(config)))
+                study.set_user_attr(_CONFIG, json.dumps(to_mapping(_without_storage(config))))
         else:
             _check_same(study, config)
             runs.open(study)
@@ -302,8 +321,16 @@ def _open(config: StudyConfig, runs: StudyRuns, on_dead: Callable[[optuna.Study,
 def _enqueue_default(study: optuna.Study, config: StudyConfig) -> None:
     """Make the values of the configuration the first trial, where the search space holds them."""
     given = flatten(training_config(config))
-    if config.study.default_first and all(part.holds(given[name]) for name, part in config.search.parts):
-        study.enqueue_trial({name: given[name] for name, _ in config.search.parts}, user_attrs={"default": True})
+    wanted = config.study.default_first and all(part.holds(given[name]) for name, part in config.search.parts)
+    if wanted and not study.get_trials(deepcopy=False):
+        study.enqueue_trial({name: given[name] for name, _ in config.search.parts}, user_attrs={DEFAULT: True})
+
+
+def _without_storage(config: StudyConfig) -> StudyConfig:
+    """What may be kept where others read it: an address may hold a password."""
+    uri = config.tracking.uri
+    uri = uri if uri is not None and shown(uri) == uri else None
+    return replace(config, study=replace(config.study, storage=None), tracking=replace(config.tracking, uri=uri))
 
 
 def _check_same(study: optuna.Study, config: StudyConfig) -> None:
@@ -327,7 +354,7 @@ def _work(study: optuna.Study, config: StudyConfig, runs: StudyRuns, show: Calla
     """Take trials until there are enough, and the lead in what comes after if no other worker has it."""
     folder = study_folder(config, study)
     goal = Objective(config, runs, lambda _: folder, wanted=config.study.trials)
-    dump_toml(config, folder / "study.toml")
+    dump_toml(_without_storage(config), folder / "study.toml")
     status: Status = "FAILED"
     try:
         if _take_trials(study, config, goal, show):
@@ -349,7 +376,9 @@ def _take_trials(study: optuna.Study, config: StudyConfig, goal: Objective, show
     """Do trials until there is none left to do, by anybody; False where only the time is up."""
     until = math.inf if config.study.timeout is None else time.monotonic() + seconds(config.study.timeout)
     drawn, drawing, waiting = -math.inf, 0.0, False
-    while True:
+
+    def step() -> bool | None:
+        nonlocal drawn, drawing, waiting
         goal.runs.send_unsent(study)
         in_time = time.monotonic() < until
         if in_time and work_left(study, config.study.trials):
@@ -359,7 +388,7 @@ def _take_trials(study: optuna.Study, config: StudyConfig, goal: Objective, show
                 began = time.monotonic()
                 goal.runs.log_progress(study)
                 drawn, drawing = time.monotonic(), time.monotonic() - began
-            continue
+            return None
         others = at_work(study)
         if not others and not (in_time and work_left(study, config.study.trials)):
             return True
@@ -369,6 +398,21 @@ def _take_trials(study: optuna.Study, config: StudyConfig, goal: Objective, show
             show(f"waiting for {others} trial(s) of other workers, in case one of them dies")
         waiting = True
         time.sleep(min(5.0, config.study.heartbeat / 2))
+        return None
+
+    failures = 0
+    while True:
+        try:
+            done = step()
+        except storage_errors() as error:  # a server that was stopped in the middle of an answer
+            failures += 1
+            if failures == _FAILURES:
+                raise
+            show(f"the storage failed, and is tried again: {told(error)}")
+            continue
+        failures = 0
+        if done is not None:
+            return done
 
 
 def _conclude(
@@ -376,14 +420,19 @@ def _conclude(
 ) -> Tuned:
     """Make the comparison at the end, or tell of the one that was made of these very trials."""
     what = [len(study.get_trials(deepcopy=False)), config.study.final_seeds, config.evaluation.chips]
+    lease = Lease(study, "analogsim:ending", config.study.heartbeat)
+    goal.runs.still_ours = lease.check
+    ours = True
+    while ours:
+        try:
+            with lease.held(lambda: study.user_attrs.get(_DONE) == what) as ours:
+                if ours:
+                    tuned, whole = _finish(study, config, folder, goal, show)
+                    study.set_user_attr(_DONE, what if whole else None)
+                    return tuned
+        except LostLease as error:
+            show(str(error))
     report = folder / "report.txt"
-    with Lease(study, "analogsim:ending", config.study.heartbeat).held(
-        lambda: study.user_attrs.get(_DONE) == what
-    ) as ours:
-        if ours:
-            tuned, whole = _finish(study, config, folder, goal, show)
-            study.set_user_attr(_DONE, what if whole else None)
-            return tuned
     text = (
         report.read_text(encoding="utf-8").strip() if report.is_file() else "the study is done; its result is in MLflow"
     )
@@ -398,14 +447,17 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
         study.optimize(goal, n_trials=1, catch=(Surplus,))
     except KeyboardInterrupt:
         if goal.number is not None:  # tried again, from its last checkpoint, when the study goes on
-            with quietly():
-                optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.get_trials()[goal.number])
+            give_up(study, goal.number)
         raise
     except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-        if not goal.lost:
+        if not (goal.lost or goal.ended):
             raise
         show(f"trial {goal.number}: the others took this worker for dead, and try it again")
         return
+    except Exception as error:
+        if goal.number is not None and isinstance(error, (OSError, *storage_errors())):  # no fault of the trial
+            give_up(study, goal.number, goal.config.study.retries)
+        raise
     if goal.number is not None:
         show(_line(study, goal.number))
 
@@ -430,6 +482,7 @@ def _finish(
     """Compare the best network with the others and write all down; also whether MLflow has taken everything."""
     show("comparing the best trial with the default settings and with plain training, on fresh chips")
     runs = goal.runs
+    progress = runs.log_progress(study)
     final = _final.compare(study, config, goal.data, folder, runs)
     text = _head(study, storage_url(config.study.storage))
     if final is None:
@@ -438,11 +491,11 @@ def _finish(
         text += f"\n\n{_final.describe(study, config, final)}"
         figure = compare_plot({name: reports[0] for name, reports in final.reports.items()})
         figure.savefig(folder / "drift.png", dpi=120)
+        runs.still_ours()
         _final.log(study, config, final, text, runs)
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
-    runs.log_progress(study)
     unsent = runs.send_unsent(study)
-    whole = not unsent and runs.parent.delivered and (final is None or final.delivered)
+    whole = progress and not unsent and runs.parent.delivered and (final is None or final.delivered)
     if not whole:
         text += "\n\nMLflow has not taken everything yet: start the same command again when it answers"
     return Tuned(study, folder, runs, final, text), whole

@@ -6,17 +6,15 @@ the folder that ANALOGSIM_SCREENSHOTS names.
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import json
-import math
 import os
-import random
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,118 +30,46 @@ pytestmark = pytest.mark.slow
 PATIENCE = 90.0  # seconds until a server answers or a page shows what is wanted
 WINDOW = "1900,1100"  # the tables draw only the columns in sight
 
-NAME = "lenet5-pcm"
+NAME = "a-study"
+TRIALS = 12
+ROLES = ("study", "trial", "final")
 PARAMETERS = ["noise.end", "noise.shape", "optimization.lr"]
 RESULTS = ["search/accuracy/clean", "search/accuracy/drifted_1d", "search/accuracy/drifted_1y"]
 SECONDS = [1, 3600, 86400, 2_592_000, 31_536_000]
 
 
-def fake_study(folder: Path) -> tuple[str, str, str]:
-    """Make a study of twelve trials, three of them pruned and one failed.
-
-    Returns:
-        MLflow's store, Optuna's storage, and the link to the trials.
-    """
-    import optuna
-    from mlflow.entities import Metric, Param
-
-    from analogsim.recipes import _store
-
-    uri, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
-    client = _store.connect(uri)
-    experiment = _store.experiment_id(client, "digits", uri)
-    parent = client.create_run(experiment, run_name=NAME).info.run_id
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    study = optuna.create_study(study_name=NAME, storage=storage, sampler=sampler, direction="maximize")
-    draw = random.Random(0)
-    now = int(time.time() * 1000)
-    for number in range(12):
-        trial = study.ask()
-        values = {
-            "noise.end": trial.suggest_float("noise.end", 0.0, 4.0),
-            "noise.shape": trial.suggest_categorical("noise.shape", ["constant", "linear", "cosine"]),
-            "optimization.lr": trial.suggest_float("optimization.lr", 1e-4, 1e-1, log=True),
-        }
-        state = "PRUNED" if number in (3, 6, 9) else "FAIL" if number == 5 else "COMPLETE"
-        tags = {"mlflow.parentRunId": parent, "optuna.trial.number": str(number)}
-        run = client.create_run(experiment, run_name=f"{NAME}/{number}", tags=tags).info.run_id
-        loss = 0.01 * (values["noise.end"] - 2) ** 2 + 0.02 * (math.log10(values["optimization.lr"]) + 2) ** 2
-        metrics = []
-        for epoch in range(8 if state == "COMPLETE" else 3):
-            clean = (0.99 - loss) * (1 - math.exp(-(epoch + 1) / 2))
-            drifted = clean - 0.02 - 0.01 * draw.random()
-            metrics += [Metric("validation/accuracy/clean", clean, now, epoch)]
-            metrics += [Metric("validation/accuracy/drifted_1d", drifted, now, epoch)]
-            trial.report(drifted, epoch)
-        if state == "COMPLETE":
-            clean = 0.99 - loss
-            curve = [clean - 0.003 * (1 + math.log10(second)) for second in SECONDS]
-            metrics += [Metric("search/accuracy/drift", y, now, s) for s, y in zip(SECONDS, curve, strict=True)]
-            scalars = dict(zip(RESULTS, (clean, curve[2], curve[4]), strict=True)) | {"objective": curve[2]}
-            metrics += [Metric(name, value, now, 0) for name, value in scalars.items()]
-            study.tell(trial, curve[2])
-        else:
-            study.tell(trial, state=optuna.trial.TrialState[state])
-        constant = {"model": "lenet5", "optimization.epochs": "8"}
-        params = [Param(key, str(value)) for key, value in {**values, **constant}.items()]
-        client.log_batch(run, metrics=metrics, params=params, synchronous=True)
-        client.set_tag(run, "optuna.trial.state", state)
-        client.set_terminated(run, {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}[state])
-    client.set_terminated(parent)
-    client.set_experiment_tag(experiment, f"mlflow.sharedViewState.study-{parent}", saved_view(NAME, view(parent)))
-    page = f"/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=study-{parent}"
-    return uri, storage, f"http://127.0.0.1:5000{page}"
-
-
-def view(parent: str) -> dict[str, Any]:
-    """What MLflow's page of runs shows of a study: the best trial first, what was searched, and the curves."""
-    columns = ["metrics.`objective`", "tags.`optuna.trial.state`"]
-    columns += [f"metrics.`{name}`" for name in RESULTS] + [f"params.`{name}`" for name in PARAMETERS]
-    section = "study"
-    chart = {"metricSectionId": section, "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
-    line = chart | {"type": "LINE", "xAxisKey": "step", "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}
-    line |= {"lineSmoothness": 0, "scaleType": "linear", "range": {}, "yAxisKey": "metric", "displayPoints": True}
-    coordinates = {"selectedParams": PARAMETERS, "selectedMetrics": ["objective"], "showAllRuns": False}
-    charts = [chart | {"uuid": "searched", "type": "PARALLEL"} | coordinates]
-    curves = {"search/accuracy/drift": "log", "validation/accuracy/drifted_1d": "linear"}
-    charts += [line | {"uuid": name, "metricKey": name, "xAxisScaleType": axis} for name, axis in curves.items()]
-    return {
-        "searchFilter": f"tags.mlflow.parentRunId = '{parent}'",
-        "orderByKey": "metrics.`objective`",
-        "orderByAsc": False,
-        "selectedColumns": columns,
-        "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", "duration", *columns],
-        "columnWidths": {column: max(100, 7 * len(column.split("`")[1]) + 16) for column in columns},
-        "runsHiddenMode": "SHOW_ALL",  # by itself only the first ten runs are drawn
-        "compareRunCharts": charts,
-        "compareRunSections": [{"uuid": section, "name": f"Study {NAME}", "display": True, "isReordered": False}],
-        "isAccordionReordered": True,  # our section stays before those that MLflow makes of the metrics' names
-    }
-
-
-def saved_view(name: str, state: dict[str, Any]) -> str:
-    """The value of the experiment's tag that makes `state` a view with a name and a link."""
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    now = int(time.time() * 1000)
-    return json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
+SETTINGS = [
+    "model=mlp",
+    "data.limit=200",
+    "data.validation=0.3",
+    "optimization.epochs=3",
+    "evaluation.chips=2",
+    "study.chips=2",
+    f"study.name={NAME}",
+    f"study.trials={TRIALS}",
+    "study.pruner='median(n_startup_trials=4, n_warmup_steps=0)'",
+    "search={noise={end={low=0.5, high=8.0}, shape=['linear', 'constant', 'cosine']}}",
+    "search.optimization.lr={low=0.0001, high=0.05, log=true}",
+]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Where a study is kept, and what it consists of."""
+    """Where a study is kept, what it consists of, and the links that were printed at its end."""
 
     folder: Path
     uri: str
     storage: str
-    link: str
+    links: str
     experiment: str
     parent: str
     trials: dict[str, Any]  # run id -> run, in the order of their start
+    finals: dict[str, Any]
 
-    @property
-    def page(self) -> str:
-        """The link without the address, which is another one here."""
-        return self.link[self.link.index("/#/") :]
+    def page(self, what: str) -> str:
+        """A link without the address, which is another one here."""
+        (page,) = re.findall(rf"^{what} +http://127.0.0.1:5000(/#/\S+)$", self.links, re.MULTILINE)
+        return str(page)
 
     @property
     def completed(self) -> dict[str, Any]:
@@ -161,23 +87,25 @@ def browser() -> Iterator[tuple[str, str]]:
     if program is None or driver is None:
         pytest.skip("needs Chromium and chromedriver on the PATH (Debian: chromium, chromium-driver)")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "http_proxy", "HTTP_PROXY"):
+        for name in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE", "http_proxy", "HTTP_PROXY"):
             patch.delenv(name, raising=False)
         yield program, driver
 
 
 @pytest.fixture(scope="module")
 def study(browser: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Study:
-    from analogsim.recipes import _store
+    from analogsim.recipes import _store, tune
 
     folder = tmp_path_factory.mktemp("study")
-    uri, storage, link = fake_study(folder)
+    with contextlib.chdir(folder):
+        links = tune.tune(tune.configure(settings=SETTINGS)).links()
+    uri, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
     client = _store.connect(uri)
     (experiment,) = {each.experiment_id for each in client.search_experiments() if each.name != "Default"}
     runs = client.search_runs([experiment], order_by=["attributes.start_time"])
-    (parent,) = {run.data.tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in run.data.tags}
-    trials = {run.info.run_id: run for run in runs if run.info.run_id != parent}
-    return Study(folder, uri, storage, link, experiment, parent, trials)
+    roles = {role: {run.info.run_id: run for run in runs if run.data.tags["role"] == role} for role in ROLES}
+    (parent,) = roles["study"]
+    return Study(folder, uri, storage, links, experiment, parent, roles["trial"], roles["final"])
 
 
 @pytest.fixture(scope="module")
@@ -333,14 +261,14 @@ def page(browser: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Pat
 
 def test_trials(study: Study, mlflow: str, page: Page) -> None:
     """The link of a study shows its trials, the best first, with what was searched and what came out."""
-    page.driver.get(mlflow + study.page)
+    page.driver.get(mlflow + study.page("its trials"))
     best = sorted(study.completed.values(), key=lambda run: -run.data.metrics["objective"])
 
     def shown() -> None:
         headers = set(page.texts(".ag-header-cell"))
         assert {"objective", *RESULTS, *PARAMETERS, "optuna.trial.state"} <= headers
         rows = page.rows()
-        assert len(rows) == len(study.trials) == 12
+        assert len(rows) == len(study.trials) == TRIALS
         assert rows[: len(best)] == [run.info.run_name for run in best]
         states = [run.data.tags["optuna.trial.state"] for run in study.trials.values()]
         assert sorted(page.column("tags.`optuna.trial.state`")) == sorted(states)
@@ -362,7 +290,7 @@ def test_nested(study: Study, mlflow: str, page: Page) -> None:
     def opened() -> None:
         rows = page.rows()
         assert rows[0] == NAME
-        assert set(rows[1:]) == {run.info.run_name for run in study.trials.values()}
+        assert set(rows[1:]) == {run.info.run_name for run in (study.trials | study.finals).values()}
 
     page.until(one_row)
     page.click(f'.ag-row[row-id="{study.parent}"] button')
@@ -372,7 +300,7 @@ def test_nested(study: Study, mlflow: str, page: Page) -> None:
 
 def test_charts(study: Study, mlflow: str, page: Page) -> None:
     """The charts of the view: parallel coordinates of what was searched, and drift curves over a logarithmic axis."""
-    page.driver.get(mlflow + study.page + "&compareRunsMode=CHART")
+    page.driver.get(mlflow + study.page("as charts"))
 
     def drawn() -> None:
         assert page.texts(".parcoords svg text.label") == [*PARAMETERS, "objective"]
@@ -381,6 +309,18 @@ def test_charts(study: Study, mlflow: str, page: Page) -> None:
         epochs = page.curves("validation/accuracy/drifted_1d")
         assert epochs["axis"] == "linear"
         assert epochs["x"].keys() == study.trials.keys()
+
+    page.until(drawn)
+    assert page.errors(mlflow) == []
+
+
+def test_final_comparison(study: Study, mlflow: str, page: Page) -> None:
+    """The drift curves of the networks that are compared at the end of a study."""
+    page.driver.get(mlflow + study.page("comparison"))
+
+    def drawn() -> None:
+        for name in ("test/accuracy/drift", "test/accuracy/drift_p05"):
+            assert page.curves(name) == {"axis": "log", "x": dict.fromkeys(study.finals, SECONDS)}
 
     page.until(drawn)
     assert page.errors(mlflow) == []

@@ -172,7 +172,7 @@ def test_one_worker_at_a_time_holds_a_lease() -> None:
 
     def work(name: int) -> None:
         nonlocal inside, most
-        with Lease(study, "it", beat=1, settle=0.2).held(lambda: len(done) == 2) as ours:
+        with Lease(study, "it", beat=1).held(lambda: len(done) == 2) as ours:
             if ours:
                 with guard:
                     inside += 1
@@ -196,7 +196,7 @@ def test_the_lease_of_a_dead_worker_is_taken_over() -> None:
     study = optuna.create_study()
     study.set_user_attr("it", ["somebody who died", 3])
     began = time.monotonic()
-    with Lease(study, "it", beat=0.1, settle=0.05).held(lambda: False) as ours:
+    with Lease(study, "it", beat=0.1).held(lambda: False) as ours:
         assert ours
         assert time.monotonic() - began > 0.4
         first = study.user_attrs["it"]
@@ -208,7 +208,7 @@ def test_the_lease_of_a_dead_worker_is_taken_over() -> None:
 
 def test_a_lease_is_given_back_when_work_fails() -> None:
     study = optuna.create_study()
-    with pytest.raises(KeyError), Lease(study, "it", beat=1, settle=0.01).held(lambda: False):
+    with pytest.raises(KeyError), Lease(study, "it", beat=1).held(lambda: False):
         raise KeyError
     assert study.user_attrs["it"] is None
 

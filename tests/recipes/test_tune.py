@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import analogsim
-from analogsim.recipes import _data, tune
+from analogsim.recipes import _data, _objective, tune
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import load_toml
 from analogsim.recipes._objective import SEARCH_CHIPS
@@ -481,3 +481,13 @@ def test_without_a_server_nothing_is_begun(alone: Path, closed_port: int) -> Non
     assert study.trials == []
     result = run_study(config("study.trials=1"))
     assert len(result.study.trials) == 1
+
+
+def test_no_password_is_kept_where_others_read() -> None:
+    secret = ["study.storage=postgresql://me:hunter2@host/name", "tracking.uri=http://me:hunter2@host"]
+    given = config(*secret, tracking=True)
+    assert "hunter2" in str(given)
+    assert "hunter2" not in str(tune._without_storage(given))
+    assert "hunter2" not in str(_objective.training_config(given))
+    open_server = config("tracking.uri=http://host:5000", tracking=True)
+    assert tune._without_storage(open_server).tracking.uri == "http://host:5000"

@@ -1,0 +1,194 @@
+"""What lets many workers share an Optuna storage though any of them, or the database server, may die at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from analogsim.recipes import _store
+
+if TYPE_CHECKING:
+    import optuna
+
+OUTAGE = 600.0  # seconds to wait for a database server that was there and is gone
+_ONE_AT_A_TIME = threading.Lock()
+_thread = threading.local()
+
+
+def connect_options(url: str, locked: float) -> dict[str, Any]:
+    """SQLAlchemy's options for an engine: whoever waits for a locked file loses seconds, who gives up loses the trial.
+
+    Args:
+        url: of the database.
+        locked: seconds to wait for an SQLite file that another process has locked.
+    """
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": locked}}
+    if url.startswith(("postgresql:", "postgresql+psycopg")):  # those that hand their options on to libpq
+        # A server that vanished without a word is noticed within a minute.
+        alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+        return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, **alive}}
+    return {"pool_pre_ping": True}
+
+
+def harden(storage: Any) -> None:
+    """Make a database storage that was opened fit for many workers.
+
+    SQLite: what is read and then written is one step; by itself two workers may both take the same waiting trial.
+    Servers: one that is restarted is waited for, where Optuna would let the worker die. Both: a heartbeat that fails
+    is followed by the next one, where Optuna would send none any more and the worker be taken for dead.
+    """
+    if storage.engine.dialect.name == "sqlite":
+        _make_steps_whole(storage.engine)
+    else:
+        _wait_for_server(storage.engine)
+    beat = storage.record_heartbeat
+
+    def record_heartbeat(trial_id: int) -> None:
+        with _at_once(), contextlib.suppress(*storage_errors()):
+            beat(trial_id)
+
+    storage.record_heartbeat = record_heartbeat
+
+
+def _make_steps_whole(engine: Any) -> None:
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def by_hand(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # else Python's driver begins a transaction only with the first write
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections made before
+
+
+def _wait_for_server(engine: Any) -> None:
+    from sqlalchemy import event
+
+    gave_up = False
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _: Any, arguments: Any, options: Any) -> Any:
+        nonlocal gave_up
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                connection = dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                gave_up = gave_up or time.monotonic() - began > OUTAGE
+                if gave_up or getattr(_thread, "at_once", False):
+                    raise
+                if not told:
+                    warnings.warn(f"study.storage: {_store.brief(error)}; waiting for it", RuntimeWarning, stacklevel=2)
+                told = True
+                time.sleep(1.0)
+            else:
+                gave_up = False
+                return connection
+
+
+@contextlib.contextmanager
+def _at_once() -> Iterator[None]:
+    """In this thread, fail where the server is away: nobody should wait for a thread that waits."""
+    _thread.at_once = True
+    try:
+        yield
+    finally:
+        _thread.at_once = False
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What a storage raises when its database fails."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (StorageInternalError, SQLAlchemyError)
+
+
+def told(error: Exception) -> str:
+    """What went wrong: Optuna's own error only says that something did."""
+    return _store.brief(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+
+
+@contextlib.contextmanager
+def storage_explained(url: str) -> Iterator[None]:
+    """Turn the failure of a database into an error that says what to do."""
+    try:
+        yield
+    except storage_errors() as error:
+        raise ConnectionError(
+            f"study.storage: {_store.shown(url)} failed: {told(error)}; the study is as it was then: start the "
+            "same command again when the database is well"
+        ) from error
+
+
+def exchange(study: optuna.Study, name: str, old: Any, new: Any) -> bool:
+    """Set an attribute of the study from `old` to `new` (None: none) in one step; False where it is not `old` any more.
+
+    Optuna has no such step. Without it two workers may both believe to be the first.
+    """
+    engine = _engine(study)
+    if engine is None:
+        with _ONE_AT_A_TIME:  # memory, or a journal: the workers are threads
+            if study.user_attrs.get(name) != old:
+                return False
+            study.set_user_attr(name, new)
+            return True
+    import sqlalchemy
+
+    columns: list[Any] = [sqlalchemy.column(each) for each in ("study_id", "key", "value_json")]
+    table = sqlalchemy.table("study_user_attributes", *columns)
+    study_id = study._storage.get_study_id_from_name(study.study_name)
+    where = sqlalchemy.and_(table.c.study_id == study_id, table.c.key == name, table.c.value_json == json.dumps(old))
+    change = sqlalchemy.update(table).where(where).values(value_json=json.dumps(new))
+    make = sqlalchemy.insert(table).values(study_id=study_id, key=name, value_json=json.dumps(new))
+    try:
+        with engine.begin() as connection:
+            if connection.execute(change).rowcount == 1:
+                return True
+            if old is not None:
+                return False
+            connection.execute(make)
+            return True
+    except sqlalchemy.exc.IntegrityError:  # another has made it meanwhile
+        return False
+
+
+def first_beats(study: optuna.Study) -> None:
+    """Send a heartbeat for each trial at work that never had one.
+
+    Optuna takes a worker for dead when its heartbeats end; one that died before the first would be at work for ever.
+    """
+    from optuna.trial import TrialState
+
+    engine = _engine(study)
+    at_work = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
+    if engine is None or not at_work:
+        return
+    import sqlalchemy
+
+    beats = sqlalchemy.table("trial_heartbeats", sqlalchemy.column("trial_id"))
+    with engine.begin() as connection:
+        known = set(connection.execute(sqlalchemy.select(beats.c.trial_id)).scalars())
+    storage: Any = study._storage
+    for trial in at_work:
+        if trial._trial_id not in known:
+            storage.record_heartbeat(trial._trial_id)
+
+
+def _engine(study: optuna.Study) -> Any:
+    """The database's engine below a study; None where there is no database."""
+    return getattr(getattr(study._storage, "_backend", None), "engine", None)
+
+
+def retried(study: optuna.Study, number: int) -> bool:
+    """Whether the trial is tried again, by another one."""
+    return any(number in trial.system_attrs.get("retry_history", ()) for trial in study.get_trials(deepcopy=False))

@@ -1,0 +1,67 @@
+"""How MLflow's page of runs shows a study: its trials, the best first, and the networks compared at its end."""
+
+from __future__ import annotations
+
+from analogsim.recipes._links import Stored, run_link, ui_command
+from analogsim.recipes._options import StudyConfig
+from analogsim.recipes._reporting import drifted
+from analogsim.recipes._views import as_tag, coordinates, curve, metric, param, state, tag, view_link
+from analogsim.times import label, seconds
+
+
+def view_tags(config: StudyConfig, name: str, parent: str) -> dict[str, str]:
+    """The experiment's tags that keep the two views of a study.
+
+    Args:
+        config: of the study.
+        name: of the study.
+        parent: the id of its MLflow run.
+    """
+    judged = drifted(label(seconds(config.evaluation.validation_time)))
+    last = drifted(label(max(map(seconds, config.evaluation.times))))
+    below = f"tags.mlflow.parentRunId = '{parent}'"
+    ends = ["clean", *dict.fromkeys((judged, last))]
+    searched = [setting for setting, _ in config.search.parts]
+    values = [f"search/accuracy/{end}" for end in ends]
+    goals = values[:2] if config.study.pareto else ["objective"]
+    trials = state(
+        f"study {name}",
+        f"{below} and tags.role = 'trial'",
+        [*map(metric, dict.fromkeys([*goals, *values])), tag("optuna.trial.state"), *map(param, searched)],
+        [
+            coordinates(searched, goals),
+            curve("search/accuracy/drift", log=True),
+            curve(f"validation/accuracy/{judged}"),
+        ],
+        order=metric(goals[-1]),
+    )
+    tested = [f"test/accuracy/{end}" for end in [*ends, f"{last}_p05"]]
+    finals = state(
+        f"comparison of {name}",
+        f"{below} and tags.role = 'final'",
+        [tag("network"), param("seed"), *map(metric, tested), *map(param, searched)],
+        [curve("test/accuracy/drift", log=True), curve("test/accuracy/drift_p05", log=True), curve("train/loss")],
+        order=metric(tested[1]),
+    )
+    views = {_trials(parent): (name, trials), _finals(parent): (f"{name}: comparison", finals)}
+    return dict(as_tag(key, shown, content) for key, (shown, content) in views.items())
+
+
+def study_links(run: Stored) -> str:
+    """Where to look at a study, and the command that serves it if one is needed."""
+    command = ui_command(run.uri)
+    rows = [
+        ("the study", run_link(run)),
+        ("its trials", view_link(run, _trials(run.run_id))),
+        ("as charts", view_link(run, _trials(run.run_id), charts=True)),
+        ("comparison", view_link(run, _finals(run.run_id), charts=True)),
+    ]
+    return "\n".join([*([command] if command else []), *(f"{what:<10}  {link}" for what, link in rows)])
+
+
+def _trials(parent: str) -> str:
+    return f"study-{parent}"
+
+
+def _finals(parent: str) -> str:
+    return f"final-{parent}"

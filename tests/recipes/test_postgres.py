@@ -1,0 +1,144 @@
+"""Workers as on several machines: Optuna's storage in PostgreSQL, MLflow's server over PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analogsim.recipes._checkpoint import load_checkpoint
+from analogsim.report import Report
+from tests.recipes._workers import EPOCHS, Study, free_port
+
+pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
+psycopg = pytest.importorskip("psycopg", reason="needs analogsim-torch[postgres]")
+pytestmark = pytest.mark.slow
+
+
+def programs() -> Path | None:
+    """The folder of PostgreSQL's programs: on the path, or where Debian puts the newest."""
+    found = shutil.which("pg_ctl")
+    beside = [Path(found).resolve().parent] if found else []
+    for folder in [*beside, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]:
+        if all((folder / name).is_file() for name in ("initdb", "pg_ctl", "postgres")):
+            return folder
+    return None
+
+
+class Postgres:
+    """A cluster of its own on a free port, with a database each for Optuna and MLflow."""
+
+    def __init__(self, folder: Path, bin_folder: Path) -> None:
+        self.data = folder / "data"
+        self.port = free_port()
+        self._bin = bin_folder
+        self._as: list[str] = []
+        if os.geteuid() == 0:  # PostgreSQL refuses to be root
+            owner = _anybody()
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+            self._as = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+        self._call("initdb", "--username", "analogsim", "--auth", "trust", "--encoding", "UTF8", "--no-sync")
+        self.start()
+        with psycopg.connect(self._url("postgresql", "postgres"), autocommit=True) as connection:
+            for name in ("optuna", "mlflow"):
+                connection.execute(f"CREATE DATABASE {name}")
+
+    def url(self, database: str) -> str:
+        return self._url("postgresql+psycopg", database)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        self._call("pg_ctl", "-w", "-l", str(self.data / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-w", "-m", "fast", "stop")
+
+    def _url(self, driver: str, database: str) -> str:
+        return f"{driver}://analogsim@127.0.0.1:{self.port}/{database}"
+
+    def _call(self, program: str, *arguments: str) -> None:
+        command = [*self._as, str(self._bin / program), "-D", str(self.data), *arguments]
+        # to a file: a pipe would stay open in the server, and be waited for
+        with tempfile.TemporaryFile("w+") as said:
+            code = subprocess.run(command, cwd="/", stdout=said, stderr=said, check=False).returncode
+            said.seek(0)
+            assert code == 0, said.read()
+
+
+def _anybody() -> pwd.struct_passwd:
+    """A user who is not root."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam("postgres")
+    return pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    bin_folder = programs()
+    if bin_folder is None:
+        pytest.skip("needs PostgreSQL's initdb and pg_ctl: apt-get install postgresql")
+    with tempfile.TemporaryDirectory(prefix="analogsim-postgres-") as folder:  # tmp_path is closed to other users
+        made = Postgres(Path(folder), bin_folder)
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def study(tmp_path: Path, postgres: Postgres) -> Iterator[Study]:
+    made = Study(tmp_path, storage=postgres.url("optuna"))
+    yield made
+    made.end()
+
+
+def test_two_machines_and_one_of_them_dies(
+    study: Study, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    port = free_port()
+    study.server(
+        port, "--backend-store-uri", postgres.url("mlflow"), "--artifacts-destination", str(study.place / "artifacts")
+    )
+    study.tracking = f"http://127.0.0.1:{port}"
+    places = [study.place / name for name in ("one", "two")]
+    for place in places:
+        place.mkdir()
+    workers = [study.worker("study.trials=6", place=place) for place in places]
+    study.in_the_middle(*workers)
+    workers[0].kill()
+    places[0].rename(study.place / "out of reach")  # as the disk of another machine
+    assert workers[1].code() == 0
+    found = study.count(6)
+    assert found.states["FAIL"] == 1
+    assert "its worker died; it is tried again" in workers[1].said
+    # all of it can be had without either machine's disk
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+    def fetched(run: Any, path: str) -> str:
+        return str(found.client.download_artifacts(run.info.run_id, path, str(tmp_path_factory.mktemp("fetched"))))
+
+    for run in found.runs["trial"]:
+        if run.info.status == "FINISHED":
+            report = json.loads(Path(fetched(run, "report.json")).read_text())
+            assert Report.from_dict(report).labels == ("1s", "1d")
+            assert load_checkpoint(fetched(run, "checkpoint/checkpoint.pt"))["epoch"] == EPOCHS
+            assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+
+
+def test_the_database_server_is_restarted(study: Study, postgres: Postgres) -> None:
+    worker = study.worker("study.trials=3")
+    (busy,) = study.in_the_middle(worker)
+    postgres.stop()
+    study.until(lambda: "waiting for it" in worker.said, "the worker notices", worker)
+    postgres.start()
+    assert worker.code() == 0
+    found = study.count(3)
+    assert found.trials[busy.number].state.name == "COMPLETE"
+    assert found.states == {"COMPLETE": 3}

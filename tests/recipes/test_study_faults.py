@@ -1,0 +1,417 @@
+"""Studies survive what happens to workers, servers, databases and disks: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analogsim.recipes import _sharing
+from analogsim.recipes._checkpoint import load_checkpoint
+from analogsim.recipes._study import Lease, LostLease, at_work, give_up, open_storage, try_again
+from analogsim.recipes._study_runs import PARENT, StudyRuns
+from analogsim.recipes.cli import main
+from analogsim.recipes.tune import configure
+from tests.recipes._workers import EPOCHS, NAME, Process, Study, free_port
+
+optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
+State = optuna.trial.TrialState
+
+
+@pytest.fixture
+def study(tmp_path: Path, migrated: Path) -> Iterator[Study]:
+    """A working directory whose MLflow database is ready."""
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    made = Study(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Any:
+    """A study in an SQLite file, opened as workers open it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return opened(tmp_path)
+
+
+def opened(place: Path) -> Any:
+    storage = open_storage(f"sqlite:///{place}/optuna.db", heartbeat=1, on_dead=try_again)
+    return optuna.create_study(storage=storage, study_name=NAME, load_if_exists=True)
+
+
+def errors(worker: Process) -> list[str]:
+    """What a worker that failed says: one line, and nothing of Python's."""
+    lines = [line for line in worker.err.read_text().splitlines() if line]
+    assert "Traceback" not in worker.err.read_text()
+    return [line for line in lines if not line.startswith("analogsim: warning:")]
+
+
+# Workers
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_and_another_goes_on(study: Study) -> None:
+    workers = [study.worker("study.trials=5") for _ in range(2)]
+    study.in_the_middle(*workers)
+    workers[0].kill()
+    assert workers[1].code() == 0
+    found = study.count(5)
+    assert found.states["FAIL"] == 1
+    dead = next(trial for trial in found.trials if trial.state == State.FAIL)
+    again = next(trial for trial in found.trials if trial.system_attrs.get("retry_history") == [dead.number])
+    assert again.params == dead.params
+    runs = {run.data.tags["optuna.trial.number"]: run for run in found.runs["trial"]}
+    assert runs[str(dead.number)].info.status == "FAILED"
+    assert f"trial {dead.number}: its worker died; it is tried again" in workers[1].said
+    assert again.intermediate_values.items() >= dead.intermediate_values.items()
+    # from its checkpoint: in the folder of the first are as many epochs as it had done, and no more
+    of_dead = study.place / "runs" / NAME / f"trial-{dead.number:04d}" / "checkpoint.pt"
+    assert len(dead.intermediate_values) <= load_checkpoint(of_dead)["epoch"] < EPOCHS
+    history = load_checkpoint(of_dead.parents[1] / f"trial-{again.number:04d}" / "checkpoint.pt")["history"]
+    assert history[: load_checkpoint(of_dead)["epoch"]] == load_checkpoint(of_dead)["history"]
+
+
+@pytest.mark.slow
+def test_one_study_survives_every_way_to_stop(study: Study) -> None:
+    worker = study.worker("study.trials=3")
+    study.in_the_middle(worker)
+    worker.kill()
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        worker = study.worker("study.trials=3")
+        study.in_the_middle(worker)
+        worker.send(number)
+        assert worker.code() == code
+        assert errors(worker) == [f"stopped; go on with: analogsim tune --study {NAME} --storage {study.storage}"]
+        runs = {run.info.run_name: run.info.status for run in study.runs()}
+        assert runs[NAME] == "KILLED"
+        last = max(trial.number for trial in study.trials() if trial.state == State.FAIL)
+        assert runs[f"trial {last}"] == "KILLED"
+    worker = study.worker("study.trials=3")
+    study.in_the_comparison(worker)
+    worker.send(signal.SIGINT)
+    assert worker.code() == 130
+    assert {run.info.status for run in study.runs() if run.data.tags.get("role") == "final"} == {"KILLED"}
+    worker = study.worker("study.trials=3")
+    study.in_the_comparison(worker, "plain-trial-*")
+    worker.kill()
+    worker = study.worker("study.trials=3")
+    assert worker.code() == 0
+    found = study.count(3)
+    assert found.states["FAIL"] == 3
+    assert sum("retry_history" in trial.system_attrs for trial in found.trials) == 3
+
+
+@pytest.mark.slow
+def test_a_worker_sleeps_too_long(study: Study) -> None:
+    workers = [study.worker("study.trials=7") for _ in range(2)]
+    study.in_the_middle(*workers)
+    workers[0].send(signal.SIGSTOP)
+    study.until(lambda: any(t.state == State.FAIL for t in study.trials()), "its trial is given away", workers[1])
+    workers[0].send(signal.SIGCONT)
+    study.until(
+        lambda: "the others took this worker for dead, and try it again" in workers[0].said, "it notices", *workers
+    )
+    # and again, in the comparison at the end
+    study.until(lambda: any("comparing" in worker.said for worker in workers), "one of them compares")
+    ahead, behind = sorted(workers, key=lambda worker: "comparing" not in worker.said)
+    study.in_the_comparison(ahead)
+    ahead.send(signal.SIGSTOP)
+    assert behind.code() == 0
+    ahead.send(signal.SIGCONT)
+    assert ahead.code() == 0
+    assert "another worker has taken it over" in ahead.said
+    found = study.count(7)
+    assert found.states["FAIL"] == 1
+
+
+@pytest.mark.slow
+def test_three_workers_begin_at_once(study: Study) -> None:
+    (study.place / "mlflow.db").unlink()
+    workers = [study.worker("study.trials=6", "study.pruner=median") for _ in range(3)]
+    assert [worker.code() for worker in workers] == [0, 0, 0]
+    assert sum("comparing the best trial" in worker.said for worker in workers) == 1
+    found = study.count(6)
+    assert sum(bool(trial.user_attrs.get("default")) for trial in found.trials) == 1
+    results = [worker.out.read_text().partition("best trial:")[2] for worker in workers]
+    assert results[0]
+    assert len(set(results)) == 1
+
+
+# Servers and databases
+
+
+@pytest.mark.slow
+def test_the_tracking_server_goes_and_comes(study: Study) -> None:
+    port = free_port()
+    study.tracking = f"http://127.0.0.1:{port}"
+    server = study.server(port)
+    worker = study.worker("study.trials=7")
+
+    def outage(number: signal.Signals, trials: int) -> None:
+        """The server goes in the middle of a trial, and `trials` begin and end before anything else happens."""
+        (busy,) = study.in_the_middle(worker)
+        server.kill(number)
+        study.until(
+            lambda: sum(t.number > busy.number and t.state.is_finished() for t in study.trials()) == trials,
+            "the study goes on without the server",
+            worker,
+        )
+
+    outage(signal.SIGKILL, 2)
+    worker.send(signal.SIGSTOP)  # the server takes longer to start than the trials that are left
+    server = study.server(port)
+    worker.send(signal.SIGCONT)
+    outage(signal.SIGTERM, 1)
+    assert worker.code() == 0
+    assert "MLflow has not taken everything yet: start the same command again when it answers" in worker.said
+    server = study.server(port)
+    worker = study.worker("study.trials=7")
+    assert worker.code() == 0
+    assert "not taken everything" not in worker.said
+    assert set(study.count(7).states) == {"COMPLETE"}
+
+
+@pytest.mark.slow
+def test_the_databases_are_locked(study: Study) -> None:
+    worker = study.worker("study.trials=2")
+    study.in_the_middle(worker)
+    with contextlib.ExitStack() as scope:
+        for name in ("optuna.db", "mlflow.db"):
+            database = sqlite3.connect(study.place / name, timeout=60, isolation_level=None)
+            scope.callback(database.close)
+            database.execute("BEGIN EXCLUSIVE")
+        time.sleep(10)
+        assert worker.running
+    assert worker.code() == 0
+    assert "warning" not in worker.said
+    assert study.count(2).states == {"COMPLETE": 2}
+
+
+# Disks
+
+
+@pytest.mark.slow
+def test_the_folder_cannot_be_written_any_more(study: Study) -> None:
+    folder, away = study.place / "runs" / NAME, study.place / "away"
+    worker = study.worker("study.trials=3")
+    study.in_the_middle(worker)
+    worker.send(signal.SIGSTOP)
+    folder.rename(away)
+    folder.write_text("in the way")
+    worker.send(signal.SIGCONT)
+    assert worker.code() == 2
+    (line,) = errors(worker)
+    assert line.startswith("analogsim: error: [Errno")
+    assert str(folder.relative_to(study.place)) in line
+    assert {trial.state for trial in study.trials()} <= {State.FAIL, State.WAITING, State.COMPLETE}
+    folder.unlink()
+    away.rename(folder)
+    # the second fault: a disk that is full when the next trial begins
+    number = len(study.trials())
+    full = folder / f"trial-{number:04d}" / "checkpoint.pt.part"
+    full.parent.mkdir()
+    full.symlink_to("/dev/full")
+    worker = study.worker("study.trials=3")
+    assert worker.code() == 2
+    assert len(errors(worker)) == 1
+    full.unlink()
+    worker = study.worker("study.trials=3")
+    assert worker.code() == 0
+    found = study.count(3)
+    assert found.states["FAIL"] == 2
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_made(
+    alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (alone / "file").write_text("in the way")
+    before = sorted(alone.rglob("*"))
+    for words, told in (
+        (["--out", "file"], r"out: cannot write to the folder 'file'"),
+        (["--out", "file/runs"], r"out: cannot write to the folder 'file/runs'"),
+        (["--out", "/proc/runs"], r"out: cannot write to the folder '/proc/runs'"),
+        (["--storage", "sqlite:///file/optuna.db"], r"study.storage: cannot open sqlite:////.*/file/optuna.db"),
+        (["--storage", "sqlite:///no/optuna.db"], r"study.storage: cannot open sqlite:////.*/no/optuna.db"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["tune", "--model", "mlp", *words])
+        said = capsys.readouterr()
+        assert ended.value.code == 2
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+        assert said.err.startswith(f"analogsim: error: {told.partition('.*')[0]}")
+        made = [path for path in sorted(alone.rglob("*")) if path not in before and path.name != "runs"]
+        assert made == []
+
+
+# The pieces
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_two_workers_never_take_the_same_trial(tmp_path: Path, shared: Any) -> None:
+    for _ in range(30):
+        shared.enqueue_trial({})
+    begin, taken, guard = threading.Barrier(4), [], threading.Lock()
+
+    def take() -> None:
+        study = opened(tmp_path)
+        begin.wait()
+        for _ in range(10):
+            number = study.ask().number
+            with guard:
+                taken.append(number)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(taken) == list(range(40))
+
+
+def test_only_one_worker_is_the_first(tmp_path: Path, shared: Any) -> None:
+    won, begin = [], threading.Barrier(4)
+
+    def claim(name: str) -> None:
+        study = opened(tmp_path)
+        begin.wait()
+        for turn in range(10):
+            if _sharing.exchange(study, f"turn {turn}", None, name):
+                won.append(turn)
+
+    threads = [threading.Thread(target=claim, args=(str(index),)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(won) == list(range(10))
+    assert not _sharing.exchange(shared, "turn 0", "nobody", "me")
+    assert _sharing.exchange(shared, "turn 0", shared.user_attrs["turn 0"], None)
+    assert _sharing.exchange(shared, "turn 0", None, "me")
+    assert shared.user_attrs["turn 0"] == "me"
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_a_worker_that_died_before_its_first_heartbeat_is_found(shared: Any) -> None:
+    shared.enqueue_trial({"x": 0.5})
+    assert shared.ask().suggest_float("x", 0, 1) == 0.5
+    deadline = time.monotonic() + 60
+    while at_work(shared):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert [trial.state for trial in shared.trials] == [State.FAIL, State.WAITING]
+    assert shared.trials[1].params == {"x": 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_a_trial_that_is_given_up_is_tried_again_once(shared: Any) -> None:
+    shared.enqueue_trial({"x": 0.5}, user_attrs={"default": True})
+    for retry in range(3):
+        trial = shared.ask()
+        assert trial.number == retry
+        assert trial.suggest_float("x", 0, 1) == 0.5
+        assert trial.user_attrs == {"default": True}  # nothing of the one before
+        trial.set_user_attr("run_id", "of this one")
+        give_up(shared, trial.number, retries=2)
+        give_up(shared, trial.number, retries=2)  # as those do who find it dead at the same time
+        states = [each.state for each in shared.trials]
+        assert states == [State.FAIL] * (retry + 1) + [State.WAITING] * (retry < 2)
+    assert shared.trials[2].system_attrs["retry_history"] == [0, 1]
+
+
+def test_who_was_silent_learns_that_the_lease_is_lost(tmp_path: Path, shared: Any) -> None:
+    mine, theirs = Lease(shared, "it", beat=1), Lease(opened(tmp_path), "it", beat=0.01)
+    with mine.held(lambda: False):
+        mine.check()
+        with theirs.held(lambda: False):  # takes a second of ours for silence
+            theirs.check()
+            with pytest.raises(LostLease, match="it: another worker has taken it over"):
+                mine.check()
+        with pytest.raises(LostLease):
+            mine.check()
+    assert shared.user_attrs["it"] is None
+
+
+def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every machine has PostgreSQL: here SQLite plays a server, to see who waits for it, and how long."""
+    storage: Any = open_storage(f"sqlite:///{tmp_path}/optuna.db", heartbeat=1, on_dead=try_again)
+    study = optuna.create_study(storage=storage, study_name=NAME)
+    _sharing._wait_for_server(storage.engine)
+    real, away, pauses = storage.engine.dialect.connect, 3, []
+
+    def connect(*arguments: Any, **options: Any) -> Any:
+        nonlocal away
+        away -= 1
+        if away >= 0:
+            raise sqlite3.OperationalError("the server is restarting")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(storage.engine.dialect, "connect", connect)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    storage.engine.dispose()
+    with pytest.warns(RuntimeWarning, match="study.storage: the server is restarting; waiting for it") as told:
+        assert study.trials == []
+    assert (len(pauses), len(told)) == (3, 1)
+    # nobody waits for a heartbeat: the next one comes
+    away = 1
+    storage.engine.dispose()
+    storage.record_heartbeat(0)
+    assert len(pauses) == 3
+    # nor for ever; and once it took too long, no more until the server is back
+    away = 10**6
+    monkeypatch.setattr(_sharing, "OUTAGE", 0.0)
+    storage.engine.dispose()
+    for _ in range(2):
+        with pytest.raises(optuna.exceptions.StorageInternalError):
+            assert study.trials == []
+    assert len(pauses) == 3
+    told_in_the_end = r"study.storage: sqlite://.* failed: .*the server is restarting; .* again"
+    with pytest.raises(ConnectionError, match=told_in_the_end), _sharing.storage_explained("sqlite:///x.db"):
+        assert study.trials == []
+    away = 0
+    assert study.trials == []
+
+
+def runs_of(study: Any, *settings: str) -> StudyRuns:
+    return StudyRuns(configure(settings=["model=mlp", "data.limit=100", "study.heartbeat=1", *settings]))
+
+
+def test_a_run_whose_worker_died_before_it_wrote_it_down_is_found(here: Path, store: Any, shared: Any) -> None:
+    runs = runs_of(shared)
+    runs.open(shared)
+    parent = runs.parent.run_id
+    shared.set_user_attr(PARENT, None)  # it made the run, and died
+    again = runs_of(shared)
+    again.open(shared)
+    assert (again.parent.run_id, shared.user_attrs[PARENT]) == (parent, parent)
+    # the same for a trial: it has a folder, and in MLflow a run, of which Optuna knows nothing
+    tags = {"mlflow.parentRunId": parent, "optuna.trial.number": "0", "role": "trial"}
+    run_id = store.client.create_run("1", tags=tags).info.run_id
+    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs={"folder": str(here / "trial-0000")}))
+    assert again.send_unsent(shared) == 0
+    run = store.run(run_id)
+    assert (run.info.status, run.data.tags["optuna.trial.state"]) == ("FAILED", "FAIL")
+    assert run.data.tags["optuna.trial.why"] == "its worker died, or was taken for dead"
+    assert len(store.client.search_runs(["1"])) == 2
+
+
+def test_a_trial_that_ended_otherwise_than_mlflow_knows_is_told_again(here: Path, store: Any, shared: Any) -> None:
+    """Its worker said COMPLETE to MLflow, and was taken for dead before it said so to Optuna."""
+    runs = runs_of(shared)
+    runs.open(shared)
+    run_id = store.client.create_run("1", tags={"optuna.trial.state": "COMPLETE"}).info.run_id
+    store.client.set_terminated(run_id, "FINISHED")
+    attributes = {"folder": str(here / "trial-0000"), "run_id": run_id, "logged": "COMPLETE"}
+    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs=attributes))
+    shared.add_trial(optuna.trial.create_trial(state=State.COMPLETE, value=1.0, user_attrs=attributes))
+    assert runs.send_unsent(shared) == 0
+    assert store.run(run_id).info.status == "FAILED"
+    assert shared.user_attrs["analogsim:logged"] == {"0": "FAIL"}  # and trial 1 needed nothing
