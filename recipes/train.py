@@ -24,15 +24,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import analogsim
 from analogsim.compensate import check_compensation
 from analogsim.recipes import _data, _tracking
-from analogsim.recipes._config import dump_toml, flatten, load_toml
+from analogsim.recipes._config import dump_toml, load_toml
 from analogsim.recipes._data import Splits
 from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._environment import environment_tags
 from analogsim.recipes._options import Config
-from analogsim.recipes._reporting import log_report
+from analogsim.recipes._reporting import log_report, parameters
 from analogsim.recipes._tracking import NoRun, Tracker
 from analogsim.recipes._training import Progress, Training, in_order, load_data
 from analogsim.registry import as_device_model
@@ -95,19 +94,6 @@ def check(config: Config) -> None:
         raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
 
 
-def _parameters(config: Config, kind: str, training: Training) -> dict[str, object]:
-    device = as_device_model(config.device)
-    values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
-    summary = analogsim.summary(training.analog)
-    return {
-        **values,
-        "training": kind,
-        **{f"device.{key}": value for key, value in device.parameters().items()},
-        "model.analog_share": round(summary.analog_share, 6),
-        "model.cells": sum(row.cells for row in summary.rows),
-    }
-
-
 class _Bar:
     """Progress of one network: a bar over all steps, or nothing."""
 
@@ -145,7 +131,7 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path)
             name=f"{folder.name} {kind}",
             uri=config.tracking.uri,
             run_id=training.run_id or None,
-            params=_parameters(config, kind, training),
+            params=parameters(training, kind),
             tags={
                 "training": kind,
                 "folder": folder.name,
