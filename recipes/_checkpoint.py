@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from textwrap import shorten
@@ -42,10 +43,19 @@ def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint; a kill leaves the old file or the new one, never half of one."""
+    """Write a checkpoint; a kill leaves the old file or the new one, never half of one.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    torch.save({"format": _FORMAT, **content}, part)
+    whole = io.BytesIO()  # torch's own writing says nothing of a disk that is full
+    torch.save({"format": _FORMAT, **content}, whole)
+    try:
+        part.write_bytes(whole.getbuffer())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     os.replace(part, path)
 
 

@@ -327,8 +327,10 @@ class Lease:
             if unless():
                 yield False
                 return
+            asked = time.monotonic()
             now = self._study.user_attrs.get(self._name)
-            if now != seen:
+            # Where the answer took long the storage was away, and the holder could not give a sign of life either.
+            if now != seen or time.monotonic() - asked > self._beat:
                 seen, since = now, time.monotonic()
             if (now is None or time.monotonic() - since > _SILENT * self._beat) and self._write(now, 0):
                 break
@@ -343,8 +345,14 @@ class Lease:
             renewing.join()
             self._write(self._mine, None)
 
+    def free(self) -> bool:
+        """Whether nobody else has it; one who died has it until somebody waits for it."""
+        with self._lock:
+            now = self._study.user_attrs.get(self._name)
+            return now is None or now == self._mine
+
     def check(self) -> None:
-        """Whether it is still held.
+        """Make sure that it is still held.
 
         Raises:
             LostLease: this worker was silent for so long that another has taken it.

@@ -16,8 +16,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from analogsim.recipes import _store, _study_figures
 from analogsim.recipes._checkpoint import load_checkpoint
@@ -33,12 +34,12 @@ from analogsim.report import Report
 
 if TYPE_CHECKING:
     import optuna
-    from mlflow import MlflowClient
     from optuna.trial import FrozenTrial
 
 PARENT = "analogsim:run"
 _OUTCOME, _CHECKPOINT = "trial.json", "checkpoint.pt"
 FOLDER, _RUN, _LOGGED = "folder", "run_id", "logged"  # attributes of a trial
+_AT_ONCE = 1000  # MLflow's limit for the metrics of a log_batch
 _NUMBER, _PARENT_TAG = "optuna.trial.number", "mlflow.parentRunId"
 _SENT = "analogsim:logged"  # the same of trials that were sent when they had ended
 # Pruned is no failure: the run was stopped on purpose.
@@ -79,7 +80,7 @@ class StudyRuns:
 
     Attributes:
         parent: the study's own run, from `open` or `join` on.
-        still_ours: called before each network of the comparison at the end; it may raise LostLease.
+        still_ours: called before MLflow is told anything of the comparison at the end; it may raise LostLease.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -103,31 +104,32 @@ class StudyRuns:
             return
         config = self._config
         known = study.user_attrs.get(PARENT)
-        tags = {"study": study.study_name, "study.id": identity(study), "role": "study"}
+        tags = {"role": "study", "study.id": identity(study)}
         run_id = known
-        if known is None:
+        if known is None:  # or a worker has made it, and died before it could say so
             run_id = next((run.info.run_id for run in self._found(tags)), None)
         values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
         values |= {f"search.{name}": str(part) for name, part in config.search.parts}
         del values["search"], values["study.storage"]  # an address may hold a password
-        self.parent = Run.start(
+        run = _LeasedRun.start(
             experiment=config.tracking.experiment,
             name=study.study_name,
             uri=config.tracking.uri,
             run_id=run_id,
             # how the search goes may change; what is searched may not, and MLflow's parameters cannot
             params={key: value for key, value in values.items() if known is None or not key.startswith("study.")},
-            tags={**tags, **environment_tags()},
+            tags={"study": study.study_name, **tags, **environment_tags()},
             keep_undelivered=False,
         )
+        self.parent = self._leased(run)
         if known is None:
             self._add_views(study.study_name)
             study.set_user_attr(PARENT, self.parent.run_id)
 
     def _add_views(self, name: str) -> None:
         """Views of the study's trials for MLflow's pages, see `_study_views`."""
-        client, parent = self._client(), self.parent
-        with _store.explained(_store.tracking_uri(self._config.tracking.uri)):
+        client, parent = _store.connect(self._uri), self.parent
+        with _store.explained(self._uri):
             for key, value in view_tags(self._config, name, parent.run_id).items():
                 client.set_experiment_tag(parent.experiment_id, key, value)
 
@@ -136,6 +138,11 @@ class StudyRuns:
         url = _store.shown(storage_url(self._config.study.storage))
         dashboard = f"optuna-dashboard {shlex.quote(url)} --server wsgiref"
         return "\n".join([*([study_links(self.parent)] if isinstance(self.parent, Run) else []), dashboard])
+
+    def _leased(self, run: Run) -> Run:
+        assert isinstance(run, _LeasedRun)
+        run.still_ours = lambda: self.still_ours()
+        return run
 
     def join(self, study: optuna.Study) -> None:
         """Open the study's own run, unless this process has it open."""
@@ -146,6 +153,8 @@ class StudyRuns:
     @contextlib.contextmanager
     def trial(self, trial: optuna.Trial, outcome: Outcome, training: Training) -> Iterator[Tracker]:
         """The run of a trial, for the time it takes; what MLflow does not take then is sent later."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
         trial.set_user_attr(FOLDER, outcome.folder)  # first: by it those who find this worker dead know where to look
         tracker: Tracker = NoRun()
         if self._enabled:
@@ -164,19 +173,17 @@ class StudyRuns:
         except KeyboardInterrupt:
             outcome.state = "STOPPED"
             raise
+        except UpdateFinishedTrialError:  # it was given away: whoever sees that first tells MLflow, from the folder
+            tracker = NoRun()
+            raise
         finally:
             try:
-                _save(json.dumps(asdict(outcome)), Path(outcome.folder) / _OUTCOME)
-            finally:  # also where the folder cannot be written any more
                 self._complete(tracker, outcome)
                 if tracker.run_id and tracker.delivered:
-                    self._note(trial, outcome)
-
-    def _note(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        with contextlib.suppress(UpdateFinishedTrialError):  # given to another worker; who sees it next sends it again
-            trial.set_user_attr(_LOGGED, outcome.state)
+                    with contextlib.suppress(UpdateFinishedTrialError):  # given away just now
+                        trial.set_user_attr(_LOGGED, outcome.state)
+            finally:  # last: from then on others may send what MLflow did not take
+                _save(json.dumps(asdict(outcome)), Path(outcome.folder) / _OUTCOME)
 
     def final(self, study: optuna.Study, name: str, training: Training, tags: Mapping[str, str]) -> Tracker:
         """The run of a network of the comparison at the end; one that takes nothing where MLflow is away.
@@ -187,46 +194,42 @@ class StudyRuns:
         if not self._enabled:
             return NoRun()
         self.still_ours()
-        labels = {"study": study.study_name, "role": "final", "place": training.path.parent.name, **tags}
         parent = self.parent.run_id
         try:
-            run = cast(
-                _FinalRun,
-                _FinalRun.start(
-                    experiment=self._config.tracking.experiment,
-                    name=name,
-                    uri=self._config.tracking.uri,
-                    run_id=training.run_id or self._begun({"place": labels["place"], _PARENT_TAG: parent}),
-                    parent_run_id=parent,
-                    params=parameters(training, tags["training"]),
-                    tags={**labels, **environment_tags()},
-                    keep_undelivered=False,
-                ),
+            known = self._found({_PARENT_TAG: parent, "role": "final"})
+            with _store.explained(self._uri):
+                for run in known:
+                    if run.info.status == "RUNNING":  # its worker died, or sleeps and may still tell it something
+                        _store.connect(self._uri).set_terminated(run.info.run_id, "FAILED")
+            ended = {run.info.run_id for run in known if run.info.status != "RUNNING"}
+            run = _LeasedRun.start(
+                experiment=self._config.tracking.experiment,
+                name=name,
+                uri=self._config.tracking.uri,
+                run_id=training.run_id if training.run_id in ended else None,
+                parent_run_id=parent,
+                params=parameters(training, tags["training"]),
+                tags={"study": study.study_name, "role": "final", **tags, **environment_tags()},
+                keep_undelivered=False,
             )
         except ConnectionError as error:
             warnings.warn(str(error), RuntimeWarning, stacklevel=2)
             return _Away()
-        run.still_ours = self.still_ours
-        return run
+        return self._leased(run)
 
-    def _begun(self, tags: Mapping[str, str]) -> str | None:
-        """A run that a worker began and died with before it could write it down; those that got further are ended."""
-        begun = None
-        for run in self._found(tags):
-            if run.info.status != "RUNNING":
-                continue
-            if not run.data.metrics and begun is None:
-                begun = run.info.run_id
-            else:
-                self._client().set_terminated(run.info.run_id, "FAILED")
-        return begun
+    def send_unsent(self, study: optuna.Study, *, wait: bool = True) -> int:
+        """Send what MLflow did not take earlier, as far as it lies here; returns how many trials are still unsent.
 
-    def send_unsent(self, study: optuna.Study) -> int:
-        """Send what MLflow did not take earlier, as far as it lies here; returns how many trials are still unsent."""
+        One worker at a time does so; without `wait` the others do not wait for it.
+        """
         if not self._enabled or not _unsent(study):
             return 0
         lease = Lease(study, "analogsim:sending", self._config.study.heartbeat)
-        with lease.held(lambda: not any(map(_can_be_sent, _unsent(study)))) as ours:
+
+        def nothing_to_do() -> bool:
+            return not (wait or lease.free()) or not any(map(_can_be_sent, _unsent(study)))
+
+        with lease.held(nothing_to_do) as ours:
             for trial in filter(_can_be_sent, _unsent(study)) if ours else ():
                 try:
                     lease.check()
@@ -237,21 +240,23 @@ class StudyRuns:
                     break
         return len(_unsent(study))
 
-    def log_progress(self, study: optuna.Study) -> bool:
-        """Tell the study's own run how far it is: objectives, figures, a table of all trials; False if MLflow is away.
+    def log_progress(self, study: optuna.Study, *, wait: bool = True) -> bool:
+        """Tell the study's own run how far it is: objectives, figures, a table of all trials; False if it could not.
 
-        The run is opened anew: what other workers have told it is not told again.
+        One worker at a time does so; without `wait` the others leave it to that one.
         """
         if not self._enabled:
             return True
-        with Lease(study, "analogsim:progress", self._config.study.heartbeat).held(lambda: False):
+        lease = Lease(study, "analogsim:progress", self._config.study.heartbeat)
+        with lease.held(lambda: not (wait or lease.free())) as ours:
+            if not ours:
+                return False
             try:
                 self.open(study)
             except ConnectionError:
                 return False
-            for trial in study.get_trials(deepcopy=False):
-                if trial.state.name == "COMPLETE" and len(trial.values) == 1:
-                    self.parent.metrics({"objective": trial.values[0]}, step=trial.number)
+            if not self._send_objectives(study):
+                return False
             for path, figure in _study_figures.figures(study):
                 self.parent.figure(figure, path)
             values = "values" if self._config.study.pareto else "value"
@@ -259,8 +264,27 @@ class StudyRuns:
             self.parent.table({str(name): [_cell(cell) for cell in frame[name]] for name in frame}, "trials.json")
             return self.parent.delivered
 
-    def _client(self) -> MlflowClient:
-        return _store.connect(_store.tracking_uri(self._config.tracking.uri))
+    def _send_objectives(self, study: optuna.Study) -> bool:
+        from mlflow.entities import Metric
+
+        points = []
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.name == "COMPLETE" and len(trial.values) == 1 and trial.datetime_complete is not None:
+                # MLflow keeps one of points that are the same with their time, whoever sends them, and how often.
+                time = trial.datetime_complete.replace(tzinfo=UTC)
+                points.append(Metric("objective", trial.values[0], int(1000 * time.timestamp()), trial.number))
+        try:
+            with _store.explained(self._uri):
+                client = _store.connect(self._uri)
+                for first in range(0, len(points), _AT_ONCE):
+                    client.log_batch(self.parent.run_id, metrics=points[first : first + _AT_ONCE], synchronous=True)
+        except ConnectionError:
+            return False
+        return True
+
+    @property
+    def _uri(self) -> str:
+        return _store.tracking_uri(self._config.tracking.uri)
 
     def _found(self, tags: Mapping[str, str]) -> list[Any]:
         """The runs of the experiment that have these tags, the latest first.
@@ -268,10 +292,9 @@ class StudyRuns:
         Raises:
             ConnectionError: MLflow cannot be reached.
         """
-        uri = _store.tracking_uri(self._config.tracking.uri)
-        with _store.explained(uri):
-            client = self._client()
-            experiment = _store.experiment_id(client, self._config.tracking.experiment, uri)
+        with _store.explained(self._uri):
+            client = _store.connect(self._uri)
+            experiment = _store.experiment_id(client, self._config.tracking.experiment, self._uri)
             wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
             return list(client.search_runs([experiment], filter_string=wanted))
 
@@ -315,17 +338,19 @@ class StudyRuns:
 
     def _send(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Send a trial that has ended from its folder; whether MLflow holds it now."""
-        outcome = _outcome(trial)
+        outcome, by_itself = _outcome(trial)
         if outcome.run_id is None:
             tags = {_PARENT_TAG: study.user_attrs[PARENT], _NUMBER: str(trial.number)}
             outcome.run_id = next((run.info.run_id for run in self._found(tags)), None)
         path = Path(outcome.folder) / _CHECKPOINT
-        if path.is_file():
+        if path.is_file() and (by_itself or outcome.run_id is None):
             config = from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}")
             training = Training(config, load_data(config), aware=True, path=path)
             tracker = self._start(study, outcome, training)
             self._history(tracker, training.history)
         elif outcome.run_id is not None:
+            # Its worker may only be asleep, and in the middle of telling this run something: it is ended, and what was
+            # measured goes to the run of the trial that tries it again.
             tracker = Run.start(
                 experiment=self._config.tracking.experiment,
                 name="",
@@ -340,21 +365,20 @@ class StudyRuns:
         return tracker.delivered
 
 
-class _FinalRun(Run):
-    """A run of the comparison at the end, which another worker may have taken over while this one was silent."""
+class _LeasedRun(Run):
+    """A run that is told of the comparison at the end, which another worker may have taken over meanwhile."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.still_ours: Callable[[], None] = lambda: None
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self.still_ours()
-        super().metrics(values, step)
-
     def end(self, status: Status = "FINISHED") -> None:
         with contextlib.suppress(LostLease):  # then it is the other's to end
-            self.still_ours()
             super().end(status)
+
+    def _deliver(self, call: Any) -> None:
+        self.still_ours()
+        super()._deliver(call)
 
 
 class _Away(NoRun):
@@ -382,16 +406,16 @@ def _can_be_sent(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" or Path(trial.user_attrs[FOLDER], _CHECKPOINT).is_file()
 
 
-def _outcome(trial: FrozenTrial) -> Outcome:
-    """How a trial ended: as its worker wrote down, if that is how it ended in Optuna."""
+def _outcome(trial: FrozenTrial) -> tuple[Outcome, bool]:
+    """How a trial ended, and whether its worker itself ended it, and tells MLflow nothing any more."""
     folder, run_id = trial.user_attrs[FOLDER], trial.user_attrs.get(_RUN)
     path = Path(folder) / _OUTCOME
     if path.is_file():
         outcome = Outcome(**json.loads(path.read_text()))
         if _in_optuna(outcome.state) == trial.state.name:
-            return outcome
+            return outcome, True
         run_id = run_id or outcome.run_id
-    return Outcome(trial.number, folder, run_id, trial.state.name, why="its worker died, or was taken for dead")
+    return Outcome(trial.number, folder, run_id, trial.state.name, why="its worker died, or was taken for dead"), False
 
 
 def _in_optuna(state: str | None) -> str | None:

@@ -379,14 +379,14 @@ def _take_trials(study: optuna.Study, config: StudyConfig, goal: Objective, show
 
     def step() -> bool | None:
         nonlocal drawn, drawing, waiting
-        goal.runs.send_unsent(study)
+        goal.runs.send_unsent(study, wait=False)
         in_time = time.monotonic() < until
         if in_time and work_left(study, config.study.trials):
             waiting = False
             _one_trial(study, goal, show)
             if time.monotonic() > drawn + _DRAW * drawing:
                 began = time.monotonic()
-                goal.runs.log_progress(study)
+                goal.runs.log_progress(study, wait=False)
                 drawn, drawing = time.monotonic(), time.monotonic() - began
             return None
         others = at_work(study)
@@ -430,8 +430,8 @@ def _conclude(
                     tuned, whole = _finish(study, config, folder, goal, show)
                     study.set_user_attr(_DONE, what if whole else None)
                     return tuned
-        except LostLease as error:
-            show(str(error))
+        except LostLease:
+            show("the others took this worker for dead, and one of them makes the comparison")
     report = folder / "report.txt"
     text = (
         report.read_text(encoding="utf-8").strip() if report.is_file() else "the study is done; its result is in MLflow"

@@ -19,8 +19,8 @@ from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._study import Lease, LostLease, at_work, give_up, open_storage, try_again
 from analogsim.recipes._study_runs import PARENT, StudyRuns
 from analogsim.recipes.cli import main
-from analogsim.recipes.tune import configure
-from tests.recipes._workers import EPOCHS, NAME, Process, Study, free_port
+from analogsim.recipes.tune import configure, tune
+from tests.recipes._workers import EPOCHS, NAME, SETTINGS, Process, Study, free_port
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 State = optuna.trial.TrialState
@@ -58,78 +58,87 @@ def errors(worker: Process) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_another_goes_on(study: Study) -> None:
-    workers = [study.worker("study.trials=5") for _ in range(2)]
-    study.in_the_middle(*workers)
-    workers[0].kill()
-    assert workers[1].code() == 0
-    found = study.count(5)
-    assert found.states["FAIL"] == 1
-    dead = next(trial for trial in found.trials if trial.state == State.FAIL)
-    again = next(trial for trial in found.trials if trial.system_attrs.get("retry_history") == [dead.number])
-    assert again.params == dead.params
-    runs = {run.data.tags["optuna.trial.number"]: run for run in found.runs["trial"]}
-    assert runs[str(dead.number)].info.status == "FAILED"
-    assert f"trial {dead.number}: its worker died; it is tried again" in workers[1].said
-    assert again.intermediate_values.items() >= dead.intermediate_values.items()
-    # from its checkpoint: in the folder of the first are as many epochs as it had done, and no more
-    of_dead = study.place / "runs" / NAME / f"trial-{dead.number:04d}" / "checkpoint.pt"
-    assert len(dead.intermediate_values) <= load_checkpoint(of_dead)["epoch"] < EPOCHS
-    history = load_checkpoint(of_dead.parents[1] / f"trial-{again.number:04d}" / "checkpoint.pt")["history"]
-    assert history[: load_checkpoint(of_dead)["epoch"]] == load_checkpoint(of_dead)["history"]
+def test_workers_die_and_sleep_and_the_others_go_on(study: Study) -> None:
+    def told(worker: Process, *words: str) -> None:
+        study.until(lambda: all(each in worker.said for each in words), f"it says {words}", worker)
 
-
-@pytest.mark.slow
-def test_one_study_survives_every_way_to_stop(study: Study) -> None:
-    worker = study.worker("study.trials=3")
-    study.in_the_middle(worker)
-    worker.kill()
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        worker = study.worker("study.trials=3")
-        study.in_the_middle(worker)
-        worker.send(number)
-        assert worker.code() == code
-        assert errors(worker) == [f"stopped; go on with: analogsim tune --study {NAME} --storage {study.storage}"]
-        runs = {run.info.run_name: run.info.status for run in study.runs()}
-        assert runs[NAME] == "KILLED"
-        last = max(trial.number for trial in study.trials() if trial.state == State.FAIL)
-        assert runs[f"trial {last}"] == "KILLED"
-    worker = study.worker("study.trials=3")
-    study.in_the_comparison(worker)
-    worker.send(signal.SIGINT)
-    assert worker.code() == 130
-    assert {run.info.status for run in study.runs() if run.data.tags.get("role") == "final"} == {"KILLED"}
-    worker = study.worker("study.trials=3")
-    study.in_the_comparison(worker, "plain-trial-*")
-    worker.kill()
-    worker = study.worker("study.trials=3")
-    assert worker.code() == 0
-    found = study.count(3)
-    assert found.states["FAIL"] == 3
-    assert sum("retry_history" in trial.system_attrs for trial in found.trials) == 3
-
-
-@pytest.mark.slow
-def test_a_worker_sleeps_too_long(study: Study) -> None:
-    workers = [study.worker("study.trials=7") for _ in range(2)]
-    study.in_the_middle(*workers)
-    workers[0].send(signal.SIGSTOP)
-    study.until(lambda: any(t.state == State.FAIL for t in study.trials()), "its trial is given away", workers[1])
-    workers[0].send(signal.SIGCONT)
-    study.until(
-        lambda: "the others took this worker for dead, and try it again" in workers[0].said, "it notices", *workers
-    )
-    # and again, in the comparison at the end
-    study.until(lambda: any("comparing" in worker.said for worker in workers), "one of them compares")
-    ahead, behind = sorted(workers, key=lambda worker: "comparing" not in worker.said)
+    killed, sleeper = (study.worker("study.trials=8") for _ in range(2))
+    study.in_the_middle(killed, sleeper)
+    killed.kill()
+    told(sleeper, "its worker died; it is tried again")
+    helper = study.worker("study.trials=8")
+    (given,) = study.in_the_middle(sleeper)
+    sleeper.send(signal.SIGSTOP)
+    told(helper, f"trial {given.number}: its worker died; it is tried again")
+    sleeper.send(signal.SIGCONT)
+    told(sleeper, f"trial {given.number}: the others took this worker for dead, and try it again")
+    # and once more, in the comparison at the end
+    study.until(lambda: any("comparing" in worker.said for worker in (sleeper, helper)), "one of them compares")
+    ahead, behind = sorted((sleeper, helper), key=lambda worker: "comparing" not in worker.said)
     study.in_the_comparison(ahead)
     ahead.send(signal.SIGSTOP)
     assert behind.code() == 0
     ahead.send(signal.SIGCONT)
     assert ahead.code() == 0
-    assert "another worker has taken it over" in ahead.said
-    found = study.count(7)
-    assert found.states["FAIL"] == 1
+    told_last = "the others took this worker for dead, and one of them makes the comparison"
+    assert told_last in ahead.said
+    assert told_last not in behind.said
+
+    found = study.count(8)
+    failed = [trial for trial in found.trials if trial.state == State.FAIL]
+    assert len(failed) == 2
+    runs = {run.data.tags["optuna.trial.number"]: run for run in found.runs["trial"]}
+    for dead in failed:
+        assert runs[str(dead.number)].info.status == "FAILED"
+        again = next(trial for trial in found.trials if trial.system_attrs.get("retry_history") == [dead.number])
+        assert again.params == dead.params
+        # from its checkpoint: what the first one did is the beginning of what the second one has
+        done, whole = (load_checkpoint(Path(trial.user_attrs["folder"], "checkpoint.pt")) for trial in (dead, again))
+        assert len(dead.intermediate_values) <= done["epoch"] <= whole["epoch"]
+        assert whole["epoch"] == EPOCHS or again.state == State.PRUNED
+        assert whole["history"][: done["epoch"]] == done["history"]
+
+
+@pytest.mark.slow
+def test_one_study_survives_every_way_to_stop_and_locked_databases(study: Study) -> None:
+    worker = study.worker("study.trials=3")
+    study.in_the_middle(worker)
+    worker.kill()
+
+    worker = study.worker("study.trials=3")
+    (stopped,) = study.in_the_middle(worker)
+    worker.send(signal.SIGINT)
+    assert worker.code() == 130
+    how_to_go_on = [f"stopped; go on with: analogsim tune --study {NAME} --storage {study.storage}"]
+    assert errors(worker) == how_to_go_on
+    statuses = {run.info.run_name: run.info.status for run in study.runs()}
+    assert statuses[NAME] == statuses[f"trial {stopped.number}"] == "KILLED"
+
+    worker = study.worker("study.trials=3")
+    study.in_the_comparison(worker)
+    worker.send(signal.SIGTERM)
+    assert worker.code() == 143
+    assert errors(worker) == how_to_go_on
+    assert {run.info.status for run in study.runs() if run.data.tags.get("role") == "final"} == {"KILLED"}
+
+    worker = study.worker("study.trials=3")
+    study.in_the_comparison(worker, "plain-trial-*")
+    worker.kill()
+
+    worker = study.worker("study.trials=4")
+    study.in_the_middle(worker)
+    with contextlib.ExitStack() as scope:
+        for name in ("optuna.db", "mlflow.db"):
+            database = sqlite3.connect(study.place / name, timeout=60, isolation_level=None)
+            scope.callback(database.close)
+            database.execute("BEGIN EXCLUSIVE")
+        time.sleep(10)
+        assert worker.running
+    assert worker.code() == 0
+    assert "warning" not in worker.said
+    found = study.count(4)
+    assert found.states["FAIL"] == 2
+    assert sum("retry_history" in trial.system_attrs for trial in found.trials) == 2
 
 
 @pytest.mark.slow
@@ -145,7 +154,7 @@ def test_three_workers_begin_at_once(study: Study) -> None:
     assert len(set(results)) == 1
 
 
-# Servers and databases
+# Servers
 
 
 @pytest.mark.slow
@@ -153,46 +162,30 @@ def test_the_tracking_server_goes_and_comes(study: Study) -> None:
     port = free_port()
     study.tracking = f"http://127.0.0.1:{port}"
     server = study.server(port)
-    worker = study.worker("study.trials=7")
+    worker = study.worker("study.trials=6")
 
-    def outage(number: signal.Signals, trials: int) -> None:
-        """The server goes in the middle of a trial, and `trials` begin and end before anything else happens."""
+    def outage(number: signal.Signals) -> None:
+        """The server goes in the middle of a trial, and another trial begins and ends without it."""
         (busy,) = study.in_the_middle(worker)
         server.kill(number)
         study.until(
-            lambda: sum(t.number > busy.number and t.state.is_finished() for t in study.trials()) == trials,
+            lambda: any(t.number > busy.number and t.state.is_finished() for t in study.trials()),
             "the study goes on without the server",
             worker,
         )
 
-    outage(signal.SIGKILL, 2)
+    outage(signal.SIGKILL)
     worker.send(signal.SIGSTOP)  # the server takes longer to start than the trials that are left
     server = study.server(port)
     worker.send(signal.SIGCONT)
-    outage(signal.SIGTERM, 1)
+    outage(signal.SIGTERM)
     assert worker.code() == 0
     assert "MLflow has not taken everything yet: start the same command again when it answers" in worker.said
     server = study.server(port)
-    worker = study.worker("study.trials=7")
+    worker = study.worker("study.trials=6")
     assert worker.code() == 0
     assert "not taken everything" not in worker.said
-    assert set(study.count(7).states) == {"COMPLETE"}
-
-
-@pytest.mark.slow
-def test_the_databases_are_locked(study: Study) -> None:
-    worker = study.worker("study.trials=2")
-    study.in_the_middle(worker)
-    with contextlib.ExitStack() as scope:
-        for name in ("optuna.db", "mlflow.db"):
-            database = sqlite3.connect(study.place / name, timeout=60, isolation_level=None)
-            scope.callback(database.close)
-            database.execute("BEGIN EXCLUSIVE")
-        time.sleep(10)
-        assert worker.running
-    assert worker.code() == 0
-    assert "warning" not in worker.said
-    assert study.count(2).states == {"COMPLETE": 2}
+    assert study.count(6).states == {"COMPLETE": 6}
 
 
 # Disks
@@ -214,19 +207,27 @@ def test_the_folder_cannot_be_written_any_more(study: Study) -> None:
     assert {trial.state for trial in study.trials()} <= {State.FAIL, State.WAITING, State.COMPLETE}
     folder.unlink()
     away.rename(folder)
-    # the second fault: a disk that is full when the next trial begins
-    number = len(study.trials())
-    full = folder / f"trial-{number:04d}" / "checkpoint.pt.part"
-    full.parent.mkdir()
-    full.symlink_to("/dev/full")
-    worker = study.worker("study.trials=3")
-    assert worker.code() == 2
-    assert len(errors(worker)) == 1
-    full.unlink()
     worker = study.worker("study.trials=3")
     assert worker.code() == 0
-    found = study.count(3)
-    assert found.states["FAIL"] == 2
+    assert study.count(3).states["FAIL"] == 1
+
+
+def test_a_full_disk_stops_the_worker_and_not_the_study(alone: Path) -> None:
+    config = configure(settings=[*SETTINGS, "optimization.epochs=1", "tracking.enabled=false", "study.trials=2"])
+    full = alone / "full"
+    full.symlink_to("/dev/full")
+
+    def fill(line: str) -> None:
+        if line.startswith("trial 0"):  # from the next trial on
+            (alone / "runs" / NAME / "trial-0001").mkdir()
+            full.rename(alone / "runs" / NAME / "trial-0001" / "checkpoint.pt.part")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*trial-0001/checkpoint.pt'"):
+        tune(config, show=fill)
+    (alone / "runs" / NAME / "trial-0001" / "checkpoint.pt.part").unlink()
+    trials = tune(config).study.trials
+    assert [trial.state for trial in trials] == [State.COMPLETE, State.FAIL, State.COMPLETE]
+    assert trials[2].params == trials[1].params
 
 
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_made(
