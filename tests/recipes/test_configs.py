@@ -9,7 +9,7 @@ import analogsim.recipes
 from analogsim.recipes import _data, _models
 from analogsim.recipes._config import load_toml
 from analogsim.recipes._options import Config
-from analogsim.recipes.train import _check
+from analogsim.recipes.train import check
 from analogsim.registry import as_device_model
 
 FOLDER = Path(analogsim.recipes.__file__).parent / "configs"
@@ -24,7 +24,7 @@ def test_there_are_configurations_and_nothing_else() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_configuration_is_one(path: Path) -> None:
     config = load_toml(Config, path)
-    _check(config)
+    check(config)
     assert as_device_model(config.device).effects
     assert config.data.name in _data.DATA_NAMES
     shape, classes = _data.SHAPES[config.data.name]
