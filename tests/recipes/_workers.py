@@ -26,7 +26,7 @@ from sqlalchemy.pool import NullPool
 from analogsim.recipes import _store
 
 NAME = "faults"
-EPOCHS = 25
+EPOCHS = 20
 PATIENCE = 300.0  # seconds after which something that has to happen has not: for a machine that is very busy
 SETTINGS = [
     f"study.name={NAME}",

@@ -90,12 +90,15 @@ def test_workers_die_and_sleep_and_the_others_go_on(study: Study) -> None:
     runs = {run.data.tags["optuna.trial.number"]: run for run in found.runs["trial"]}
     for dead in failed:
         assert runs[str(dead.number)].info.status == "FAILED"
-        again = next(trial for trial in found.trials if trial.system_attrs.get("retry_history") == [dead.number])
+        (again,) = [
+            trial
+            for trial in found.trials
+            if trial not in failed and dead.number in trial.system_attrs.get("retry_history", ())
+        ]
         assert again.params == dead.params
         # from its checkpoint: what the first one did is the beginning of what the second one has
         done, whole = (load_checkpoint(Path(trial.user_attrs["folder"], "checkpoint.pt")) for trial in (dead, again))
-        assert len(dead.intermediate_values) <= done["epoch"] <= whole["epoch"]
-        assert whole["epoch"] == EPOCHS or again.state == State.PRUNED
+        assert len(dead.intermediate_values) <= done["epoch"] < whole["epoch"] == EPOCHS
         assert whole["history"][: done["epoch"]] == done["history"]
 
 
