@@ -1,4 +1,4 @@
-"""What holds for every test: one torch thread, torch's global random state from seed 0, and a Ctrl-C that is heard."""
+"""What holds for every test: one torch thread, torch's global random state from seed 0, and signals that are heard."""
 
 import signal
 
@@ -8,9 +8,10 @@ import torch
 # The networks are tiny, and threads that share busy cores wait for each other.
 torch.set_num_threads(1)
 
-# Who is started in the background of a script ignores Ctrl-C, and so would the programs that tests start and interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Who is started in the background of a script, or by nohup, ignores these, and so would the programs that tests start.
+for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _handler)
 
 
 @pytest.fixture(autouse=True)

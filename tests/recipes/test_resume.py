@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -260,12 +261,13 @@ def test_a_write_that_is_cut_short_leaves_the_old_checkpoint(stopped: Path, monk
     path = stopped / PLAIN / "checkpoint.pt"
     before = path.read_bytes()
 
-    def half(content: Any, part: Path) -> None:
-        Path(part).write_bytes(b"PK")
-        raise OSError("disk full")
+    def half(part: Path, content: Any) -> None:
+        with part.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match=r"No space left on device: '.*plain/checkpoint.pt'"):
         train(resume_config(stopped), stopped, show=False)
     assert path.read_bytes() == before
 
