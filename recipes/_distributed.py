@@ -171,8 +171,17 @@ class _Shares(TensorDataset):
         return tuple(tensor[own] for tensor in self.tensors)
 
 
+@dataclass(frozen=True)
 class _Processes(Group):
-    """One of several processes, within torch's default process group."""
+    """One of several processes, within torch's default process group.
+
+    Args:
+        training: a second group, for gradients. What computes with torch's wrapper keeps its group for ever, with the
+            threads of it; those of the default group end with it, before Python does, which a thread that has yet to
+            let go of the last tensor would abort.
+    """
+
+    training: dist.ProcessGroup | None = None
 
     @property
     def command(self) -> str:
@@ -233,7 +242,7 @@ class _Processes(Group):
         return converted
 
     def wrap(self, net: nn.Module) -> nn.Module:
-        return nn.parallel.DistributedDataParallel(net)
+        return nn.parallel.DistributedDataParallel(net, process_group=self.training)
 
     def seed(self, seed: int) -> int:
         return seed if self.main else random.Random(f"{seed}/{self.rank}").getrandbits(32)
@@ -279,7 +288,7 @@ def joined() -> Iterator[Group]:
     store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
-    group = _Processes(rank, world, int(os.environ["LOCAL_RANK"]))
+    group = _Processes(rank, world, int(os.environ["LOCAL_RANK"]), dist.new_group(timeout=_PATIENCE))
     try:
         with warnings.catch_warnings():
             if not group.main:

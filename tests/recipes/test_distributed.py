@@ -446,7 +446,8 @@ def test_ctrl_c_and_on_to_the_same_numbers(environment: dict[str, str], store: A
     ids = {kind: load_checkpoint(folder / kind / "checkpoint.pt")["run_id"] for kind in (PLAIN, AWARE)}
     assert {store.run(run_id).info.status for run_id in ids.values()} == {"KILLED"}
 
-    subprocess.run(torchrun("--resume", str(folder), processes=3), env=environment, check=True, capture_output=True)
+    on = subprocess.run(torchrun("--resume", str(folder), processes=3), env=environment, capture_output=True, text=True)
+    assert on.returncode == 0, on.stderr
     for kind, run_id in ids.items():
         ours, theirs = (load_checkpoint(each / kind / "checkpoint.pt") for each in (folder, whole))
         assert ours["epoch"] == 30
