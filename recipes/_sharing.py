@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from analogsim.recipes import _store
@@ -44,20 +45,22 @@ def harden(storage: Any) -> None:
     is followed by the next one, where Optuna would send none any more and the worker be taken for dead.
     """
     if storage.engine.dialect.name == "sqlite":
-        _make_steps_whole(storage.engine)
+        _make_steps_whole(storage)
     else:
         _wait_for_server(storage.engine)
     beat = storage.record_heartbeat
 
     def record_heartbeat(trial_id: int) -> None:
-        with _at_once(), contextlib.suppress(*storage_errors()):
+        with _marked("at_once"), contextlib.suppress(*storage_errors()):  # nobody should wait for a thread that waits
             beat(trial_id)
 
     storage.record_heartbeat = record_heartbeat
 
 
-def _make_steps_whole(engine: Any) -> None:
+def _make_steps_whole(storage: Any) -> None:
     from sqlalchemy import event
+
+    engine = storage.engine
 
     @event.listens_for(engine, "connect")
     def by_hand(connection: Any, _: Any) -> None:
@@ -65,9 +68,24 @@ def _make_steps_whole(engine: Any) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if not getattr(_thread, "reading", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    for name in dir(storage):
+        if name.startswith("get_") or name in ("_get_trials", "_get_stale_trial_ids"):
+            setattr(storage, name, _reading(getattr(storage, name)))
     engine.dispose()  # connections made before
+
+
+def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, of which the database is told that it only reads, so that nobody waits for it."""
+
+    @functools.wraps(method)
+    def read(*arguments: Any, **options: Any) -> Any:
+        with _marked("reading"):
+            return method(*arguments, **options)
+
+    return read
 
 
 def _wait_for_server(engine: Any) -> None:
@@ -96,13 +114,14 @@ def _wait_for_server(engine: Any) -> None:
 
 
 @contextlib.contextmanager
-def _at_once() -> Iterator[None]:
-    """In this thread, fail where the server is away: nobody should wait for a thread that waits."""
-    _thread.at_once = True
+def _marked(name: str) -> Iterator[None]:
+    """Mark what this thread does meanwhile."""
+    before = getattr(_thread, name, False)
+    setattr(_thread, name, True)
     try:
         yield
     finally:
-        _thread.at_once = False
+        setattr(_thread, name, before)
 
 
 def storage_errors() -> tuple[type[Exception], ...]:

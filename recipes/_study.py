@@ -106,6 +106,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
         from optuna.storages import RDBStorage
     except ImportError as error:
         raise ImportError(f"analogsim tune needs optuna: {_EXTRA}") from error
+    began = time.monotonic()
     for attempt in range(_OPENING):
         try:
             with quietly():
@@ -125,7 +126,8 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
             ) from error
         except Exception as error:
             # Two workers that make the same tables: the second finds them made when it tries again.
-            if attempt == _OPENING - 1 or not re.search(r"exists|UNIQUE|locked|duplicate", str(error)):
+            tried = attempt == _OPENING - 1 or time.monotonic() - began > _LOCKED
+            if tried or not re.search(r"exists|UNIQUE|locked|duplicate", str(error)):
                 raise ConnectionError(
                     f"study.storage: cannot open {_store.shown(url)}: {_store.brief(error)}; is the server up, does "
                     "the folder exist, may it be written?"

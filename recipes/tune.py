@@ -267,11 +267,12 @@ def _begun(config: StudyConfig) -> dict[str, Any] | None:
     file = database_file(url)
     if file is not None and not file.exists():  # opening it would make it
         return None
-    storage = open_storage(url, heartbeat=config.study.heartbeat, on_dead=lambda *_: None)
-    for summary in storage.get_all_studies():
-        if summary.study_name == study_name(config) and _CONFIG in summary.user_attrs:
-            begun: dict[str, Any] = json.loads(summary.user_attrs[_CONFIG])
-            return begun
+    with storage_explained(url):
+        storage = open_storage(url, heartbeat=config.study.heartbeat, on_dead=lambda *_: None)
+        for summary in storage.get_all_studies():
+            if summary.study_name == study_name(config) and _CONFIG in summary.user_attrs:
+                begun: dict[str, Any] = json.loads(summary.user_attrs[_CONFIG])
+                return begun
     return None
 
 

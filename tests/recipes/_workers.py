@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,22 @@ class Study:
         found = list(self.until(busy, f"{len(workers)} worker(s) are in the middle of a trial", *workers))
         self.met |= {trial.number for trial in found}
         return found
+
+    def put_to_sleep(self, worker: Process) -> None:
+        """Stop a worker; not while it writes to a database file, which would then be locked as long as it sleeps."""
+        with self.locked():
+            worker.send(signal.SIGSTOP)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the database files for everybody else."""
+        with contextlib.ExitStack() as scope:
+            for path in self.place.glob("*.db"):
+                database = scope.enter_context(
+                    contextlib.closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None))
+                )
+                database.execute("BEGIN EXCLUSIVE")
+            yield
 
     def in_the_comparison(self, worker: Process, network: str = "plain") -> Path:
         """Wait until the comparison at the end trains a network."""

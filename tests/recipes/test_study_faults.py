@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes import _sharing
+from analogsim.recipes import _sharing, _study
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._study import Lease, LostLease, at_work, give_up, open_storage, try_again
 from analogsim.recipes._study_runs import PARENT, StudyRuns
@@ -68,7 +69,7 @@ def test_workers_die_and_sleep_and_the_others_go_on(study: Study) -> None:
     told(sleeper, "its worker died; it is tried again")
     helper = study.worker("study.trials=8")
     (given,) = study.in_the_middle(sleeper)
-    sleeper.send(signal.SIGSTOP)
+    study.put_to_sleep(sleeper)
     told(helper, f"trial {given.number}: its worker died; it is tried again")
     sleeper.send(signal.SIGCONT)
     told(sleeper, f"trial {given.number}: the others took this worker for dead, and try it again")
@@ -76,7 +77,7 @@ def test_workers_die_and_sleep_and_the_others_go_on(study: Study) -> None:
     study.until(lambda: any("comparing" in worker.said for worker in (sleeper, helper)), "one of them compares")
     ahead, behind = sorted((sleeper, helper), key=lambda worker: "comparing" not in worker.said)
     study.in_the_comparison(ahead)
-    ahead.send(signal.SIGSTOP)
+    study.put_to_sleep(ahead)
     assert behind.code() == 0
     ahead.send(signal.SIGCONT)
     assert ahead.code() == 0
@@ -130,11 +131,7 @@ def test_one_study_survives_every_way_to_stop_and_locked_databases(study: Study)
 
     worker = study.worker("study.trials=4")
     study.in_the_middle(worker)
-    with contextlib.ExitStack() as scope:
-        for name in ("optuna.db", "mlflow.db"):
-            database = sqlite3.connect(study.place / name, timeout=60, isolation_level=None)
-            scope.callback(database.close)
-            database.execute("BEGIN EXCLUSIVE")
+    with study.locked():
         time.sleep(10)
         assert worker.running
     assert worker.code() == 0
@@ -178,7 +175,7 @@ def test_the_tracking_server_goes_and_comes(study: Study) -> None:
         )
 
     outage(signal.SIGKILL)
-    worker.send(signal.SIGSTOP)  # the server takes longer to start than the trials that are left
+    study.put_to_sleep(worker)  # the server takes longer to start than the trials that are left
     server = study.server(port)
     worker.send(signal.SIGCONT)
     outage(signal.SIGTERM)
@@ -199,7 +196,7 @@ def test_the_folder_cannot_be_written_any_more(study: Study) -> None:
     folder, away = study.place / "runs" / NAME, study.place / "away"
     worker = study.worker("study.trials=3")
     study.in_the_middle(worker)
-    worker.send(signal.SIGSTOP)
+    study.put_to_sleep(worker)
     folder.rename(away)
     folder.write_text("in the way")
     worker.send(signal.SIGCONT)
@@ -257,6 +254,21 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_made(
 
 
 # The pieces
+
+
+def test_a_database_that_stays_locked_is_told(
+    alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(alone)
+    monkeypatch.setattr(_study, "_LOCKED", 0.3)
+    with contextlib.closing(sqlite3.connect(alone / "optuna.db", isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SystemExit) as ended:
+            main(["tune", "--model", "mlp", "--no-tracking"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.match(r"analogsim: error: study.storage: .*optuna.db.*database is locked", said)
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
