@@ -8,11 +8,13 @@ nothing: it opens nothing, copies nothing and costs nothing.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
 import random
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -288,7 +290,8 @@ def joined() -> Iterator[Group]:
     store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
-    group = _Processes(rank, world, int(os.environ["LOCAL_RANK"]), dist.new_group(timeout=_PATIENCE))
+    training: Any = dist.new_group(timeout=_PATIENCE)
+    group = _Processes(rank, world, int(os.environ["LOCAL_RANK"]), training)
     try:
         with warnings.catch_warnings():
             if not group.main:
@@ -297,11 +300,18 @@ def joined() -> Iterator[Group]:
             yield group
     except BaseException as error:
         group.leaving()
+        atexit.register(_end)
         if isinstance(error, ElsewhereError) or not _first_to_fail(store):
             raise SystemExit(1) from None
         raise
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()
+
+
+def _end() -> None:
+    """End at once: the threads of a broken group may wait for one another for ever."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _first_to_fail(store: Any) -> bool:
