@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import SupportsIndex
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from analogsim.compensate import check_compensation, global_gain
+from analogsim.converters import Array, array_of
+from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel, Written
 from analogsim.errors import NotProgrammedError, StaleChipError
 from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.layout import Layout
 from analogsim.noise import KeyedNoise, StreamNoise
 from analogsim.times import label, seconds
 from analogsim.training import in_compute_dtype
@@ -40,6 +44,10 @@ def _count_step(*_: object) -> None:
 register_optimizer_step_post_hook(_count_step)
 
 
+def _stamp(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+
+
 class LayerChip:
     """One layer's share of a chip.
 
@@ -47,17 +55,31 @@ class LayerChip:
         name: the layer's name, part of the key of every draw.
         seed: the chip.
         device: the device model.
-        source: the weight that was programmed, as it was then.
+        source: the weight that was programmed, as it was then; with bias rows, the matrix with them.
         written: what programming left behind.
+        layout: the blocks of crossbars in which it lies.
+        crossbar: their wires and converters.
     """
 
-    def __init__(self, name: str, seed: int, device: DeviceModel, source: Tensor, written: Written) -> None:
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        device: DeviceModel,
+        source: Tensor,
+        written: Written,
+        layout: Layout,
+        crossbar: Crossbar,
+    ) -> None:
         self.name = name
         self.seed = seed
         self.device = device
         self.source = source
         self.written = written
-        self._checked: tuple[Tensor, tuple[int, ...]] | None = None
+        self.layout = layout
+        self.crossbar = crossbar
+        self._checked: tuple[tuple[Tensor, ...], tuple[int, ...]] | None = None
+        self._array: Array | None = None
         self._reference = torch.ones(())  # measured by set_time(0) if the device drifts
         self.set_time(0.0, None)
 
@@ -70,88 +92,116 @@ class LayerChip:
     def program(cls, layer: AnalogLayer, seed: int) -> LayerChip:
         """Write a layer's weight into fresh cells."""
         state = layer.analog
-        source = layer.weight.detach().clone()
+        source = state.layout.lay(layer.weight.detach(), layer.bias).detach().clone()
         if not source.isfinite().all():
             raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
         noise = KeyedNoise(str(seed), state.name)
-        written = state.device.program(in_compute_dtype(source), noise)
-        return cls(state.name, seed, state.device, source, written)
+        written = state.device.program(in_compute_dtype(source), noise, state.layout)
+        return cls(state.name, seed, state.device, source, written, state.layout, state.crossbar)
 
-    def _measure(self, t: float) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The array at time t: weight, variance of white read noise, and one measurement of the weight."""
-        at = (str(self.seed), self.name, f"t={t!r}")
-        g = self.device.read(self.written, t, KeyedNoise(*at))
-        weight = self.device.to_weight(g, self.written)
-        variance = self.device.read_variance(g, self.written)
-        if variance is None:
-            return weight, None, weight
-        xi = KeyedNoise(*at, "measure").normal_like(weight)
-        return weight, variance, weight + xi.mul_(variance.sqrt())
+    def _conductances(self, t: float) -> Tensor:
+        """What inputs find at time t: cells behind their wires, µS."""
+        noise = KeyedNoise(str(self.seed), self.name, f"t={t!r}")
+        return self.crossbar.wired(self.device.read(self.written, t, noise), self.written.ndim, self.layout)
 
     @_outside_autograd()
     def set_time(self, t: float, compensation: str | None) -> None:
         """Let the array be ``t`` seconds old, with the gain that was measured then."""
-        weight, variance, measured = self._measure(t)
-        if t == 0 and self.device.drifts:  # so it is for every chip first of all
-            self._reference = measured.abs().sum()
-        if compensation is not None and self.device.drifts:
-            gain = global_gain(self._reference, measured)
-            weight = weight * gain
-            variance = None if variance is None else variance * gain.square()
+        self.device.check_time(t)
+        g = self._conductances(t)
+        weight = self.device.to_weight(g, self.written)
+        variance = self.device.read_variance(g, self.written)
+        gain = None
+        if self.device.drifts and (compensation is not None or t == 0):
+            measured = weight
+            if variance is not None:
+                xi = KeyedNoise(str(self.seed), self.name, f"t={t!r}", "measure").normal_like(weight)
+                measured = weight + xi.mul_(variance.sqrt())
+            if t == 0:  # so it is for every chip first of all
+                self._reference = measured.abs().sum()
+            if compensation is not None:
+                gain = global_gain(self._reference, measured)
+                weight = weight * gain
+                variance = None if variance is None else variance * gain.square()
         self.time = t
         self.compensation = compensation
         self._weight = weight.to(self.source.dtype)
         self._variance = variance
+        self._array = self._converted(g, gain) if self.crossbar.converts else None
         self.use_noise = StreamNoise(str(self.seed), self.name, f"t={t!r}", "use")
+
+    def _converted(self, g: Tensor, gain: Tensor | None) -> Array:
+        return array_of(
+            self.device.to_slices(g, self.written),
+            self.device.slice_variance(g, self.written),
+            self.written,
+            self.layout,
+            self.device,
+            gain,
+            self.source.dtype,
+        )
 
     def suspect(self) -> None:
         """Compare the weights by value at the next use."""
         self._checked = None
 
-    def weight_for(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Effective weight and read-noise variance, where and as ``weight`` is.
+    def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Effective weight and read-noise variance, where and as ``weight`` is; with bias rows, of the matrix.
 
         Raises:
-            StaleChipError: ``weight`` is no longer the one that was programmed.
+            StaleChipError: ``weight`` (or a bias on the crossbar) is no longer the one that was programmed.
         """
-        self.check(weight)
-        if self._weight.device != weight.device:
-            self._move(weight.device)
+        self._follow(weight, bias)
         return self._weight.to(weight.dtype), self._variance
 
-    def check(self, weight: Tensor) -> None:
-        """Raise StaleChipError unless ``weight`` still holds what was programmed."""
+    def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
+        """What converters see, where ``weight`` is; see `weight_for`."""
+        self._follow(weight, bias)
+        if self._array is None:  # pragma: no cover - only asked of crossbars that convert
+            raise RuntimeError("no converters")
+        return self._array
+
+    def _follow(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.check(weight, bias)
+        if self._weight.device != weight.device:
+            self._move(weight.device)
+
+    def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Raise StaleChipError unless ``weight`` (and a bias on the crossbar) still holds what was programmed."""
         if torch.compiler.is_compiling():
             return
         # Address, version counter and optimizer steps are free to compare and change with nearly every write; values
         # are compared when they did, and whenever the chip became suspect (a change of mode), since writes through
         # .data leave no trace.
-        stamp = (weight.data_ptr(), -1 if weight.is_inference() else weight._version, _optimizer_steps)
+        on_cells = (weight,) if bias is None or not self.layout.bias_rows else (weight, bias)
+        stamp = (_optimizer_steps, *(number for tensor in on_cells for number in _stamp(tensor)))
         if self._checked is not None and stamp == self._checked[1]:
             return
-        same = weight.shape == self.source.shape and torch.equal(
-            weight.detach(), self.source.to(weight.device, weight.dtype)
-        )
+        held = tuple(tensor.detach() for tensor in on_cells)
+        laid = self.layout.lay(held[0], held[-1] if len(held) == 2 else None)
+        same = laid.shape == self.source.shape and torch.equal(laid, self.source.to(laid.device, laid.dtype))
         if not same:
             raise StaleChipError(
                 f"layer {self.name!r}: its weight changed after the chip was programmed; call analogsim.program again "
                 "for a chip with the new weights, or analogsim.erase"
             )
-        self._checked = weight.detach(), stamp  # held, so that no other tensor gets the address
+        self._checked = held, stamp  # held, so that no other tensor gets the address
 
     @_outside_autograd()
     def _move(self, device: torch.device) -> None:
         written = self.written
         cells = written.cells
         g_max = cells.g_max.to(device) if isinstance(cells.g_max, Tensor) else cells.g_max
-        self.written = Written(
-            written.largest.to(device),
-            type(cells)(cells.target.to(device), cells.g_min, g_max, cells.signed, written.programmed.to(device)),
-            tuple({key: value.to(device) for key, value in drawn.items()} for drawn in written.drawn),
+        self.written = replace(
+            written,
+            largest=written.largest.to(device),
+            cells=replace(cells, target=cells.target.to(device), g_max=g_max, programmed=written.programmed.to(device)),
+            drawn=tuple({key: value.to(device) for key, value in drawn.items()} for drawn in written.drawn),
         )
         self.source = self.source.to(device)
         self._weight = self._weight.to(device)
         self._variance = None if self._variance is None else self._variance.to(device)
+        self._array = None if self._array is None else self._array.to(device)
         self._reference = self._reference.to(device)
 
     def describe(self) -> str:
@@ -197,7 +247,7 @@ def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogLayer, Layer
                 f"{action}: layer {layer.analog.name!r} has no chip; call analogsim.program(analog, seed=...) first"
             )
         chip.suspect()
-        chip.check(layer.weight)
+        chip.check(layer.weight, layer.bias)
         pairs.append((layer, chip))
     return pairs
 
@@ -223,7 +273,7 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
     try:
         for layer, chip in layer_chips(analog, "drift"):
             if chip.source.device != layer.weight.device:
-                chip.weight_for(layer.weight)
+                chip.weight_for(layer.weight, layer.bias)
             before = (chip, chip.time, chip.compensation)
             chip.set_time(time, compensation)
             done.append(before)

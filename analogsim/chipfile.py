@@ -16,7 +16,7 @@ from analogsim.chip import LayerChip, layer_chips
 from analogsim.device import Cells, Written
 from analogsim.layers.base import AnalogLayer, analog_layers
 
-_FORMAT = "analogsim-chip-1"
+_FORMAT = "analogsim-chip-2"
 
 
 def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
@@ -33,8 +33,18 @@ def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
     return {f"{name}/{key}": value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
 
 
+def _number(value: Tensor | None) -> float | None:
+    return None if value is None else float(value.detach())
+
+
+def _tensor(value: float | None, *, requires_grad: bool = False) -> Tensor | None:
+    return None if value is None else torch.tensor(value, requires_grad=requires_grad)
+
+
 def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the programmed chip to a file: every cell, the seed, the time. The network's weights are saved apart.
+    """Write the programmed chip to a file: every cell, the seed, the time, the ranges of converters.
+
+    The network's weights are saved apart.
 
     Args:
         analog: the twin, programmed.
@@ -51,6 +61,9 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         tensors |= _tensors(name, chip)
         layers[name] = {
             "device": repr(chip.device),
+            "crossbar": repr(chip.crossbar),
+            "input_range": _number(layer.analog.input_range),
+            "output_bound": _number(layer.analog.output_bound),
             "seed": chip.seed,
             "time": chip.time,
             "compensation": chip.compensation,
@@ -67,22 +80,25 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def _restore(layer: AnalogLayer, entry: dict[str, Any], tensors: dict[str, Tensor]) -> LayerChip:
-    name, device, weight = layer.analog.name, layer.analog.device, layer.weight
-    if entry["device"] != repr(device):
-        raise ValueError(
-            f"load_chip: layer {name!r} is on {device!r}, the file has it on {entry['device']}; convert the model "
-            "with the device the chip was made of"
-        )
+    state, weight = layer.analog, layer.weight
+    name, device = state.name, state.device
+    for what, ours in (("device", device), ("crossbar", state.crossbar)):
+        if entry[what] != repr(ours):
+            raise ValueError(
+                f"load_chip: layer {name!r} is on {ours!r}, the file has it on {entry[what]}; convert the model with "
+                f"the {what} the chip was made of"
+            )
     source = tensors["source"]
-    if source.shape != weight.shape or not torch.equal(source.to(weight), weight.detach()):
+    laid = state.layout.lay(weight.detach(), layer.bias)
+    if source.shape != laid.shape or not torch.equal(source.to(laid), laid):
         raise ValueError(
             f"load_chip: layer {name!r} has other weights than those on the chip; load the network's state dict that "
             "belongs to the chip first"
         )
     tensors = {key: tensor.to(weight.device) for key, tensor in tensors.items()}
     largest = tensors["largest"]
-    signed = device.cells_per_weight == 1
-    cells = Cells(tensors["target"], device.g_min, largest if signed else device.g_max, signed, tensors["programmed"])
+    g_max = largest if device.signed else device.g_max
+    cells = Cells(tensors["target"], device.g_min, g_max, device.signed, tensors["programmed"])
     drawn = tuple(
         {
             key.removeprefix(f"drawn.{index}."): value
@@ -91,7 +107,8 @@ def _restore(layer: AnalogLayer, entry: dict[str, Any], tensors: dict[str, Tenso
         }
         for index in range(len(device.effects))
     )
-    chip = LayerChip(name, entry["seed"], device, tensors["source"], Written(largest, cells, drawn))
+    written = Written(largest, cells, drawn, state.layout)
+    chip = LayerChip(name, entry["seed"], device, tensors["source"], written, state.layout, state.crossbar)
     chip.set_time(entry["time"], entry["compensation"])
     return chip
 
@@ -134,4 +151,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         except KeyError as error:
             raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: layer {name!r} lacks {error}") from error
     for name, layer in layers.items():
-        layer.analog.chip = chips[name]
+        state = layer.analog
+        state.chip = chips[name]
+        state.input_range = _tensor(entries[name]["input_range"], requires_grad=state.crossbar.learns)
+        state.output_bound = _tensor(entries[name]["output_bound"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from analogsim.chip import layer_chips
+from analogsim.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossbar
 from analogsim.device import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.layers.base import (
@@ -63,6 +64,30 @@ def _resolve(
     return chosen
 
 
+def _crossbars(
+    crossbar: CrossbarLike | MappingType[str, CrossbarLike],
+    chosen: dict[nn.Module, DeviceModel | None],
+    names: dict[nn.Module, list[str]],
+) -> dict[nn.Module, Crossbar]:
+    """The crossbar of each module that becomes analog."""
+    analog = [module for module, choice in chosen.items() if choice is not None]
+    if not isinstance(crossbar, MappingType):
+        return dict.fromkeys(analog, as_crossbar(crossbar))
+    kinds = {pattern: as_crossbar(choice) for pattern, choice in crossbar.items()}
+    taken: dict[nn.Module, Crossbar] = {}
+    idle = set(kinds) - {"*"}  # a rest that turns out empty is no mistake
+    for module in analog:
+        matching = [pattern for pattern in kinds if any(fnmatchcase(name, pattern) for name in names[module])]
+        taken[module] = kinds[matching[0]] if matching else IDEAL
+        idle -= set(matching[:1])
+    if idle:
+        raise ValueError(
+            f"convert: the crossbar pattern {min(idle)!r} has no effect: it matches no analog layer, or others come "
+            "before it"
+        )
+    return taken
+
+
 def _warn_digital(rows: dict[str, tuple[str, str]]) -> None:
     if not rows:
         return
@@ -77,6 +102,12 @@ def _warn_digital(rows: dict[str, tuple[str, str]]) -> None:
     )
 
 
+def _train_times(device: DeviceModel) -> tuple[float, float]:
+    """One second to one year, as far as the device's formulas go."""
+    first, last = device.times
+    return max(seconds("1s"), first), min(seconds("1y"), last)
+
+
 def _close_fast_paths(twin: nn.Module) -> None:
     """In eval torch's encoder layer may hand its weights to a fused kernel, past the layers that hold them."""
     for module in twin.modules():
@@ -88,7 +119,8 @@ def convert(
     model: M,
     device: DeviceLike | MappingType[str, DeviceLike | None],
     *,
-    train_times: tuple[float | str, float | str] = ("1s", "1y"),
+    crossbar: CrossbarLike | MappingType[str, CrossbarLike] = IDEAL,
+    train_times: tuple[float | str, float | str] | None = None,
 ) -> M:
     """The analog twin of a network: a new module tree over the very same Parameters and buffers.
 
@@ -101,13 +133,18 @@ def convert(
         device: a name, an `Effect`, a list of effects, a `DeviceModel`; or a mapping of glob patterns on module names
             to any of these, the first match wins, None keeps a layer digital (and says of one that cannot be analog
             that this is meant): ``{"fc": None, "layer4.*": "pcm", "*": "gaussian"}``.
-        train_times: where drift times are drawn in training, log-uniform between the two.
+        crossbar: the array that weights are laid on, its converters and wires: a `Crossbar`, or a name such as
+            ``"standard"`` or ``"standard(adc_bits=6)"``; or a mapping of glob patterns to them, where what matches none
+            is ideal. Default: ideal, and as large as needed.
+        train_times: where drift times are drawn in training, log-uniform between the two. Default: one second to one
+            year, or as far as the device's formulas go.
 
     Returns:
         The twin, of the same class, with the same train/eval flags.
 
     Raises:
-        ValueError: nothing can be converted, a pattern has no effect, an unknown device, NaN or infinite weights.
+        ValueError: nothing can be converted, a pattern has no effect, an unknown device, NaN or infinite weights, a
+            time that a device has no formula for, a crossbar that cannot hold a weight.
         TypeError: ``model`` is not a module, or cannot be copied.
 
     Warns:
@@ -122,8 +159,8 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model must be a torch module, got {type(model).__name__}")
-    span = [seconds(t) for t in train_times]
-    if len(span) != 2 or not 0 < span[0] <= span[1]:
+    span = None if train_times is None else [seconds(t) for t in train_times]
+    if span is not None and (len(span) != 2 or not 0 < span[0] <= span[1]):
         raise ValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
     names = names_of(model)
     for module, (name, *_) in names.items():
@@ -139,14 +176,22 @@ def convert(
             f"are: {kinds}. See analogsim.register_layer"
         )
     replaced: dict[nn.Module, nn.Module] = {}
+    crossbars = _crossbars(crossbar, chosen, names)
     for module, choice in chosen.items():
         kind = analog_type(module)
         if choice is None or kind is None:
             continue
-        if not cast(Tensor, module.weight).isfinite().all():
+        weight = cast(Tensor, module.weight)
+        if not weight.isfinite().all():
             raise ValueError(f"convert: the weight of layer {names[module][0]!r} holds NaN or infinite values")
         analog = kind.__new__(kind)
-        analog.__dict__["analog"] = AnalogState(names[module][0], choice, (span[0], span[1]))
+        array = crossbars[module]
+        array.check(choice)
+        layout = array.layout(weight.shape, getattr(module, "groups", 1), choice.laid)
+        times = _train_times(choice) if span is None else (span[0], span[1])
+        for t in times:
+            choice.check_time(t)
+        analog.__dict__["analog"] = AnalogState(names[module][0], choice, times, layout, array)
         replaced[module] = analog
     digital = {
         all_names[0]: (type(module).__name__, why_digital(module))
@@ -166,7 +211,7 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
         analog: the twin.
         weights: ``"clean"``: over the very same Parameters. ``"programmed"``: with its own Parameters, which hold what
             the chip's weights are worth at its present time, drift compensation included; white read noise, which
-            differs from use to use, is not in it.
+            differs from use to use, is not in it, nor are converters.
 
     Raises:
         NotProgrammedError, StaleChipError: programmed weights were asked for, and there is no valid chip.
@@ -183,7 +228,11 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
         del new.__dict__["analog"]
     if weights == "clean":
         return plain
-    values = {layer: chip.weight_for(layer.weight)[0] for layer, chip in layer_chips(analog, "to_digital")}
+    chips = layer_chips(analog, "to_digital")
+    values = {
+        layer: chip.layout.lift(chip.weight_for(layer.weight, layer.bias)[0], layer.weight.shape)
+        for layer, chip in chips
+    }
     computed = [layer.analog.name for layer in values if not isinstance(layer.weight, nn.Parameter)]
     if computed:
         raise ValueError(
@@ -193,7 +242,9 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     own = own_copy(plain)
     # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
     paths = names_of(analog)
-    for layer, value in values.items():
+    for layer, (weight, bias) in values.items():
         target = own.get_submodule(paths[layer][0])
-        target.weight = nn.Parameter(value.detach().clone(), requires_grad=layer.weight.requires_grad)
+        target.weight = nn.Parameter(weight.detach().clone(), requires_grad=layer.weight.requires_grad)
+        if bias is not None and layer.bias is not None:
+            target.bias = nn.Parameter(bias.detach().clone(), requires_grad=layer.bias.requires_grad)
     return own

@@ -21,11 +21,12 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from analogsim.layout import Layout
 from analogsim.mapping import Mapping
 from analogsim.noise import Noise
+from analogsim.times import label
 
 State = dict[str, Tensor]
 
@@ -104,6 +105,9 @@ class Effect:
     signed: ClassVar[bool] = False
     """Whether the effect also makes sense on a weight as one signed value, as a noise on weights does."""
 
+    times: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    """The ages (s after programming) for which its formula is valid; at 0 every device is what was written."""
+
     def __post_init__(self) -> None:
         for spec in fields(self):
             if spec.metadata:
@@ -167,11 +171,13 @@ class Written:
         largest: the weight that stands at ``g_max``, broadcastable.
         cells: target and programmed conductances with their range.
         drawn: for each effect of the chain, what its cells keep for life.
+        layout: the blocks that the weight lies in; None for a single one.
     """
 
     largest: Tensor
     cells: Cells
     drawn: tuple[State, ...]
+    layout: Layout | None = None
 
     @property
     def ndim(self) -> int:
@@ -180,7 +186,7 @@ class Written:
 
     @property
     def programmed(self) -> Tensor:
-        """The conductances that were written, ``(cells, *weight.shape)``, µS."""
+        """The conductances that were written, ``(cells, out (+ reference columns), ...)``, µS."""
         if self.cells.programmed is None:  # pragma: no cover - DeviceModel.program always sets it
             raise RuntimeError("cells were never programmed")
         return self.cells.programmed
@@ -197,6 +203,7 @@ class DeviceModel:
         mapping: how weights are laid on cells. Default: signed values, scaled by the tensor's largest weight, if every
             effect is a noise on weights (``Effect.signed``); otherwise differential pairs, scaled per column.
         name: what reports call it; by default made from the effects.
+        unit: the unit of the range, for those who read it; all formulas are in this unit.
 
     Raises:
         ValueError: an empty chain, an impossible range, or an effect that cannot work on it.
@@ -213,6 +220,7 @@ class DeviceModel:
     g_max: float = 25.0
     mapping: Mapping | None = None
     name: str = ""
+    unit: str = "µS"
 
     def __post_init__(self) -> None:
         if isinstance(self.effects, Effect | str):
@@ -237,8 +245,9 @@ class DeviceModel:
             )
         if not isinstance(self.mapping, Mapping | None):
             raise TypeError(f"device model: mapping must be a Mapping, such as Mapping('pair'), got {self.mapping!r}")
-        if not isinstance(self.name, str):
-            raise TypeError(f"device model: name must be text, got {self.name!r}")
+        for text in ("name", "unit"):
+            if not isinstance(getattr(self, text), str):
+                raise TypeError(f"device model: {text} must be text, got {getattr(self, text)!r}")
         if self.mapping is None:
             weight_noise = all(effect.signed for effect in self.effects)
             mapping = Mapping("signed", "tensor") if weight_noise else Mapping("pair", "column")
@@ -246,10 +255,10 @@ class DeviceModel:
         if not self.name:
             object.__setattr__(self, "name", self._made_name)
         for effect in self.effects:
-            if self._map.cells == "signed" and not effect.signed:
+            if self.signed and not effect.signed:
                 raise ValueError(
-                    f"device model: {type(effect).__name__} acts on conductances and needs Mapping('pair'), "
-                    "got Mapping('signed')"
+                    f"device model: {type(effect).__name__} acts on conductances and needs Mapping('pair') or "
+                    "another mapping on cells, got Mapping('signed')"
                 )
             effect.check(self)
 
@@ -258,7 +267,8 @@ class DeviceModel:
         return "+".join(type(effect).__name__ for effect in self.effects)
 
     @property
-    def _map(self) -> Mapping:
+    def laid(self) -> Mapping:
+        """How weights are laid on cells: ``mapping``, or its default."""
         if self.mapping is None:  # pragma: no cover - set in __post_init__
             raise RuntimeError("no mapping")
         return self.mapping
@@ -272,7 +282,7 @@ class DeviceModel:
     def parameters(self) -> dict[str, Any]:
         """Every parameter under a dotted name, for logging."""
         seen = Counter(type(effect).__name__ for effect in self.effects)
-        values: dict[str, Any] = {"g_min": self.g_min, "g_max": self.g_max, **asdict(self._map)}
+        values: dict[str, Any] = {"g_min": self.g_min, "g_max": self.g_max, **asdict(self.laid)}
         for key, effect in zip(self._keys, self.effects, strict=True):
             prefix = key if seen[type(effect).__name__] > 1 else type(effect).__name__
             values |= {f"{prefix}.{name}": value for name, value in asdict(effect).items()}
@@ -299,9 +309,24 @@ class DeviceModel:
         }
 
     @property
+    def signed(self) -> bool:
+        """Whether a weight is one value of either sign instead of cells."""
+        return self.laid.cells == "signed"
+
+    @property
     def cells_per_weight(self) -> int:
         """Number of cells that hold one weight."""
-        return self._map.cells_per_weight
+        return self.laid.cells_per_weight
+
+    @property
+    def slices(self) -> int:
+        """Over how many slices a weight's digits are spread."""
+        return self.laid.slices
+
+    @property
+    def significance(self) -> tuple[float, ...]:
+        """Share of each slice in the full scale, see `Mapping.significance`."""
+        return self.laid.significance
 
     @cached_property
     def drifts(self) -> bool:
@@ -312,33 +337,55 @@ class DeviceModel:
     def additive(self) -> Effect | None:
         """The one effect of a chain whose whole story is an error added to a signed weight; None for any other."""
         later = ("draw", "hold", "age", "read", "read_std")
-        simple = self._map.cells == "signed" and len(self.effects) == 1 and self.effects[0].implements("error")
+        simple = self.signed and len(self.effects) == 1 and self.effects[0].implements("error")
         return self.effects[0] if simple and not any(self._stages[stage] for stage in later) else None
 
-    def largest(self, weight: Tensor) -> Tensor:
-        """The weight that is laid on ``g_max``, see `Mapping.largest`."""
-        return self._map.largest(weight)
+    @cached_property
+    def times(self) -> tuple[float, float]:
+        """The ages (s) for which every effect's formula is valid; 0 is always allowed."""
+        spans = [effect.times for effect in self.effects]
+        return max(span[0] for span in spans), min(span[1] for span in spans)
 
-    def program(self, weight: Tensor, noise: Noise) -> Written:
+    def check_time(self, t: float) -> None:
+        """Raise ValueError for an age that an effect has no formula for."""
+        for effect in self.effects:
+            first, last = effect.times
+            if t != 0 and not first <= t <= last:
+                raise ValueError(
+                    f"{self.name}: {type(effect).__name__} is valid from {label(first)} to {label(last)} after "
+                    f"programming, got {label(t)}; choose times within"
+                )
+
+    def largest(self, weight: Tensor, layout: Layout | None = None) -> Tensor:
+        """The weight that is laid on ``g_max``, see `Mapping.largest`."""
+        return self.laid.largest(weight, layout)
+
+    def lay_out(self, weight: Tensor, layout: Layout | None = None) -> Written:
+        """The cells of a weight as if they had been written without any error, and keep what they got."""
+        largest = self.laid.largest(weight, layout)
+        g_max = largest if self.signed else self.g_max
+        target = self.laid.to_conductance(weight, largest, self.g_min, self.g_max, layout)
+        cells = Cells(target, self.g_min, g_max, self.signed, target)
+        return Written(largest, cells, ({},) * len(self.effects), layout)
+
+    def program(self, weight: Tensor, noise: Noise, layout: Layout | None = None) -> Written:
         """Write a weight into fresh cells.
 
         Args:
             weight: ``(out, ...)``, finite, float32 or float64.
             noise: where every draw comes from.
+            layout: the blocks that it lies in; None for a single one.
         """
-        largest = self._map.largest(weight)
-        signed = self._map.cells == "signed"
-        g_max = largest if signed else self.g_max
-        target = self._map.to_conductance(weight, largest, self.g_min, self.g_max)
-        cells = Cells(target, self.g_min, g_max, signed)
+        clean = self.lay_out(weight, layout)
+        cells = replace(clean.cells, programmed=None)
         drawn: list[State] = [{} for _ in self.effects]
         for place, key, effect in self._stages["draw"]:
             drawn[place] = effect.draw(cells, noise.fold(key, "draw"))
-        g = target
+        g = cells.target
         for _, key, effect in self._stages["program"]:
             g = effect.program(g, cells, noise.fold(key, "program"))
         g = self._hold(g, cells, drawn)
-        return Written(largest, Cells(target, self.g_min, g_max, signed, g), tuple(drawn))
+        return replace(clean, cells=replace(cells, programmed=g), drawn=tuple(drawn))
 
     def _hold(self, g: Tensor, cells: Cells, drawn: Sequence[State]) -> Tensor:
         for place, _, effect in self._stages["hold"]:
@@ -361,35 +408,55 @@ class DeviceModel:
 
     def to_weight(self, g: Tensor, written: Written) -> Tensor:
         """The weight that conductances stand for."""
-        return self._map.to_weight(g, written.ndim, written.largest, self.g_min, self.g_max)
+        return self.laid.to_weight(g, written.ndim, written.largest, self.g_min, self.g_max, written.layout)
 
-    def read_variance(self, g: Tensor, written: Written) -> Tensor | None:
-        """Variance of each weight from white read noise in one use; None for a device without."""
+    def to_slices(self, g: Tensor, written: Written) -> Tensor:
+        """The weight that each slice stands for at full scale, ``(slices, out, ...)``; see `Mapping.slice_weights`."""
+        return self.laid.slice_weights(g, written.ndim, written.largest, self.g_min, self.g_max, written.layout)
+
+    def join(self, slices: Tensor) -> Tensor:
+        """The weight ``(out, ...)`` that slices ``(slices, out, ...)`` hold together."""
+        return self.laid.join(slices)
+
+    def cell_variance(self, g: Tensor, written: Written) -> Tensor | None:
+        """Variance (µS²) of each cell from white read noise in one use; None for a device without."""
         total: Tensor | None = None
         for _, _, effect in self._stages["read_std"]:
             std = effect.read_std(g, written.cells)
             if std is not None:
                 total = std.square() if total is None else total + std.square()
+        return total
+
+    def read_variance(self, g: Tensor, written: Written) -> Tensor | None:
+        """Variance of each weight from white read noise in one use; None for a device without."""
+        total = self.cell_variance(g, written)
         if total is None:
             return None
-        return self._map.to_weight_variance(total, written.ndim, written.largest, self.g_min, self.g_max)
+        return self.laid.to_weight_variance(
+            total, written.ndim, written.largest, self.g_min, self.g_max, written.layout
+        )
+
+    def slice_variance(self, g: Tensor, written: Written) -> Tensor | None:
+        """Variance of each slice's weight at full scale, ``(slices, out, ...)``; None for a device without."""
+        total = self.cell_variance(g, written)
+        if total is None:
+            return None
+        return self.laid.slice_variances(total, written.ndim, written.largest, self.g_min, self.g_max, written.layout)
 
     def following(self, weight: Tensor, written: Written) -> Tensor | None:
-        """Mask (1 or 0, like the weight) of the weights that the array follows; None if it follows all.
+        """How far the array follows each weight (0 to 1, like the weight); None if it follows all.
 
-        A weight whose carrying cell is stuck no longer moves the output, so its gradient is zero.
+        A weight whose carrying cell is stuck no longer moves the output, so its gradient is zero; nor does one beyond
+        the range.
         """
         held: Tensor | None = None
         for place, _, effect in self._stages["held"]:
             mask = effect.held(written.drawn[place])
             if mask is not None:
                 held = mask if held is None else held | mask
-        if held is None:
-            return None
-        axis = -weight.ndim - 1
-        if self._map.cells == "signed":
-            stuck = held.squeeze(axis)
-        else:
-            positive, negative = held.unbind(axis)
-            stuck = torch.where(weight >= 0, positive, negative)
-        return (~stuck).to(weight.dtype)
+        follows = None if held is None else self.laid.following(weight, held)
+        saturated = self.laid.saturated(weight, written.largest)
+        if saturated is None:
+            return follows
+        within = (~saturated).to(weight.dtype)
+        return within if follows is None else follows * within

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from analogsim.chip import as_seed, drift, programmed
 from analogsim.compensate import check_compensation
 from analogsim.convert import to_digital
-from analogsim.layers.base import analog_layers
+from analogsim.crossbar import IDEAL
+from analogsim.layers.base import AnalogLayer, analog_layers
 from analogsim.report import Report
 from analogsim.times import DEFAULT_TIMES, seconds
 
@@ -103,7 +104,7 @@ def evaluate(
     loader: Iterable[Any],
     *,
     chips: int = 25,
-    times: Sequence[float | str] = DEFAULT_TIMES,
+    times: Sequence[float | str] | None = None,
     metric: str | Metric = "accuracy",
     seed: int = 0,
     compensation: str | None = "global",
@@ -119,7 +120,8 @@ def evaluate(
         loader: yields pairs ``(input, target)`` of tensors; they are moved to the model's torch device. Up to 1 GiB is
             kept in memory; more is read again for each chip and time.
         chips: how many chips.
-        times: since programming, seconds or text, each at least 0.
+        times: since programming, seconds or text, each at least 0. Default: one second, hour, day, month and year, as
+            far as the devices' formulas go.
         metric: ``"accuracy"``, ``"cross_entropy"``, or a function of ``(output, target)`` that returns one score per
             sample, or their mean.
         seed: the first chip.
@@ -127,17 +129,21 @@ def evaluate(
         progress: show a progress bar.
 
     Raises:
-        ValueError: an empty loader, no time or chip, an unknown metric, a time before programming.
+        ValueError: an empty loader, no time or chip, an unknown metric, a time before programming or one that a device
+            has no formula for.
     """
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
         raise ValueError(f"evaluate: chips must be an integer >= 1, got {chips!r}")
-    if isinstance(times, str) or not len(times):
+    if isinstance(times, str) or (times is not None and not len(times)):
         raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
-    instants = tuple(seconds(t) for t in times)
     check_compensation(compensation)
     name, function = _as_metric(metric)
     first = as_seed(seed)
     layers = analog_layers(analog)
+    instants = _default_times(layers) if times is None else tuple(seconds(t) for t in times)
+    for layer in layers:
+        for t in instants:
+            layer.analog.device.check_time(t)
     data = _Data(loader, layers[0].weight.device)
     digital = to_digital(analog).eval()
     clean, samples, classes = _score(digital, data, function)
@@ -154,12 +160,24 @@ def evaluate(
         times=instants,
         clean=clean,
         metric=name,
-        device=", ".join(dict.fromkeys(layer.analog.device.name for layer in layers)),
+        device=", ".join(dict.fromkeys(_described(layer) for layer in layers)),
         seeds=seeds,
         compensation=compensation,
         chance=1 / classes if name == "accuracy" and classes else None,
         samples=samples,
     )
+
+
+def _described(layer: AnalogLayer) -> str:
+    device, crossbar = layer.analog.device.name, layer.analog.crossbar
+    return device if crossbar == IDEAL else f"{device} ({crossbar})"
+
+
+def _default_times(layers: Sequence[AnalogLayer]) -> tuple[float, ...]:
+    """`DEFAULT_TIMES` as far as all devices go; programming itself, where they go nowhere."""
+    spans = [layer.analog.device.times for layer in layers]
+    first, last = max(span[0] for span in spans), min(span[1] for span in spans)
+    return tuple(t for t in map(seconds, DEFAULT_TIMES) if first <= t <= last) or (0.0,)
 
 
 def _progress_bar(seeds: tuple[int, ...]) -> Iterable[int]:

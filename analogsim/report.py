@@ -29,7 +29,7 @@ class Report:
         times: seconds after programming.
         clean: the metric of the digital network on the same data.
         metric: its name.
-        device: the device models' names.
+        device: the device models' names, and what is not ideal in their crossbars.
         seeds: the chips.
         compensation: what was compensated.
         chance: the score of guessing, None where the metric has none.

@@ -22,7 +22,8 @@ class SummaryRow:
         device: the device model's name, or why it is digital.
         shape: of its weight; empty without one.
         parameters: number of its own Parameters' elements, ones it shares with a module above not counted again.
-        cells: number of cells that hold them.
+        cells: number of cells that hold them, reference columns included.
+        crossbars: number of crossbars these lie on.
         share: of all parameters of the network.
     """
 
@@ -33,6 +34,7 @@ class SummaryRow:
     shape: tuple[int, ...]
     parameters: int
     cells: int
+    crossbars: int
     share: float
     aliases: tuple[str, ...] = ()
 
@@ -50,7 +52,17 @@ class Summary:
         return sum(row.share for row in self.rows if row.analog)
 
     def __str__(self) -> str:
-        head = ("layer", "type", "runs", "device, or why digital", "weight", "parameters", "cells", "share")
+        head = (
+            "layer",
+            "type",
+            "runs",
+            "device, or why digital",
+            "weight",
+            "parameters",
+            "cells",
+            "crossbars",
+            "share",
+        )
         body = [
             (
                 row.name or "(the model itself)",
@@ -60,6 +72,7 @@ class Summary:
                 "x".join(map(str, row.shape)),
                 f"{row.parameters:,}",
                 f"{row.cells:,}" if row.cells else "",
+                f"{row.crossbars:,}" if row.crossbars else "",
                 f"{row.share:.1%}",
             )
             for row in self.rows
@@ -69,6 +82,13 @@ class Summary:
         runs = "1 analog layer" if layers == 1 else f"{layers} analog layers"
         last = f"{self.model}: {runs}, {self.analog_share:.1%} of the parameters on {cells:,} cells"
         return f"{table(head, body, right=5)}\n{last}"
+
+
+def cells_of(layer: AnalogLayer) -> int:
+    """Number of cells of a layer's crossbars: those of its weights, bias rows and reference columns."""
+    layout, mapping = layer.analog.layout, layer.analog.device.laid
+    columns = len(layer.weight) + mapping.references(layout)
+    return columns * layout.rows[-1][1] * mapping.cells_per_weight
 
 
 def summary(analog: nn.Module) -> Summary:
@@ -91,9 +111,11 @@ def summary(analog: nn.Module) -> Summary:
         share = numbers / total if total else 0.0
         if isinstance(module, AnalogLayer):
             kind, choice, device = digital_type(module), True, module.analog.device.name
-            cells = module.analog.device.cells_per_weight * module.weight.numel()
+            cells, crossbars = cells_of(module), module.analog.layout.crossbars
         else:
-            kind, choice, cells = type(module), False, 0
+            kind, choice, cells, crossbars = type(module), False, 0, 0
             device = "asked to stay digital, or no pattern" if analog_type(module) else why_digital(module)
-        rows.append(SummaryRow(name, kind.__name__, choice, device, shape, numbers, cells, share, tuple(aliases)))
+        rows.append(
+            SummaryRow(name, kind.__name__, choice, device, shape, numbers, cells, crossbars, share, tuple(aliases))
+        )
     return Summary(type(analog).__name__, tuple(rows))

@@ -52,6 +52,8 @@ def seconds(time: float | str) -> float:
 
 def label(time: float) -> str:
     """The shortest text for a time in seconds: the inverse of `seconds` where a unit fits."""
+    if math.isinf(time):
+        return "ever"
     for unit, size in reversed(_UNITS.items()):
         if time >= size and math.isclose(time / size, round(time / size), rel_tol=1e-9):
             return f"{round(time / size)}{unit}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from analogsim.compensate import global_gain
-from analogsim.device import DeviceModel
+from analogsim.converters import Array, array_of
+from analogsim.crossbar import IDEAL, Crossbar
+from analogsim.device import DeviceModel, Written
+from analogsim.layout import Layout
 from analogsim.noise import GlobalNoise
 
 _NOISE = GlobalNoise()
@@ -28,33 +32,59 @@ def _draw_time(like: Tensor, times: tuple[float, float]) -> Tensor:
     return _NOISE.uniform_like(like.new_empty(())).mul_(high - low).add_(low).exp_()
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """One fresh draw of a device.
+
+    Args:
+        clean: the laid weight, in at least float32.
+        written: what programming left behind.
+        g: conductances as inputs find them, wires included.
+        gain: of drift compensation; None for a device that does not change with time.
+        following: how far the array follows each weight; None for all the way.
+    """
+
+    clean: Tensor
+    written: Written
+    g: Tensor
+    gain: Tensor | None
+    following: Tensor | None
+
+
 def _draw(
-    weight: Tensor, device: DeviceModel, times: tuple[float, float]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """One fresh draw: error of the weight, variance of white read noise, mask of the weights that are followed."""
+    weight: Tensor, device: DeviceModel, times: tuple[float, float], layout: Layout | None, crossbar: Crossbar
+) -> _Draw:
     clean = in_compute_dtype(weight.detach())
-    written = device.program(clean, _NOISE)
-    g = written.programmed
+    written = device.program(clean, _NOISE, layout)
+    g, gain = written.programmed, None
+
+    def behind_wires(g: Tensor) -> Tensor:
+        return g if layout is None else crossbar.wired(g, written.ndim, layout, fast=True)
+
     if device.drifts:
-        fresh = device.to_weight(g, written)
-        g = device.read(written, _draw_time(clean, times), _NOISE)
-        noisy = device.to_weight(g, written)
-        gain = global_gain(fresh.abs().sum(), noisy)
-        noisy = noisy * gain
+        fresh = device.to_weight(behind_wires(g), written)
+        g = behind_wires(device.read(written, _draw_time(clean, times), _NOISE))
+        gain = global_gain(fresh.abs().sum(), device.to_weight(g, written))
     else:
-        noisy, gain = device.to_weight(g, written), None
-    variance = device.read_variance(g, written)
-    if variance is not None and gain is not None:
-        variance = variance.mul_(gain.square())
-    if g is written.cells.target:  # nothing but white read noise
-        return None, variance, None
-    following = device.following(clean, written)
-    # Not in place: what an effect hands back unchanged is the memory of the weight itself.
-    return (noisy - clean).to(weight.dtype), variance, None if following is None else following.to(weight.dtype)
+        g = behind_wires(g)
+    return _Draw(clean, written, g, gain, device.following(clean, written))
+
+
+def _followed(weight: Tensor, following: Tensor | None) -> Tensor:
+    """The weight, through which only as much gradient goes as the array follows it."""
+    if following is None:
+        return weight
+    fixed = weight.detach()
+    return fixed + (weight - fixed) * following.to(weight.dtype)
 
 
 def noisy_weight(
-    weight: Tensor, device: DeviceModel, scale: float, times: tuple[float, float]
+    weight: Tensor,
+    device: DeviceModel,
+    scale: float,
+    times: tuple[float, float],
+    layout: Layout | None = None,
+    crossbar: Crossbar = IDEAL,
 ) -> tuple[Tensor, Tensor | None]:
     """One fresh draw of ``device``, differentiable straight through to ``weight``.
 
@@ -62,11 +92,13 @@ def noisy_weight(
     at the noisy weight and lands on the clean one (not where a stuck cell carries the weight).
 
     Args:
-        weight: the clean weight, ``(out, ...)``.
+        weight: the clean weight, ``(out, ...)``, laid with its bias rows.
         device: the device model; every stage of its chain is drawn anew.
         scale: how much of the error is applied: 0 none, 1 the device's own.
         times: for a device that drifts, the range (seconds) of a log-uniform time; the mean decay is removed by the
             same measured gain as on a chip.
+        layout: the blocks in which the weight lies.
+        crossbar: their wires.
 
     Returns:
         The noisy weight and the variance of white read noise for each weight (None for a device without).
@@ -77,11 +109,63 @@ def noisy_weight(
     if effect is not None:
         # The case of noise on weights, as cheap as written by hand: torch's own operations and no detour.
         clean = in_compute_dtype(weight.detach())
-        added = effect.error(clean, device.largest, _NOISE)
+        added = effect.error(clean, lambda g: device.largest(g, layout), _NOISE)
         return torch.add(weight, added if added.dtype is weight.dtype else added.to(weight.dtype), alpha=scale), None
-    error, variance, following = _draw(weight, device, times)
-    if following is not None:
-        weight = weight.detach() + (weight - weight.detach()) * following
-    if variance is not None and scale != 1:
-        variance = variance.mul_(scale**2)
-    return weight if error is None else torch.add(weight, error, alpha=scale), variance
+    draw = _draw(weight, device, times, layout, crossbar)
+    variance = device.read_variance(draw.g, draw.written)
+    factor = scale if draw.gain is None else draw.gain * scale
+    if variance is not None and not (draw.gain is None and scale == 1):
+        variance = variance.mul_(factor**2)
+    weight = _followed(weight, draw.following)
+    if draw.g is draw.written.cells.target:  # nothing but white read noise
+        return weight, variance
+    noisy = device.to_weight(draw.g, draw.written)
+    # Not in place: what an effect hands back unchanged is the memory of the weight itself.
+    error = (noisy if draw.gain is None else noisy * draw.gain) - draw.clean
+    return torch.add(weight, error.to(weight.dtype), alpha=scale), variance
+
+
+def noisy_array(
+    weight: Tensor,
+    device: DeviceModel,
+    scale: float,
+    times: tuple[float, float],
+    layout: Layout,
+    crossbar: Crossbar,
+) -> tuple[Array, Tensor | None]:
+    """What the converters see of one fresh draw; see `noisy_weight`.
+
+    Returns:
+        The array, and the noisy weight to take the gradient at where the array's own values have none (bit slices,
+        inputs bit by bit); None where they have.
+    """
+    clean = in_compute_dtype(weight.detach())
+    stepped = crossbar.bit_serial or device.slices > 1
+    draw = _draw(weight, device, times, layout, crossbar) if scale else None
+    written = device.lay_out(clean, layout) if draw is None else draw.written
+    ideal = device.to_slices(written.cells.target, written) if stepped else clean.unsqueeze(0)
+    seen, gain, variance, following = ideal, None, None, None
+    if draw is not None:
+        following = draw.following
+        noisy = device.to_slices(draw.g, written)
+        variance = device.slice_variance(draw.g, written)
+        factor: Tensor | float = scale
+        if draw.gain is None:
+            seen = torch.lerp(ideal, noisy, scale)
+        else:
+            # What comes out is ideal + scale (compensated - ideal), as without converters. These see it before the
+            # digital gain, which is never more than the device's own.
+            gain = 1 + min(scale, 1.0) * (draw.gain - 1)
+            seen = torch.lerp(ideal, noisy * draw.gain, scale) / gain
+            factor = scale * draw.gain / gain
+        if variance is not None:
+            variance = variance * factor**2
+    followed, linear = _followed(weight, following), None
+    total = seen if gain is None else seen * gain
+    if stepped:
+        linear = followed + (device.join(total) - clean).to(weight.dtype)
+    else:
+        # Straight through: what the converters see, with the gradient of the weight behind the digital gain.
+        straight = followed.unsqueeze(0) if gain is None else followed.unsqueeze(0) / gain
+        seen = straight + (seen - straight.detach()).to(weight.dtype)
+    return array_of(seen, variance, written, layout, device, gain, weight.dtype), linear

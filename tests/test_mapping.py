@@ -1,11 +1,17 @@
 import pytest
 import torch
 
-from analogsim import Mapping
+from analogsim import DeviceModel, Gaussian, Mapping
+from analogsim.layout import Layout
+from analogsim.noise import KeyedNoise
 
 G_MIN, G_MAX = 2.0, 25.0
 SHAPES = [(7,), (6, 5), (4, 3, 5), (3, 2, 2, 3), (2, 3, 2, 2, 2)]
-MAPPINGS = [Mapping(cells, scale) for cells in ("pair", "signed") for scale in ("column", "tensor")]
+MAPPINGS = [
+    *(Mapping(cells, scale) for cells in ("pair", "two-sided", "offset", "signed") for scale in ("column", "tensor")),
+    *(Mapping(cells, slices=3, slice_bits=2, copies=2) for cells in ("pair", "two-sided", "offset")),
+    Mapping("pair", "crossbar"),
+]
 
 
 def weight_of(*shape):
@@ -28,7 +34,8 @@ def back(mapping, weight, g_min=G_MIN, g_max=G_MAX):
 def test_round_trip(mapping, shape, g_min):
     weight = weight_of(*shape)
     largest, g = there(mapping, weight, g_min)
-    assert g.shape == (mapping.cells_per_weight, *shape)
+    references = 1 if mapping.cells == "offset" else 0
+    assert g.shape == (mapping.cells_per_weight, shape[0] + references, *shape[1:])
     assert torch.broadcast_shapes(largest.shape, weight.shape) == weight.shape
     torch.testing.assert_close(back(mapping, weight, g_min), weight, rtol=1e-14, atol=1e-14)
 
@@ -44,6 +51,122 @@ def test_a_pair_holds_the_parts_of_each_sign():
     _, (positive, negative) = there(Mapping("pair", "tensor"), weight, 0.0, 20.0)
     assert positive.tolist() == [[20.0, 0.0], [0.0, 5.0]]
     assert negative.tolist() == [[0.0, 10.0], [0.0, 0.0]]
+
+
+def test_both_cells_of_a_two_sided_pair_move():
+    weight = torch.tensor([[2.0, -1.0], [0.0, 0.5]])
+    _, (positive, negative) = there(Mapping("two-sided", "tensor"), weight, 0.0, 20.0)
+    assert positive.tolist() == [[20.0, 5.0], [10.0, 12.5]]
+    assert negative.tolist() == [[0.0, 15.0], [10.0, 7.5]]
+
+
+def test_a_reference_column_stands_in_the_middle():
+    weight = torch.tensor([[2.0, -1.0], [0.0, 0.5]])
+    _, (g,) = there(Mapping("offset", "tensor"), weight, 0.0, 20.0)
+    assert g.tolist() == [[20.0, 5.0], [10.0, 12.5], [10.0, 10.0]]
+
+
+def test_each_block_of_columns_is_read_against_its_own_reference():
+    layout = Layout.of(torch.Size((5, 4)), rows=2, cols=2)
+    mapping, weight = Mapping("offset", "tensor"), weight_of(5, 4)
+    largest = mapping.largest(weight, layout)
+    g = mapping.to_conductance(weight, largest, 0.0, 1.0, layout)
+    assert g.shape == (1, 5 + 3, 4)
+    torch.testing.assert_close(mapping.to_weight(g, 2, largest, 0.0, 1.0, layout), weight)
+    assert layout.cols[1] == (1, 3)
+    g[0, 6] += 0.25  # its reference
+    moved = mapping.to_weight(g, 2, largest, 0.0, 1.0, layout) - weight
+    torch.testing.assert_close(moved[1:3], (-0.5 * largest).expand(2, 4))
+    assert moved[[0, 3, 4]].abs().max() < 1e-12
+
+
+def test_slices_hold_digits():
+    mapping = Mapping(slices=3, slice_bits=2)
+    weight = torch.tensor([[1.0, -(2 * 16 + 3 * 4 + 1.5) / 64, 0.0, 7 / 64]], dtype=torch.float64)
+    largest, g = there(mapping, weight, 0.0, 1.0)
+    positive, negative = g.unflatten(0, (2, 3))
+    assert positive[:, 0].T.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 1 / 3, 3 / 4]]
+    assert negative[:, 0].T.tolist() == [[0, 0, 0], [2 / 3, 1, 1.5 / 4], [0, 0, 0], [0, 0, 0]]
+    assert mapping.significance == (48 / 64, 12 / 64, 4 / 64)
+    slices = mapping.slice_weights(g, 2, largest, 0.0, 1.0)
+    torch.testing.assert_close(mapping.join(slices), weight)
+
+
+@pytest.mark.parametrize("cells", ["pair", "two-sided", "offset"])
+def test_an_error_on_a_slice_counts_its_share(cells):
+    mapping = Mapping(cells, slices=2, slice_bits=3)
+    weight = weight_of(4, 3)
+    largest, g = there(mapping, weight, 0.0, 1.0)
+    for place, share in enumerate(mapping.significance):
+        wrong = g.clone()
+        wrong[place, :4] += 0.1
+        error = mapping.to_weight(wrong, 2, largest, 0.0, 1.0) - weight
+        gain = 2.0 if cells == "offset" else 1.0
+        torch.testing.assert_close(error, (0.1 * share * gain * largest).expand(4, 3))
+
+
+@pytest.mark.parametrize("cells", ["pair", "two-sided", "offset"])
+def test_the_error_of_n_copies_falls_as_one_over_the_root_of_n(cells):
+    """Within 5 standard errors of a standard deviation, 1/sqrt(2n)."""
+    weight = weight_of(200, 50) if cells != "offset" else weight_of(2000, 5)
+    errors = []
+    for copies in (1, 4, 16):
+        device = DeviceModel((Gaussian(std=0.01),), g_min=5.0, mapping=Mapping(cells, "tensor", copies=copies))
+        written = device.program(weight, KeyedNoise("copies", str(copies)))
+        errors.append(float((device.to_weight(written.programmed, written) - weight).std()))
+    # Of the offset mapping only five reference cells draw: their part of the error is as good as fixed.
+    tolerance = 5 / (2 * weight.numel()) ** 0.5 if cells != "offset" else 0.35
+    assert errors[0] / errors[1] == pytest.approx(2, rel=2 * tolerance)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=2 * tolerance)
+
+
+def test_a_percentile_lets_the_largest_weights_saturate():
+    weight = torch.arange(1.0, 101).reshape(1, 100) * torch.tensor([[1.0], [-2.0]])
+    mapping = Mapping("pair", percentile=90)
+    largest, g = there(mapping, weight, 0.0, 1.0)
+    assert largest.flatten().tolist() == [90, 180]
+    assert g.max() == 1
+    read = mapping.to_weight(g, 2, largest, 0.0, 1.0)
+    torch.testing.assert_close(read[0], weight[0].clamp(max=90))
+    saturated = mapping.saturated(weight, largest)
+    assert saturated.sum(1).tolist() == [10, 10]
+    whole = Mapping("pair", "tensor", percentile=90).largest(weight)
+    assert whole == torch.cat((torch.arange(1.0, 101), 2 * torch.arange(1.0, 101))).kthvalue(180).values
+    assert Mapping("pair").saturated(weight, mapping.largest(weight)) is None
+
+
+def test_scale_of_each_crossbar():
+    weight = weight_of(5, 4).abs() + 1
+    layout = Layout.of(torch.Size((5, 4)), rows=2, cols=3)
+    column = Mapping("pair", "column").largest(weight, layout)
+    assert torch.equal(column[:, 0], weight[:, :2].amax(1))
+    assert torch.equal(column[:, 3], weight[:, 2:].amax(1))
+    crossbar = Mapping("pair", "crossbar").largest(weight, layout)
+    for left, right in layout.cols:
+        for top, bottom in layout.rows:
+            block = (slice(left, right), slice(top, bottom))
+            assert (crossbar[block] == weight[block].max()).all()
+    assert Mapping("pair", "tensor").largest(weight, layout) == weight.max()
+    part = Mapping("pair", "crossbar", percentile=50).largest(weight, layout)
+    left, right = layout.cols[0]
+    block = weight[left:right, :2].flatten()
+    assert part[0, 0] == block.sort().values[-(-len(block) // 2) - 1]
+
+
+def test_stuck_cells_take_their_share_of_the_gradient():
+    weight = torch.tensor([[1.0, -1.0]])
+    held = torch.zeros(8, 1, 2, dtype=torch.bool)
+    mapping = Mapping("pair", slices=2, slice_bits=2, copies=2)
+    held[0, 0, 0] = True  # one copy of the upper slice of G+
+    held[4, 0, 0] = True  # of G-, which carries nothing
+    share = mapping.significance[0]
+    torch.testing.assert_close(mapping.following(weight, held), torch.tensor([[1 - share / 2, 1.0]]))
+    two = torch.zeros(2, 1, 2, dtype=torch.bool)
+    two[0, 0, 0] = True
+    assert Mapping("two-sided").following(weight, two).tolist() == [[0.5, 1.0]]
+    assert Mapping("pair").following(weight, two).tolist() == [[0.0, 1.0]]
+    one = torch.tensor([[[True, False], [True, True]]])  # the second row is the reference column
+    assert Mapping("offset").following(weight, one).tolist() == [[0.0, 1.0]]
 
 
 def test_zero_stands_at_g_min():
@@ -144,9 +267,16 @@ def test_the_weight_is_not_written_into():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"cells": "triple"}, 'mapping: cells must be "pair" or "signed", got \'triple\''),
-        ({"scale": "row"}, 'mapping: scale must be "column" or "tensor", got \'row\''),
-        ({"scale": None}, 'mapping: scale must be "column" or "tensor", got None'),
+        ({"cells": "triple"}, 'cells must be one of "pair", "two-sided", "offset", "signed", got \'triple\''),
+        ({"scale": "row"}, 'mapping: scale must be one of "column", "crossbar", "tensor", got \'row\''),
+        ({"scale": None}, 'scale must be one of "column", "crossbar", "tensor", got None'),
+        ({"slices": 0}, "mapping: slices must be an integer >= 1, got 0"),
+        ({"slice_bits": 2.0}, "mapping: slice_bits must be an integer >= 1, got 2.0"),
+        ({"copies": True}, "mapping: copies must be an integer >= 1, got True"),
+        ({"bias_rows": -1}, "mapping: bias_rows must be an integer >= 0, got -1"),
+        ({"percentile": 0}, r"mapping: percentile must be in \(0, 100\], got 0"),
+        ({"percentile": 100.1}, r"mapping: percentile must be in \(0, 100\], got 100.1"),
+        ({"cells": "signed", "copies": 2}, 'with cells="signed" both must be 1'),
     ],
 )
 def test_illegal_parameters(parameters, message):

@@ -30,11 +30,11 @@ def test_every_module_with_parameters_is_listed_once() -> None:
     table = rows(analog)
     assert list(table) == ["conv", "norm", "fc", "out", "rnn"]
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert table["conv"] == SummaryRow("conv", "Conv2d", True, "Gaussian", (2, 1, 3, 3), 20, 18, 20 / total)
-    assert table["fc"] == SummaryRow("fc", "Linear", True, "pcm", (3, 4), 15, 24, 15 / total, ("head",))
+    assert table["conv"] == SummaryRow("conv", "Conv2d", True, "Gaussian", (2, 1, 3, 3), 20, 18, 1, 20 / total)
+    assert table["fc"] == SummaryRow("fc", "Linear", True, "pcm", (3, 4), 15, 24, 1, 15 / total, ("head",))
     assert table["norm"].device == "element-wise, no matrix"
     assert table["out"] == SummaryRow(
-        "out", "Linear", False, "asked to stay digital, or no pattern", (3, 3), 9, 0, 9 / total
+        "out", "Linear", False, "asked to stay digital, or no pattern", (3, 3), 9, 0, 0, 9 / total
     )
     assert "no analog layer for LSTM" in table["rnn"].device
     assert table["rnn"].shape == ()
@@ -54,12 +54,21 @@ def test_text() -> None:
     model = nn.Sequential(nn.Linear(40, 50, bias=False), nn.BatchNorm1d(50))
     text = str(analogsim.summary(analogsim.convert(model, "pcm")))
     assert text.splitlines() == [
-        "layer  type         runs     device, or why digital   weight  parameters  cells  share",
-        "-----  -----------  -------  -----------------------  ------  ----------  -----  -----",
-        "0      Linear       analog   pcm                      50x40        2,000  4,000  95.2%",
-        "1      BatchNorm1d  digital  element-wise, no matrix  50             100          4.8%",
+        "layer  type         runs     device, or why digital   weight  parameters  cells  crossbars  share",
+        "-----  -----------  -------  -----------------------  ------  ----------  -----  ---------  -----",
+        "0      Linear       analog   pcm                      50x40        2,000  4,000          1  95.2%",
+        "1      BatchNorm1d  digital  element-wise, no matrix  50             100                     4.8%",
         "Sequential: 1 analog layer, 95.2% of the parameters on 4,000 cells",
     ]
+
+
+def test_crossbars_and_their_cells_are_counted() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(24, 10))
+    device = analogsim.DeviceModel((analogsim.Drift(),), mapping=analogsim.Mapping("offset", slices=2, bias_rows=1))
+    table = rows(analogsim.convert(model, device, crossbar=analogsim.Crossbar(rows=10, cols=9)))
+    # Two groups of 3 columns in one crossbar each, 18 + 1 rows in 2; 4 of the 9 lines hold a weight and its slices.
+    assert (table["0"].crossbars, table["0"].cells) == (2 * 2, (6 + 2) * 19 * 2)
+    assert (table["2"].crossbars, table["2"].cells) == (3 * 3, (10 + 3) * 25 * 2)
 
 
 def test_digital_networks_and_odd_modules() -> None:

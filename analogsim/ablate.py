@@ -1,0 +1,160 @@
+"""Which non-ideality costs how much: each one switched off in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from analogsim.convert import convert, to_digital
+from analogsim.crossbar import Crossbar
+from analogsim.device import DeviceModel, Effect
+from analogsim.evaluate import Metric, evaluate
+from analogsim.layers.base import analog_layers
+from analogsim.report import Report, number
+from analogsim.text import table
+
+ALL = "everything on"
+
+
+@dataclass(frozen=True)
+class _Nothing(Effect):
+    """What is left of a chain whose only effect is switched off."""
+
+    signed: ClassVar[bool] = True
+
+
+# What is ideal when a part of the periphery is switched off.
+_PERIPHERY: dict[str, dict[str, Any]] = {
+    "DAC": {"dac_bits": None, "bit_serial": False},
+    "ADC": {"adc_bits": None, "output_bound": None},
+    "output noise": {"output_noise": 0.0},
+    "wires": {"wire_resistance": 0.0},
+    "cuts into several crossbars": {"rows": None, "cols": None},
+}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The reports of a network with everything on, and with each non-ideality switched off. ``str()`` is a table.
+
+    Args:
+        reports: by what is switched off; `ALL` is the first. All are of the same chips.
+    """
+
+    reports: Mapping[str, Report]
+
+    def gain(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """How much better the network gets without a non-ideality: mean and standard error, ``(2, times)``.
+
+        Differences are taken chip by chip, which cancels what the chips have in common. NaN errors for one chip.
+        """
+        difference = self.reports[name].values - self.reports[ALL].values
+        chips = len(difference)
+        error = difference.std(axis=0, ddof=1) / np.sqrt(chips) if chips > 1 else np.full(difference.shape[1], np.nan)
+        return np.stack((difference.mean(axis=0), error))
+
+    def __str__(self) -> str:
+        first = self.reports[ALL]
+        unit = " [%]" if first.metric == "accuracy" else ""
+        head = [f"{first.metric}{unit}"]
+        for label in first.labels:
+            head += [f"after {label}", "gain"]
+        rows = []
+        for name, report in self.reports.items():
+            row = [name if name == ALL else f"without {name}"]
+            gains = self.gain(name)
+            for index in range(len(report.times)):
+                mean, std = report.mean[index], report.std[index]
+                spread = "" if np.isnan(std) else f" ± {number(std, first.metric)}"
+                gain, error = gains[:, index]
+                more = "" if np.isnan(error) else f" ± {number(error, first.metric)}"
+                sign = "+" if gain >= 0 else "-"
+                row += [
+                    f"{number(mean, first.metric)}{spread}",
+                    "" if name == ALL else f"{sign}{number(abs(gain), first.metric)}{more}",
+                ]
+            rows.append(row)
+        rows.append(["clean", number(first.clean, first.metric), *[""] * (len(head) - 2)])
+        return (
+            f"{table(head, rows)}\n{first.described}\n"
+            "mean ± std over chips; gain: over everything on, mean ± standard error of the differences chip by chip"
+        )
+
+
+def _without_effect(key: str) -> Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]:
+    def change(device: DeviceModel, crossbar: Crossbar) -> tuple[DeviceModel, Crossbar]:
+        kept = tuple(effect for effect in device.effects if type(effect).__name__ != key)
+        return device.replace(effects=kept or (_Nothing(),)), crossbar
+
+    return change
+
+
+def _without_part(fields: dict[str, Any]) -> Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]:
+    def change(device: DeviceModel, crossbar: Crossbar) -> tuple[DeviceModel, Crossbar]:
+        return device, crossbar.replace(**fields)
+
+    return change
+
+
+def ablate(
+    analog: nn.Module,
+    loader: Iterable[Any],
+    *,
+    chips: int = 10,
+    times: Sequence[float | str] | None = None,
+    metric: str | Metric = "accuracy",
+    seed: int = 0,
+    compensation: str | None = "global",
+) -> Ablation:
+    """Evaluate a network on the same chips with each non-ideality switched off in turn.
+
+    Switched off are, one at a time: every kind of effect of the device models, the input converters, the output
+    converters, their noise, the wires, the cuts into several crossbars, and the drift compensation (which is a remedy:
+    without it things get worse). The other draws of a chip stay what they are.
+
+    Args:
+        analog: the twin, with its device and crossbar; it is left alone.
+        loader: see `analogsim.evaluate`, as for all that follow.
+        chips: how many chips.
+        times: since programming.
+        metric: of the outputs.
+        seed: the first chip.
+        compensation: of drift.
+
+    Returns:
+        The reports, by what is off.
+
+    Raises:
+        ValueError: see `analogsim.evaluate`.
+    """
+    layers = analog_layers(analog)
+    changes: dict[str, Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]] = {}
+    for key in dict.fromkeys(type(effect).__name__ for layer in layers for effect in layer.analog.device.effects):
+        changes[key] = _without_effect(key)
+    for name, fields in _PERIPHERY.items():
+        change = _without_part(fields)
+        if any(change(layer.analog.device, layer.analog.crossbar)[1] != layer.analog.crossbar for layer in layers):
+            changes[name] = change
+    given: dict[str, Any] = {"chips": chips, "times": times, "metric": metric, "seed": seed}
+    first = evaluate(analog, loader, compensation=compensation, **given)
+    given["times"] = first.times  # a device without its shortest-lived effect may have formulas for more of them
+    reports = {ALL: first}
+    digital = to_digital(analog)
+    for name, change in changes.items():
+        changed = {layer.analog.name: change(layer.analog.device, layer.analog.crossbar) for layer in layers}
+        twin = convert(
+            digital,
+            {**{layer: device for layer, (device, _) in changed.items()}, "*": None},
+            crossbar={layer: crossbar for layer, (_, crossbar) in changed.items()},
+        )
+        for ours, theirs in zip(analog_layers(twin), layers, strict=True):
+            ours.analog.input_range = theirs.analog.input_range
+            ours.analog.output_bound = theirs.analog.output_bound
+        reports[name] = evaluate(twin, loader, compensation=compensation, **given)
+    if compensation is not None and any(layer.analog.device.drifts for layer in layers):
+        reports["drift compensation"] = evaluate(analog, loader, compensation=None, **given)
+    return Ablation(reports)

@@ -1,0 +1,170 @@
+"""Ranges of converters, from data that streams through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from analogsim.layers.base import AnalogLayer, analog_layers
+
+
+class Magnitudes:
+    """The distribution of magnitudes of a stream of values: any percentile, to 0.8 %, in memory that does not grow.
+
+    Values are counted by the leading 16 bits of their magnitude in float32: the exponent and 7 bits behind it.
+    """
+
+    def __init__(self) -> None:
+        self._counts = torch.zeros(1 << 15, dtype=torch.int64)
+        self.largest = 0.0
+        self.lowest = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Count values of any shape.
+
+        Raises:
+            ValueError: one of them is NaN or infinite.
+        """
+        values = values.detach().float().flatten()
+        if not values.isfinite().all():
+            raise ValueError("values are NaN or infinite")
+        if values.numel():
+            bins = values.abs().view(torch.int32) >> 16
+            self._counts += torch.bincount(bins, minlength=len(self._counts)).cpu()
+            self.largest = max(self.largest, float(values.abs().max()))
+            self.lowest = min(self.lowest, float(values.min()))
+
+    def percentile(self, percent: float) -> float:
+        """A magnitude that ``percent`` of the values do not exceed, at most 0.8 % above the smallest such one."""
+        passed = self._counts.cumsum(0)
+        rank = max(1, -(-int(passed[-1]) * int(percent * 1000) // 100_000))
+        place = int((passed < rank).sum())
+        upper = (torch.tensor(place + 1, dtype=torch.int32) << 16).view(torch.float32)
+        return min(float(upper), self.largest)
+
+
+Observe = Callable[[AnalogLayer, str, Tensor], None]
+
+
+@contextmanager
+def _observed(model: nn.Module, layers: list[AnalogLayer], observe: Observe) -> Iterator[None]:
+    """Let layers show what reaches their converters, in eval mode, programmed or not."""
+    modes = [(module, module.training) for module in model.modules()]
+    for layer in layers:
+        layer.analog.observe = partial(observe, layer)
+    try:
+        model.eval()
+        yield
+    finally:
+        for layer in layers:
+            layer.analog.observe = None
+        for module, mode in modes:
+            module.training = mode
+
+
+def _inputs(loader: Iterable[Any], device: torch.device) -> Iterator[Tensor]:
+    seen = False
+    for batch in loader:
+        value = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        if not isinstance(value, Tensor):
+            raise TypeError(f"calibrate: loader must yield input tensors or (input, ...), got {type(value).__name__}")
+        seen = True
+        yield value.to(device)
+    if not seen:
+        raise ValueError("calibrate: the loader is empty (or can be read only once); give a DataLoader or a list")
+
+
+def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 99.99) -> None:
+    """Set the ranges of the converters that a crossbar leaves to calibration.
+
+    Data streams through the network in eval mode: through the chip if one is programmed, at its present age, else
+    through the clean weights. The input range of a layer is the percentile of its inputs' magnitudes, the output bound
+    that of what its bit lines carry (one more pass, with the input ranges set). Ranges stay until the next
+    calibration. Where no converter asks for it, nothing happens.
+
+    Args:
+        analog: the twin.
+        loader: yields inputs, or tuples that begin with them.
+        percentile: of the magnitudes that must fit, in (0, 100]; exact to 0.8 %.
+
+    Raises:
+        ValueError: an empty loader, an impossible percentile, a layer whose inputs are all zero or not finite, or
+            negative inputs of an unsigned converter. Ranges are as before then.
+    """
+    if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 < percentile <= 100:
+        raise ValueError(f"calibrate: percentile must be in (0, 100], got {percentile!r}")
+    layers = analog_layers(analog)
+    before = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
+    try:
+        for state, *_ in before:  # what reaches the converters must not go through old ranges
+            state.input_range = state.output_bound = None
+        for what in ("input", "output"):
+            wanted = [layer for layer in layers if getattr(layer.analog.crossbar, f"needs_{_NEEDS[what]}")]
+            if wanted:
+                _set(analog, wanted, what, loader, percentile)
+    except BaseException:
+        for state, input_range, output_bound in before:
+            state.input_range, state.output_bound = input_range, output_bound
+        raise
+
+
+_NEEDS = {"input": "range", "output": "bound"}
+
+
+def _set(analog: nn.Module, layers: list[AnalogLayer], what: str, loader: Iterable[Any], percentile: float) -> None:
+    seen = {layer: Magnitudes() for layer in layers}
+
+    def observe(layer: AnalogLayer, kind: str, values: Tensor) -> None:
+        if kind == what and layer in seen:
+            try:
+                seen[layer].add(values)
+            except ValueError as error:
+                raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}") from None
+
+    with _observed(analog, analog_layers(analog), observe), torch.no_grad():
+        for batch in _inputs(loader, layers[0].weight.device):
+            analog(batch)
+    for layer, magnitudes in seen.items():
+        state = layer.analog
+        value = magnitudes.percentile(percentile)
+        if value == 0:
+            raise ValueError(f"calibrate: layer {state.name!r} got no {what} other than 0; give it data that reach it")
+        if what == "output":
+            state.output_bound = torch.tensor(value)
+            continue
+        if state.crossbar.dac == "unsigned" and magnitudes.lowest < 0:
+            raise ValueError(
+                f"calibrate: layer {state.name!r} gets inputs down to {magnitudes.lowest:g}, and its converter is "
+                'unsigned; give that layer a crossbar with dac="symmetric"'
+            )
+        learned = state.crossbar.input_range == "learned"
+        # The input 1 of bias rows must fit.
+        state.input_range = torch.tensor(max(value, 1.0) if state.layout.bias_rows else value, requires_grad=learned)
+
+
+def range_parameters(analog: nn.Module) -> list[Tensor]:
+    """The input ranges that are learned, to hand to an optimizer beside ``model.parameters()``.
+
+    They belong to the twin and are in no state dict; `save_chip` stores them.
+
+    Args:
+        analog: the twin, calibrated.
+
+    Raises:
+        NotCalibratedError: a range to be learned has no start value yet.
+        ValueError: no crossbar of the twin learns its range.
+    """
+    learned = [layer.analog for layer in analog_layers(analog) if layer.analog.crossbar.learns]
+    if not learned:
+        raise ValueError('range_parameters: no layer learns its input range; give Crossbar(input_range="learned")')
+    parameters = []
+    for state in learned:
+        _ = state.ranges
+        if state.input_range is not None:
+            parameters.append(state.input_range)
+    return parameters

@@ -1,0 +1,245 @@
+"""The crossbar that weights lie on: its size, its converters, its wires."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from analogsim.device import DeviceModel
+from analogsim.layout import Layout
+from analogsim.mapping import Mapping
+from analogsim.text import named_call
+from analogsim.wires import Wires, effective_conductance
+
+RANGES = ("dynamic", "calibrated", "learned")
+
+
+def _check_whole(name: str, value: Any, least: int, most: int | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        limits = f">= {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"crossbar: {name} must be an integer {limits} or None, got {value!r}")
+
+
+def _check_positive(name: str, value: Any, others: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"crossbar: {name} must be a number > 0 {others}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Crossbar:
+    r"""One crossbar array with its periphery. Without arguments: as large as needed, and ideal.
+
+    An input x in :math:`[-r, r]` drives its word line with the digital-to-analog converter's nearest level to
+    :math:`x / r`; a bit line sums up :math:`u_i = \sum_j \hat w_{ij} \hat x_j` with weights relative to the largest
+    weight of the column; the analog-to-digital converter reads :math:`u_i`, plus its noise, within
+    :math:`[-b, b]`, and the digital part multiplies by r and by the largest weight, and adds the partial sums of the
+    crossbars that one layer is spread over.
+
+    Args:
+        rows: word lines of one crossbar; None: as many as a layer has inputs.
+        cols: bit lines of one crossbar, where every cell of a weight takes one; None: as many as needed.
+        dac_bits: resolution of the inputs; None: an ideal converter, without steps and without a limit. ``n`` bits have
+            ``2**n - 1`` levels from -r to r (``"symmetric"``) or ``2**n`` levels from 0 to r (``"unsigned"``).
+        dac: ``"symmetric"``, or ``"unsigned"`` for inputs that are never negative; negative ones become 0 (`calibrate`
+            refuses them).
+        input_range: r, in units of the layer's input. ``"dynamic"``: the largest magnitude of each input vector (each
+            sample of a convolution), found digitally. ``"calibrated"``: one range per layer, from `calibrate`.
+            ``"learned"``: the same, and then trained with the weights (`range_parameters`). A number: that range for
+            every layer. Inputs beyond it saturate, and get no gradient.
+        bit_serial: drive the inputs bit by bit: one product and one conversion for each bit of the magnitude, shifted
+            and added digitally. Needs ``dac_bits``.
+        adc_bits: resolution of the outputs; None: ideal. ``n`` bits have ``2**n - 1`` levels from -b to b.
+        output_bound: b, in units of (input range x largest weight). Outputs beyond it saturate, and get no gradient.
+            ``"calibrated"``: one bound per layer, from `calibrate`. None: no bound, or 12 where ``adc_bits`` is given.
+        output_noise: standard deviation of white noise at the converter, in the same unit.
+        wire_resistance: ohm per segment of both wires, or a `Wires` that says more. In training the wires are taken in
+            their fast approximation.
+
+    Source: the setting of Rasch et al., Nat. Commun. 14 (2023): 8 bits, a bound of 10 to 12, noise of 0.04.
+    """
+
+    rows: int | None = None
+    cols: int | None = None
+    dac_bits: int | None = None
+    adc_bits: int | None = None
+    dac: Literal["symmetric", "unsigned"] = "symmetric"
+    input_range: float | Literal["dynamic", "calibrated", "learned"] = "dynamic"
+    bit_serial: bool = False
+    output_bound: float | Literal["calibrated"] | None = None
+    output_noise: float = 0.0
+    wire_resistance: float | Wires = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("rows", 1, None), ("cols", 1, None), ("dac_bits", 2, 24), ("adc_bits", 2, 24)):
+            _check_whole(name, getattr(self, name), least, most)
+        if self.dac not in ("symmetric", "unsigned"):
+            raise ValueError(f'crossbar: dac must be "symmetric" or "unsigned", got {self.dac!r}')
+        if self.input_range not in RANGES:
+            _check_positive("input_range", self.input_range, f"or one of {', '.join(RANGES)}")
+        if self.output_bound is not None and self.output_bound != "calibrated":
+            _check_positive("output_bound", self.output_bound, 'or "calibrated" or None')
+        if not isinstance(self.bit_serial, bool):
+            raise TypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
+        if self.bit_serial and self.dac_bits is None:
+            raise ValueError("crossbar: bit_serial needs dac_bits: how many bits to drive one after the other")
+        noise = self.output_noise
+        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+            raise ValueError(f"crossbar: output_noise must be a finite number >= 0, got {noise!r}")
+        if not isinstance(self.wire_resistance, Wires):
+            ohm = self.wire_resistance
+            object.__setattr__(self, "wire_resistance", Wires(row=ohm, col=ohm) if ohm != 0 else 0.0)
+        if self.output_bound is None and self.adc_bits is not None:
+            object.__setattr__(self, "output_bound", 12.0)
+
+    @property
+    def wires(self) -> Wires | None:
+        """The wires; None for ideal ones."""
+        return self.wire_resistance if isinstance(self.wire_resistance, Wires) else None
+
+    @property
+    def converts(self) -> bool:
+        """Whether inputs or outputs are converted, so that a product is more than one matrix product."""
+        return not (self.dac_bits is None and self.output_bound is None and self.output_noise == 0)
+
+    @property
+    def needs_range(self) -> bool:
+        """Whether the input range comes from `calibrate`."""
+        return self.converts and self.input_range in ("calibrated", "learned")
+
+    @property
+    def learns(self) -> bool:
+        """Whether the input range is trained."""
+        return self.needs_range and self.input_range == "learned"
+
+    @property
+    def needs_bound(self) -> bool:
+        """Whether the output bound comes from `calibrate`."""
+        return self.output_bound == "calibrated"
+
+    def __str__(self) -> str:
+        """What is not ideal, in a few words."""
+        parts = []
+        if self.rows is not None or self.cols is not None:
+            parts.append(f"crossbars of {self.rows or 'any number of'} rows x {self.cols or 'any number of'} columns")
+        for bits, kind in ((self.dac_bits, "DAC"), (self.adc_bits, "ADC")):
+            if bits is not None:
+                serial = "bit-serial " if kind == "DAC" and self.bit_serial else ""
+                parts.append(f"{serial}{bits}-bit {kind}")
+        if self.output_noise:
+            parts.append(f"output noise {self.output_noise:g}")
+        wires = self.wires
+        if wires is not None:
+            parts.append(f"wires of {wires.row:g} and {wires.col:g} ohm per cell")
+        return ", ".join(parts) or "ideal"
+
+    def replace(self, **changes: Any) -> Crossbar:
+        """A copy with other fields."""
+        return replace(self, **changes)
+
+    def check(self, device: DeviceModel) -> None:
+        """Raise ValueError if weights of ``device`` cannot lie on this crossbar."""
+        if self.wires is None:
+            return
+        if device.signed:
+            raise ValueError(
+                f"crossbar: wire_resistance acts on conductances, and {device.name!r} has none; give the device model "
+                "mapping=Mapping('pair')"
+            )
+        if device.unit != "µS":
+            raise ValueError(f"crossbar: wire_resistance needs conductances in µS, {device.name!r} is in {device.unit}")
+
+    def layout(self, shape: torch.Size, groups: int, mapping: Mapping) -> Layout:
+        """The blocks in which a weight ``(out, ...)`` lies."""
+        columns = None
+        if self.cols is not None:
+            reserved = 1 if mapping.cells == "offset" else 0
+            columns = (self.cols - reserved) // mapping.cells_per_weight
+            if columns < 1:
+                raise ValueError(
+                    f"crossbar: cols={self.cols} are too few for one weight of {mapping.cells_per_weight} cells"
+                    + (" and a reference column" if reserved else "")
+                )
+        return Layout.of(shape, groups=groups, rows=self.rows, cols=columns, bias_rows=mapping.bias_rows)
+
+    def wired(self, g: Tensor, ndim: int, layout: Layout, *, fast: bool = False) -> Tensor:
+        """Effective conductances of cells behind their wires.
+
+        The cells of a weight lie side by side on its word line (interleaved pairs), a reference column behind the
+        columns of its block.
+
+        Args:
+            g: conductances ``(cells, out (+ references), ...)``, µS.
+            ndim: number of axes of the weight.
+            layout: where they lie.
+            fast: take the approximation in any case.
+        """
+        wires = self.wires
+        if wires is None:
+            return g
+        if fast:
+            wires = replace(wires, mode="fast")
+        cells, out = g.shape[0], layout.cols[-1][1]
+        flat = g.reshape(cells, g.shape[1], -1)
+        result = torch.empty_like(flat)
+        alike: defaultdict[tuple[int, int], list[tuple[slice, Tensor]]] = defaultdict(list)
+        references = g.shape[1] - out
+        for place, (left, right) in enumerate(layout.cols):
+            own = [*range(left, right), *([out + place] if references else [])]
+            index = torch.tensor(own, device=g.device)
+            for top, bottom in layout.rows:
+                alike[(bottom - top, len(own))].append((slice(top, bottom), index))
+        for (rows, columns), blocks in alike.items():
+            # (cells, columns, rows) to (rows, columns * cells): the order of bit lines.
+            tiles = torch.stack([flat[:, index, span] for span, index in blocks])
+            lines = tiles.permute(0, 3, 2, 1).reshape(len(blocks), rows, columns * cells)
+            seen = effective_conductance(lines, wires).view(len(blocks), rows, columns, cells).permute(0, 3, 2, 1)
+            for (span, index), tile in zip(blocks, seen, strict=True):
+                result[:, index, span] = tile
+        return result.view(g.shape)
+
+
+IDEAL = Crossbar()
+STANDARD = Crossbar(rows=512, dac_bits=8, adc_bits=8, output_bound=12.0, output_noise=0.04)
+"""The setting at which most papers of the field compare: Rasch et al., Nat. Commun. 14 (2023).
+
+Departure: they train the input ranges, which ``input_range="learned"`` does; here each vector sets its own.
+"""
+
+_NAMED = {"ideal": IDEAL, "standard": STANDARD}
+
+CrossbarLike = Crossbar | str
+
+
+def as_crossbar(crossbar: CrossbarLike) -> Crossbar:
+    """The crossbar that is meant: one by name, with other fields in parentheses, or a `Crossbar` itself.
+
+    Args:
+        crossbar: ``"ideal"``, ``"standard"`` (8-bit converters, 512 rows, noisy outputs), or
+            ``"standard(adc_bits=6)"``.
+
+    Raises:
+        ValueError: an unknown name or field, or a value that it cannot have.
+        TypeError: something else was given.
+    """
+    if isinstance(crossbar, Crossbar):
+        return crossbar
+    if not isinstance(crossbar, str):
+        raise TypeError(
+            f"crossbar: give a name ({', '.join(_NAMED)}), a Crossbar, or a mapping of patterns to them, got "
+            f"{crossbar!r}"
+        )
+    name, changes = named_call(crossbar, "crossbar", "adc_bits=6")
+    if name not in _NAMED:
+        raise ValueError(f"crossbar: unknown name {name!r}; known: {', '.join(_NAMED)}")
+    known = [spec.name for spec in fields(Crossbar)]
+    for field in changes:
+        if field not in known:
+            raise ValueError(f"crossbar: there is no {field!r}; it has {', '.join(known)}")
+    return _NAMED[name].replace(**changes)

@@ -1,0 +1,158 @@
+import pytest
+import torch
+from torch import nn
+
+import analogsim
+from analogsim import Crossbar, DeviceModel, ReadNoise
+from analogsim.calibrate import Magnitudes
+
+CALIBRATED = Crossbar(rows=8, dac_bits=8, adc_bits=8, input_range="calibrated", output_bound="calibrated")
+QUIET = DeviceModel((ReadNoise(std=0.0),), mapping=analogsim.Mapping())
+
+
+def twin(crossbar=CALIBRATED, device=QUIET):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 3))
+    return model, analogsim.convert(model, device, crossbar=crossbar)
+
+
+def data(count=512):
+    return torch.randn(count, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("percent", [50, 99, 99.9, 100])
+def test_percentiles_of_a_stream(percent):
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * 3 - 5
+    counted = Magnitudes()
+    for part in values.split(999):
+        counted.add(part)
+    exact = values.abs().double().sort().values[int(len(values) * percent / 100) - 1]
+    assert exact <= counted.percentile(percent) <= exact * 1.008
+    assert counted.largest == values.abs().max()
+    assert counted.lowest == values.min()
+
+
+def test_magnitudes_not_signed_values_count():
+    counted = Magnitudes()
+    counted.add(torch.linspace(-10, 0, 1001))
+    assert counted.percentile(99) == pytest.approx(9.9, rel=0.01)
+
+
+def test_ranges_fit_the_data():
+    model, analog = twin()
+    x = data()
+    with pytest.raises(analogsim.NotCalibratedError, match=r"layer '0' has converters without a range: call"):
+        analog(x)
+    analogsim.calibrate(analog, [(part, None) for part in x.split(100)], percentile=100)
+    assert analog.training, "modes are as before"
+    hidden = model[1](model[0](x))
+    assert analog[0].analog.input_range.item() == pytest.approx(x.abs().max().item())
+    assert analog[2].analog.input_range.item() == pytest.approx(hidden.abs().max().item(), rel=0.03)
+    state = analog[2].analog
+    bound = 0.0
+    for start, end in state.layout.rows:
+        block = model[2].weight[:, start:end]
+        current = hidden[:, start:end] @ (block / block.abs().amax(1, keepdim=True)).T / state.input_range
+        bound = max(bound, current.abs().max().item())
+    assert state.output_bound.item() == pytest.approx(bound, rel=0.03)
+    assert (analog(x) - model(x)).std() < 0.03 * model(x).std()
+
+
+def test_a_percentile_lets_the_rest_saturate():
+    _, analog = twin()
+    x = data()
+    x[0, 0] = 1000.0
+    analogsim.calibrate(analog, [x], percentile=99)
+    assert analog[0].analog.input_range.item() == pytest.approx(
+        x.abs().flatten().kthvalue(6083).values.item(), rel=0.01
+    )
+
+
+def test_calibrating_again_starts_anew():
+    _, analog = twin()
+    analogsim.calibrate(analog, [data()])
+    first = analog[2].analog.output_bound.item()
+    analogsim.calibrate(analog, [data() * 10])
+    assert analog[0].analog.input_range.item() > 20
+    analogsim.calibrate(analog, [data()])
+    assert analog[2].analog.output_bound.item() == first
+
+
+def test_a_chip_is_calibrated_as_it_is():
+    model, analog = twin(device=analogsim.as_device_model("pcm"))
+    analogsim.calibrate(analog, [data()])
+    clean = analog[2].analog.input_range.item()
+    analogsim.program(analog, seed=1)
+    analogsim.drift(analog, "1y", compensation=None)
+    analogsim.calibrate(analog, [data()])
+    assert analog[2].analog.input_range.item() < 0.8 * clean, "what the chip says has faded"
+    before = [parameter.clone() for parameter in model.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_digital_bias_and_a_row_of_ones_fit():
+    device = DeviceModel((ReadNoise(std=0.0),), mapping=analogsim.Mapping(bias_rows=1))
+    model, analog = twin(device=device)
+    analogsim.calibrate(analog, [data() * 0.01])
+    assert analog[0].analog.input_range.item() == 1.0
+    assert (analog(data() * 0.01) - model(data() * 0.01)).abs().max() < 0.02
+
+
+def test_learned_ranges():
+    model, analog = twin(CALIBRATED.replace(input_range="learned"))
+    with pytest.raises(analogsim.NotCalibratedError):
+        analogsim.range_parameters(analog)
+    analogsim.calibrate(analog, [data()], percentile=90)
+    ranges = analogsim.range_parameters(analog)
+    assert [value.requires_grad for value in ranges] == [True, True]
+    assert not {id(value) for value in ranges} & {id(parameter) for parameter in analog.parameters()}
+    assert model.state_dict().keys() == analog.state_dict().keys()
+    wanted = model(data()).detach()
+    optimizer = torch.optim.Adam(ranges, lr=0.05)
+    errors = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        error = (analog(data()) - wanted).square().mean()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.5 * errors[0], "a range too small grows"
+    with pytest.raises(ValueError, match="no layer learns its input range"):
+        analogsim.range_parameters(twin()[1])
+
+
+def test_nothing_to_calibrate():
+    _, analog = twin(Crossbar(dac_bits=8))
+    analogsim.calibrate(analog, [])
+    assert analog[0].analog.input_range is None
+
+
+@pytest.mark.parametrize(
+    ("loader", "options", "error", "message"),
+    [
+        ([], {}, ValueError, "the loader is empty"),
+        ([torch.zeros(2, 12)], {}, ValueError, "layer '0' got no input other than 0"),
+        ([torch.full((2, 12), torch.nan)], {}, ValueError, "layer '0': its input values are NaN or infinite"),
+        ([{"x": 1}], {}, TypeError, "loader must yield input tensors"),
+        ([torch.ones(2, 12)], {"percentile": 0}, ValueError, "percentile must be in"),
+    ],
+)
+def test_bad_data_leaves_ranges_as_they_were(loader, options, error, message):
+    _, analog = twin()
+    analogsim.calibrate(analog, [data()])
+    before = analog[0].analog.input_range.item()
+    with pytest.raises(error, match=message):
+        analogsim.calibrate(analog, loader, **options)
+    assert analog[0].analog.input_range.item() == before
+    analog(data())
+
+
+def test_an_unsigned_converter_refuses_negative_inputs():
+    unsigned = CALIBRATED.replace(dac="unsigned")
+    _, analog = twin(unsigned)
+    with pytest.raises(ValueError, match=r"layer '0' gets inputs down to -.*, and its converter is unsigned"):
+        analogsim.calibrate(analog, [data()])
+    _, analog = twin({"0": CALIBRATED, "2": unsigned})
+    analogsim.calibrate(analog, [data()])
+    with pytest.raises(ValueError, match="has no analog layer"):
+        analogsim.calibrate(nn.Linear(2, 2), [data()])
