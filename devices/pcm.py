@@ -2,6 +2,9 @@ r"""Phase-change memory (doped Ge2Sb2Te5, 90 nm): programming error, drift and 1
 
 Sources: the model is Nandakumar et al., ICECS 2019; its numbers, fitted to an array of a million devices, are Joshi et
 al., Nat. Commun. 11:2473 (2020). With :math:`x = g_{target}/g_{max}` and :math:`\xi \sim N(0, 1)` per cell.
+
+A second fit of the same measurements, for programming and for drift, is the one of the simulator CrossSim (Sandia
+National Laboratories).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from analogsim.device import Cells, DeviceModel, Effect, State, param
 from analogsim.devices.drift import decay
+from analogsim.devices.programming import ProgrammingNoise, check_range, one_of, polynomial
 from analogsim.noise import Noise
 from analogsim.registry import register
 
@@ -25,7 +29,7 @@ def _relative_target(cells: Cells) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PCMProgramming(Effect):
+class PCMProgramming(ProgrammingNoise):
     r"""Error of iterative programming.
 
     .. math:: g_{prog} = \max(0, g + s \sigma \xi), \qquad
@@ -37,13 +41,31 @@ class PCMProgramming(Effect):
     Source: Joshi et al. (2020). The coefficients are in µS at a range of 25 µS and scale with the range.
     """
 
-    scale: float = param(1.0, "1", ge=0)
+    def sigma(self, cells: Cells) -> Tensor:
+        """See `ProgrammingNoise.sigma`."""
+        return polynomial(_relative_target(cells), (0.26348, 1.9650, -1.1731)).mul_(cells.g_max / _FITTED_G_MAX)
 
-    def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
-        """See `Effect.program`."""
-        x = _relative_target(cells)
-        sigma = x.mul(-1.1731).add_(1.9650).mul_(x).add_(0.26348).mul_(self.scale * (cells.g_max / _FITTED_G_MAX))
-        return noise.normal_like(g).mul_(sigma).add_(g).clamp_(min=0)
+
+@dataclass(frozen=True)
+class PCMProgrammingCrossSim(ProgrammingNoise):
+    r"""Error of iterative programming, second fit.
+
+    .. math:: g_{prog} = \max(0, g + s \sigma \xi), \qquad
+        \sigma = 0.28638599 + 0.07585724\, g_{target} - 0.00178767\, g_{target}^2\ \mathrm{µS}
+
+    Args:
+        scale: s, a factor on the published error.
+
+    Source: CrossSim, after Fig. 3b of Joshi et al. (2020). In µS, up to 25 µS; it does not scale with the range.
+    """
+
+    def check(self, model: DeviceModel) -> None:
+        """See `Effect.check`."""
+        check_range("PCMProgrammingCrossSim", model, 0.0, _FITTED_G_MAX)
+
+    def sigma(self, cells: Cells) -> Tensor:
+        """See `ProgrammingNoise.sigma`."""
+        return polynomial(cells.target, (0.28638599, 0.07585724, -0.00178767))
 
 
 @dataclass(frozen=True)
@@ -69,17 +91,55 @@ class PCMDrift(Effect):
     spread: float = param(1.0, "1", ge=0)
     t0: float = param(20.0, "s", gt=0)
 
-    def draw(self, cells: Cells, noise: Noise) -> State:
-        """See `Effect.draw`."""
+    def exponent(self, cells: Cells) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the normal number that the exponent is made of, fresh tensors."""
         log_x = _relative_target(cells).clamp_(min=1e-7).log_()
         mean = log_x.mul(-0.0155).add_(0.0244).clamp_(0.049, 0.100)
-        std = log_x.mul_(-0.0125).sub_(0.0059).clamp_(0.008, 0.045)
+        return mean, log_x.mul_(-0.0125).sub_(0.0059).clamp_(0.008, 0.045)
+
+    def draw(self, cells: Cells, noise: Noise) -> State:
+        """See `Effect.draw`."""
+        mean, std = self.exponent(cells)
         nu = noise.normal_like(mean).mul_(std.mul_(self.spread)).add_(mean).abs_()
         return {"nu": nu.mul_(self.scale)}
 
     def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
         """See `Effect.age`."""
         return decay(g, drawn["nu"], t, self.t0)
+
+
+@dataclass(frozen=True)
+class PCMDriftCrossSim(PCMDrift):
+    r"""Drift with an exponent that depends on the state, second fit.
+
+    .. math:: \nu \sim N\left(\mu, (s_\nu s)^2\right), \qquad s = \frac{1}{8 g_{target} + 30.032}, \qquad
+        \mu = \max\left(-0.0045\, g_{target} + 0.08,\
+        \min(0.06, \max(-0.00169\, g_{target} + 0.0825,\ 0.055))\right)
+
+    with :math:`g_{target}` in µS, up to 25 µS. An exponent that comes out negative grows the conductance.
+
+    Args:
+        scale: a factor on the whole exponent.
+        spread: :math:`s_\nu`, a factor on its spread from cell to cell.
+        t0: time between programming and the first reading.
+
+    Source: supplementary note 2 of Joshi et al. (2020), as in CrossSim. It does not scale with the range.
+    """
+
+    def check(self, model: DeviceModel) -> None:
+        """See `Effect.check`."""
+        check_range("PCMDriftCrossSim", model, 0.0, _FITTED_G_MAX)
+
+    def exponent(self, cells: Cells) -> tuple[Tensor, Tensor]:
+        """See `PCMDrift.exponent`."""
+        g = cells.target
+        upper = g.mul(-0.00169).add_(0.0825).clamp_(0.055, 0.06)
+        return torch.maximum(g.mul(-0.0045).add_(0.08), upper), g.mul(8).add_(30.032).reciprocal_()
+
+    def draw(self, cells: Cells, noise: Noise) -> State:
+        """See `Effect.draw`."""
+        mean, std = self.exponent(cells)
+        return {"nu": noise.normal_like(mean).mul_(std.mul_(self.spread)).add_(mean).mul_(self.scale)}
 
 
 @dataclass(frozen=True)
@@ -105,12 +165,18 @@ class PCMReadNoise(Effect):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.t_read > self.t0:
-            raise ValueError(f"PCMReadNoise: t_read must be <= t0, got t_read={self.t_read!r} and t0={self.t0!r}")
+            raise ValueError(
+                f"{type(self).__name__}: t_read must be <= t0, got t_read={self.t_read!r} and t0={self.t0!r}"
+            )
+
+    def relative_size(self, x: Tensor) -> Tensor:
+        """Q of a relative programmed conductance, which may be written into."""
+        return x.pow_(0.65).clamp_(min=1e-3).reciprocal_().mul_(0.0088).clamp_(max=0.2)
 
     def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.read`."""
         programmed = cells.target if cells.programmed is None else cells.programmed
-        q = (programmed / cells.g_max).pow_(0.65).clamp_(min=1e-3).reciprocal_().mul_(0.0088).clamp_(max=0.2)
+        q = self.relative_size(programmed / cells.g_max)
         cycles = (t + self.t0 + self.t_read) / (2 * self.t_read)
         growth = torch.log(cycles).sqrt() if isinstance(cycles, Tensor) else math.sqrt(math.log(cycles))
         # g (1 + s q growth xi): everything but g is ours, so one buffer serves the whole product.
@@ -119,14 +185,20 @@ class PCMReadNoise(Effect):
 
 
 @register("pcm")
-def pcm(*, g_max: float = 25.0) -> DeviceModel:
+def pcm(*, g_max: float = 25.0, fit: str = "joshi") -> DeviceModel:
     """Phase-change memory in differential pairs: programming error, drift, 1/f read noise.
 
     Both cells of a pair have their own programming error and their own drift exponent, the one near zero included.
 
     Args:
-        g_max: conductance of the largest weight, µS; the fitted errors scale with it.
+        g_max: conductance of the largest weight, µS; the errors fitted by Joshi et al. scale with it.
+        fit: of programming error and drift: ``"joshi"``, or ``"crosssim"`` for the second fit of the same measurements,
+            which is valid up to 25 µS and does not scale. Read noise is the same in both.
 
-    Source: see the effects `PCMProgramming`, `PCMDrift`, `PCMReadNoise`.
+    Raises:
+        ValueError: an unknown fit, or a range on which it does not hold.
+
+    Source: see the effects `PCMProgramming`, `PCMDrift`, `PCMReadNoise`, `PCMProgrammingCrossSim`, `PCMDriftCrossSim`.
     """
-    return DeviceModel((PCMProgramming(), PCMDrift(), PCMReadNoise()), g_max=g_max, name="pcm")
+    fits = {"joshi": (PCMProgramming(), PCMDrift()), "crosssim": (PCMProgrammingCrossSim(), PCMDriftCrossSim())}
+    return DeviceModel((*one_of("pcm", "fit", fit, fits), PCMReadNoise()), g_max=g_max, name="pcm")

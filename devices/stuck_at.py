@@ -17,7 +17,7 @@ _OFF, _ON = 1, 2
 @register("stuck-at")
 @dataclass(frozen=True)
 class StuckAt(Effect):
-    """Cells stuck at the ends of the range, independently of one another.
+    """Cells stuck at the ends of the range, independently of one another or in whole lines.
 
     A cell is stuck at ``g_min`` with probability ``p_off`` (SA0, stuck off), at ``g_max`` with ``p_on`` (SA1, stuck
     on). A stuck cell takes neither programming noise nor drift, wherever the effect stands in the chain.
@@ -25,12 +25,16 @@ class StuckAt(Effect):
     Args:
         p_off: fraction of the cells at ``g_min``.
         p_on: fraction of the cells at ``g_max``.
+        cluster: what is stuck together: a ``"cell"`` alone, all cells of a ``"row"`` (an input of the layer, for all
+            outputs) or of a ``"column"`` (an output, for all inputs; the two sides of a pair are two columns). A line
+            goes through the whole layer, also where that is cut over several crossbars.
 
     Source: defaults measured on a 4-Mb HfO2 array, C.-Y. Chen et al., IEEE Trans. Comput. (2015).
     """
 
     p_off: float = param(0.0904, "fraction of cells", ge=0, le=1)
     p_on: float = param(0.0175, "fraction of cells", ge=0, le=1)
+    cluster: str = param("cell", "1", choices=("cell", "row", "column"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,10 +43,17 @@ class StuckAt(Effect):
 
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""
-        u = noise.uniform_like(cells.target)
+        lines = cells.target
+        if self.cluster == "row":
+            lines = lines[:1, :1]
+        elif self.cluster == "column":
+            for axis in range(2, lines.ndim):
+                lines = lines.narrow(axis, 0, 1)
+        u = noise.uniform_like(lines)
         off = u < self.p_off
         on = (u >= self.p_off) & (u < self.p_off + self.p_on)
-        return {"fault": off.to(torch.int8) * _OFF + on.to(torch.int8) * _ON}
+        fault = off.to(torch.int8) * _OFF + on.to(torch.int8) * _ON
+        return {"fault": fault if self.cluster == "cell" else fault.expand_as(cells.target).clone()}
 
     def held(self, drawn: State) -> Tensor:
         """See `Effect.held`."""

@@ -29,12 +29,32 @@ class TestPCMName(DeviceContract):
     device = "pcm"
 
 
+class TestPCMHermesName(DeviceContract):
+    device = "pcm-hermes"
+
+
 class TestQuantizationName(DeviceContract):
     device = "quantization"
 
 
 class TestReadNoiseName(DeviceContract):
     device = "read-noise"
+
+
+class TestReRAMCMOName(DeviceContract):
+    device = "reram-cmo"
+
+
+class TestReRAMMiloName(DeviceContract):
+    device = "reram-milo"
+
+
+class TestReRAMWan2022Name(DeviceContract):
+    device = "reram-wan2022"
+
+
+class TestSonosName(DeviceContract):
+    device = "sonos"
 
 
 class TestStuckAtName(DeviceContract):
@@ -108,6 +128,14 @@ class TestEverythingStuck(DeviceContract):
     device = (Gaussian(std=0.1), StuckAt(p_off=0.5, p_on=0.5))
 
 
+class TestRowsStuck(DeviceContract):
+    device = StuckAt(p_off=0.2, p_on=0.1, cluster="row")
+
+
+class TestColumnsStuck(DeviceContract):
+    device = StuckAt(p_off=0.2, p_on=0.1, cluster="column")
+
+
 class TestNoiseOfBothKinds(DeviceContract):
     device = (Gaussian(std=0.05), ReadNoise(std=0.01))
 
@@ -120,6 +148,26 @@ class TestPCMOnAnotherRange(DeviceContract):
     device = analogsim.devices.pcm(g_max=50.0).replace(g_min=0.5, mapping=Mapping("pair", "tensor"))
 
 
+class TestPCMSecondFit(DeviceContract):
+    device = "pcm(fit='crosssim')"
+
+
+class TestPCMHermesOneCell(DeviceContract):
+    device = "pcm-hermes(cells_per_conductance=1, g_max=20)"
+
+
+class TestReRAMWan2022SecondFit(DeviceContract):
+    device = "reram-wan2022(fit='crosssim', g_max=30)"
+
+
+class TestReRAMCMOTwoPercent(DeviceContract):
+    device = "reram-cmo(acceptance='2%', g_min=20, g_max=80)"
+
+
+class TestFaultySonos(DeviceContract):
+    device = ("sonos", StuckAt())
+
+
 def made_by(name):
     return getattr(registry.factory(name), "__module__", "")
 
@@ -128,7 +176,7 @@ def test_every_built_in_name_is_covered():
     built_in = {name for name in registry._factories if made_by(name).startswith(FOLDER_MODULE)}
     kinds = [kind for kind in DeviceContract.__subclasses__() if kind.__module__ == __name__]
     covered = {kind.device for kind in kinds if isinstance(getattr(kind, "device", None), str)}
-    assert len(built_in) >= 6
+    assert len(built_in) >= 11
     assert built_in - covered == set(), "add a class above"
 
 

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from analogsim import Cells, Mapping, seconds
-from analogsim.devices import PCMDrift, PCMProgramming, PCMReadNoise, pcm
+from analogsim.devices import (
+    PCMDrift,
+    PCMDriftCrossSim,
+    PCMProgramming,
+    PCMProgrammingCrossSim,
+    PCMReadNoise,
+    pcm,
+)
 from analogsim.noise import KeyedNoise
 
 CELLS = 10_000
@@ -298,3 +305,43 @@ def test_factors_scale_the_parts():
 def test_illegal_parameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# The second fit
+
+
+def test_the_second_fit_to_the_last_digit():
+    g = np.linspace(0, 25, 251)
+    target = torch.tensor(g)[None]
+    cells = Cells(target, 0.0, G_MAX, programmed=target)
+    sigma = -0.00178767 * g**2 + 0.07585724 * g + 0.28638599
+    mu = np.maximum(-0.0045 * g + 0.08, np.minimum(0.06, np.maximum(-0.00169 * g + 0.0825, 0.055)))
+    for xi in (-3.0, 1.0):
+        programmed = PCMProgrammingCrossSim().program(target, cells, Always(xi))[0]
+        np.testing.assert_allclose(programmed, np.maximum(0, g + sigma * xi), rtol=1e-12)
+        nu = PCMDriftCrossSim().draw(cells, Always(xi))["nu"][0]
+        np.testing.assert_allclose(nu, mu + xi / (8 * g + 30.032), rtol=1e-12)
+    assert (PCMDriftCrossSim().draw(cells, Always(-3.0))["nu"] < 0).any(), "an exponent may be negative"
+
+
+def test_both_fits_of_the_same_measurements_are_near_each_other():
+    target = torch.tensor([[25.0]])
+    cells = Cells(target, 0.0, G_MAX)
+    one, other = (float(effect.sigma(cells)) for effect in (PCMProgramming(), PCMProgrammingCrossSim()))
+    assert (one, other) == (pytest.approx(1.055, abs=2e-3), pytest.approx(1.065, abs=2e-3))
+
+
+def test_a_fit_is_chosen_by_name():
+    assert pcm().effects[:2] == (PCMProgramming(), PCMDrift())
+    assert pcm(fit="crosssim").effects == (PCMProgrammingCrossSim(), PCMDriftCrossSim(), PCMReadNoise())
+    with pytest.raises(ValueError, match="pcm: fit must be one of 'joshi', 'crosssim', got 'other'"):
+        pcm(fit="other")
+
+
+def test_the_second_fit_does_not_scale():
+    assert pcm(fit="crosssim", g_max=20.0).g_max == 20.0
+    for effect in (PCMProgrammingCrossSim(), PCMDriftCrossSim()):
+        with pytest.raises(
+            ValueError, match=f"{type(effect).__name__}: the formula holds from 0 to 25 µS, got g_min=0"
+        ):
+            pcm().replace(effects=(effect,), g_max=26.0)

@@ -111,3 +111,22 @@ def test_the_gradient_is_masked_where_the_carrying_cell_is_stuck():
 def test_illegal_parameters(parameters, message):
     with pytest.raises(ValueError, match=message):
         StuckAt(**parameters)
+
+
+@pytest.mark.parametrize(("cluster", "line"), [("row", (0, 0)), ("column", (..., 0, 0))])
+def test_whole_lines_are_stuck(cluster, line):
+    # Cells (2, out, in, kernel): a row is one input position, a column one output of one side of the pairs.
+    fault = faults(StuckAt(0.2, 0.1, cluster), 2, 150, 150, 3)
+    lines = fault[line]
+    assert lines.shape == ((150, 3) if cluster == "row" else (2, 150))
+    assert torch.equal(fault, (lines if cluster == "row" else lines[..., None, None]).expand_as(fault))
+    for kind, p in ((OFF, 0.2), (ON, 0.1)):
+        assert abs((lines == kind).double().mean() - p) < K * math.sqrt(p * (1 - p) / lines.numel())
+    stuck = (lines != 0).double().flatten()
+    correlation = torch.corrcoef(torch.stack((stuck[1:], stuck[:-1])))[0, 1]
+    assert abs(correlation) < K / math.sqrt(len(stuck)), "one line says nothing of the next"
+
+
+def test_a_weight_with_one_axis_is_one_row():
+    assert len(faults(StuckAt(0.5, 0.3, "row"), 2, 1000).unique()) == 1
+    assert len(faults(StuckAt(0.5, 0.3, "column"), 2, 1000).unique()) == 3
