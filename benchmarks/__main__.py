@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks train|chip|all``, from the root of the checkout."""
+"""The command line: ``python -m benchmarks train|chip|hardware|all``, from the root of the checkout."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 
 import torch
 
-from benchmarks import chip, train
+from benchmarks import chip, hardware, train
 from benchmarks._networks import CASES
 from benchmarks._timing import environment, write
 
-_BENCHMARKS = {"train": train.run, "chip": chip.run}
+_BENCHMARKS = {"train": train.run, "chip": chip.run, "hardware": hardware.run}
 
 _DESCRIPTION = """\
-What training on noisy weights costs beside plain training, and what a chip costs.
+What training on noisy weights costs beside plain training, and what a chip and its periphery cost.
 
   train  one training step (forward, backward, Adam): plain torch, the ways to train on noisy weights that a forum
          thread knew, and analogsim.convert. Methods that draw the same noise are checked for the same gradients first.
   chip   program a chip and let it age a day; a forward on it beside a plain forward.
-  all    both.
+  hardware
+         converters, partial sums, read noise, bit slices: a forward of a chip and a training step with each of them.
+  all    all of these.
 
 Methods take turns in short bursts, and each ratio is taken within one round, so that a busy machine spoils little.
 Each network has random data and its own batch size."""

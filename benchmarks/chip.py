@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.layers import analog_layers
 from analogsim.text import table
 from benchmarks._methods import descend
 from benchmarks._networks import Case
@@ -38,7 +37,7 @@ def _program_and_drift(analog: nn.Module) -> None:
 
 def cells_of(analog: nn.Module) -> int:
     """How many cells the network's weights take."""
-    return sum(layer.weight.numel() * layer.analog.device.cells_per_weight for layer in analog_layers(analog))
+    return sum(row.cells for row in analogsim.summary(analog).rows)
 
 
 def check(analog: nn.Module, images: Tensor) -> None:

@@ -20,7 +20,7 @@ from analogsim.recipes._reporting import drifted
 from analogsim.recipes._space import suggest
 from analogsim.recipes._study import surplus
 from analogsim.recipes._study_runs import Outcome, StudyRuns, trial_folder
-from analogsim.recipes._training import DivergedError, Training, in_order, load_data
+from analogsim.recipes._training import DivergedError, Training, in_order, load_data, report_times
 from analogsim.report import FloatArray, Report
 from analogsim.times import label, seconds
 
@@ -58,7 +58,7 @@ def all_times(config: Config) -> tuple[str, ...]:
     """The times of the drift curve, and among them the one at which networks are judged."""
     rule = config.evaluation
     judged = seconds(rule.validation_time)
-    others = [time for time in rule.times if seconds(time) != judged]
+    others = [time for time in report_times(config) if seconds(time) != judged]
     return in_order((*others, rule.validation_time))
 
 

@@ -54,7 +54,9 @@ class Evaluation:
     """How the networks are judged."""
 
     chips: int = option(25, "chips of the final evaluation", ge=1)
-    times: tuple[str, ...] = option(DEFAULT_TIMES, "times after programming")
+    times: tuple[str, ...] = option(
+        DEFAULT_TIMES, "times after programming; the default ones as far as the device's formulas go"
+    )
     compensation: str | None = option("global", "drift compensation: global or none")
     validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
     validation_time: str = option("1d", "time of the metrics after each epoch")
@@ -75,6 +77,7 @@ class Config:
     """Everything ``analogsim train`` can be told."""
 
     device: str = option("pcm", 'device model, such as "pcm" or "gaussian(std=0.05)"; see: analogsim devices')
+    crossbar: str = option("ideal", 'array, converters and wires: ideal, standard, or "standard(adc_bits=6)"')
     model: str = option("lenet5", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
     seed: int = option(0, "of weights, batches and training noise", ge=0)
     run_on: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda"))
@@ -123,6 +126,7 @@ class StudyConfig(Config):
 # The short options of the command line, the keywords of recipes called from Python, and the settings they stand for.
 SHORT = {
     "device": ("device", "device model: pcm, gaussian(std=0.05), ... (see: analogsim devices)"),
+    "crossbar": ("crossbar", "array, converters and wires: ideal, standard, standard(adc_bits=6), ..."),
     "data": ("data.name", "digits (bundled), mnist, fashion-mnist, cifar10"),
     "folder": ("data.folder", "where the data files lie, plain or gzipped"),
     "model": ("model", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier"),

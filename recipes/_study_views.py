@@ -5,6 +5,7 @@ from __future__ import annotations
 from analogsim.recipes._links import Stored, run_link, ui_command
 from analogsim.recipes._options import StudyConfig
 from analogsim.recipes._reporting import drifted
+from analogsim.recipes._training import report_times
 from analogsim.recipes._views import as_tag, coordinates, curve, metric, param, state, tag, view_link
 from analogsim.times import label, seconds
 
@@ -18,7 +19,7 @@ def view_tags(config: StudyConfig, name: str, parent: str) -> dict[str, str]:
         parent: the id of its MLflow run.
     """
     judged = drifted(label(seconds(config.evaluation.validation_time)))
-    last = drifted(label(max(map(seconds, config.evaluation.times))))
+    last = drifted(label(max(map(seconds, report_times(config)))))
     below = f"tags.mlflow.parentRunId = '{parent}'"
     ends = ["clean", *dict.fromkeys((judged, last))]
     searched = [setting for setting, _ in config.search.parts]

@@ -24,7 +24,7 @@ from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._options import Config
 from analogsim.recipes._reporting import drifted
 from analogsim.registry import as_device_model
-from analogsim.times import seconds
+from analogsim.times import DEFAULT_TIMES, seconds
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -74,6 +74,22 @@ def in_order(times: Sequence[str]) -> tuple[str, ...]:
         if seconds(first) == seconds(second):
             raise ValueError(f"evaluation.times: {first!r} and {second!r} are the same time; give each once")
     return tuple(ordered)
+
+
+def report_times(config: Config) -> tuple[str, ...]:
+    """The times of the final evaluation, in order; of the default ones those that the device has formulas for.
+
+    Raises:
+        ValueError: see `in_order`; or a time that the device has no formula for.
+    """
+    device = as_device_model(config.device)
+    times = in_order(config.evaluation.times)
+    first, last = device.times
+    if times == DEFAULT_TIMES:
+        times = tuple(time for time in times if first <= seconds(time) <= last) or ("0s",)
+    for time in times:
+        device.check_time(seconds(time))
+    return times
 
 
 @dataclass(frozen=True)
@@ -130,7 +146,7 @@ class Training:
             lambda: _models.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
         )
         self.model = group.synchronized(self.model)
-        self.analog = analogsim.convert(self.model, config.device)
+        self.analog = analogsim.convert(self.model, config.device, crossbar=config.crossbar)
         self._net: nn.Module = self.model
         self._schedule: analogsim.NoiseSchedule | None = None
         # From the seed alone, so that plain and hardware-aware training see the same batches.
@@ -147,7 +163,8 @@ class Training:
         self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
         if aware:
             noise = config.noise
-            self._net = analogsim.convert(self.model, as_device_model(noise.device or config.device))
+            device = as_device_model(noise.device or config.device)
+            self._net = analogsim.convert(self.model, device, crossbar=config.crossbar)
             self._schedule = analogsim.NoiseSchedule(
                 self._net,
                 noise.shape,

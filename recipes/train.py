@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from analogsim.compensate import check_compensation
+from analogsim.crossbar import as_crossbar
 from analogsim.recipes import _data, _tracking
 from analogsim.recipes._config import dump_toml, load_toml
 from analogsim.recipes._data import Splits
@@ -33,7 +34,7 @@ from analogsim.recipes._environment import environment_tags
 from analogsim.recipes._options import Config
 from analogsim.recipes._reporting import log_report, parameters
 from analogsim.recipes._tracking import NoRun, Tracker
-from analogsim.recipes._training import Progress, Training, in_order, load_data
+from analogsim.recipes._training import Progress, Training, load_data, report_times
 from analogsim.registry import as_device_model
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.times import seconds
@@ -87,8 +88,9 @@ def check(config: Config) -> None:
     as_device_model(config.device)
     if config.noise.device is not None:
         as_device_model(config.noise.device)
-    in_order(config.evaluation.times)
-    seconds(config.evaluation.validation_time)
+    as_crossbar(config.crossbar)
+    report_times(config)
+    as_device_model(config.device).check_time(seconds(config.evaluation.validation_time))
     check_compensation(config.evaluation.compensation)
     if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
         raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
@@ -167,7 +169,7 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
         training.analog,
         _data.batches(data.test, rule.batch_size),
         chips=rule.chips,
-        times=in_order(rule.times),
+        times=report_times(training.config),
         compensation=rule.compensation,
         progress=show,
     )

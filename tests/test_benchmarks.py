@@ -1,6 +1,8 @@
 """The benchmarks run, write JSON, and refuse to compare what does not compute the same. No time is asserted."""
 
 import copy
+import dataclasses
+import inspect
 import json
 import math
 import os
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import analogsim
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -35,7 +39,7 @@ def numbers(value):
 
 
 def test_everything_runs_and_writes_json(tmp_path, capsys):
-    from benchmarks import chip
+    from benchmarks import chip, hardware
     from benchmarks._methods import CONTENDERS
 
     file = tmp_path / "new" / "result.json"
@@ -47,8 +51,10 @@ def test_everything_runs_and_writes_json(tmp_path, capsys):
     assert document["settings"] == {"rounds": 2, "steps": 1}
     expected = [("train", model, c.name) for model in ("mlp", "lenet5") for c in CONTENDERS]
     expected += [("chip", model, device) for model in ("mlp", "lenet5") for device in chip.DEVICES]
+    parts = ("plain", *(part.name for part in hardware.PARTS))
+    expected += [("hardware", model, part) for model in ("mlp", "lenet5") for part in parts]
     results = document["results"]
-    assert [(r["benchmark"], r["model"], r.get("method", r.get("device"))) for r in results] == expected
+    assert [(r["benchmark"], r["model"], r.get("method") or r.get("device") or r["part"]) for r in results] == expected
     for result in results:
         assert all(math.isfinite(number) and number > 0 for number in numbers(result))
     printed = capsys.readouterr().out
@@ -151,3 +157,66 @@ def test_rounds_are_fair():
     assert "".join(log) == "abc" + "abc" + "acb" + "cab" + "cba" + "bca" + "bac"
     spread = Spread.of(seconds["a"])
     assert spread.least <= spread.low <= spread.median <= spread.high
+
+
+# Devices against their sources
+
+
+def test_every_device_holds_its_formulas(tmp_path, capsys):
+    from benchmarks import physics
+
+    file = tmp_path / "table.md"
+    assert physics.main(["--cells", "2000", "--table", str(file)]) == 0
+    printed, written = capsys.readouterr().out, file.read_text(encoding="utf-8")
+    for case in physics.CASES:
+        assert f"## {case.title}\n" in written
+        assert case.title in printed
+    assert "largest deviation / SE" in written
+    assert "error relative to the largest" in printed
+
+
+def test_every_technology_has_cases_and_a_page():
+    from benchmarks import physics
+
+    folder = Path(analogsim.devices.__file__).parent.resolve()
+    factories = {name: analogsim.registry.factory(name) for name in analogsim.available_devices()}
+    built_in = {name for name, make in factories.items() if Path(inspect.getfile(make)).parent.resolve() == folder}
+    effects = {name for name, make in factories.items() if isinstance(make, type)}
+    pages = {case.page for case in physics.CASES}
+    assert built_in - effects == pages - {"generic"}
+    for page in pages:
+        text = (ROOT / "docs" / "devices" / f"{page}.md").read_text(encoding="utf-8")
+        assert (ROOT / "docs" / "devices" / f"{page}.png").is_file()
+        assert f"python -m benchmarks.physics --page {page} --plot docs/devices" in text
+        assert f"![{page}]({page}.png)" in text
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_a_wrong_formula_is_found(mean, monkeypatch, capsys):
+    from benchmarks import physics
+
+    def wrong(x, t):
+        right = case.published(x, t)
+        return physics.Moments(right.mean + 0.1, right.std) if mean else physics.Moments(right.mean, 1.05 * right.std)
+
+    (case,) = (case for case in physics.CASES if case.page == "reram-milo")
+    monkeypatch.setattr(physics, "CASES", (dataclasses.replace(case, published=wrong),))
+    assert physics.main(["--cells", "50000"]) == 1
+    assert physics.main(["--cells", "50000", "--page", "reram-milo"]) == 1
+
+
+def test_what_has_no_spread_must_agree():
+    from benchmarks.physics import Moments, Row
+
+    constant = torch.full((10,), 3.0).numpy()
+    assert Row.of(3.0, None, Moments(3.0, 0.0), constant).z_mean == 0
+    assert Row.of(3.0, None, Moments(3.1, 0.0), constant).z_mean == -math.inf
+    assert Row.of(3.0, None, Moments(3.0, 0.1), constant).z_std == -math.inf
+
+
+def test_plots_of_devices(tmp_path):
+    from benchmarks import physics
+
+    folder = tmp_path / "new"
+    assert physics.main(["--cells", "1000", "--page", "sonos", "--plot", str(folder)]) == 0
+    assert [file.name for file in folder.iterdir()] == ["sonos.png"]

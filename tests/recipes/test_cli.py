@@ -366,6 +366,45 @@ def test_evaluate_with_everything_changed(stopped: Path, capsys: pytest.CaptureF
     assert b"<svg" in Path("a.svg").read_bytes()
 
 
+def test_evaluate_part_by_part_on_another_crossbar(
+    stopped: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
+) -> None:
+    options = ["--crossbar", "standard(adc_bits=6)", "--chips", "2", "--times", "1d"]
+    main(["evaluate", str(stopped), *options, "--ablate"])
+    out = capsys.readouterr().out
+    assert out.index("plain network") < out.index("hardware-aware network")
+    for part in ("\neverything on", "without PCMDrift", "without ADC", "without drift compensation"):
+        assert out.count(part) == 2
+    assert "6-bit ADC" in out
+    assert "leave out --json" in fail("evaluate", str(stopped), "--ablate", "--json", "a.json")
+    assert "unknown name 'standart'" in fail("evaluate", str(stopped), "--crossbar", "standart")
+
+
+def test_a_crossbar_is_trained_with_and_kept(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = "--model mlp --epochs 1 --chips 1 --no-tracking --quiet data.limit=100".split()
+    main(["train", *quick, "--crossbar", "standard(rows=32)", "baseline=false"])
+    (folder,) = Path("runs").iterdir()
+    assert 'crossbar = "standard(rows=32)"' in (folder / "config.toml").read_text()
+    assert "crossbars of 32 rows" in capsys.readouterr().out
+    main(["evaluate", str(folder), "--quiet"])
+    assert "crossbars of 32 rows" in capsys.readouterr().out
+    main(["summary", "mlp", "--crossbar", "standard(rows=32)"])
+    assert "crossbars" in capsys.readouterr().out
+
+
+def test_times_end_where_the_formulas_of_the_device_do(
+    alone: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
+) -> None:
+    quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
+    main(["train", *quick, "--device", "reram-wan2022", "baseline=false"])
+    out = capsys.readouterr().out
+    assert "after 1d" in out
+    assert "after 1mo" not in out
+    message = fail("train", *quick, "--device", "reram-wan2022", 'evaluation.times=["1s","1y"]')
+    assert "after programming, got 1y; choose times within" in message
+    assert "choose times within" in fail("train", *quick, "--device", "reram-wan2022", "evaluation.validation_time=1y")
+
+
 def test_evaluate_one_checkpoint_file(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", str(stopped / "plain" / "checkpoint.pt"), "--quiet"])
     out = capsys.readouterr().out
@@ -482,3 +521,55 @@ def test_sigterm_ends_as_ctrl_c_does(settings: list[str], alone: Path) -> None:
     assert process.returncode == 143
     assert re.search(r"^stopped; go on with: analogsim train --resume runs/", err, re.MULTILINE)
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    from analogsim.fit import sample_measurements
+
+    monkeypatch.chdir(tmp_path)
+    device = analogsim.DeviceModel(
+        (analogsim.Gaussian(0.02), analogsim.Drift(), analogsim.ReadNoise(0.005)), mapping=analogsim.Mapping("pair")
+    )
+    columns = sample_measurements(device, cells=12, repeats=2)
+    rows = zip(*columns.values(), strict=True)
+    lines = [",".join(columns), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
+    Path("cells.csv").write_text("\n".join(lines))
+    return "cells.csv"
+
+
+def test_fit(measurements: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--out", "mine.toml", "--plot", "fit.png", "--bootstrap", "5")
+    main(["fit", measurements, *options])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(r"^programming sd +[\d.]+ +µS +[\d.]+ to [\d.]+$", out, re.MULTILINE)
+    assert "note: no unit given, assumed: target in µS, measured in µS, time in s" in out
+    assert out.endswith('use it: analog = analogsim.convert(model, device="mine.toml")\n')
+    assert Path("fit.png").stat().st_size > 1000
+    assert analogsim.convert(nn.Linear(3, 2), device="mine.toml").analog.device.name == "mine"
+    main(["fit", measurements, "--unit", "time=h", "--unit", "target=uS", "--bootstrap", "0"])
+    out = capsys.readouterr().out
+    assert "assumed: measured in µS" in out
+    assert "t0 = 72000 s" in out
+    assert 'device="device.toml"' in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.csv"], "fit_device: no file 'missing.csv'"),
+        (["cells.csv", "--unit", "time"], "--unit takes COLUMN=UNIT, such as time=h, got 'time'"),
+        (["cells.csv", "--unit", "measured=nS"], "if measured"),
+        (["cells.csv", "--out", "mine.txt"], "the device file must end in .toml"),
+        (["cells.csv", "--out", "no/mine.toml"], "there is no folder for 'no/mine.toml'; make it first"),
+        (["cells.csv", "--plot", "no/fit.png"], "there is no folder for 'no/fit.png'; make it first"),
+        (["cells.csv", "--bootstrap", "1"], "bootstrap must be 0 or an integer above 1, got 1"),
+        (["cells.csv", "--g-max", "3"], "targets reach 25 µS, above g_max=3"),
+    ],
+)
+def test_what_is_wrong_with_measurements_is_told_in_one_line(
+    measurements: str, fail: Callable[..., str], arguments: list[str], words: str
+) -> None:
+    assert words in fail("fit", *arguments)
+    assert [path.name for path in Path().iterdir()] == ["cells.csv"]
