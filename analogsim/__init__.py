@@ -1,14 +1,19 @@
 """analogsim: what is left of a PyTorch network on analog in-memory hardware, and training that survives it."""
 
 from analogsim import devices as devices
+from analogsim.ablate import Ablation, ablate
+from analogsim.calibrate import calibrate, range_parameters
 from analogsim.chip import drift, erase, program, programmed
 from analogsim.chipfile import load_chip, save_chip
 from analogsim.clipping import clip_weights
 from analogsim.convert import convert, to_digital
+from analogsim.crossbar import Crossbar, as_crossbar
 from analogsim.device import Cells, DeviceModel, Effect, param
+from analogsim.devicefile import load_device, save_device
 from analogsim.devices import Drift, Gaussian, Quantization, ReadNoise, StuckAt
-from analogsim.errors import ConversionWarning, NotProgrammedError, StaleChipError
+from analogsim.errors import ConversionWarning, FitWarning, NotCalibratedError, NotProgrammedError, StaleChipError
 from analogsim.evaluate import evaluate
+from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, register_layer
 from analogsim.mapping import Mapping
 from analogsim.registry import as_device_model, available_devices, register
@@ -16,39 +21,52 @@ from analogsim.report import Report
 from analogsim.schedule import NoiseSchedule, set_noise_scale
 from analogsim.summary import summary
 from analogsim.times import seconds
+from analogsim.wires import Wires
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ablation",
     "AnalogLayer",
     "Cells",
     "ConversionWarning",
+    "Crossbar",
     "DeviceModel",
     "Drift",
     "Effect",
+    "FitWarning",
     "Gaussian",
     "Mapping",
     "NoiseSchedule",
+    "NotCalibratedError",
     "NotProgrammedError",
     "Quantization",
     "ReadNoise",
     "Report",
     "StaleChipError",
     "StuckAt",
+    "Wires",
+    "ablate",
+    "as_crossbar",
     "as_device_model",
     "available_devices",
+    "calibrate",
     "clip_weights",
     "convert",
     "drift",
     "erase",
     "evaluate",
+    "fit_device",
     "load_chip",
+    "load_device",
     "param",
     "program",
     "programmed",
+    "range_parameters",
     "register",
     "register_layer",
     "save_chip",
+    "save_device",
     "seconds",
     "set_noise_scale",
     "summary",

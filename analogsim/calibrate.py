@@ -67,14 +67,20 @@ def _observed(model: nn.Module, layers: list[AnalogLayer], observe: Observe) -> 
             module.training = mode
 
 
-def _inputs(loader: Iterable[Any], device: torch.device) -> Iterator[Tensor]:
+def inputs_of(loader: Iterable[Any]) -> Iterator[Tensor]:
+    """The inputs that a loader yields, alone or at the head of a tuple.
+
+    Raises:
+        TypeError: it yields something else.
+        ValueError: it yields nothing.
+    """
     seen = False
     for batch in loader:
         value = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(value, Tensor):
             raise TypeError(f"calibrate: loader must yield input tensors or (input, ...), got {type(value).__name__}")
         seen = True
-        yield value.to(device)
+        yield value
     if not seen:
         raise ValueError("calibrate: the loader is empty (or can be read only once); give a DataLoader or a list")
 
@@ -127,8 +133,8 @@ def _set(analog: nn.Module, layers: list[AnalogLayer], what: str, loader: Iterab
                 raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}") from None
 
     with _observed(analog, analog_layers(analog), observe), torch.no_grad():
-        for batch in _inputs(loader, layers[0].weight.device):
-            analog(batch)
+        for batch in inputs_of(loader):
+            analog(batch.to(layers[0].weight.device))
     for layer, magnitudes in seen.items():
         state = layer.analog
         value = magnitudes.percentile(percentile)

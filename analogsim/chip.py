@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from analogsim.compensate import check_compensation, global_gain
+from analogsim.compensate import gain_of, gains, measured_sums
 from analogsim.converters import Array, array_of
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel, Written
@@ -117,12 +117,14 @@ class LayerChip:
             if variance is not None:
                 xi = KeyedNoise(str(self.seed), self.name, f"t={t!r}", "measure").normal_like(weight)
                 measured = weight + xi.mul_(variance.sqrt())
+            sums = measured_sums(measured, self.layout)
             if t == 0:  # so it is for every chip first of all
-                self._reference = measured.abs().sum()
+                self._reference = sums
             if compensation is not None:
-                gain = global_gain(self._reference, measured)
-                weight = weight * gain
-                variance = None if variance is None else variance * gain.square()
+                gain = gains(compensation, self._reference, sums, self.layout)
+                spread = gain if gain.ndim == 0 else self.layout.spread(gain, weight)
+                weight = weight * spread
+                variance = None if variance is None else variance * spread.square()
         self.time = t
         self.compensation = compensation
         self._weight = weight.to(self.source.dtype)
@@ -258,8 +260,9 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
     Args:
         analog: the twin, programmed.
         t: time since programming: seconds, or ``"1s"``, ``"1h"``, ``"1d"``, ``"1mo"``, ``"1y"``.
-        compensation: ``"global"``: one measured gain per layer undoes the mean decay; None: none. A device that does
-            not change with time is left alone.
+        compensation: measured digital gains that undo the mean decay: one ``"global"`` gain per layer, one for each
+            ``"crossbar"`` or for each ``"column"`` of one; None: none. A device that does not change with time is left
+            alone.
 
     Raises:
         NotProgrammedError: there is no chip.
@@ -267,7 +270,7 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
         ValueError: a time before programming or one that a device has no model for, or an unknown compensation. The
             chip stays at the age it had.
     """
-    check_compensation(compensation)
+    gain = gain_of(compensation)
     time = seconds(t)
     done: list[tuple[LayerChip, float, str | None]] = []
     try:
@@ -275,7 +278,7 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
             if chip.source.device != layer.weight.device:
                 chip.weight_for(layer.weight, layer.bias)
             before = (chip, chip.time, chip.compensation)
-            chip.set_time(time, compensation)
+            chip.set_time(time, gain)
             done.append(before)
     except Exception:
         for chip, old_time, old_compensation in done:

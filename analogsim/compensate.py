@@ -2,18 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-Compensation = Literal["global"]
+from analogsim.layout import Layout
+
+GAINS = ("global", "crossbar", "column")
+FROM_DATA = ("batch-norm", "ranges")
 
 
-def check_compensation(compensation: str | None) -> None:
-    """Raise ValueError unless the name is one of ours, or None for no compensation."""
-    if compensation is not None and compensation not in get_args(Compensation):
-        raise ValueError(f'compensation: must be "global" or None, got {compensation!r}')
+@dataclass(frozen=True)
+class Compensation:
+    """What is corrected, as people write it: ``"column+batch-norm"``.
+
+    Args:
+        gain: digital gains on what comes out of a layer, from one measurement right after programming and one now:
+            one ``"global"`` gain for the layer, one for each ``"crossbar"``, one for each ``"column"`` of a crossbar;
+            None for none.
+        batch_norm: whether means and variances of batch norm are estimated again on the chip as it is.
+        ranges: whether calibrated ranges of converters are set again on the chip as it is.
+    """
+
+    gain: str | None = "global"
+    batch_norm: bool = False
+    ranges: bool = False
+
+    @classmethod
+    def of(cls, text: str | None) -> Self:
+        """What a text such as ``"global"`` or ``"column+batch-norm+ranges"`` means; None for nothing.
+
+        Raises:
+            ValueError: it is something else, or names two kinds of gain.
+        """
+        if text is None:
+            return cls(None)
+        parts = text.split("+") if isinstance(text, str) else [repr(text)]
+        gains = [part for part in parts if part in GAINS]
+        if len(set(parts)) < len(parts) or len(gains) > 1 or not all(part in GAINS + FROM_DATA for part in parts):
+            raise ValueError(
+                f"compensation: must be None, or one of {', '.join(GAINS)}, or one of these (or none) and any of "
+                f"{', '.join(FROM_DATA)} joined by '+', got {text!r}"
+            )
+        return cls(gains[0] if gains else None, "batch-norm" in parts, "ranges" in parts)
+
+    @property
+    def from_data(self) -> bool:
+        """Whether data have to go through the chip for it."""
+        return self.batch_norm or self.ranges
+
+
+def gain_of(compensation: str | None) -> str | None:
+    """The kind of gain, where there are no data to do more from.
+
+    Raises:
+        ValueError: it is no compensation, or needs data.
+    """
+    wanted = Compensation.of(compensation)
+    if wanted.from_data:
+        raise ValueError(
+            f"compensation: {compensation!r} needs data that go through the chip; here give one of {', '.join(GAINS)} "
+            "or None, and the rest to analogsim.evaluate"
+        )
+    return wanted.gain
+
+
+def _ratio(reference: Tensor, measured: Tensor) -> Tensor:
+    return torch.where(measured > 0, reference / measured, 1.0)
 
 
 def global_gain(reference: Tensor, now: Tensor) -> Tensor:
@@ -33,5 +93,74 @@ def global_gain(reference: Tensor, now: Tensor) -> Tensor:
 
     Source: after Le Gallo et al., Adv. Electron. Mater. (2018).
     """
-    measured = now.abs().sum()
-    return torch.where(measured > 0, reference / measured, 1.0)
+    return _ratio(reference, now.abs().sum())
+
+
+def measured_sums(weight: Tensor, layout: Layout) -> Tensor:
+    """What a measurement gives: for each column of each crossbar the sum of magnitudes, ``(out, row blocks)``."""
+    return layout.column_sums(weight.abs())
+
+
+def gains(kind: str, reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
+    """Digital gains that undo the decay between two measurements, see `global_gain`.
+
+    Args:
+        kind: ``"global"``, ``"crossbar"`` or ``"column"``: over what the sums are taken.
+        reference: `measured_sums` right after programming.
+        now: those at time t.
+        layout: the blocks.
+
+    Returns:
+        A scalar for ``"global"``, else ``(out, row blocks)``; 1 where nothing is read.
+    """
+    if kind == "global":
+        return _ratio(reference.sum(), now.sum())
+    if kind == "crossbar":
+        reference, now = layout.block_sums(reference), layout.block_sums(now)
+    return _ratio(reference, now)
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a model has batch norm with statistics of its own."""
+    return bool(_norms(model))
+
+
+@contextmanager
+def own_statistics(twin: nn.Module) -> Iterator[None]:
+    """Let batch norm of a twin keep its statistics apart from the model's, for a block."""
+    shared = [(module, module._buffers, module.momentum) for module in _norms(twin)]
+    try:
+        for module, buffers, _ in shared:
+            module.__dict__["_buffers"] = {name: None if b is None else b.clone() for name, b in buffers.items()}
+        yield
+    finally:
+        for module, buffers, momentum in shared:
+            module.__dict__["_buffers"] = buffers
+            module.momentum = momentum
+
+
+@torch.no_grad()
+def reestimate_batch_norm(twin: nn.Module, batches: Iterable[Any]) -> None:
+    """Means and variances of batch norm, anew from data that go through the chip as it is; see `own_statistics`.
+
+    Every batch counts the same (a cumulative average). No labels are used.
+
+    Args:
+        twin: programmed, in eval mode.
+        batches: inputs, or tuples that begin with them.
+
+    Source: AdaBS of Joshi et al., Nat. Commun. 11:2473 (2020).
+    """
+    norms = _norms(twin)
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None
+        module.train()
+    for batch in batches:
+        twin(batch[0] if isinstance(batch, tuple | list) else batch)
+    for module in norms:
+        module.eval()

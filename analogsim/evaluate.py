@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from analogsim.calibrate import calibrate, inputs_of
 from analogsim.chip import as_seed, drift, programmed
-from analogsim.compensate import check_compensation
+from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
 from analogsim.convert import to_digital
 from analogsim.crossbar import IDEAL
 from analogsim.layers.base import AnalogLayer, analog_layers
@@ -57,7 +59,7 @@ class _Data:
         if not isinstance(loader, Iterable):
             raise TypeError(f"evaluate: loader must yield (input, target) batches, got {type(loader).__name__}")
         self._loader = loader
-        self._device = device
+        self.device = device
         self._kept: list[Batch] | None = []
         size = 0
         for batch in self._read():
@@ -75,7 +77,7 @@ class _Data:
         for batch in self._loader:
             if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(map(torch.is_tensor, batch))):
                 raise TypeError(f"evaluate: each batch must be a pair of tensors (input, target), got {type(batch)}")
-            yield batch[0].to(self._device), batch[1].to(self._device)
+            yield batch[0].to(self.device), batch[1].to(self.device)
 
     def __iter__(self) -> Iterator[Batch]:
         return self._read() if self._kept is None else iter(self._kept)
@@ -108,6 +110,7 @@ def evaluate(
     metric: str | Metric = "accuracy",
     seed: int = 0,
     compensation: str | None = "global",
+    calibration: Iterable[Any] | None = None,
     progress: bool = False,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
@@ -125,7 +128,11 @@ def evaluate(
         metric: ``"accuracy"``, ``"cross_entropy"``, or a function of ``(output, target)`` that returns one score per
             sample, or their mean.
         seed: the first chip.
-        compensation: ``"global"`` or None, see `drift`.
+        compensation: ``"global"``, ``"crossbar"``, ``"column"`` or None, see `drift`; and what needs data, joined by
+            ``+``: ``"batch-norm"`` (statistics estimated again on each chip at each time), ``"ranges"`` (calibrated
+            ranges of converters set again). ``"column+batch-norm"``, for example.
+        calibration: the data for these: inputs, or tuples that begin with them, without use of labels. Not the data of
+            the evaluation, or the result is no longer that of unseen data.
         progress: show a progress bar.
 
     Raises:
@@ -136,7 +143,7 @@ def evaluate(
         raise ValueError(f"evaluate: chips must be an integer >= 1, got {chips!r}")
     if isinstance(times, str) or (times is not None and not len(times)):
         raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
-    check_compensation(compensation)
+    wanted = _checked_compensation(compensation, analog, calibration)
     name, function = _as_metric(metric)
     first = as_seed(seed)
     layers = analog_layers(analog)
@@ -150,11 +157,20 @@ def evaluate(
     values = np.empty((chips, len(instants)))
     seeds = tuple(range(first, first + chips))
     bar = _progress_bar(seeds) if progress else seeds
-    for row, chip in enumerate(bar):
-        with programmed(analog, chip):
-            for column, t in enumerate(instants):
-                drift(analog, t, compensation=compensation)
-                values[row, column], _, _ = _score(analog, data, function)
+    ranges = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
+    try:
+        for row, chip in enumerate(bar):
+            with programmed(analog, chip), own_statistics(analog) if wanted.batch_norm else nullcontext():
+                for column, t in enumerate(instants):
+                    drift(analog, t, compensation=wanted.gain)
+                    if wanted.ranges:
+                        calibrate(analog, calibration or ())
+                    if wanted.batch_norm:
+                        reestimate_batch_norm(analog, (batch.to(data.device) for batch in inputs_of(calibration or ())))
+                    values[row, column], _, _ = _score(analog, data, function)
+    finally:
+        for state, input_range, output_bound in ranges:
+            state.input_range, state.output_bound = input_range, output_bound
     return Report(
         values=values,
         times=instants,
@@ -166,6 +182,26 @@ def evaluate(
         chance=1 / classes if name == "accuracy" and classes else None,
         samples=samples,
     )
+
+
+def _checked_compensation(
+    compensation: str | None, analog: nn.Module, calibration: Iterable[Any] | None
+) -> Compensation:
+    wanted = Compensation.of(compensation)
+    if wanted.from_data and calibration is None:
+        raise ValueError(f"evaluate: compensation {compensation!r} needs data: give calibration=, a loader of inputs")
+    if wanted.from_data and isinstance(calibration, Iterator):
+        raise ValueError("evaluate: calibration can be read only once; give a DataLoader or a list of batches")
+    if wanted.batch_norm and not has_batch_norm(analog):
+        raise ValueError(f"evaluate: compensation {compensation!r}: the network has no batch norm")
+    if wanted.ranges and not any(
+        layer.analog.crossbar.needs_range or layer.analog.crossbar.needs_bound for layer in analog_layers(analog)
+    ):
+        raise ValueError(
+            f"evaluate: compensation {compensation!r}: no crossbar leaves a range to calibration; give "
+            'Crossbar(input_range="calibrated") or output_bound="calibrated"'
+        )
+    return wanted
 
 
 def _described(layer: AnalogLayer) -> str:

@@ -95,6 +95,16 @@ class Layout:
         flat = laid.flatten(1) if laid.ndim > 1 else laid.unsqueeze(1)
         return torch.stack([flat[:, start:end].amax(1) for start, end in self.rows], 1)
 
+    def column_sums(self, laid: Tensor) -> Tensor:
+        """Sum over each column in each block of rows, ``(out, row blocks)``."""
+        flat = laid.flatten(1) if laid.ndim > 1 else laid.unsqueeze(1)
+        return torch.stack([flat[:, start:end].sum(1) for start, end in self.rows], 1)
+
+    def block_sums(self, values: Tensor) -> Tensor:
+        """The sum over each block of columns, for all columns of it; ``(out, row blocks)`` in and out."""
+        parts = [values[start:end].sum(0, keepdim=True).expand(end - start, -1) for start, end in self.cols]
+        return torch.cat(parts)
+
     def over_columns(self, values: Tensor) -> Tensor:
         """The largest over each block of columns, for all columns of it; ``(out, row blocks)`` in and out."""
         parts = [values[start:end].amax(0, keepdim=True).expand(end - start, -1) for start, end in self.cols]

@@ -119,7 +119,11 @@ def _make(name: str, arguments: dict[str, Any]) -> Part:
 
 
 def _parse(text: str) -> list[Part]:
-    """The parts of ``"quantization(levels=16)+stuck-at"``."""
+    """The parts of ``"quantization(levels=16)+stuck-at"``, or the device model of a file ``"mine.toml"``."""
+    if text.endswith(".toml"):
+        from analogsim.devicefile import load_device  # which needs the names that are known here
+
+        return [load_device(text)]
     parts: list[Part] = []
     place, more = 0, "+"
     while more:
@@ -162,15 +166,16 @@ def as_device_model(device: DeviceLike) -> DeviceModel:
     """The device model that a name, an effect, a list of effects or a device model stands for.
 
     Args:
-        device: ``"pcm"``; ``"gaussian(std=0.05)"``; ``"quantization(levels=16)+stuck-at(p_off=0.09)"``; an `Effect`; a
-            `DeviceModel`; a list of any of these in physical order. Where device models are among several parts, the
-            range and the mapping are theirs.
+        device: ``"pcm"``; ``"gaussian(std=0.05)"``; ``"quantization(levels=16)+stuck-at(p_off=0.09)"``;
+            ``"mine.toml"``, a file of `analogsim.save_device`; an `Effect`; a `DeviceModel`; a list of any of these in
+            physical order. Where device models are among several parts, the range and the mapping are theirs.
 
     Raises:
         ValueError: an unknown name (with the nearest one) or parameter, a value out of its limits, an empty list, or
             device models that do not go together.
         TypeError: something else was given, or a value of the wrong type.
         ImportError: an installed package offers the name and fails to load.
+        FileNotFoundError: there is no such file.
 
     Example:
         >>> as_device_model("gaussian(std=0.02)").effects

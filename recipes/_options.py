@@ -57,7 +57,7 @@ class Evaluation:
     times: tuple[str, ...] = option(
         DEFAULT_TIMES, "times after programming; the default ones as far as the device's formulas go"
     )
-    compensation: str | None = option("global", "drift compensation: global or none")
+    compensation: str | None = option("global", "drift compensation: global, crossbar, column or none")
     validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
     validation_time: str = option("1d", "time of the metrics after each epoch")
     batch_size: int = option(1000, "samples per forward", ge=1)

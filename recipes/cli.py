@@ -1,4 +1,4 @@
-"""The command line: ``analogsim train | tune | evaluate | compare | ui | devices | summary``."""
+"""The command line: ``analogsim train | tune | evaluate | compare | ui | devices | fit | summary``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import analogsim
 from analogsim.recipes import _data, _models, _store
 from analogsim.recipes import compare as compare_recipe
 from analogsim.recipes import evaluate as evaluate_recipe
+from analogsim.recipes import fit as fit_recipe
 from analogsim.recipes import train as train_recipe
 from analogsim.recipes import tune as tune_recipe
 from analogsim.recipes import ui as ui_recipe
@@ -101,16 +102,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     for file in (options.json, options.plot):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
-    reports = evaluate_recipe.evaluate(
-        Path(options.run),
-        device=options.device,
-        chips=options.chips,
-        times=None if options.times is None else options.times.split(","),
-        compensation=options.compensation,
-        folder=options.folder,
-        seed=options.seed,
-        show=not options.quiet,
-    )
+    asked = {
+        "device": options.device,
+        "crossbar": options.crossbar,
+        "chips": options.chips,
+        "times": None if options.times is None else options.times.split(","),
+        "compensation": options.compensation,
+        "folder": options.folder,
+        "seed": options.seed,
+    }
+    if options.ablate:
+        if options.json is not None or options.plot is not None:
+            raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
+        for name, ablation in evaluate_recipe.ablate(Path(options.run), **asked).items():
+            print(f"{name} network\n\n{ablation}\n")
+        return
+    reports = evaluate_recipe.evaluate(Path(options.run), show=not options.quiet, **asked)
     print(compare_table(reports))
     if options.json is not None:
         Path(options.json).write_text(json.dumps({name: report.to_dict() for name, report in reports.items()}))
@@ -193,8 +200,30 @@ def _summary(options: argparse.Namespace) -> None:
     model = _models.build(options.model, shape, classes, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", analogsim.ConversionWarning)  # the table says it all
-        analog = analogsim.convert(model, options.device)
+        analog = analogsim.convert(model, options.device, crossbar=options.crossbar)
     print(analogsim.summary(analog))
+
+
+def _fit(options: argparse.Namespace) -> None:
+    units = {}
+    for text in options.units:
+        name, equals, unit = text.partition("=")
+        if not equals:
+            raise ValueError(f"fit: --unit takes COLUMN=UNIT, such as time=h, got {text!r}")
+        units[name] = unit
+    fitted = fit_recipe.fit(
+        options.measurements,
+        options.out,
+        plot=options.plot,
+        units=units,
+        t0=options.t0,
+        g_min=options.g_min,
+        g_max=options.g_max,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+    )
+    print(fitted)
+    print(f'\nuse it: analog = analogsim.convert(model, device="{options.out}")')
 
 
 def _add_settings(parser: argparse.ArgumentParser, short: Mapping[str, tuple[str, str]]) -> None:
@@ -252,13 +281,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint file")
     evaluate.add_argument("--device", help="device model; default: the run's")
+    evaluate.add_argument("--crossbar", help="array, converters and wires; default: the run's")
     evaluate.add_argument("--chips", type=int, help="how many chips; default: the run's")
     evaluate.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
-    evaluate.add_argument("--compensation", choices=("global", "none"), help="of drift; default: the run's")
+    evaluate.add_argument(
+        "--compensation", choices=("global", "crossbar", "column", "none"), help="of drift; default: the run's"
+    )
     evaluate.add_argument("--folder", help="where the data lie")
     evaluate.add_argument("--seed", type=int, default=0, help="the first chip")
     evaluate.add_argument("--json", metavar="FILE", help="write the reports")
     evaluate.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
+    evaluate.add_argument("--ablate", action="store_true", help="switch each non-ideality off in turn")
     evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
     evaluate.set_defaults(action=_evaluate)
 
@@ -297,9 +330,36 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_argument("name", nargs="?", help="one of them, with parameters if you like")
     devices.set_defaults(action=_devices)
 
+    fit = commands.add_parser(
+        "fit",
+        help="fit a device model to your measurements",
+        description="Fit programming error, drift and read noise to measured conductances of single cells: a CSV file "
+        "with the columns target, time, measured, cell and units in the header, such as 'target [µS]'.",
+    )
+    fit.add_argument("measurements", metavar="FILE.csv", help="one row for each reading of one cell")
+    fit.add_argument("--out", metavar="FILE.toml", default="device.toml", help="the device file (%(default)s)")
+    fit.add_argument("--plot", metavar="FILE", help="draw measurements and fit (png, svg, pdf)")
+    fit.add_argument(
+        "--unit",
+        dest="units",
+        metavar="COLUMN=UNIT",
+        action="append",
+        default=[],
+        help="of target and measured (nS, uS, mS, S) or time (s, min, h, d); default: the header's, else uS and s",
+    )
+    fit.add_argument(
+        "--t0", type=float, metavar="S", help="from programming to the first reading, if time starts there"
+    )
+    fit.add_argument("--g-min", type=float, metavar="uS", help="of a cell that stands for zero; default: lowest target")
+    fit.add_argument("--g-max", type=float, metavar="uS", help="of the largest weight; default: highest target")
+    fit.add_argument("--bootstrap", type=int, default=200, help="samples for the intervals (%(default)s); 0: none")
+    fit.add_argument("--seed", type=int, default=0, help="of these samples")
+    fit.set_defaults(action=_fit)
+
     summary = commands.add_parser("summary", help="what of a network would run analog, and what not")
     summary.add_argument("model", help="mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
     summary.add_argument("--device", default="pcm", help="device model (default: pcm)")
+    summary.add_argument("--crossbar", default="ideal", help="array, converters and wires (default: ideal)")
     summary.add_argument("--data", default="digits", choices=tuple(_data.SHAPES), help="for the input's shape")
     summary.set_defaults(action=_summary)
     return parser

@@ -102,7 +102,7 @@ def evaluate(
         crossbar: array, converters and wires.
         chips: how many chips.
         times: since programming, in any order.
-        compensation: "global" or "none".
+        compensation: "global", "crossbar", "column" or "none".
         folder: where the data lie, if they moved.
         seed: the first chip.
         show: progress bars.
@@ -141,7 +141,7 @@ def ablate(
         crossbar: array, converters and wires.
         chips: how many chips.
         times: since programming.
-        compensation: "global" or "none".
+        compensation: "global", "crossbar", "column" or "none".
         folder: where the data lie.
         seed: the first chip.
     """

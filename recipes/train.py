@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analogsim.compensate import check_compensation
+from analogsim.compensate import gain_of
 from analogsim.crossbar import as_crossbar
 from analogsim.recipes import _data, _tracking
 from analogsim.recipes._config import dump_toml, load_toml
@@ -91,7 +91,7 @@ def check(config: Config) -> None:
     as_crossbar(config.crossbar)
     report_times(config)
     as_device_model(config.device).check_time(seconds(config.evaluation.validation_time))
-    check_compensation(config.evaluation.compensation)
+    gain_of(config.evaluation.compensation)
     if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
         raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
 

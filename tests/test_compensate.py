@@ -1,9 +1,22 @@
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from analogsim import DeviceModel, Drift
-from analogsim.compensate import check_compensation, global_gain
+import analogsim
+from analogsim import Crossbar, DeviceModel, Drift, Effect
+from analogsim.compensate import (
+    Compensation,
+    gains,
+    global_gain,
+    measured_sums,
+    own_statistics,
+    reestimate_batch_norm,
+)
 from analogsim.devices import pcm
+from analogsim.layout import Layout
 from analogsim.noise import KeyedNoise
 
 
@@ -63,12 +76,139 @@ def test_the_mean_decay_of_pcm_is_undone_and_its_spread_is_not():
     assert 1.5 * error(fresh) < error(old * gain) < 0.5 * error(old)
 
 
-@pytest.mark.parametrize("compensation", ["global", None])
-def test_what_there_is(compensation):
-    check_compensation(compensation)
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (None, Compensation(None)),
+        ("global", Compensation("global")),
+        ("column+batch-norm", Compensation("column", batch_norm=True)),
+        ("ranges+crossbar", Compensation("crossbar", ranges=True)),
+        ("batch-norm+ranges", Compensation(None, batch_norm=True, ranges=True)),
+    ],
+)
+def test_what_there_is(text, wanted):
+    assert Compensation.of(text) == wanted
 
 
-@pytest.mark.parametrize("compensation", ["column", "", True, ["global"]])
-def test_what_there_is_not(compensation):
-    with pytest.raises(ValueError, match='compensation: must be "global" or None, got'):
-        check_compensation(compensation)
+@pytest.mark.parametrize("text", ["colum", "", True, ["global"], "global+column", "column+column", "global+"])
+def test_what_there_is_not(text):
+    with pytest.raises(ValueError, match="compensation: must be None, or one of global, crossbar, column"):
+        Compensation.of(text)
+
+
+def faded(weight, layout):
+    """A layer of which every column of every crossbar has faded by a factor of its own."""
+    factors = torch.rand(len(weight), len(layout.rows), generator=torch.Generator().manual_seed(1)) * 0.5 + 0.4
+    return factors, weight * layout.spread(factors, weight)
+
+
+def test_each_kind_of_gain_undoes_what_it_can_measure():
+    weight = weight_of(6, 10)
+    layout = Layout.of(weight.shape, rows=4, cols=2)
+    factors, now = faded(weight, layout)
+    before, after = measured_sums(weight, layout), measured_sums(now, layout)
+    torch.testing.assert_close(gains("column", before, after, layout), 1 / factors)
+    assert gains("global", before, after, layout) == pytest.approx(float(weight.abs().sum() / now.abs().sum()))
+    crossbar = gains("crossbar", before, after, layout)
+    for left, right in layout.cols:
+        for block, (top, bottom) in enumerate(layout.rows):
+            part = (slice(left, right), slice(top, bottom))
+            wanted = weight[part].abs().sum() / now[part].abs().sum()
+            torch.testing.assert_close(crossbar[left:right, block], wanted.expand(right - left))
+    assert gains("column", before, torch.zeros_like(after), layout).eq(1).all()
+
+
+@pytest.mark.parametrize("periphery", [Crossbar(), Crossbar(output_bound=1e9)], ids=["ideal", "converted"])
+def test_column_gains_undo_what_differs_from_column_to_column(periphery):
+    """Each column drifts at a speed of its own; one gain cannot follow that, gains of columns can."""
+
+    @dataclass(frozen=True)
+    class ColumnDrift(Effect):
+        def age(self, g, t, cells, drawn):
+            speed = torch.linspace(0.01, 0.1, g.shape[-2], dtype=g.dtype).unsqueeze(1)
+            return g * (1 + t / 20) ** -speed
+
+    torch.manual_seed(0)
+    layer = nn.Linear(12, 8).double()
+    x = torch.randn(5, 12, dtype=torch.float64)
+    analog = analogsim.convert(layer, DeviceModel((ColumnDrift(),)), crossbar=periphery.replace(rows=5))
+    analogsim.program(analog)
+    errors = {}
+    for kind in (None, "global", "column"):
+        analogsim.drift(analog, "1y", compensation=kind)
+        errors[kind] = float((analog.eval()(x) - layer(x)).detach().norm() / layer(x).detach().norm())
+    assert errors["column"] < 1e-12 < 0.1 < errors["global"] < errors[None]
+    with pytest.raises(ValueError, match="'column\\+batch-norm' needs data that go through the chip"):
+        analogsim.drift(analog, "1y", compensation="column+batch-norm")
+
+
+def noisy_network():
+    """A network with batch norm, trained a little, and data."""
+    torch.manual_seed(0)
+    x = torch.randn(600, 20) + 1
+    y = (x[:, :5].sum(1) > x[:, 5:10].sum(1)).long()
+    model = nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(80):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval(), x, y
+
+
+def test_batch_norm_is_estimated_on_each_chip_and_left_as_it_was():
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    options = {"chips": 4, "times": ("1y",)}
+    plain = analogsim.evaluate(analog, [(x, y)], compensation=None, **options)
+    renewed = analogsim.evaluate(analog, [(x, y)], compensation="batch-norm", calibration=[x[:300]], **options)
+    assert renewed.mean[0] > plain.mean[0] + 0.003
+    assert renewed.compensation == "batch-norm"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert analog[1]._buffers is model[1]._buffers, "twin and model share their statistics again"
+    assert analog[1].momentum == 0.1
+    with analogsim.programmed(analog, 2, "1y", compensation=None), own_statistics(analog):
+        reestimate_batch_norm(analog, [x[:300]])
+        hidden = analog[0](x[:300])
+        torch.testing.assert_close(analog[1].running_mean, hidden.mean(0))
+        torch.testing.assert_close(analog[1].running_var, hidden.var(0))
+        score = (analog(x).argmax(1) == y).float().mean()
+    assert float(score) == pytest.approx(renewed.values[2, 0])
+
+
+def test_ranges_are_set_again_on_each_chip():
+    model, x, y = noisy_network()
+    crossbar = Crossbar(adc_bits=4, input_range="calibrated", output_bound="calibrated")
+    analog = analogsim.convert(model, "pcm", crossbar=crossbar)
+    analogsim.calibrate(analog, [x])
+    bound = analog[0].analog.output_bound
+    options = {"chips": 3, "times": ("1y",)}
+    fixed = analogsim.evaluate(analog, [(x, y)], **options)
+    again = analogsim.evaluate(analog, [(x, y)], compensation="global+ranges", calibration=[(x[:300],)], **options)
+    assert not np.array_equal(fixed.values, again.values)
+    assert analog[0].analog.output_bound is bound
+    with analogsim.programmed(analog, 1, "1y"):
+        analogsim.calibrate(analog, [x[:300]])
+        assert analog[0].analog.output_bound < 0.9 * bound, "currents have faded"
+        score = (analog(x).argmax(1) == y).float().mean()
+    assert float(score) == pytest.approx(again.values[1, 0])
+
+
+@pytest.mark.parametrize(
+    ("compensation", "calibration", "message"),
+    [
+        ("batch-norm", None, "needs data: give calibration="),
+        ("batch-norm", iter([1]), "can be read only once"),
+        ("ranges", [1], "no crossbar leaves a range to calibration"),
+        ("global+column", None, "compensation: must be None"),
+    ],
+)
+def test_what_evaluate_refuses(compensation, calibration, message):
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm")
+    with pytest.raises(ValueError, match=message):
+        analogsim.evaluate(analog, [(x, y)], compensation=compensation, calibration=calibration)
+    plain = analogsim.convert(nn.Sequential(nn.Linear(20, 2)), "pcm")
+    with pytest.raises(ValueError, match="the network has no batch norm"):
+        analogsim.evaluate(plain, [(x, y)], compensation="batch-norm", calibration=[x])
