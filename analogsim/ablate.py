@@ -32,6 +32,7 @@ _PERIPHERY: dict[str, dict[str, Any]] = {
     "DAC": {"dac_bits": None, "bit_serial": False},
     "ADC": {"adc_bits": None, "output_bound": None},
     "output noise": {"output_noise": 0.0},
+    "mismatch of converters": {"gain_mismatch": 0.0, "offset_mismatch": 0.0},
     "wires": {"wire_resistance": 0.0},
     "cuts into several crossbars": {"rows": None, "cols": None},
 }

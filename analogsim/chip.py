@@ -133,7 +133,7 @@ class LayerChip:
         self.use_noise = StreamNoise(str(self.seed), self.name, f"t={t!r}", "use")
 
     def _converted(self, g: Tensor, gain: Tensor | None) -> Array:
-        return array_of(
+        array = array_of(
             self.device.to_slices(g, self.written),
             self.device.slice_variance(g, self.written),
             self.written,
@@ -142,6 +142,7 @@ class LayerChip:
             gain,
             self.source.dtype,
         )
+        return array.with_mismatch(self.crossbar, KeyedNoise(str(self.seed), self.name, "converters"))
 
     def suspect(self) -> None:
         """Compare the weights by value at the next use."""

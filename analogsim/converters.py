@@ -42,6 +42,8 @@ class Array:
         scale: the weight at full scale, digital gain included, ``(out, row blocks)``.
         layout: the blocks.
         variances: of white read noise, like ``slices``; None without.
+        mismatch: error of the gain and offset of each output converter, two of ``(slices, out, row blocks)``; None if
+            all are alike.
     """
 
     slices: Tensor
@@ -49,11 +51,28 @@ class Array:
     scale: Tensor
     layout: Layout
     variances: Tensor | None = None
+    mismatch: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> Array:
         """The same array on another torch device."""
         variances = None if self.variances is None else self.variances.to(device)
-        return replace(self, slices=self.slices.to(device), scale=self.scale.to(device), variances=variances)
+        mismatch = None if self.mismatch is None else (self.mismatch[0].to(device), self.mismatch[1].to(device))
+        moved = replace(self, slices=self.slices.to(device), scale=self.scale.to(device), variances=variances)
+        return replace(moved, mismatch=mismatch)
+
+    def with_mismatch(self, crossbar: Crossbar, noise: Noise, scale: float = 1.0) -> Array:
+        """The same array with output converters that differ from one another.
+
+        Args:
+            crossbar: says by how much.
+            noise: where the converters come from.
+            scale: factor on how much.
+        """
+        if not crossbar.mismatched or scale == 0:
+            return self
+        like = self.scale.expand(len(self.significance), *self.scale.shape)
+        gain = noise.normal_like(like, crossbar.gain_mismatch * scale)
+        return replace(self, mismatch=(gain, noise.normal_like(like, crossbar.offset_mismatch * scale)))
 
 
 def array_of(
@@ -177,6 +196,9 @@ def convert_product(
                     observe("output", current)
                 if crossbar.output_noise and noise_scale:
                     current = current + noise.normal_like(current, crossbar.output_noise * noise_scale)
+                if array.mismatch is not None:
+                    gain, offset = (layer.per_output(error[place, :, block]) for error in array.mismatch)
+                    current = (current * (1 + gain) + offset).to(kind)
                 said = read_out(current, output_bound, crossbar.adc_bits)
                 weighed = said if share * factor == 1 else said * (share * factor)
                 partial = weighed if partial is None else partial + weighed

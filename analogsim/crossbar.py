@@ -59,6 +59,9 @@ class Crossbar:
         output_bound: b, in units of (input range x largest weight). Outputs beyond it saturate, and get no gradient.
             ``"calibrated"``: one bound per layer, from `calibrate`. None: no bound, or 12 where ``adc_bits`` is given.
         output_noise: standard deviation of white noise at the converter, in the same unit.
+        gain_mismatch: standard deviation of the gain from converter to converter, relative to 1; drawn once for a chip.
+            Each bit line of each crossbar has a converter of its own.
+        offset_mismatch: standard deviation of their offsets, in the unit of the output bound.
         wire_resistance: ohm per segment of both wires, or a `Wires` that says more. In training the wires are taken in
             their fast approximation.
 
@@ -74,6 +77,8 @@ class Crossbar:
     bit_serial: bool = False
     output_bound: float | Literal["calibrated"] | None = None
     output_noise: float = 0.0
+    gain_mismatch: float = 0.0
+    offset_mismatch: float = 0.0
     wire_resistance: float | Wires = 0.0
 
     def __post_init__(self) -> None:
@@ -89,9 +94,10 @@ class Crossbar:
             raise TypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
         if self.bit_serial and self.dac_bits is None:
             raise ValueError("crossbar: bit_serial needs dac_bits: how many bits to drive one after the other")
-        noise = self.output_noise
-        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
-            raise ValueError(f"crossbar: output_noise must be a finite number >= 0, got {noise!r}")
+        for name in ("output_noise", "gain_mismatch", "offset_mismatch"):
+            std = getattr(self, name)
+            if isinstance(std, bool) or not isinstance(std, int | float) or not 0 <= std < math.inf:
+                raise ValueError(f"crossbar: {name} must be a finite number >= 0, got {std!r}")
         if not isinstance(self.wire_resistance, Wires):
             ohm = self.wire_resistance
             object.__setattr__(self, "wire_resistance", Wires(row=ohm, col=ohm) if ohm != 0 else 0.0)
@@ -106,7 +112,13 @@ class Crossbar:
     @property
     def converts(self) -> bool:
         """Whether inputs or outputs are converted, so that a product is more than one matrix product."""
-        return not (self.dac_bits is None and self.output_bound is None and self.output_noise == 0)
+        exact = self.dac_bits is None and self.output_bound is None and self.output_noise == 0
+        return not (exact and not self.mismatched)
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether converters differ from one another."""
+        return bool(self.gain_mismatch or self.offset_mismatch)
 
     @property
     def needs_range(self) -> bool:
@@ -134,6 +146,8 @@ class Crossbar:
                 parts.append(f"{serial}{bits}-bit {kind}")
         if self.output_noise:
             parts.append(f"output noise {self.output_noise:g}")
+        if self.mismatched:
+            parts.append(f"converters apart by {self.gain_mismatch:g} in gain, {self.offset_mismatch:g} in offset")
         wires = self.wires
         if wires is not None:
             parts.append(f"wires of {wires.row:g} and {wires.col:g} ohm per cell")

@@ -45,7 +45,7 @@ def param(
     return field(default=default, metadata={"unit": unit, **limits})
 
 
-def _checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
+def checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
     """The value if it is legal, as Python's own type, so that equal effects also have equal reprs."""
     where = f"{owner}: {name}"
     if isinstance(value, np.generic):
@@ -112,7 +112,7 @@ class Effect:
         for spec in fields(self):
             if spec.metadata:
                 value = getattr(self, spec.name)
-                value = _checked(type(self).__name__, spec.name, value, spec.default, spec.metadata)
+                value = checked(type(self).__name__, spec.name, value, spec.default, spec.metadata)
                 object.__setattr__(self, spec.name, value)
 
     def check(self, model: DeviceModel) -> None:

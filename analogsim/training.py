@@ -168,4 +168,5 @@ def noisy_array(
         # Straight through: what the converters see, with the gradient of the weight behind the digital gain.
         straight = followed.unsqueeze(0) if gain is None else followed.unsqueeze(0) / gain
         seen = straight + (seen - straight.detach()).to(weight.dtype)
-    return array_of(seen, variance, written, layout, device, gain, weight.dtype), linear
+    array = array_of(seen, variance, written, layout, device, gain, weight.dtype)
+    return array.with_mismatch(crossbar, _NOISE, scale), linear

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from analogsim.device import Cells, Effect, State, _checked, param
+from analogsim.device import Cells, Effect, State, checked, param
 from analogsim.devices.drift import decay
+from analogsim.devices.programming import polynomial
 from analogsim.noise import Noise
 
 
@@ -28,14 +27,6 @@ def _coefficients(owner: str, name: str, value: Any) -> tuple[float, ...]:
     return tuple(float(number) for number in value)
 
 
-def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """``c0 + c1 x + c2 x**2 + ...``, a fresh tensor like ``x``."""
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        value = value.mul_(x).add_(coefficient)
-    return value
-
-
 @dataclass(frozen=True)
 class _Fitted(Effect):
     """Polynomials on the range of relative conductance that was measured; beyond its ends they stay constant."""
@@ -47,7 +38,7 @@ class _Fitted(Effect):
             if isinstance(spec.default, tuple):
                 value = _coefficients(owner, spec.name, value)
             else:
-                value = _checked(owner, spec.name, value, spec.default, spec.metadata)
+                value = checked(owner, spec.name, value, spec.default, spec.metadata)
             object.__setattr__(self, spec.name, value)
         low, high = self._range
         if low > high:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from analogsim.device import Cells, DeviceModel, Effect, param
@@ -22,11 +23,10 @@ def one_of(owner: str, name: str, value: str, known: Mapping[str, T]) -> T:
 
 
 def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """``c0 + c1 x + c2 x**2 + ...``, a fresh tensor; at least two coefficients, the constant first."""
-    *lower, last = coefficients
-    value = x.mul(last).add_(lower.pop())
-    while lower:
-        value.mul_(x).add_(lower.pop())
+    """``c0 + c1 x + c2 x**2 + ...``, a fresh tensor; at least one coefficient, the constant first."""
+    value = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value.mul_(x).add_(coefficient)
     return value
 
 

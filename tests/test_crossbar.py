@@ -239,6 +239,38 @@ def test_read_noise_follows_its_law_through_converters(mapping):
     assert (fast / slow - 1).abs().max() < 5 * math.sqrt(4 / count)
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+def test_each_converter_of_a_chip_is_its_own(slices):
+    """Gain and offset of 800 converters: within 5 standard errors, the same at every time and on every input."""
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 400 // slices, bias=False).double()
+    layer.weight.data[:, ::4] = 1.0  # every block has the same scale
+    crossbar = Crossbar(rows=4, gain_mismatch=0.05, offset_mismatch=0.2, input_range=1.0)
+    mapping = Mapping("pair", "tensor", slices=slices, slice_bits=1)
+    analog = analogsim.convert(layer, DeviceModel((Drift(nu=0.0, nu_std=0.0),), mapping=mapping), crossbar=crossbar)
+    analogsim.program(analog, seed=1)
+    gain, offset = analog.analog.chip.array_for(layer.weight).mismatch
+    assert gain.shape == offset.shape == (slices, 400 // slices, 2)
+    for values, std in ((gain, 0.05), (offset, 0.2)):
+        assert float(values.std() / std) == pytest.approx(1, abs=5 / math.sqrt(2 * 800))
+        assert float(values.mean() / std) == pytest.approx(0, abs=5 / math.sqrt(800))
+    share = torch.tensor(mapping.significance, dtype=torch.float64).view(-1, 1, 1)
+    zero, x = torch.zeros(1, 8, dtype=torch.float64), torch.rand(3, 8, dtype=torch.float64)
+    torch.testing.assert_close(analog.eval()(zero)[0], (offset * share).sum((0, 2)))
+    array = analog.analog.chip.array_for(layer.weight)
+    currents = torch.stack([x[:, s:e] @ array.slices[:, :, s:e].mT for s, e in array.layout.rows], -1)
+    wanted = ((currents * (1 + gain[:, None]) + offset[:, None]) * share[..., None]).sum((0, 3))
+    answer = analog(x)
+    torch.testing.assert_close(answer, wanted)
+    analogsim.drift(analog, "1d")
+    torch.testing.assert_close(analog(x), answer)
+    analogsim.program(analog, seed=2)
+    assert not torch.allclose(analog(x), answer)
+    fresh = analog.train()(zero)
+    assert not torch.equal(fresh, analog(zero)), "training draws converters anew"
+    assert not scaled(analog, 0.0)(zero).any()
+
+
 def test_reading_noise_and_a_digital_gain_grow_together():
     """Drift compensation amplifies what comes out of the converter, its noise and steps included."""
     torch.manual_seed(0)
@@ -444,6 +476,7 @@ def test_crossbars_by_name():
         ),
         ({"input_range": 0}, "crossbar: input_range must be a number > 0"),
         ({"output_bound": -1}, 'crossbar: output_bound must be a number > 0 or "calibrated" or None, got -1'),
+        ({"gain_mismatch": -0.1}, "crossbar: gain_mismatch must be a finite number >= 0, got -0.1"),
         ({"output_noise": math.nan}, "crossbar: output_noise must be a finite number >= 0, got nan"),
         ({"bit_serial": True}, "crossbar: bit_serial needs dac_bits"),
         ({"wire_resistance": -1.0}, "-1.0"),

@@ -381,7 +381,7 @@ def test_evaluate_part_by_part_on_another_crossbar(
 
 
 def test_a_crossbar_is_trained_with_and_kept(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = "--model mlp --epochs 1 --chips 1 --no-tracking --quiet data.limit=100".split()
+    quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
     main(["train", *quick, "--crossbar", "standard(rows=32)", "baseline=false"])
     (folder,) = Path("runs").iterdir()
     assert 'crossbar = "standard(rows=32)"' in (folder / "config.toml").read_text()
