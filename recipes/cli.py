@@ -175,7 +175,7 @@ def _devices(options: argparse.Namespace) -> None:
         print('\nanalogsim devices NAME shows one; combine several with "+", as in "quantization(levels=16)+drift"')
         return
     model = as_device_model(options.name)
-    if "+" not in options.name:
+    if "+" not in options.name and not options.name.endswith(".toml"):
         print(f"{inspect.getdoc(factory(options.name.split('(')[0].strip()))}\n")
     rows = [
         (f"{type(effect).__name__}.{spec.name}", str(getattr(effect, spec.name)), spec.metadata["unit"], _allowed(spec))

@@ -380,6 +380,15 @@ def test_evaluate_part_by_part_on_another_crossbar(
     assert "unknown name 'standart'" in fail("evaluate", str(stopped), "--crossbar", "standart")
 
 
+def test_a_device_file_is_shown_and_trained_for(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    analogsim.save_device(analogsim.as_device_model("gaussian(std=0.07)"), "mine.toml")
+    main(["devices", "mine.toml"])
+    assert "Gaussian.std" in capsys.readouterr().out
+    quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
+    main(["train", *quick, "--device", "mine.toml", "baseline=false"])
+    assert "gaussian(std=0.07), 1 chip" in capsys.readouterr().out
+
+
 def test_a_crossbar_is_trained_with_and_kept(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
     main(["train", *quick, "--crossbar", "standard(rows=32)", "baseline=false"])
