@@ -40,6 +40,7 @@ class _Draw:
         clean: the laid weight, in at least float32.
         written: what programming left behind.
         g: conductances as inputs find them, wires included.
+        noisy: the weight that they stand for.
         gain: of drift compensation; None for a device that does not change with time.
         following: how far the array follows each weight; None for all the way.
     """
@@ -47,6 +48,7 @@ class _Draw:
     clean: Tensor
     written: Written
     g: Tensor
+    noisy: Tensor
     gain: Tensor | None
     following: Tensor | None
 
@@ -64,10 +66,12 @@ def _draw(
     if device.drifts:
         fresh = device.to_weight(behind_wires(g), written)
         g = behind_wires(device.read(written, _draw_time(clean, times), _NOISE))
-        gain = global_gain(fresh.abs().sum(), device.to_weight(g, written))
+        noisy = device.to_weight(g, written)
+        gain = global_gain(fresh.abs().sum(), noisy)
     else:
         g = behind_wires(g)
-    return _Draw(clean, written, g, gain, device.following(clean, written))
+        noisy = device.to_weight(g, written)
+    return _Draw(clean, written, g, noisy, gain, device.following(clean, written))
 
 
 def _followed(weight: Tensor, following: Tensor | None) -> Tensor:
@@ -119,9 +123,8 @@ def noisy_weight(
     weight = _followed(weight, draw.following)
     if draw.g is draw.written.cells.target:  # nothing but white read noise
         return weight, variance
-    noisy = device.to_weight(draw.g, draw.written)
     # Not in place: what an effect hands back unchanged is the memory of the weight itself.
-    error = (noisy if draw.gain is None else noisy * draw.gain) - draw.clean
+    error = (draw.noisy if draw.gain is None else draw.noisy * draw.gain) - draw.clean
     return torch.add(weight, error.to(weight.dtype), alpha=scale), variance
 
 
@@ -147,7 +150,7 @@ def noisy_array(
     seen, gain, variance, following = ideal, None, None, None
     if draw is not None:
         following = draw.following
-        noisy = device.to_slices(draw.g, written)
+        noisy = device.to_slices(draw.g, written) if stepped else draw.noisy.unsqueeze(0)
         variance = device.slice_variance(draw.g, written)
         factor: Tensor | float = scale
         if draw.gain is None:

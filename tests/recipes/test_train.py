@@ -201,7 +201,7 @@ def test_times_are_brought_in_order_and_may_lie_within_a_second(store: Any, tiny
         ('evaluation.times=["1s", "soon"]', "cannot read 'soon'"),
         ('evaluation.times=["24h", "1s", "1d"]', "'24h' and '1d' are the same time"),
         ("evaluation.validation_time=never", "cannot read 'never'"),
-        ("evaluation.compensation=local", 'must be "global" or None'),
+        ("evaluation.compensation=local", "compensation: must be None, or one of global, crossbar, column"),
         ("noise.shape=exponential", r"noise\.start and noise\.end > 0"),
         ("data.folder=x", "not from a folder"),
     ],

@@ -470,7 +470,7 @@ def test_what_is_wrong_is_told_before_any_work(alone: Path, change: str, words: 
 
 
 def test_an_unknown_keyword_is_told() -> None:
-    with pytest.raises(ValueError, match="tune: no option 'epoch'; known are device, data"):
+    with pytest.raises(ValueError, match="tune: no option 'epoch'; known are device, crossbar, data"):
         configure(epoch=3)
 
 
