@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import SupportsIndex
@@ -15,9 +15,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from analogsim.compensate import gain_of, gains, measured_sums
 from analogsim.converters import Array, array_of
 from analogsim.crossbar import Crossbar
-from analogsim.device import DeviceModel, Written
+from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.errors import NotProgrammedError, StaleChipError
-from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.layers.base import AnalogLayer, AnalogState, analog_layers
 from analogsim.layout import Layout
 from analogsim.noise import KeyedNoise, StreamNoise
 from analogsim.times import label, seconds
@@ -89,14 +89,16 @@ class LayerChip:
 
     @classmethod
     @_outside_autograd()
-    def program(cls, layer: AnalogLayer, seed: int) -> LayerChip:
-        """Write a layer's weight into fresh cells."""
+    def program(cls, layer: AnalogLayer, seed: int, faults: Tensor | None = None) -> LayerChip:
+        """Write a layer's weight into fresh cells, some of which are known to be stuck."""
         state = layer.analog
         source = state.layout.lay(layer.weight.detach(), layer.bias).detach().clone()
         if not source.isfinite().all():
             raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
         noise = KeyedNoise(str(seed), state.name)
-        written = state.device.program(in_compute_dtype(source), noise, state.layout)
+        if faults is not None:
+            faults = _checked_faults(faults, state, source)
+        written = state.device.program(in_compute_dtype(source), noise, state.layout, faults)
         return cls(state.name, seed, state.device, source, written, state.layout, state.crossbar)
 
     def _conductances(self, t: float) -> Tensor:
@@ -200,6 +202,7 @@ class LayerChip:
             largest=written.largest.to(device),
             cells=replace(cells, target=cells.target.to(device), g_max=g_max, programmed=written.programmed.to(device)),
             drawn=tuple({key: value.to(device) for key, value in drawn.items()} for drawn in written.drawn),
+            faults=None if written.faults is None else written.faults.to(device),
         )
         self.source = self.source.to(device)
         self._weight = self._weight.to(device)
@@ -220,7 +223,29 @@ def as_seed(seed: object) -> int:
     raise TypeError(f"seed: must be an integer, got {seed!r}")
 
 
-def program(analog: nn.Module, seed: int = 0) -> None:
+Faults = Mapping[str, Tensor]
+
+
+def _checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor:
+    """A layer's map of faults where the weight is, if it is one."""
+    name, device = state.name, state.device
+    if device.signed:
+        raise ValueError(f"program: layer {name!r} has no cells that could be stuck: {device.name!r} acts on weights")
+    columns = len(weight) + device.laid.references(state.layout)
+    shape = (device.cells_per_weight, columns, *weight.shape[1:])
+    if not isinstance(faults, Tensor) or tuple(faults.shape) != shape:
+        got = tuple(faults.shape) if isinstance(faults, Tensor) else faults
+        raise ValueError(f"program: the map of faults of layer {name!r} must be a tensor {shape}, got {got!r}")
+    known = faults.to(weight.device, torch.int8)
+    if not (known == faults.to(weight.device)).all() or not ((known >= 0) & (known <= STUCK_ON)).all():
+        raise ValueError(
+            f"program: the map of faults of layer {name!r} holds 0 (works), {STUCK_OFF} (stuck at g_min) or {STUCK_ON} "
+            f"(stuck at g_max), got {sorted(set(faults.flatten().tolist()))[:10]}"
+        )
+    return known
+
+
+def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -> None:
     """Write the weights into one chip: every draw that is fixed for a cell's life happens here, once.
 
     The same seed is the same chip whatever the batch, the order of layers, the process or the torch device. The
@@ -229,13 +254,21 @@ def program(analog: nn.Module, seed: int = 0) -> None:
     Args:
         analog: the twin from `convert`.
         seed: which chip.
+        faults: for layers by name, a map of the cells known to be stuck (measured ones), besides those that effects
+            draw: ``(cells, out (+ reference columns), ...)`` with 0 for a cell that works, 1 for one stuck at ``g_min`` and 2
+            for one stuck at ``g_max``.
 
     Raises:
-        ValueError: a weight is NaN or infinite, or ``analog`` has no analog layer. The old chip stays then.
+        ValueError: a weight is NaN or infinite, ``analog`` has no analog layer, or the faults are no map of its layers.
+            The old chip stays then.
     """
     number = as_seed(seed)
     layers = analog_layers(analog)
-    chips = [LayerChip.program(layer, number) for layer in layers]
+    known = dict(faults or {})
+    chips = [LayerChip.program(layer, number, known.pop(layer.analog.name, None)) for layer in layers]
+    if known:
+        names = ", ".join(repr(layer.analog.name) for layer in layers)
+        raise ValueError(f"program: faults of {min(known)!r}, which is no analog layer; there are {names}")
     for layer, chip in zip(layers, chips, strict=True):
         layer.analog.chip = chip
 
@@ -295,7 +328,12 @@ def erase(analog: nn.Module) -> None:
 
 @contextmanager
 def programmed(
-    analog: nn.Module, seed: int = 0, t: float | str = 0.0, *, compensation: str | None = "global"
+    analog: nn.Module,
+    seed: int = 0,
+    t: float | str = 0.0,
+    *,
+    compensation: str | None = "global",
+    faults: Faults | None = None,
 ) -> Iterator[nn.Module]:
     """Program and drift a chip for a block, in eval mode; chip and modes are as before afterwards.
 
@@ -304,6 +342,7 @@ def programmed(
         seed: which chip, see `program`.
         t: its age, see `drift`.
         compensation: see `drift`.
+        faults: see `program`.
 
     Example:
         >>> import torch, analogsim
@@ -316,7 +355,7 @@ def programmed(
     chips = [layer.analog.chip for layer in layers]
     modes = [(module, module.training) for module in analog.modules()]
     try:
-        program(analog, seed)
+        program(analog, seed, faults=faults)
         drift(analog, t, compensation=compensation)
         analog.eval()
         yield analog

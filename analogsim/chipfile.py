@@ -27,6 +27,8 @@ def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
         "target": written.cells.target,
         "programmed": written.programmed,
     }
+    if written.faults is not None:
+        tensors["faults"] = written.faults
     for index, drawn in enumerate(written.drawn):
         tensors |= {f"drawn.{index}.{key}": value for key, value in drawn.items()}
     # A copy each: safetensors refuses tensors that share memory, as the target and the programmed weight may.
@@ -107,7 +109,7 @@ def _restore(layer: AnalogLayer, entry: dict[str, Any], tensors: dict[str, Tenso
         }
         for index in range(len(device.effects))
     )
-    written = Written(largest, cells, drawn, state.layout)
+    written = Written(largest, cells, drawn, state.layout, tensors.get("faults"))
     chip = LayerChip(name, entry["seed"], device, tensors["source"], written, state.layout, state.crossbar)
     chip.set_time(entry["time"], entry["compensation"])
     return chip

@@ -30,6 +30,14 @@ from analogsim.times import label
 
 State = dict[str, Tensor]
 
+STUCK_OFF, STUCK_ON = 1, 2
+"""What a map of faults says of a cell that is stuck at ``g_min`` or at ``g_max``; 0 is a cell that works."""
+
+
+def held_by(faults: Tensor, g: Tensor, cells: Cells) -> Tensor:
+    """``g`` with the cells of a map of faults where they are stuck."""
+    return g.masked_fill(faults == STUCK_OFF, cells.g_min).masked_fill_(faults == STUCK_ON, cells.g_max)
+
 
 def param(
     default: Any,
@@ -172,12 +180,14 @@ class Written:
         cells: target and programmed conductances with their range.
         drawn: for each effect of the chain, what its cells keep for life.
         layout: the blocks that the weight lies in; None for a single one.
+        faults: a map of cells known to be stuck, int8 like the conductances; None for none.
     """
 
     largest: Tensor
     cells: Cells
     drawn: tuple[State, ...]
     layout: Layout | None = None
+    faults: Tensor | None = None
 
     @property
     def ndim(self) -> int:
@@ -368,13 +378,16 @@ class DeviceModel:
         cells = Cells(target, self.g_min, g_max, self.signed, target)
         return Written(largest, cells, ({},) * len(self.effects), layout)
 
-    def program(self, weight: Tensor, noise: Noise, layout: Layout | None = None) -> Written:
+    def program(
+        self, weight: Tensor, noise: Noise, layout: Layout | None = None, faults: Tensor | None = None
+    ) -> Written:
         """Write a weight into fresh cells.
 
         Args:
             weight: ``(out, ...)``, finite, float32 or float64.
             noise: where every draw comes from.
             layout: the blocks that it lies in; None for a single one.
+            faults: a map of cells known to be stuck, besides those that effects draw.
         """
         clean = self.lay_out(weight, layout)
         cells = replace(clean.cells, programmed=None)
@@ -384,20 +397,20 @@ class DeviceModel:
         g = cells.target
         for _, key, effect in self._stages["program"]:
             g = effect.program(g, cells, noise.fold(key, "program"))
-        g = self._hold(g, cells, drawn)
-        return replace(clean, cells=replace(cells, programmed=g), drawn=tuple(drawn))
+        g = self._hold(g, cells, drawn, faults)
+        return replace(clean, cells=replace(cells, programmed=g), drawn=tuple(drawn), faults=faults)
 
-    def _hold(self, g: Tensor, cells: Cells, drawn: Sequence[State]) -> Tensor:
+    def _hold(self, g: Tensor, cells: Cells, drawn: Sequence[State], faults: Tensor | None) -> Tensor:
         for place, _, effect in self._stages["hold"]:
             g = effect.hold(g, cells, drawn[place])
-        return g
+        return g if faults is None else held_by(faults, g, cells)
 
     def age(self, written: Written, t: float | Tensor) -> Tensor:
         """Conductances ``t`` seconds after programming, µS, without read noise."""
         g = written.programmed
         for place, _, effect in self._stages["age"]:
             g = effect.age(g, t, written.cells, written.drawn[place])
-        return self._hold(g, written.cells, written.drawn)
+        return self._hold(g, written.cells, written.drawn, written.faults)
 
     def read(self, written: Written, t: float | Tensor, noise: Noise) -> Tensor:
         """Conductances as inputs find them at time ``t``, µS: aged, with the slow noise of that time."""
@@ -449,7 +462,7 @@ class DeviceModel:
         A weight whose carrying cell is stuck no longer moves the output, so its gradient is zero; nor does one beyond
         the range.
         """
-        held: Tensor | None = None
+        held = None if written.faults is None else written.faults != 0
         for place, _, effect in self._stages["held"]:
             mask = effect.held(written.drawn[place])
             if mask is not None:

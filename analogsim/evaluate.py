@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.calibrate import calibrate, inputs_of
-from analogsim.chip import as_seed, drift, programmed
+from analogsim.chip import Faults, as_seed, drift, programmed
 from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
 from analogsim.convert import to_digital
 from analogsim.crossbar import IDEAL
@@ -111,6 +111,7 @@ def evaluate(
     seed: int = 0,
     compensation: str | None = "global",
     calibration: Iterable[Any] | None = None,
+    faults: Faults | None = None,
     progress: bool = False,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
@@ -133,6 +134,7 @@ def evaluate(
             ranges of converters set again). ``"column+batch-norm"``, for example.
         calibration: the data for these: inputs, or tuples that begin with them, without use of labels. Not the data of
             the evaluation, or the result is no longer that of unseen data.
+        faults: cells known to be stuck, on each of the chips, see `program`.
         progress: show a progress bar.
 
     Raises:
@@ -160,7 +162,10 @@ def evaluate(
     ranges = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
     try:
         for row, chip in enumerate(bar):
-            with programmed(analog, chip), own_statistics(analog) if wanted.batch_norm else nullcontext():
+            with (
+                programmed(analog, chip, faults=faults),
+                own_statistics(analog) if wanted.batch_norm else nullcontext(),
+            ):
                 for column, t in enumerate(instants):
                     drift(analog, t, compensation=wanted.gain)
                     if wanted.ranges:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analogsim.device import Cells, Effect, State, param
+from analogsim.device import STUCK_OFF, STUCK_ON, Cells, Effect, State, held_by, param
 from analogsim.noise import Noise
 from analogsim.registry import register
-
-_OFF, _ON = 1, 2
 
 
 @register("stuck-at")
@@ -52,7 +50,7 @@ class StuckAt(Effect):
         u = noise.uniform_like(lines)
         off = u < self.p_off
         on = (u >= self.p_off) & (u < self.p_off + self.p_on)
-        fault = off.to(torch.int8) * _OFF + on.to(torch.int8) * _ON
+        fault = off.to(torch.int8) * STUCK_OFF + on.to(torch.int8) * STUCK_ON
         return {"fault": fault if self.cluster == "cell" else fault.expand_as(cells.target).clone()}
 
     def held(self, drawn: State) -> Tensor:
@@ -61,5 +59,4 @@ class StuckAt(Effect):
 
     def hold(self, g: Tensor, cells: Cells, drawn: State) -> Tensor:
         """See `Effect.hold`."""
-        fault = drawn["fault"]
-        return g.masked_fill(fault == _OFF, cells.g_min).masked_fill_(fault == _ON, cells.g_max)
+        return held_by(drawn["fault"], g, cells)

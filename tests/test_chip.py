@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pathlib
 import random
 import subprocess
 import sys
@@ -770,3 +771,80 @@ def test_autocast(dtype: torch.dtype) -> None:
         assert half.dtype == dtype
         assert half.isfinite().all()
         torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05 * float(full.abs().max()))
+
+
+# --- known faults ---------------------------------------------------------------------------------------------------
+
+
+def faulty(crossbar: analogsim.Crossbar | None = None) -> tuple[nn.Linear, nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4, bias=False)
+    device = analogsim.as_device_model("pcm").replace(mapping=analogsim.Mapping("pair", "tensor"))
+    faults = torch.zeros(2, 4, 6, dtype=torch.int8)
+    faults[0, 1], faults[1, 1] = 1, 1  # a dead output
+    faults[0, 2, 3], faults[1, 2, 3] = 2, 1
+    return layer, analogsim.convert(layer, device, crossbar=crossbar or analogsim.Crossbar()), faults
+
+
+def test_known_faults_are_where_the_map_says() -> None:
+    layer, analog, faults = faulty()
+    analogsim.program(analog, seed=1, faults={"": faults})
+    for t in ("0s", "1d"):
+        analogsim.drift(analog, t, compensation=None)
+        weight = analogsim.to_digital(analog, "programmed").weight
+        read = analog.analog.chip.device.age(analog.analog.chip.written, analogsim.seconds(t))
+        assert not read[:, 1].any(), "stuck at g_min"
+        assert read[0, 2, 3] == 25, "stuck at g_max"
+        assert weight[2, 3] > 0.85 * layer.weight.abs().max()
+    healthy = analogsim.convert(layer, analog.analog.device)
+    analogsim.program(healthy, seed=1)
+    works = faults == 0
+    for one, other in zip(
+        (analog.analog.chip.written.programmed, *analog.analog.chip.written.drawn[1].values()),
+        (healthy.analog.chip.written.programmed, *healthy.analog.chip.written.drawn[1].values()),
+        strict=True,
+    ):
+        assert torch.equal(one[works], other[works]), "the other cells are those of the same chip"
+
+
+def test_known_faults_are_saved_and_evaluated(tmp_path: pathlib.Path) -> None:
+    _, analog, faults = faulty(analogsim.Crossbar(adc_bits=8))
+    x = torch.randn(50, 6)
+    analogsim.program(analog, seed=1, faults={"": faults})
+    analogsim.drift(analog, "1d")
+    analog.eval()
+    answer = analog(x)
+    analogsim.save_chip(analog, tmp_path / "chip")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip")
+    assert torch.equal(analog(x), answer)
+    analogsim.drift(analog, "1y")
+    analogsim.drift(analog, "1d")
+    assert torch.equal(analog(x), answer)
+    data = [(x, answer.argmax(1))]
+    report = analogsim.evaluate(analog, data, chips=1, seed=1, times=("1d",), faults={"": faults})
+    assert report.values.item() == 1.0
+    with analogsim.programmed(analog, 1, "1d", faults={"": faults}):
+        assert torch.equal(analog(x), answer)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda faults: {"fc": faults}, "faults of 'fc', which is no analog layer; there are ''"),
+        (lambda faults: {"": faults[:1]}, r"must be a tensor \(2, 4, 6\), got \(1, 4, 6\)"),
+        (lambda faults: {"": faults + 1}, r"holds 0 \(works\), 1 \(stuck at g_min\) or 2 .* got \[1, 2, 3\]"),
+        (lambda faults: {"": faults * 0.5}, "holds 0"),
+        (lambda faults: {"": "stuck"}, "got 'stuck'"),
+    ],
+)
+def test_bad_maps_of_faults(change: object, message: str) -> None:
+    _, analog, faults = faulty()
+    analogsim.program(analog, seed=3)
+    before = analog.analog.chip
+    with pytest.raises(ValueError, match=message):
+        analogsim.program(analog, seed=1, faults=change(faults))
+    assert analog.analog.chip is before
+    signed = analogsim.convert(nn.Linear(6, 4), "gaussian")
+    with pytest.raises(ValueError, match="has no cells that could be stuck: 'gaussian' acts on weights"):
+        analogsim.program(signed, faults={"": faults})
