@@ -255,8 +255,8 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
         analog: the twin from `convert`.
         seed: which chip.
         faults: for layers by name, a map of the cells known to be stuck (measured ones), besides those that effects
-            draw: ``(cells, out (+ reference columns), ...)`` with 0 for a cell that works, 1 for one stuck at ``g_min`` and 2
-            for one stuck at ``g_max``.
+            draw: ``(cells, out (+ reference columns), ...)`` with 0 for a cell that works, 1 for one stuck at ``g_min``
+            and 2 for one stuck at ``g_max``.
 
     Raises:
         ValueError: a weight is NaN or infinite, ``analog`` has no analog layer, or the faults are no map of its layers.
