@@ -13,6 +13,7 @@ from analogsim.devicefile import load_device, save_device
 from analogsim.devices import Drift, Gaussian, Quantization, ReadNoise, StuckAt
 from analogsim.errors import ConversionWarning, FitWarning, NotCalibratedError, NotProgrammedError, StaleChipError
 from analogsim.evaluate import evaluate
+from analogsim.faults import draw_faults, remap
 from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, register_layer
 from analogsim.mapping import Mapping
@@ -53,6 +54,7 @@ __all__ = [
     "calibrate",
     "clip_weights",
     "convert",
+    "draw_faults",
     "drift",
     "erase",
     "evaluate",
@@ -65,6 +67,7 @@ __all__ = [
     "range_parameters",
     "register",
     "register_layer",
+    "remap",
     "save_chip",
     "save_device",
     "seconds",

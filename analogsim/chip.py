@@ -97,7 +97,7 @@ class LayerChip:
             raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
         noise = KeyedNoise(str(seed), state.name)
         if faults is not None:
-            faults = _checked_faults(faults, state, source)
+            faults = checked_faults(faults, state, source)
         written = state.device.program(in_compute_dtype(source), noise, state.layout, faults)
         return cls(state.name, seed, state.device, source, written, state.layout, state.crossbar)
 
@@ -226,7 +226,7 @@ def as_seed(seed: object) -> int:
 Faults = Mapping[str, Tensor]
 
 
-def _checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor:
+def checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor:
     """A layer's map of faults where the weight is, if it is one."""
     name, device = state.name, state.device
     if device.signed:
@@ -254,9 +254,10 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
     Args:
         analog: the twin from `convert`.
         seed: which chip.
-        faults: for layers by name, a map of the cells known to be stuck (measured ones), besides those that effects
-            draw: ``(cells, out (+ reference columns), ...)`` with 0 for a cell that works, 1 for one stuck at ``g_min``
-            and 2 for one stuck at ``g_max``.
+        faults: for layers by name, a map of the cells known to be stuck (measured ones, or `draw_faults`), besides
+            those that effects draw: ``(cells, out (+ reference columns), ...)`` with 0 for a cell that works, 1 for one
+            stuck at ``g_min`` and 2 for one stuck at ``g_max``. The working cell of a pair takes up what its stuck
+            partner cannot.
 
     Raises:
         ValueError: a weight is NaN or infinite, ``analog`` has no analog layer, or the faults are no map of its layers.

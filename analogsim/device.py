@@ -387,10 +387,13 @@ class DeviceModel:
             weight: ``(out, ...)``, finite, float32 or float64.
             noise: where every draw comes from.
             layout: the blocks that it lies in; None for a single one.
-            faults: a map of cells known to be stuck, besides those that effects draw.
+            faults: a map of cells known to be stuck, besides those that effects draw; the others are written around
+                them, see `Mapping.around`.
         """
         clean = self.lay_out(weight, layout)
         cells = replace(clean.cells, programmed=None)
+        if faults is not None:
+            cells = replace(cells, target=self.around(cells.target, faults))
         drawn: list[State] = [{} for _ in self.effects]
         for place, key, effect in self._stages["draw"]:
             drawn[place] = effect.draw(cells, noise.fold(key, "draw"))
@@ -418,6 +421,10 @@ class DeviceModel:
         for _, key, effect in self._stages["read"]:
             g = effect.read(g, t, written.cells, noise.fold(key, "read"))
         return g
+
+    def around(self, target: Tensor, faults: Tensor) -> Tensor:
+        """Targets that make the best of known faults, see `Mapping.around`."""
+        return self.laid.around(target, faults, self.g_min, self.g_max)
 
     def to_weight(self, g: Tensor, written: Written) -> Tensor:
         """The weight that conductances stand for."""

@@ -111,7 +111,7 @@ def evaluate(
     seed: int = 0,
     compensation: str | None = "global",
     calibration: Iterable[Any] | None = None,
-    faults: Faults | None = None,
+    faults: Faults | Callable[[int], Faults] | None = None,
     progress: bool = False,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
@@ -134,7 +134,8 @@ def evaluate(
             ranges of converters set again). ``"column+batch-norm"``, for example.
         calibration: the data for these: inputs, or tuples that begin with them, without use of labels. Not the data of
             the evaluation, or the result is no longer that of unseen data.
-        faults: cells known to be stuck, on each of the chips, see `program`.
+        faults: cells known to be stuck, see `program`: the same ones on each chip, or a function of the chip's seed,
+            such as ``lambda seed: remap(analog, draw_faults(analog, "stuck-at", seed))``.
         progress: show a progress bar.
 
     Raises:
@@ -162,8 +163,9 @@ def evaluate(
     ranges = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
     try:
         for row, chip in enumerate(bar):
+            known = faults(chip) if callable(faults) else faults
             with (
-                programmed(analog, chip, faults=faults),
+                programmed(analog, chip, faults=known),
                 own_statistics(analog) if wanted.batch_norm else nullcontext(),
             ):
                 for column, t in enumerate(instants):

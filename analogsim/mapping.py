@@ -268,6 +268,26 @@ class Mapping:
             return variance.squeeze(axis)
         return self._joined(self.slice_variances(variance, ndim, largest, g_min, g_max, layout), axis, 2)
 
+    def around(self, target: Tensor, faults: Tensor, g_min: float, g_max: float) -> Tensor:
+        """Targets that make the best of cells known to be stuck: where one cell of a pair is, its partner moves.
+
+        The difference is what counts, and the working cell takes up what the stuck one cannot, as far as the range
+        goes. Slices, copies and single cells keep their targets.
+
+        Args:
+            target: conductances ``(cells, out (+ references), ...)``.
+            faults: 0 for a cell that works, 1 for one at ``g_min``, 2 for one at ``g_max``, like ``target``.
+            g_min: lowest conductance.
+            g_max: highest one.
+        """
+        stuck = faults != 0
+        held = torch.where(faults == 1, g_min, g_max).to(target.dtype)
+        if self.cells_per_weight != 2 or self._planes != 2:
+            return torch.where(stuck, held, target)
+        difference = target[0] - target[1]
+        partner = torch.stack((held[1] + difference, held[0] - difference)).clamp_(g_min, g_max)
+        return torch.where(stuck, held, torch.where(stuck.flip(0), partner, target))
+
     def following(self, weight: Tensor, held: Tensor) -> Tensor:
         """How far each weight still moves the output when cells are held: 1 all the way, 0 not at all.
 

@@ -1,0 +1,140 @@
+"""Cells that are known to be stuck, and weights laid around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from analogsim.chip import as_seed, checked_faults
+from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
+from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.layout import Layout
+from analogsim.noise import KeyedNoise
+from analogsim.registry import DeviceLike, as_device_model
+from analogsim.training import in_compute_dtype
+
+Faults = dict[str, Tensor]
+
+
+def _laid(layer: AnalogLayer) -> Written:
+    state = layer.analog
+    weight = in_compute_dtype(state.layout.lay(layer.weight.detach(), layer.bias).detach())
+    return state.device.lay_out(weight, state.layout)
+
+
+def draw_faults(analog: nn.Module, effect: DeviceLike = "stuck-at", seed: int = 0) -> Faults:
+    """A map of stuck cells for every analog layer, as a test of a chip would find it.
+
+    Args:
+        analog: the twin; its device has cells, and need not have stuck ones.
+        effect: what draws the faults, such as ``"stuck-at(p_off=0.01, cluster='row')"``.
+        seed: which chip.
+
+    Returns:
+        For each layer by name ``(cells, out (+ reference columns), ...)``: 0 works, 1 is stuck at ``g_min``, 2 at
+        ``g_max``. For `program`, `evaluate` and `remap`.
+
+    Raises:
+        ValueError: the effect makes no cell stick, or a layer has no cells.
+    """
+    model = as_device_model(effect)
+    number = as_seed(seed)
+    faults: Faults = {}
+    for layer in analog_layers(analog):
+        name = layer.analog.name
+        if layer.analog.device.signed:
+            raise ValueError(f"draw_faults: layer {name!r} has no cells; its device acts on weights")
+        cells = _laid(layer).cells
+        noise = KeyedNoise(str(number), name, "faults")
+        drawn = [(part, part.draw(cells, noise.fold(str(place)))) for place, part in enumerate(model.effects)]
+        held = [(part, state) for part, state in drawn if part.held(state) is not None]
+        if not held:
+            raise ValueError(f"draw_faults: {model.name!r} makes no cell stick; give stuck-at or the like")
+        middle = torch.full_like(cells.target, (cells.g_min + float(cells.g_max)) / 2)
+        for part, state in held:
+            middle = part.hold(middle, cells, state)
+        stuck = (middle == cells.g_min).to(torch.int8) * STUCK_OFF + (middle == cells.g_max).to(torch.int8) * STUCK_ON
+        faults[name] = stuck
+    return faults
+
+
+def _squared_error(device: DeviceModel, written: Written, faults: Tensor) -> Tensor:
+    """Squared error of every weight when it lies on faulty cells, ``(out, rows)``."""
+    exact = device.to_weight(written.cells.target, written)
+    wrong = device.to_weight(device.around(written.cells.target, faults), written)
+    return (wrong - exact).square().flatten(1)
+
+
+def _assigned(cost: Tensor) -> Tensor:
+    """Which place each thing gets, so that the sum of ``cost[thing, place]`` is least."""
+    _, places = linear_sum_assignment(cost.double().cpu().numpy())
+    return torch.as_tensor(places, device=cost.device)
+
+
+def _columns(device: DeviceModel, written: Written, faults: Tensor, layout: Layout) -> Tensor:
+    """The map with columns of each block of outputs exchanged."""
+    result = faults.clone()
+    for left, right in layout.cols:
+        count = right - left
+        cost = faults.new_zeros(count, count, dtype=torch.float64)
+        for place in range(count):
+            trial = faults.clone()
+            trial[:, left:right] = faults[:, left + place : left + place + 1]
+            cost[:, place] = _squared_error(device, written, trial)[left:right].sum(1)
+        result[:, left:right] = faults[:, left + _assigned(cost)]
+    return result
+
+
+def _rows(device: DeviceModel, written: Written, faults: Tensor, layout: Layout) -> Tensor:
+    """The map with rows of each block of inputs exchanged, for all outputs of the layer together."""
+    shape = faults.shape
+    flat = faults.flatten(2) if faults.ndim > 2 else faults.unsqueeze(2)
+    result = flat.clone()
+    for top, bottom in layout.rows:
+        count = bottom - top
+        cost = flat.new_zeros(count, count, dtype=torch.float64)
+        for place in range(count):
+            trial = flat.clone()
+            trial[:, :, top:bottom] = flat[:, :, top + place : top + place + 1]
+            cost[:, place] = _squared_error(device, written, trial.view(shape))[:, top:bottom].sum(0)
+        result[:, :, top:bottom] = flat[:, :, top + _assigned(cost)]
+    return result.view(shape)
+
+
+def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True, columns: bool = True) -> Faults:
+    """Lay weights around known faults: which input drives which word line, which output is read from which bit line.
+
+    Within each block of a layer, lines are exchanged such that the squared error of the weights is least (an assignment
+    problem, columns first, then rows, each exact for what the other is). The digital part undoes the exchange, so what
+    changes for the network is which faults its weights meet: the result is the map of faults in the order of the
+    weights. Where wires have resistance, lines are exchanged, but the places of cells on their wires are not.
+
+    Args:
+        analog: the twin with the weights that are to be written.
+        faults: for layers by name, the map of stuck cells as they lie on the chip, see `program`.
+        rows: exchange word lines. Layers with groups keep theirs.
+        columns: exchange bit lines.
+
+    Returns:
+        The maps as the weights meet them, for ``program(analog, faults=...)``.
+
+    Raises:
+        ValueError: a map does not belong to the network.
+    """
+    layers = {layer.analog.name: layer for layer in analog_layers(analog)}
+    result: Faults = {}
+    for name, given in faults.items():
+        if name not in layers:
+            raise ValueError(f"remap: faults of {name!r}, which is no analog layer; there are {', '.join(layers)}")
+        state = layers[name].analog
+        written = _laid(layers[name])
+        known = checked_faults(given, state, written.cells.target[0, : state.layout.cols[-1][1]])
+        if columns:
+            known = _columns(state.device, written, known, state.layout)
+        if rows and getattr(layers[name], "groups", 1) == 1:
+            known = _rows(state.device, written, known, state.layout)
+        result[name] = known
+    return result
