@@ -18,7 +18,7 @@ from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, register_layer
 from analogsim.mapping import Mapping
 from analogsim.registry import as_device_model, available_devices, register
-from analogsim.report import Report
+from analogsim.report import Report, compare_plot, compare_table
 from analogsim.schedule import NoiseSchedule, set_noise_scale
 from analogsim.summary import summary
 from analogsim.times import seconds
@@ -53,6 +53,8 @@ __all__ = [
     "available_devices",
     "calibrate",
     "clip_weights",
+    "compare_plot",
+    "compare_table",
     "convert",
     "draw_faults",
     "drift",

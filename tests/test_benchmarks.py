@@ -220,3 +220,21 @@ def test_plots_of_devices(tmp_path):
     folder = tmp_path / "new"
     assert physics.main(["--cells", "1000", "--page", "sonos", "--plot", str(folder)]) == 0
     assert [file.name for file in folder.iterdir()] == ["sonos.png"]
+
+
+def test_faults_and_compensations_of_a_trained_network(tmp_path, monkeypatch, capsys):
+    from analogsim.recipes.cli import main as cli
+    from benchmarks import compensation, faults
+
+    monkeypatch.chdir(tmp_path)
+    quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
+    cli(["train", *quick, "baseline=false"])
+    (checkpoint,) = tmp_path.glob("runs/*/*/checkpoint.pt")
+    capsys.readouterr()
+    assert faults.main([str(checkpoint), "--chips", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("unknown", "written around", "and remapped", "s of processor time"))
+    assert compensation.main([str(checkpoint), "--chips", "2", "--times", "1s,1y", "--crossbar", "standard"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["none", "global", "crossbar", "column"]
+    assert "8-bit ADC" in lines[-1]

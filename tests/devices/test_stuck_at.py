@@ -113,6 +113,24 @@ def test_illegal_parameters(parameters, message):
         StuckAt(**parameters)
 
 
+@pytest.mark.parametrize("shape", [(30, 45), (30, 15, 3), (30,)])
+def test_whole_blocks_are_stuck(shape):
+    fault = faults(StuckAt(0.2, 0.1, cluster="block", block=4), 2, *shape)
+    flat = fault.flatten(2) if fault.ndim > 2 else fault.unsqueeze(2)
+    for plane in flat:
+        for top in range(0, plane.shape[0], 4):
+            for left in range(0, plane.shape[1], 4):
+                assert len(plane[top : top + 4, left : left + 4].unique()) == 1
+
+
+def test_blocks_are_stuck_as_often_as_cells():
+    """Within 5 standard errors of a share over independent blocks."""
+    fault = faults(StuckAt(0.2, 0.1, cluster="block", block=4), 2, 400, 400)
+    for code, share in ((1, 0.2), (2, 0.1)):
+        error = (share * (1 - share) / (2 * 100 * 100)) ** 0.5
+        assert float((fault == code).float().mean()) == pytest.approx(share, abs=5 * error)
+
+
 @pytest.mark.parametrize(("cluster", "line"), [("row", (0, 0)), ("column", (..., 0, 0))])
 def test_whole_lines_are_stuck(cluster, line):
     # Cells (2, out, in, kernel): a row is one input position, a column one output of one side of the pairs.

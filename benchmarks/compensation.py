@@ -1,0 +1,67 @@
+"""What each compensation gives back: a trained network with batch norm, on chips that age.
+
+A checkpoint of ``analogsim train`` is evaluated on the same chips with every kind of drift compensation, with batch
+norm estimated anew on each chip at each time, and with both. The data for that are inputs of the training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import analogsim
+from analogsim.compensate import has_batch_norm
+from analogsim.recipes import _data, _models
+from analogsim.recipes._checkpoint import load_checkpoint, load_weights
+from analogsim.recipes._config import from_mapping
+from analogsim.recipes._options import Config
+from analogsim.recipes._training import load_data
+from analogsim.text import table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate the network with each compensation, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compensation", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--device", help="device model (default: the run's)")
+    parser.add_argument("--crossbar", help="array, converters and wires (default: the run's)")
+    parser.add_argument("--chips", type=int, default=10)
+    parser.add_argument("--times", default="1s,1d,1y", help="since programming (default: 1s,1d,1y)")
+    parser.add_argument("--samples", type=int, default=512, help="inputs for the estimates (default: 512)")
+    options = parser.parse_args(arguments)
+    content = load_checkpoint(options.checkpoint)
+    config = from_mapping(Config, content["config"], source=str(options.checkpoint))
+    data = load_data(config)
+    model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
+    load_weights(model, content["model"], str(options.checkpoint))
+    analog = analogsim.convert(model, options.device or config.device, crossbar=options.crossbar or config.crossbar)
+    inputs = data.train.tensors[0][: options.samples]
+    kinds = ["none", "global", "crossbar", "column"]
+    if has_batch_norm(model):
+        kinds += ["batch-norm", "global+batch-norm", "column+batch-norm"]
+    reports = {
+        kind: analogsim.evaluate(
+            analog,
+            _data.batches(data.test, config.evaluation.batch_size),
+            chips=options.chips,
+            times=options.times.split(","),
+            compensation=None if kind == "none" else kind,
+            calibration=torch.split(inputs, 128),
+        )
+        for kind in kinds
+    }
+    first = reports["none"]
+    rows = [
+        (kind, *(f"{100 * mean:.2f} ± {100 * std:.2f}" for mean, std in zip(report.mean, report.std, strict=True)))
+        for kind, report in reports.items()
+    ]
+    print(table(("accuracy [%]", *(f"after {label}" for label in first.labels)), rows))
+    print(f"clean {100 * first.clean:.2f}; mean ± std over chips: {first.device}, {len(first.seeds)} chips")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
