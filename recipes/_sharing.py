@@ -68,8 +68,8 @@ def _make_steps_whole(storage: Any) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        if not getattr(_thread, "reading", False):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # A read is a transaction too: what an interrupt leaves unread is let go with it, and with that its lock.
+        connection.exec_driver_sql("BEGIN" if getattr(_thread, "reading", False) else "BEGIN IMMEDIATE")
 
     for name in dir(storage):
         if name.startswith("get_") or name in ("_get_trials", "_get_stale_trial_ids"):
