@@ -7,6 +7,7 @@ import functools
 import json
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,6 @@ def _make_steps_whole(storage: Any) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        # A read is a transaction too: what an interrupt leaves unread is let go with it, and with that its lock.
         connection.exec_driver_sql("BEGIN" if getattr(_thread, "reading", False) else "BEGIN IMMEDIATE")
 
     for name in dir(storage):
@@ -83,7 +83,11 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def read(*arguments: Any, **options: Any) -> Any:
         with _marked("reading"):
-            return method(*arguments, **options)
+            try:
+                return method(*arguments, **options)
+            except KeyboardInterrupt as stop:
+                traceback.clear_frames(stop.__traceback__)  # rows half read keep the file locked as long as they live
+                raise
 
     return read
 
