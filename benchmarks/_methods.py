@@ -26,6 +26,19 @@ def descend(network: nn.Module, images: Tensor, labels: Tensor) -> None:
     torch.autograd.backward(F.cross_entropy(network(images), labels))
 
 
+@torch.no_grad()
+def answer(network: nn.Module, images: Tensor) -> Tensor:
+    """A forward pass, and nothing kept for a backward one."""
+    output: Tensor = network(images)
+    return output
+
+
+def forward_backward(network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Forward and backward as in a training step, without the optimizer."""
+    network.zero_grad()
+    descend(network, images, labels)
+
+
 class Method:
     """Plain training, from which the others differ in `backward` only.
 

@@ -11,23 +11,12 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.text import table
-from benchmarks._methods import descend
+from benchmarks._methods import answer, forward_backward
 from benchmarks._networks import Case
 from benchmarks._timing import Seconds, Spread, duration, interleave
 
 DEVICES = ("pcm", "gaussian")
 _TIME = "1d"
-
-
-@torch.no_grad()
-def _answer(network: nn.Module, images: Tensor) -> Tensor:
-    output: Tensor = network(images)
-    return output
-
-
-def _forward_backward(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    network.zero_grad()
-    descend(network, images, labels)
 
 
 def _program_and_drift(analog: nn.Module) -> None:
@@ -50,9 +39,9 @@ def check(analog: nn.Module, images: Tensor) -> None:
     for _ in range(2):
         with analogsim.programmed(analog, seed=1, t=_TIME):
             plain = analogsim.to_digital(analog, weights="programmed")
-            answers += [_answer(analog, images), _answer(plain, images)]
-    for answer in answers[1:]:
-        error = float((answer - answers[0]).norm() / answers[0].norm())
+            answers += [answer(analog, images), answer(plain, images)]
+    for other in answers[1:]:
+        error = float((other - answers[0]).norm() / answers[0].norm())
         if not error <= 1e-4:
             raise RuntimeError(f"two answers of one chip differ by {error:.1e}: do not time it")
 
@@ -64,7 +53,7 @@ def _time(
     model = case.model(device)
     twins = {name: analogsim.convert(model, name) for name in DEVICES}
     images, labels = case.data(device)
-    calls: dict[str, Callable[[], object]] = {"train": partial(_forward_backward, model, images, labels)}
+    calls: dict[str, Callable[[], object]] = {"train": partial(forward_backward, model, images, labels)}
     for name, analog in twins.items():
         check(analog, images)
         analogsim.program(analog)
@@ -73,9 +62,9 @@ def _time(
         calls[f"both {name}"] = partial(_program_and_drift, analog)
     seconds = interleave(calls, rounds=rounds, steps=steps, device=device)
     model.eval()
-    calls = {"forward": partial(_answer, model, images)}
+    calls = {"forward": partial(answer, model, images)}
     for name, analog in twins.items():
-        calls[f"forward {name}"] = partial(_answer, analog.eval(), images)
+        calls[f"forward {name}"] = partial(answer, analog.eval(), images)
     seconds |= interleave(calls, rounds=rounds, steps=steps, device=device)
     return seconds, {name: cells_of(analog) for name, analog in twins.items()}
 
@@ -106,7 +95,7 @@ def run(
                 "drift_ns_per_cell": per_cell["drift"],
                 "program_and_drift_ns_per_cell": per_cell["both"],
                 "program_and_drift_seconds": chip.as_dict(),
-                "program_and_drift_to_forward_backward": to_train.as_dict(),
+                "program_and_drift_toforward_backward": to_train.as_dict(),
                 "forward_seconds": forward.as_dict(),
                 "forward_to_plain_forward": to_forward.as_dict(),
             }

@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Mapping, ReadNoise
 from analogsim.text import table
-from benchmarks._methods import descend
+from benchmarks._methods import answer, forward_backward
 from benchmarks._networks import Case
 from benchmarks._timing import Spread, duration, interleave
 
@@ -64,33 +63,22 @@ PARTS = (
 )
 
 
-@torch.no_grad()
-def _answer(network: nn.Module, images: Tensor) -> Tensor:
-    output: Tensor = network(images)
-    return output
-
-
-def _forward_backward(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    network.zero_grad()
-    descend(network, images, labels)
-
-
 def run(
     case: Case, device: torch.device, *, rounds: int, steps: int | None, say: Callable[[str], object] = print
 ) -> list[dict[str, Any]]:
     """Time forward passes and training steps of one network behind each part; print the table, return its rows."""
     images, labels = case.data(device)
     model = case.model(device)
-    forwards: dict[str, Callable[[], object]] = {"plain": partial(_answer, model.eval(), images)}
+    forwards: dict[str, Callable[[], object]] = {"plain": partial(answer, model.eval(), images)}
     trainings: dict[str, Callable[[], object]] = {
-        "plain": partial(_forward_backward, case.model(device), images, labels)
+        "plain": partial(forward_backward, case.model(device), images, labels)
     }
     for part in PARTS:
         chip = analogsim.convert(model, part.device, crossbar=part.crossbar)
         analogsim.program(chip)
-        forwards[part.name] = partial(_answer, chip.eval(), images)
+        forwards[part.name] = partial(answer, chip.eval(), images)
         twin = analogsim.convert(case.model(device), part.device, crossbar=part.crossbar).train()
-        trainings[part.name] = partial(_forward_backward, twin, images, labels)
+        trainings[part.name] = partial(forward_backward, twin, images, labels)
     timed = {
         kind: interleave(calls, rounds=rounds, steps=steps, device=device)
         for kind, calls in (("forward", forwards), ("training", trainings))
