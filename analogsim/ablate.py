@@ -13,7 +13,7 @@ from analogsim.convert import convert, to_digital
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel, Effect
 from analogsim.evaluate import Metric, evaluate
-from analogsim.layers.base import analog_layers
+from analogsim.layers.base import matrices_of
 from analogsim.report import Report, number
 from analogsim.text import table
 
@@ -132,7 +132,7 @@ def ablate(
     Raises:
         ValueError: see `analogsim.evaluate`.
     """
-    layers = analog_layers(analog)
+    layers = matrices_of(analog)
     changes: dict[str, Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]] = {}
     for key in dict.fromkeys(type(effect).__name__ for layer in layers for effect in layer.analog.device.effects):
         changes[key] = _without_effect(key)
@@ -152,7 +152,7 @@ def ablate(
             {**{layer: device for layer, (device, _) in changed.items()}, "*": None},
             crossbar={layer: crossbar for layer, (_, crossbar) in changed.items()},
         )
-        for ours, theirs in zip(analog_layers(twin), layers, strict=True):
+        for ours, theirs in zip(matrices_of(twin), layers, strict=True):
             ours.analog.input_range = theirs.analog.input_range
             ours.analog.output_bound = theirs.analog.output_bound
         reports[name] = evaluate(twin, loader, compensation=compensation, **given)

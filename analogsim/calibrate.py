@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.layers.base import matrices_of
+from analogsim.layers.matrix import AnalogMatrix
 
 
 class Magnitudes:
@@ -48,11 +49,11 @@ class Magnitudes:
         return min(float(upper), self.largest)
 
 
-Observe = Callable[[AnalogLayer, str, Tensor], None]
+Observe = Callable[[AnalogMatrix, str, Tensor], None]
 
 
 @contextmanager
-def _observed(model: nn.Module, layers: list[AnalogLayer], observe: Observe) -> Iterator[None]:
+def _observed(model: nn.Module, layers: list[AnalogMatrix], observe: Observe) -> Iterator[None]:
     """Let layers show what reaches their converters, in eval mode, programmed or not."""
     modes = [(module, module.training) for module in model.modules()]
     for layer in layers:
@@ -104,7 +105,7 @@ def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 9
     """
     if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 < percentile <= 100:
         raise ValueError(f"calibrate: percentile must be in (0, 100], got {percentile!r}")
-    layers = analog_layers(analog)
+    layers = matrices_of(analog)
     before = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
     try:
         for state, *_ in before:  # what reaches the converters must not go through old ranges
@@ -122,19 +123,19 @@ def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 9
 _NEEDS = {"input": "range", "output": "bound"}
 
 
-def _set(analog: nn.Module, layers: list[AnalogLayer], what: str, loader: Iterable[Any], percentile: float) -> None:
+def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Iterable[Any], percentile: float) -> None:
     seen = {layer: Magnitudes() for layer in layers}
 
-    def observe(layer: AnalogLayer, kind: str, values: Tensor) -> None:
+    def observe(layer: AnalogMatrix, kind: str, values: Tensor) -> None:
         if kind == what and layer in seen:
             try:
                 seen[layer].add(values)
             except ValueError as error:
                 raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}") from None
 
-    with _observed(analog, analog_layers(analog), observe), torch.no_grad():
+    with _observed(analog, matrices_of(analog), observe), torch.no_grad():
         for batch in inputs_of(loader):
-            analog(batch.to(layers[0].weight.device))
+            analog(batch.to(layers[0].still()[0].device))
     for layer, magnitudes in seen.items():
         state = layer.analog
         value = magnitudes.percentile(percentile)
@@ -165,7 +166,7 @@ def range_parameters(analog: nn.Module) -> list[Tensor]:
         NotCalibratedError: a range to be learned has no start value yet.
         ValueError: no crossbar of the twin learns its range.
     """
-    learned = [layer.analog for layer in analog_layers(analog) if layer.analog.crossbar.learns]
+    learned = [layer.analog for layer in matrices_of(analog) if layer.analog.crossbar.learns]
     if not learned:
         raise ValueError('range_parameters: no layer learns its input range; give Crossbar(input_range="learned")')
     parameters = []

@@ -17,7 +17,8 @@ from analogsim.converters import Array, array_of
 from analogsim.crossbar import Crossbar
 from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.errors import NotProgrammedError, StaleChipError
-from analogsim.layers.base import AnalogLayer, AnalogState, analog_layers
+from analogsim.layers.base import matrices_of
+from analogsim.layers.matrix import AnalogMatrix, AnalogState
 from analogsim.layout import Layout
 from analogsim.noise import KeyedNoise, StreamNoise
 from analogsim.times import label, seconds
@@ -89,10 +90,10 @@ class LayerChip:
 
     @classmethod
     @_outside_autograd()
-    def program(cls, layer: AnalogLayer, seed: int, faults: Tensor | None = None) -> LayerChip:
+    def program(cls, layer: AnalogMatrix, seed: int, faults: Tensor | None = None) -> LayerChip:
         """Write a layer's weight into fresh cells, some of which are known to be stuck."""
         state = layer.analog
-        source = state.layout.lay(layer.weight.detach(), layer.bias).detach().clone()
+        source = state.layout.lay(*layer.still()).clone()
         if not source.isfinite().all():
             raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
         noise = KeyedNoise(str(seed), state.name)
@@ -264,7 +265,7 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
             The old chip stays then.
     """
     number = as_seed(seed)
-    layers = analog_layers(analog)
+    layers = matrices_of(analog)
     known = dict(faults or {})
     chips = [LayerChip.program(layer, number, known.pop(layer.analog.name, None)) for layer in layers]
     if known:
@@ -274,17 +275,17 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
         layer.analog.chip = chip
 
 
-def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogLayer, LayerChip]]:
+def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, LayerChip]]:
     """Every layer with its chip, each checked against its weight."""
     pairs = []
-    for layer in analog_layers(analog):
+    for layer in matrices_of(analog):
         chip = layer.analog.chip
         if chip is None:
             raise NotProgrammedError(
                 f"{action}: layer {layer.analog.name!r} has no chip; call analogsim.program(analog, seed=...) first"
             )
         chip.suspect()
-        chip.check(layer.weight, layer.bias)
+        chip.check(*layer.still())
         pairs.append((layer, chip))
     return pairs
 
@@ -310,8 +311,7 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
     done: list[tuple[LayerChip, float, str | None]] = []
     try:
         for layer, chip in layer_chips(analog, "drift"):
-            if chip.source.device != layer.weight.device:
-                chip.weight_for(layer.weight, layer.bias)
+            chip.weight_for(*layer.still())  # there, if it has moved
             before = (chip, chip.time, chip.compensation)
             chip.set_time(time, gain)
             done.append(before)
@@ -323,7 +323,7 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
 
 def erase(analog: nn.Module) -> None:
     """Back to no chip. Nothing happens to a twin without one."""
-    for layer in analog_layers(analog):
+    for layer in matrices_of(analog):
         layer.analog.chip = None
 
 
@@ -352,7 +352,7 @@ def programmed(
         ...     tuple(analog(torch.ones(1, 4)).shape)
         (1, 2)
     """
-    layers = analog_layers(analog)
+    layers = matrices_of(analog)
     chips = [layer.analog.chip for layer in layers]
     modes = [(module, module.training) for module in analog.modules()]
     try:

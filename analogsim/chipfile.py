@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from analogsim.chip import LayerChip, layer_chips
 from analogsim.device import Cells, Written
-from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.layers.base import matrices_of
+from analogsim.layers.matrix import AnalogMatrix
 
 _FORMAT = "analogsim-chip-2"
 
@@ -81,8 +82,9 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _restore(layer: AnalogLayer, entry: dict[str, Any], tensors: dict[str, Tensor]) -> LayerChip:
-    state, weight = layer.analog, layer.weight
+def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tensor]) -> LayerChip:
+    state = layer.analog
+    weight, bias = layer.still()
     name, device = state.name, state.device
     for what, ours in (("device", device), ("crossbar", state.crossbar)):
         if entry[what] != repr(ours):
@@ -91,7 +93,7 @@ def _restore(layer: AnalogLayer, entry: dict[str, Any], tensors: dict[str, Tenso
                 f"the {what} the chip was made of"
             )
     source = tensors["source"]
-    laid = state.layout.lay(weight.detach(), layer.bias)
+    laid = state.layout.lay(weight, bias)
     if source.shape != laid.shape or not torch.equal(source.to(laid), laid):
         raise ValueError(
             f"load_chip: layer {name!r} has other weights than those on the chip; load the network's state dict that "
@@ -141,7 +143,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         entries = json.loads(metadata["layers"])
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: its list of layers cannot be read") from error
-    layers = {layer.analog.name: layer for layer in analog_layers(analog)}
+    layers = {layer.analog.name: layer for layer in matrices_of(analog)}
     if entries.keys() != layers.keys():
         odd = sorted(entries.keys() ^ layers.keys())
         raise ValueError(f"load_chip: the chip belongs to another network: layers {odd} are in one and not the other")

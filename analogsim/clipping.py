@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from analogsim.layers.base import analog_layers
+from analogsim.layers.base import matrices_of
 
 
 @torch.no_grad()
@@ -18,10 +18,20 @@ def clip_weights(analog: nn.Module, sigmas: float) -> None:
     Args:
         analog: the twin; layers that stay digital are left alone.
         sigmas: the limit in standard deviations of the layer's weights.
+
+    Raises:
+        ValueError: an impossible limit, or a weight that is computed from other Parameters.
     """
     if not 0 < sigmas < float("inf"):
         raise ValueError(f"clip_weights: sigmas must be finite and > 0, got {sigmas!r}")
-    for layer in analog_layers(analog):
-        weight = layer.weight
+    layers = matrices_of(analog)
+    computed = [layer.analog.title for layer in layers if layer.computed]
+    if computed:
+        raise ValueError(
+            f"clip_weights: the weight of layer {computed[0]!r} is computed from other Parameters (pruning, weight "
+            "norm); make it permanent first"
+        )
+    for layer in layers:
+        weight = layer.matrix
         limit = sigmas * weight.std(correction=0)
-        weight.clamp_(min=-limit, max=limit)
+        layer.put(weight.clamp(min=-limit, max=limit))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from textwrap import shorten
 from typing import Literal, cast
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from analogsim.chip import layer_chips
@@ -18,67 +20,129 @@ from analogsim.device import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.layers.base import (
     AnalogLayer,
-    AnalogState,
-    analog_layers,
+    AnalogModule,
     analog_type,
-    digital_type,
     holds_matrix,
+    matrices_of,
+    unplaced,
+    weight_rules,
     why_digital,
 )
+from analogsim.layers.matrix import AnalogState, Slot, still
 from analogsim.registry import DeviceLike, as_device_model
 from analogsim.times import seconds
 from analogsim.tree import M, copy_tree, names_of, own_copy
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A matrix that can become analog.
+
+    Args:
+        module: has it.
+        label: which of the module's it is; empty for the only one.
+        slot: where it lies in the module.
+        names: all that patterns may call it: the module's names with the label (we call it by the first), and without.
+    """
+
+    module: nn.Module
+    label: str
+    slot: Slot
+    names: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+
+def _named(module_names: list[str], label: str) -> tuple[str, ...]:
+    if not label:
+        return tuple(module_names)
+    return (*(f"{name}.{label}" if name else label for name in module_names), *module_names)
+
+
+def _places(names: dict[nn.Module, list[str]], embeddings: bool) -> list[_Place]:
+    """Every matrix of a model that can become analog."""
+    places = []
+    for module, all_names in names.items():
+        kind = analog_type(module)
+        if kind is None or (kind.stored and not embeddings):
+            continue
+        for label, slot in kind.slots(module).items():
+            places.append(_Place(module, label, slot, _named(all_names, label)))
+    return places
+
+
+def _matches(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
 def _resolve(
-    device: DeviceLike | MappingType[str, DeviceLike | None], names: dict[nn.Module, list[str]]
-) -> dict[nn.Module, DeviceModel | None]:
-    """The device model of each module that a pattern matches (None: stays digital on request)."""
+    device: DeviceLike | MappingType[str, DeviceLike | None],
+    places: list[_Place],
+    names: dict[nn.Module, list[str]],
+) -> tuple[dict[_Place, DeviceModel | None], set[nn.Module]]:
+    """The device model of each matrix that a pattern matches, and the modules that stay digital on request."""
     if not isinstance(device, MappingType):
-        return dict.fromkeys((module for module in names if analog_type(module) is not None), as_device_model(device))
+        return dict.fromkeys(places, as_device_model(device)), set()
     if not device:
         raise ValueError("convert: the mapping of patterns to devices is empty")
     models = {pattern: None if choice is None else as_device_model(choice) for pattern, choice in device.items()}
-    chosen: dict[nn.Module, DeviceModel | None] = {}
+    chosen: dict[_Place, DeviceModel | None] = {}
+    meant: set[nn.Module] = set()
     idle = dict.fromkeys(models, "it matches no module")
     effective = {"*"}  # a rest that turns out empty is no mistake
-    for module, all_names in names.items():
-        matching = [pattern for pattern in models if any(fnmatchcase(name, pattern) for name in all_names)]
+
+    def take(called: Iterable[str]) -> str | None:
+        """The first pattern that matches; and what is to be said of the others."""
+        matching = [pattern for pattern in models if _matches(called, pattern)]
         if not matching:
-            continue
+            return None
         first = matching[0]
+        effective.update(pattern for pattern in matching if models[pattern] == models[first])
+        idle.update(dict.fromkeys(matching[1:], f"the first match wins, and {first!r} comes before it"))
+        return first
+
+    for place in places:
+        first = take(place.names)
+        if first is not None:
+            chosen[place] = models[first]
+    possible = {place.module for place in places}
+    for module, all_names in names.items():
+        if module in possible:
+            continue
+        matching = [pattern for pattern in models if _matches(all_names, pattern)]
         # None also tells that a matrix is meant to stay digital which could not be analog.
-        if analog_type(module) is not None or (models[first] is None and holds_matrix(module)):
-            chosen[module] = models[first]
-            effective |= {pattern for pattern in matching if models[pattern] == models[first]}
-            idle |= dict.fromkeys(matching[1:], f"the first match wins, and {first!r} comes before it")
+        if matching and models[matching[0]] is None and holds_matrix(module):
+            take(all_names)
+            meant.add(module)
         else:
-            idle |= dict.fromkeys(matching, f"it matches only modules that cannot be analog, such as {all_names[0]!r}")
+            idle |= dict.fromkeys(
+                set(matching) - effective, f"it matches only modules that cannot be analog, such as {all_names[0]!r}"
+            )
     for pattern in models:
         if pattern not in effective:
-            near = ", ".join(repr(every[0]) for module, every in names.items() if analog_type(module) is not None)
+            near = ", ".join(repr(place.name) for place in places)
             raise ValueError(
                 f"convert: the pattern {pattern!r} has no effect: {idle[pattern]}. Layers that can be analog: "
                 f"{shorten(near, 200) or 'none'}"
             )
-    return chosen
+    return chosen, meant
 
 
 def _crossbars(
-    crossbar: CrossbarLike | MappingType[str, CrossbarLike],
-    chosen: dict[nn.Module, DeviceModel | None],
-    names: dict[nn.Module, list[str]],
-) -> dict[nn.Module, Crossbar]:
-    """The crossbar of each module that becomes analog."""
-    analog = [module for module, choice in chosen.items() if choice is not None]
+    crossbar: CrossbarLike | MappingType[str, CrossbarLike], chosen: dict[_Place, DeviceModel | None]
+) -> dict[_Place, Crossbar]:
+    """The crossbar of each matrix that becomes analog."""
+    analog = [place for place, choice in chosen.items() if choice is not None]
     if not isinstance(crossbar, MappingType):
         return dict.fromkeys(analog, as_crossbar(crossbar))
     kinds = {pattern: as_crossbar(choice) for pattern, choice in crossbar.items()}
-    taken: dict[nn.Module, Crossbar] = {}
+    taken: dict[_Place, Crossbar] = {}
     idle = set(kinds) - {"*"}  # a rest that turns out empty is no mistake
-    for module in analog:
-        matching = [pattern for pattern in kinds if any(fnmatchcase(name, pattern) for name in names[module])]
-        taken[module] = kinds[matching[0]] if matching else IDEAL
+    for place in analog:
+        matching = [pattern for pattern in kinds if _matches(place.names, pattern)]
+        taken[place] = kinds[matching[0]] if matching else IDEAL
         idle -= set(matching[:1])
     if idle:
         raise ValueError(
@@ -121,6 +185,7 @@ def convert(
     *,
     crossbar: CrossbarLike | MappingType[str, CrossbarLike] = IDEAL,
     train_times: tuple[float | str, float | str] | None = None,
+    embeddings: bool = False,
 ) -> M:
     """The analog twin of a network: a new module tree over the very same Parameters and buffers.
 
@@ -128,16 +193,18 @@ def convert(
     dicts have the same keys.
 
     Args:
-        model: any module. `nn.Linear` and `nn.Conv1d/2d/3d` (exact types, and what `register_layer` added) become
-            analog.
+        model: any module. Layers become analog by their type, see the table in the documentation of networks and what
+            `register_layer` added; subclasses too, unless their ``forward`` hides the product with the weight.
         device: a name, an `Effect`, a list of effects, a `DeviceModel`; or a mapping of glob patterns on module names
             to any of these, the first match wins, None keeps a layer digital (and says of one that cannot be analog
-            that this is meant): ``{"fc": None, "layer4.*": "pcm", "*": "gaussian"}``.
+            that this is meant): ``{"fc": None, "layer4.*": "pcm", "*": "gaussian"}``. The matrices of a module with
+            several go by its name and one of their own: ``"encoder.self_attn.q_proj"``, ``"lstm.weight_hh_l0"``.
         crossbar: the array that weights are laid on, its converters and wires: a `Crossbar`, or a name such as
             ``"standard"`` or ``"standard(adc_bits=6)"``; or a mapping of glob patterns to them, where what matches none
             is ideal. Default: ideal, and as large as needed.
         train_times: where drift times are drawn in training, log-uniform between the two. Default: one second to one
             year, or as far as the device's formulas go.
+        embeddings: whether tables that are looked up (`nn.Embedding`, `nn.EmbeddingBag`) are stored on crossbars too.
 
     Returns:
         The twin, of the same class, with the same train/eval flags.
@@ -166,42 +233,71 @@ def convert(
     for module, (name, *_) in names.items():
         if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
             raise ValueError(f"convert: {name!r} has no weights yet; run a batch through the lazy module first")
-        if isinstance(module, AnalogLayer):
+        if isinstance(module, AnalogModule):
             raise ValueError(f"convert: {name!r} is analog already; convert analogsim.to_digital(model) instead")  # noqa: TRY004
-    chosen = _resolve(device, names)
+    places = _places(names, embeddings)
+    chosen, meant = _resolve(device, places, names)
     if not any(chosen.values()):
         kinds = ", ".join(sorted({type(module).__name__ for module in names}))
         raise ValueError(
             f"convert: nothing in {type(model).__name__} can run analog (or all of it is mapped to None); its modules "
             f"are: {kinds}. See analogsim.register_layer"
         )
+    crossbars = _crossbars(crossbar, chosen)
+    states: dict[nn.Module, dict[str, AnalogState]] = {}
+    for place, choice in chosen.items():
+        if choice is not None:
+            state = _state(place, choice, crossbars[place], None if span is None else (span[0], span[1]))
+            states.setdefault(place.module, {})[place.label] = state
+    _warn_digital(_unasked(names, {place.module for place in chosen} | meant, states, embeddings))
     replaced: dict[nn.Module, nn.Module] = {}
-    crossbars = _crossbars(crossbar, chosen, names)
-    for module, choice in chosen.items():
+    for module in names:
         kind = analog_type(module)
-        if choice is None or kind is None:
-            continue
-        weight = cast(Tensor, module.weight)
-        if not weight.isfinite().all():
-            raise ValueError(f"convert: the weight of layer {names[module][0]!r} holds NaN or infinite values")
-        analog = kind.__new__(kind)
-        array = crossbars[module]
-        array.check(choice)
-        layout = array.layout(weight.shape, getattr(module, "groups", 1), choice.laid)
-        times = _train_times(choice) if span is None else (span[0], span[1])
-        for t in times:
-            choice.check_time(t)
-        analog.__dict__["analog"] = AnalogState(names[module][0], choice, times, layout, array)
-        replaced[module] = analog
-    digital = {
-        all_names[0]: (type(module).__name__, why_digital(module))
-        for module, all_names in names.items()
-        if module not in chosen and holds_matrix(module)
-    }
-    _warn_digital(digital)
+        # One with matrices in the modules below hands their weights on by itself, and must not go past them.
+        if kind is not None and (module in states or _hands_on(kind, module, states)):
+            analog = kind.__new__(kind)
+            analog.attach(states.get(module, {}), module)
+            replaced[module] = analog
     twin = copy_tree(model, replaced)
     _close_fast_paths(twin)
     return twin
+
+
+def _hands_on(kind: type[AnalogModule], module: nn.Module, states: dict[nn.Module, dict[str, AnalogState]]) -> bool:
+    return not issubclass(kind, AnalogLayer) and any(below in states for below in module.modules())
+
+
+def _state(place: _Place, device: DeviceModel, array: Crossbar, span: tuple[float, float] | None) -> AnalogState:
+    weight, _ = still(place.module, place.slot)
+    if not weight.isfinite().all():
+        raise ValueError(f"convert: the weight of layer {place.name!r} holds NaN or infinite values")
+    array.check(device)
+    times = _train_times(device) if span is None else span
+    for t in times:
+        device.check_time(t)
+    layout = array.layout(weight.shape, place.slot.groups, device.laid)
+    return AnalogState(place.name, device, times, weight.shape, layout, array)
+
+
+def _unasked(
+    names: dict[nn.Module, list[str]],
+    asked: set[nn.Module],
+    states: dict[nn.Module, dict[str, AnalogState]],
+    embeddings: bool,
+) -> dict[str, tuple[str, str]]:
+    """The modules with matrices that stay digital without having been asked to: type, and why."""
+    rows = {}
+    inside = set().union(*(weight_rules(module) for module in asked))
+    for module, (name, *_) in names.items():
+        kind = analog_type(module)
+        if module in inside or (kind is not None and kind.stored and not embeddings):
+            continue
+        if module not in asked:
+            if holds_matrix(module):
+                rows[name] = type(module).__name__, why_digital(module)
+        elif module in states and kind is not None and (others := unplaced(module, kind)):
+            rows[name] = type(module).__name__, f"its {', '.join(others)} are no weights of a product it is known for"
+    return rows
 
 
 def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> M:
@@ -218,33 +314,39 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     """
     if weights not in ("clean", "programmed"):
         raise ValueError(f'to_digital: weights must be "clean" or "programmed", got {weights!r}')
-    layers = analog_layers(analog)
     replaced: dict[nn.Module, nn.Module] = {}
-    for layer in layers:
-        kind = digital_type(layer)
-        replaced[layer] = kind.__new__(kind)
-    plain = copy_tree(analog, replaced, shared=[layer.analog for layer in layers])
-    for new in replaced.values():
-        del new.__dict__["analog"]
+    states = [matrix.analog for matrix in matrices_of(analog)]
+    for module in analog.modules():
+        if isinstance(module, AnalogModule):
+            replaced[module] = module.stands_for.__new__(module.stands_for)
+    plain = copy_tree(analog, replaced, shared=states)
+    for old, new in replaced.items():
+        for name in cast(AnalogModule, old).analog_only:
+            new.__dict__.pop(name, None)
     if weights == "clean":
         return plain
     chips = layer_chips(analog, "to_digital")
     values = {
-        layer: chip.layout.lift(chip.weight_for(layer.weight, layer.bias)[0], layer.weight.shape)
-        for layer, chip in chips
+        matrix: chip.layout.lift(chip.weight_for(matrix.matrix, matrix.bias)[0], matrix.analog.shape)
+        for matrix, chip in chips
     }
-    computed = [layer.analog.name for layer in values if not isinstance(layer.weight, nn.Parameter)]
+    computed = [matrix.analog.name for matrix in values if matrix.computed]
     if computed:
         raise ValueError(
             f"to_digital: the weight of layer {computed[0]!r} is computed from other Parameters (pruning, weight "
             "norm), which would undo the programmed one; make it permanent before convert"
         )
     own = own_copy(plain)
-    # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
-    paths = names_of(analog)
-    for layer, (weight, bias) in values.items():
-        target = own.get_submodule(paths[layer][0])
-        target.weight = nn.Parameter(weight.detach().clone(), requires_grad=layer.weight.requires_grad)
-        if bias is not None and layer.bias is not None:
-            target.bias = nn.Parameter(bias.detach().clone(), requires_grad=layer.bias.requires_grad)
+    for module, (name, *_) in names_of(analog).items():
+        if not isinstance(module, AnalogModule):
+            continue
+        target = own.get_submodule(name)
+        slots = module.slots(module)
+        # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
+        for entry in {entry for slot in slots.values() for entry in (slot.weight, slot.bias) if entry is not None}:
+            tied = getattr(target, entry, None)
+            if tied is not None:
+                setattr(target, entry, nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad))
+        for label, matrix in module.matrices.items():
+            slots[label].put(target, *values[matrix])
     return own

@@ -9,6 +9,10 @@ class NotCalibratedError(RuntimeError):
     """A converter has no range yet."""
 
 
+class NotRoutedError(RuntimeError):
+    """A forward that takes products by itself did not take the one with the weight that runs analog."""
+
+
 class StaleChipError(RuntimeError):
     """The weights changed after the chip was programmed: its answers are not those of this network."""
 

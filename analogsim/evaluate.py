@@ -15,7 +15,8 @@ from analogsim.chip import Faults, as_seed, drift, programmed
 from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
 from analogsim.convert import to_digital
 from analogsim.crossbar import IDEAL
-from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.layers.base import matrices_of
+from analogsim.layers.matrix import AnalogMatrix
 from analogsim.report import Report
 from analogsim.times import DEFAULT_TIMES, seconds
 
@@ -149,12 +150,12 @@ def evaluate(
     wanted = _checked_compensation(compensation, analog, calibration)
     name, function = _as_metric(metric)
     first = as_seed(seed)
-    layers = analog_layers(analog)
+    layers = matrices_of(analog)
     instants = _default_times(layers) if times is None else tuple(seconds(t) for t in times)
     for layer in layers:
         for t in instants:
             layer.analog.device.check_time(t)
-    data = _Data(loader, layers[0].weight.device)
+    data = _Data(loader, layers[0].still()[0].device)
     digital = to_digital(analog).eval()
     clean, samples, classes = _score(digital, data, function)
     values = np.empty((chips, len(instants)))
@@ -202,7 +203,7 @@ def _checked_compensation(
     if wanted.batch_norm and not has_batch_norm(analog):
         raise ValueError(f"evaluate: compensation {compensation!r}: the network has no batch norm")
     if wanted.ranges and not any(
-        layer.analog.crossbar.needs_range or layer.analog.crossbar.needs_bound for layer in analog_layers(analog)
+        layer.analog.crossbar.needs_range or layer.analog.crossbar.needs_bound for layer in matrices_of(analog)
     ):
         raise ValueError(
             f"evaluate: compensation {compensation!r}: no crossbar leaves a range to calibration; give "
@@ -211,12 +212,12 @@ def _checked_compensation(
     return wanted
 
 
-def _described(layer: AnalogLayer) -> str:
+def _described(layer: AnalogMatrix) -> str:
     device, crossbar = layer.analog.device.name, layer.analog.crossbar
     return device if crossbar == IDEAL else f"{device} ({crossbar})"
 
 
-def _default_times(layers: Sequence[AnalogLayer]) -> tuple[float, ...]:
+def _default_times(layers: Sequence[AnalogMatrix]) -> tuple[float, ...]:
     """`DEFAULT_TIMES` as far as all devices go; programming itself, where they go nowhere."""
     spans = [layer.analog.device.times for layer in layers]
     first, last = max(span[0] for span in spans), min(span[1] for span in spans)

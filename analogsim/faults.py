@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from analogsim.chip import as_seed, checked_faults
 from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
-from analogsim.layers.base import AnalogLayer, analog_layers
+from analogsim.layers.base import matrices_of
+from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layout import Layout
 from analogsim.noise import KeyedNoise
 from analogsim.registry import DeviceLike, as_device_model
@@ -19,9 +20,9 @@ from analogsim.training import in_compute_dtype
 Faults = dict[str, Tensor]
 
 
-def _laid(layer: AnalogLayer) -> Written:
+def _laid(layer: AnalogMatrix) -> Written:
     state = layer.analog
-    weight = in_compute_dtype(state.layout.lay(layer.weight.detach(), layer.bias).detach())
+    weight = in_compute_dtype(state.layout.lay(*layer.still()))
     return state.device.lay_out(weight, state.layout)
 
 
@@ -43,7 +44,7 @@ def draw_faults(analog: nn.Module, effect: DeviceLike = "stuck-at", seed: int = 
     model = as_device_model(effect)
     number = as_seed(seed)
     faults: Faults = {}
-    for layer in analog_layers(analog):
+    for layer in matrices_of(analog):
         name = layer.analog.name
         if layer.analog.device.signed:
             raise ValueError(f"draw_faults: layer {name!r} has no cells; its device acts on weights")
@@ -124,7 +125,7 @@ def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True,
     Raises:
         ValueError: a map does not belong to the network.
     """
-    layers = {layer.analog.name: layer for layer in analog_layers(analog)}
+    layers = {layer.analog.name: layer for layer in matrices_of(analog)}
     result: Faults = {}
     for name, given in faults.items():
         if name not in layers:
@@ -134,7 +135,7 @@ def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True,
         known = checked_faults(given, state, written.cells.target[0, : state.layout.cols[-1][1]])
         if columns:
             known = _columns(state.device, written, known, state.layout)
-        if rows and getattr(layers[name], "groups", 1) == 1:
+        if rows and state.layout.groups == 1:
             known = _rows(state.device, written, known, state.layout)
         result[name] = known
     return result

@@ -40,11 +40,13 @@ class Layout:
         rows: blocks of the inputs of one output, in the order of ``weight.flatten(1)``, bias rows last.
         cols: blocks of the outputs.
         bias_rows: how many rows at the end hold the bias, each an equal part of it, driven by the input 1.
+        groups: of outputs with inputs of their own.
     """
 
     rows: Blocks
     cols: Blocks
     bias_rows: int = 0
+    groups: int = 1
 
     @classmethod
     def of(
@@ -66,7 +68,7 @@ class Layout:
             for group in range(groups)
             for start, end in cut(per_group, cols)
         )
-        return cls(row_blocks, col_blocks, bias_rows)
+        return cls(row_blocks, col_blocks, bias_rows, groups)
 
     @property
     def crossbars(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from analogsim.layers.base import analog_layers
+from analogsim.layers.base import matrices_of
 
 Shape = Literal["constant", "linear", "cosine", "exponential", "step"]
 
@@ -22,7 +22,7 @@ def set_noise_scale(analog: nn.Module, scale: float) -> None:
     value = float(scale)
     if not 0 <= value < math.inf:
         raise ValueError(f"set_noise_scale: the scale must be finite and >= 0, got {scale!r}")
-    for layer in analog_layers(analog):
+    for layer in matrices_of(analog):
         layer.analog.noise_scale = value
 
 
@@ -90,7 +90,7 @@ class NoiseSchedule:
                 raise ValueError(f"noise schedule: {name} must be an integer >= {least}, got {count!r}")
         if not 0 <= jitter <= 1:
             raise ValueError(f"noise schedule: jitter must be in [0, 1], got {jitter!r}")
-        analog_layers(analog)
+        matrices_of(analog)
         self._analog = analog
         self._settings: dict[str, Any] = {
             "shape": shape,

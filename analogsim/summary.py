@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from analogsim.layers.base import AnalogLayer, analog_type, digital_type, why_digital
+from analogsim.layers.base import AnalogModule, asked_digital, weight_rules, why_digital
+from analogsim.layers.matrix import AnalogMatrix
 from analogsim.text import table
 from analogsim.tree import names_of
 
@@ -84,38 +85,67 @@ class Summary:
         return f"{table(head, body, right=5)}\n{last}"
 
 
-def cells_of(layer: AnalogLayer) -> int:
-    """Number of cells of a layer's crossbars: those of its weights, bias rows and reference columns."""
-    layout, mapping = layer.analog.layout, layer.analog.device.laid
-    columns = len(layer.weight) + mapping.references(layout)
+def cells_of(matrix: AnalogMatrix) -> int:
+    """Number of cells of a matrix's crossbars: those of its weights, bias rows and reference columns."""
+    layout, mapping = matrix.analog.layout, matrix.analog.device.laid
+    columns = matrix.analog.shape[0] + mapping.references(layout)
     return columns * layout.rows[-1][1] * mapping.cells_per_weight
 
 
 def summary(analog: nn.Module) -> Summary:
     """Every module with Parameters of its own: analog or digital, device, cells, share of the parameters.
 
+    A module with several matrices has a row for each that is analog, and one for the rest of its Parameters.
+
     Args:
         analog: the twin (a digital model gives a table with nothing analog).
     """
     total = sum(parameter.numel() for parameter in analog.parameters())
-    counted: set[int] = set()
-    rows = []
-    for module, (name, *aliases) in names_of(analog).items():
-        own = list(module.parameters(recurse=False))
-        if not own:
+    counted: set[tuple[int, object]] = set()
+
+    def fresh(tensor: Tensor, part: tuple[int, int] | None, numbers: int) -> int:
+        """How many elements of a Parameter, or of a part of it, were not counted before."""
+        if {(id(tensor), None), (id(tensor), part)} & counted:
+            return 0
+        counted.add((id(tensor), part))
+        return numbers
+
+    rows: list[SummaryRow] = []
+    inside: set[nn.Module] = set()  # they hold what a weight is computed from, which counts in its layer
+    for module, names in names_of(analog).items():
+        left = {tensor: tensor.numel() for tensor in module.parameters(recurse=False)}
+        kind, why = type(module).__name__, ""
+        shape: tuple[int, ...] = ()
+        if isinstance(module, AnalogModule):
+            kind, why = module.stands_for.__name__, "no weight of a product, or asked to stay digital"
+            slots = module.slots(module)
+            for label, matrix in module.matrices.items():
+                slot, state = slots[label], matrix.analog
+                sizes = {tensor: slot.size(tensor) for tensor in slot.parameters(module)}
+                numbers = sum(fresh(tensor, slot.rows, size) for tensor, size in sizes.items())
+                left = {tensor: number - sizes.get(tensor, 0) for tensor, number in left.items()}
+                name, *aliases = (".".join(part for part in (name, label) if part) for name in names)
+                rows.append(
+                    SummaryRow(
+                        name,
+                        kind,
+                        True,
+                        state.device.name,
+                        tuple(state.shape),
+                        numbers,
+                        cells_of(matrix),
+                        state.layout.crossbars,
+                        numbers / total,
+                        tuple(aliases),
+                    )
+                )
+            inside |= weight_rules(module)
+        elif isinstance(weight := getattr(module, "weight", None), Tensor):
+            shape = tuple(weight.shape)
+        if module in inside or not any(left.values()):
             continue
-        numbers = sum(parameter.numel() for parameter in own if id(parameter) not in counted)
-        counted |= {id(parameter) for parameter in own}
-        weight = getattr(module, "weight", None)
-        shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
-        share = numbers / total if total else 0.0
-        if isinstance(module, AnalogLayer):
-            kind, choice, device = digital_type(module), True, module.analog.device.name
-            cells, crossbars = cells_of(module), module.analog.layout.crossbars
-        else:
-            kind, choice, cells, crossbars = type(module), False, 0, 0
-            device = "asked to stay digital, or no pattern" if analog_type(module) else why_digital(module)
-        rows.append(
-            SummaryRow(name, kind.__name__, choice, device, shape, numbers, cells, crossbars, share, tuple(aliases))
-        )
+        why = why or ("asked to stay digital, or no pattern" if asked_digital(module) else why_digital(module))
+        numbers = sum(fresh(tensor, None, number) for tensor, number in left.items() if number)
+        name, *aliases = names
+        rows.append(SummaryRow(name, kind, False, why, shape, numbers, 0, 0, numbers / total, tuple(aliases)))
     return Summary(type(analog).__name__, tuple(rows))

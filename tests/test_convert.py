@@ -394,23 +394,24 @@ class Scaled(nn.Linear):
         return 2 * super().forward(input)
 
 
-class Conv1D(nn.Module):
-    """The transposed Linear of some language models."""
+class Foreign(nn.Module):
+    """A matrix of its own, which no layer of ours knows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(3, 3))
 
 
+class OwnAttention(nn.MultiheadAttention):
+    """A subclass with several matrices and a way of its own to use them."""
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return args[0]
+
+
 DIGITAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "attention": (lambda: nn.MultiheadAttention(4, 2), "MultiheadAttention .attention keeps its projections"),
-    "subclass": (lambda: Scaled(3, 3), "Scaled .a subclass of Linear"),
-    "foreign": (Conv1D, "Conv1D .no analog layer for Conv1D"),
-    "transposed": (lambda: nn.ConvTranspose2d(2, 2, 3), "no analog layer for ConvTranspose2d"),
-    "embedding": (lambda: nn.Embedding(5, 2), "no analog layer for Embedding"),
-    "lstm": (lambda: nn.LSTM(2, 2, num_layers=2, bidirectional=True), "no analog layer for LSTM"),
-    "gru cell": (lambda: nn.GRUCell(2, 2), "no analog layer for GRUCell"),
-    "bilinear": (lambda: nn.Bilinear(2, 2, 2), "no analog layer for Bilinear"),
+    "foreign": (Foreign, "bare Parameters, no analog layer for Foreign .register_layer, register_routed"),
+    "several": (lambda: OwnAttention(4, 2), "OwnAttention .a subclass of MultiheadAttention"),
 }
 
 

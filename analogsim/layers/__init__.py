@@ -1,8 +1,9 @@
 """Analog layers: each subclasses the digital one and shares its Parameters."""
 
-from analogsim.layers.base import AnalogLayer, analog_layers, analog_type, register_layer
+from analogsim.layers.base import AnalogLayer, AnalogModule, analog_type, matrices_of, register_layer, register_routed
 from analogsim.layers.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
 from analogsim.layers.linear import AnalogLinear
+from analogsim.layers.matrix import AnalogMatrix, Slot
 
 __all__ = [
     "AnalogConv1d",
@@ -10,7 +11,11 @@ __all__ = [
     "AnalogConv3d",
     "AnalogLayer",
     "AnalogLinear",
-    "analog_layers",
+    "AnalogMatrix",
+    "AnalogModule",
+    "Slot",
     "analog_type",
+    "matrices_of",
     "register_layer",
+    "register_routed",
 ]

@@ -5,18 +5,24 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.layers.base import AnalogLayer, largest_magnitude, register_layer
+from analogsim.layers.base import AnalogLayer, register_layer
+from analogsim.layers.matrix import Slot, largest_magnitude
 
 
 class _AnalogConv(AnalogLayer):
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`."""
+        return {"": Slot(groups=cast(nn.Conv2d, module).groups)}
+
     def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `AnalogLayer.product`."""
+        """See `AnalogMatrix.product`."""
         # torch's own method knows every padding mode; it is the documented place to hand in another weight.
         return cast(Tensor, cast(nn.Conv2d, self)._conv_forward(input, weight, bias))
 
     def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
-        """See `AnalogLayer.partial`: a convolution over the channels that these rows belong to."""
-        kernel = self.weight.shape[2:]
+        """See `AnalogMatrix.partial`: a convolution over the channels that these rows belong to."""
+        kernel = self.analog.shape[2:]
         size = kernel.numel()
         first, last = start // size, -(-end // size)
         weight = functional.pad(rows, (start - first * size, last * size - end)).view(-1, last - first, *kernel)
@@ -28,12 +34,12 @@ class _AnalogConv(AnalogLayer):
         return self.product(grouped.narrow(axis + 1, first, last - first).flatten(axis, axis + 1), weight, None)
 
     def per_output(self, values: Tensor) -> Tensor:
-        """See `AnalogLayer.per_output`."""
-        return values.view(-1, *(1,) * (self.weight.ndim - 2))
+        """See `AnalogMatrix.per_output`."""
+        return values.view(-1, *(1,) * (len(self.analog.shape) - 2))
 
     def per_vector(self, input: Tensor) -> Tensor:
-        """See `AnalogLayer.per_vector`."""
-        return largest_magnitude(input, tuple(range(1 - self.weight.ndim, 0)))
+        """See `AnalogMatrix.per_vector`."""
+        return largest_magnitude(input, tuple(range(1 - len(self.analog.shape), 0)))
 
 
 @register_layer(nn.Conv1d)

@@ -1,0 +1,408 @@
+"""One weight matrix on crossbars, and how inputs go through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from analogsim.converters import Array, convert_product, drive
+from analogsim.crossbar import IDEAL, Crossbar
+from analogsim.device import DeviceModel
+from analogsim.errors import NotCalibratedError, NotProgrammedError
+from analogsim.layout import Layout
+from analogsim.noise import GlobalNoise, Noise
+from analogsim.training import noisy_array, noisy_weight
+
+if TYPE_CHECKING:
+    from analogsim.chip import LayerChip
+
+_GLOBAL = GlobalNoise()
+
+
+@dataclass
+class AnalogState:
+    """What is known of an analog matrix beyond its weights; it is in no state dict.
+
+    Args:
+        name: the matrix's name in the network, which keys its share of a chip: that of its layer, with a name of its
+            own behind it where the layer has several.
+        device: the device model its weights are written to.
+        train_times: range of drift times in training, seconds.
+        shape: of the matrix, ``(out, ...)``.
+        layout: the blocks of crossbars in which it lies.
+        crossbar: their size, converters and wires.
+        noise_scale: how much of the device's errors a training forward sees.
+        chip: the programmed array, or None.
+        input_range: full scale of the input converter, from calibration; None before, or if it needs none.
+        output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
+        observe: during calibration, is shown what reaches the converters: ``"input"`` or ``"output"``, and the values.
+    """
+
+    name: str
+    device: DeviceModel
+    train_times: tuple[float, float]
+    shape: torch.Size
+    layout: Layout
+    crossbar: Crossbar = IDEAL
+    noise_scale: float = 1.0
+    chip: LayerChip | None = None
+    input_range: Tensor | None = None
+    output_bound: Tensor | None = None
+    observe: Callable[[str, Tensor], None] | None = None
+
+    def __post_init__(self) -> None:
+        # The device works these out once, behind a lock that torch.compile cannot trace (Python 3.11).
+        _ = self.device.additive, self.device.drifts
+
+    @property
+    def title(self) -> str:
+        """The name for messages."""
+        return self.name or "(the model itself)"
+
+    @property
+    def ranges(self) -> tuple[Tensor | float | None, Tensor | float | None]:
+        """Full scale of the input converter (None: of each vector) and of the output converter (None: no bound).
+
+        Raises:
+            NotCalibratedError: one of them comes from calibration, which has not been made.
+        """
+        crossbar = self.crossbar
+        for wanted, known in ((crossbar.needs_range, self.input_range), (crossbar.needs_bound, self.output_bound)):
+            if wanted and known is None and self.observe is None:
+                raise NotCalibratedError(
+                    f"layer {self.title!r} has converters without a range: call "
+                    "analogsim.calibrate(analog, loader) first, or give the crossbar a fixed range"
+                )
+        entry = crossbar.input_range
+        full: Tensor | float | None = None
+        if isinstance(entry, int | float):
+            full = entry
+        elif crossbar.needs_range and self.input_range is not None:
+            full = self.input_range.abs()  # an optimizer may step a small one past zero
+        bound = crossbar.output_bound
+        return full, self.output_bound if isinstance(bound, str) else bound
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a matrix lies in the Parameters of its module.
+
+    Args:
+        weight: name of the Parameter.
+        bias: name of the Parameter of its bias; None for a matrix without.
+        rows: the part of both, ``(start, end)`` along the first axis; None for all.
+        transposed: the Parameter is ``(in, out / groups, ...)``.
+        groups: of outputs with inputs of their own.
+    """
+
+    weight: str = "weight"
+    bias: str | None = "bias"
+    rows: tuple[int, int] | None = None
+    transposed: bool = False
+    groups: int = 1
+
+    def matrix(self, module: nn.Module) -> Tensor:
+        """The matrix ``(out, ...)``, one row per output; a view of the Parameter but for transposed groups."""
+        weight: Tensor = getattr(module, self.weight)
+        if self.rows is not None:
+            weight = weight[slice(*self.rows)]
+        return self.turned(weight) if self.transposed else weight
+
+    def turned(self, weight: Tensor) -> Tensor:
+        """``(in, out / groups, ...)`` as ``(out, in / groups, ...)`` and back: it is its own inverse."""
+        if self.groups == 1:
+            return weight.transpose(0, 1)
+        grouped = weight.view(self.groups, -1, *weight.shape[1:])
+        return grouped.transpose(1, 2).flatten(0, 1)
+
+    def bias_of(self, module: nn.Module) -> Tensor | None:
+        """The bias ``(out,)``, or None."""
+        bias: Tensor | None = None if self.bias is None else getattr(module, self.bias, None)
+        return bias if bias is None or self.rows is None else bias[slice(*self.rows)]
+
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        """The Parameters in which weight and bias lie, or from which they are computed (pruning, weight norm)."""
+        found = []
+        for name in (self.weight, self.bias):
+            own = None if name is None else module._parameters.get(name)
+            if own is not None:
+                found.append(own)
+            elif name is not None and parametrize.is_parametrized(module, name):
+                found += cast(nn.ModuleDict, module.parametrizations)[name].parameters()
+            elif name is not None:  # torch's older ways call them weight_orig, weight_g, weight_v
+                hidden = module.named_parameters(recurse=False)
+                found += [tensor for entry, tensor in hidden if entry.startswith(f"{name}_")]
+        return found
+
+    def size(self, tensor: Tensor) -> int:
+        """How many elements of one of these Parameters belong to the matrix and its bias."""
+        return tensor.numel() if self.rows is None else tensor[slice(*self.rows)].numel()
+
+    @torch.no_grad()
+    def put(self, module: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:
+        """Write a matrix (and a bias) into the Parameters of a module."""
+        weight = getattr(module, self.weight)
+        part = weight if self.rows is None else weight[slice(*self.rows)]
+        part.copy_(self.turned(matrix) if self.transposed else matrix)
+        own = self.bias_of(module)
+        if bias is not None and own is not None:
+            own.copy_(bias)
+
+
+@torch.no_grad()
+def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
+    """Matrix and bias as they are now, detached. Reading them changes nothing, as spectral norm would in training."""
+    rules = getattr(module, "parametrizations", None)
+    below = [] if rules is None else [(part, part.training) for part in rules.modules()]
+    try:
+        for part, _ in below:
+            part.training = False
+        bias = slot.bias_of(module)
+        return slot.matrix(module).detach(), None if bias is None else bias.detach()
+    finally:
+        for part, mode in below:
+            part.training = mode
+
+
+class AnalogMatrix:
+    """A matrix whose products run on crossbars.
+
+    What has one implements `product`; converters ask for the rest. In training every draw is a fresh one of the device;
+    in eval the matrix is what the programmed chip holds.
+    """
+
+    analog: AnalogState
+    bias: Any
+    training: bool
+
+    @property
+    def matrix(self) -> Tensor:
+        """The clean weights ``(out, ...)``, differentiable down to the Parameters."""
+        raise NotImplementedError(f"{type(self).__name__} must have a matrix")
+
+    def still(self) -> tuple[Tensor, Tensor | None]:
+        """The clean weights and the bias, detached; reading them changes nothing."""
+        raise NotImplementedError(f"{type(self).__name__} must have a matrix")
+
+    @property
+    def computed(self) -> bool:
+        """Whether its weights are computed from other Parameters (weight norm, pruning)."""
+        raise NotImplementedError(f"{type(self).__name__} must say whether its matrix is computed")
+
+    def put(self, matrix: Tensor) -> None:
+        """Write other clean weights into the Parameters."""
+        raise NotImplementedError(f"{type(self).__name__} must write into its Parameters")
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The linear map with another weight ``(out, ...)``; everything else comes from the layer."""
+        raise NotImplementedError(f"{type(self).__name__} must implement product(input, weight, bias)")
+
+    def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
+        """The product of the inputs from ``start`` to ``end`` (in the order of ``matrix.flatten(1)``) alone.
+
+        Args:
+            input: the layer's input.
+            rows: the weights of these inputs, ``(out, end - start)``.
+            start: the first of them.
+            end: the one behind the last.
+        """
+        shape = self.analog.shape
+        return self.product(input, functional.pad(rows, (start, shape[1:].numel() - end)).view(shape), None)
+
+    def per_output(self, values: Tensor) -> Tensor:
+        """Values ``(out,)`` so that they broadcast against the output; by default its last axis holds the outputs."""
+        return values
+
+    def per_vector(self, input: Tensor) -> Tensor:
+        """Largest magnitude of what is driven at once; by default of each sample, the first axis being the batch."""
+        return largest_magnitude(input, tuple(range(1, input.ndim)))
+
+    def draw(self) -> Drawn:
+        """What the inputs of one forward find on the crossbars: a fresh draw in training, the chip in eval.
+
+        Raises:
+            NotProgrammedError: eval, and there is no chip.
+            StaleChipError: the weights changed since it was programmed.
+        """
+        return Drawn(self)
+
+    def _fresh_scale(self) -> float | None:
+        """How much of a fresh draw a forward sees; None where the chip answers."""
+        if self.training:
+            return self.analog.noise_scale
+        return 0.0 if self.analog.observe is not None and self.analog.chip is None else None
+
+    def _chip(self) -> LayerChip:
+        chip = self.analog.chip
+        if chip is None:
+            raise NotProgrammedError(
+                f"layer {self.analog.title!r} is in eval mode and no chip is programmed: call "
+                "analogsim.program(analog, seed=...) first, or use the digital model for its clean answer"
+            )
+        return chip
+
+
+class Drawn:
+    """One draw of a matrix, through which any number of inputs go: read noise and converters act on each anew.
+
+    Args:
+        owner: the matrix.
+    """
+
+    def __init__(self, owner: AnalogMatrix) -> None:
+        state = owner.analog
+        self._owner = owner
+        # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
+        weight, bias = owner.matrix, owner.bias
+        self._array: Array | None = None
+        self._linear: Tensor | None = None
+        self._variance: Tensor | None = None
+        self._noise: Noise = _GLOBAL
+        layout, crossbar = state.layout, state.crossbar
+        scale = self._scale = owner._fresh_scale()
+        if crossbar.converts:
+            if scale is not None:
+                laid = layout.lay(weight, bias)
+                self._array, self._linear = noisy_array(laid, state.device, scale, state.train_times, layout, crossbar)
+            else:
+                chip = owner._chip()
+                self._array, self._noise = chip.array_for(weight, bias), chip.use_noise
+            self._weight, self._bias = weight, None if layout.bias_rows else bias
+            return
+        if scale is not None:
+            laid = layout.lay(weight, bias)
+            weight, self._variance = noisy_weight(laid, state.device, scale, state.train_times, layout, crossbar)
+        else:
+            chip = owner._chip()
+            weight, self._variance = chip.weight_for(weight, bias)
+            self._noise = chip.use_noise
+        if layout.bias_rows:
+            weight, bias = layout.lift(weight, state.shape)
+        self._weight, self._bias = weight, bias
+
+    @property
+    def plain(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight and bias where a product with them is the whole answer; None behind converters or read noise."""
+        return (self._weight, self._bias) if self._array is None and self._variance is None else None
+
+    def __call__(self, input: Tensor) -> Tensor:
+        """The answer to an input, as the layer takes it."""
+        if self._array is not None:
+            return self._converted(input, self._array)
+        output = self._owner.product(input, self._weight, self._bias)
+        return output if self._variance is None else self._with_read_noise(output, input, self._variance)
+
+    def _converted(self, input: Tensor, array: Array) -> Tensor:
+        """The answer through the converters."""
+        owner, state = self._owner, self._owner.analog
+        crossbar = state.crossbar
+        full, bound = state.ranges
+        if full is None:
+            full = owner.per_vector(input.detach())
+            if state.layout.bias_rows:
+                full = full.clamp(min=1.0)  # the input 1 of the bias must fit
+        if state.observe is not None:
+            state.observe("input", input)
+        output = convert_product(
+            owner,
+            input,
+            array,
+            crossbar,
+            self._noise,
+            input_range=full,
+            output_bound=bound,
+            noise_scale=1.0 if self._scale is None else self._scale,
+            observe=state.observe,
+        )
+        if self._linear is not None:
+            # Digits of inputs and weights are steps, so that the sum of their products has no gradient of its own: it
+            # gets that of the plain product of the driven inputs.
+            weight, bias = state.layout.lift(self._linear, state.shape)
+            plain = owner.product(drive(input, full, crossbar) * full, weight, bias)
+            output = plain + (output - plain).detach()
+        if self._bias is None:
+            return output
+        return output + owner.per_output(self._bias).to(output.dtype)
+
+    def _with_read_noise(self, output: Tensor, input: Tensor, variance: Tensor) -> Tensor:
+        # Independent Gaussian noise of every weight in every product sums up to N(0, sum_j s_ij^2 x_j^2): exact, and
+        # one product instead of one weight matrix per row. In float32, since squares leave the range of float16.
+        if input.is_nested:  # torch's encoder packs sequences with padding, and knows few operations on them
+            rows = zip(output.unbind(), input.unbind(), strict=True)
+            return torch.nested.as_nested_tensor([self._with_read_noise(*row, variance) for row in rows])
+        state = self._owner.analog
+        with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
+            variance, of_bias = state.layout.lift(variance, state.shape)
+            power = self._owner.product(input.detach().to(variance.dtype).square(), variance, of_bias)
+            disturbance = self._noise.normal_like(power).mul_(power.clamp_(min=0).sqrt_())
+        return output + disturbance.to(output.dtype)
+
+
+class LinearMatrix(AnalogMatrix):
+    """A matrix ``(out, in)`` for inputs ``(..., in)``."""
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See `AnalogMatrix.product`."""
+        return functional.linear(input, weight, bias)
+
+    def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
+        """See `AnalogMatrix.partial`."""
+        return functional.linear(input[..., start:end], rows)
+
+    def per_vector(self, input: Tensor) -> Tensor:
+        """See `AnalogMatrix.per_vector`."""
+        return largest_magnitude(input, (-1,))
+
+
+class Part(LinearMatrix):
+    """One of several matrices of a module.
+
+    Args:
+        owner: the module.
+        slot: where the matrix lies in it.
+        state: what else is known of it.
+    """
+
+    def __init__(self, owner: nn.Module, slot: Slot, state: AnalogState) -> None:
+        self._owner = owner
+        self._slot = slot
+        self.analog = state
+
+    @property
+    def matrix(self) -> Tensor:
+        """See `AnalogMatrix.matrix`."""
+        return self._slot.matrix(self._owner)
+
+    def still(self) -> tuple[Tensor, Tensor | None]:
+        """See `AnalogMatrix.still`."""
+        return still(self._owner, self._slot)
+
+    @property
+    def computed(self) -> bool:
+        """See `AnalogMatrix.computed`."""
+        return self._slot.weight not in self._owner._parameters
+
+    def put(self, matrix: Tensor) -> None:
+        """See `AnalogMatrix.put`."""
+        self._slot.put(self._owner, matrix)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Its bias ``(out,)``, or None."""
+        return self._slot.bias_of(self._owner)
+
+    @property
+    def training(self) -> bool:  # type: ignore[override]
+        """The mode of the module."""
+        return self._owner.training
+
+
+def largest_magnitude(input: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The largest magnitude over some axes, which stay with length 1; a little above 0 where all is 0."""
+    return input.abs().amax(axes, keepdim=True).clamp(min=torch.finfo(input.dtype).tiny)
