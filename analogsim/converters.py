@@ -218,12 +218,13 @@ def _current(
     current = _summed(layer, driven, one, array.slices[place], array.layout, start, end)
     if array.variances is None:
         return current
-    with torch.no_grad():
-        power = _summed(
-            layer, driven.detach().square(), one.detach().square(), array.variances[place], array.layout, start, end
-        )
-        disturbance = noise.normal_like(power).mul_(power.clamp_(min=0).sqrt_())
-    return current + disturbance
+    # In float32 at least: squares leave the range of float16.
+    with torch.no_grad(), torch.autocast(driven.device.type, enabled=False):
+        variances = array.variances[place]
+        squares = (values.detach().to(variances.dtype).square() for values in (driven, one))
+        power = _summed(layer, *squares, variances, array.layout, start, end)
+        disturbance = noise.normal_like(power) * power.clamp(min=0).sqrt()
+    return current + disturbance.to(current.dtype)
 
 
 def _summed(

@@ -14,7 +14,7 @@ from analogsim.device import DeviceModel
 from analogsim.layout import Layout
 from analogsim.mapping import Mapping
 from analogsim.text import named_call
-from analogsim.wires import Wires, effective_conductance
+from analogsim.wires import Wires, effective_conductance, solved
 
 RANGES = ("dynamic", "calibrated", "learned")
 
@@ -192,13 +192,15 @@ class Crossbar:
             g: conductances ``(cells, out (+ references), ...)``, µS.
             ndim: number of axes of the weight.
             layout: where they lie.
-            fast: take the approximation in any case.
+            fast: take the approximation in any case, and the conductances as given: in training nothing waits for a
+                check.
         """
         wires = self.wires
         if wires is None:
             return g
+        solve = effective_conductance
         if fast:
-            wires = replace(wires, mode="fast")
+            wires, solve = replace(wires, mode="fast"), solved
         cells, out = g.shape[0], layout.cols[-1][1]
         flat = g.reshape(cells, g.shape[1], -1)
         result = torch.empty_like(flat)
@@ -213,7 +215,7 @@ class Crossbar:
             # (cells, columns, rows) to (rows, columns * cells): the order of bit lines.
             tiles = torch.stack([flat[:, index, span] for span, index in blocks])
             lines = tiles.permute(0, 3, 2, 1).reshape(len(blocks), rows, columns * cells)
-            seen = effective_conductance(lines, wires).view(len(blocks), rows, columns, cells).permute(0, 3, 2, 1)
+            seen = solve(lines, wires).view(len(blocks), rows, columns, cells).permute(0, 3, 2, 1)
             for (span, index), tile in zip(blocks, seen, strict=True):
                 result[:, index, span] = tile
         return result.view(g.shape)

@@ -117,13 +117,18 @@ def effective_conductance(g: Tensor, wires: Wires) -> Tensor:
         raise TypeError(f"effective conductance: g must be a floating-point tensor, got {given}")
     if g.ndim < 2:
         raise ValueError(f"effective conductance: g must be (..., rows, cols), got shape {tuple(g.shape)}")
-    if wires.ideal or not g.numel():
-        return g
-    low, high = g.detach().aminmax()
+    low, high = g.detach().aminmax() if g.numel() else (0.0, 0.0)
     if not (low >= 0 and high < math.inf):
         raise ValueError(
-            f"effective conductance: g must be finite and >= 0 µS, got values from {low.item():g} to {high.item():g}"
+            f"effective conductance: g must be finite and >= 0 µS, got values from {float(low):g} to {float(high):g}"
         )
+    return solved(g, wires)
+
+
+def solved(g: Tensor, wires: Wires) -> Tensor:
+    """`effective_conductance` of values that need no check, which would wait for a GPU."""
+    if wires.ideal or not g.numel():
+        return g
     # Neither a factorisation nor 1e-3 can be had in half precision, whoever asks for it.
     with torch.autocast(g.device.type, enabled=False):
         flat = g.reshape(-1, *g.shape[-2:])

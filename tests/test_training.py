@@ -11,6 +11,7 @@ from torch.func import functional_call
 import analogsim
 from analogsim import (
     AnalogLayer,
+    Crossbar,
     DeviceModel,
     Drift,
     Effect,
@@ -24,6 +25,7 @@ from analogsim import (
 from analogsim.noise import GlobalNoise
 from analogsim.training import noisy_weight
 
+SERIAL = Crossbar(dac_bits=4, adc_bits=8, output_bound=4.0, bit_serial=True)
 YEARS = (1.0, 365 * 86400.0)
 ALL = [Quantization(16), Gaussian(0.05), StuckAt(0.1, 0.05), Drift(0.05, 0.02), ReadNoise(0.02)]
 
@@ -315,6 +317,17 @@ def test_gain_counts_once_in_the_variance_of_signed_values() -> None:
     torch.testing.assert_close(variance, (0.1 * weight).square())
 
 
+@pytest.mark.parametrize("crossbar", ["ideal", "standard"])
+@pytest.mark.parametrize("device", ["pcm", "gaussian", "read-noise"])
+def test_channels_last_stays_so(device: str, crossbar: str) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 4, 8, 8).to(memory_format=torch.channels_last)
+    analog = analogsim.convert(model, device, crossbar=crossbar)
+    assert analog(x).is_contiguous(memory_format=torch.channels_last)
+    with analogsim.programmed(analog):
+        assert analog.eval()(x).is_contiguous(memory_format=torch.channels_last)
+
+
 # --- dtypes (trap 13) -----------------------------------------------------------------------------------------------
 
 
@@ -342,6 +355,34 @@ def test_autocast(device: object) -> None:
     output.float().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cast", [False, True], ids=["weights", "autocast"])
+@pytest.mark.parametrize("device", ["pcm", "reram-wan2022", "gaussian"])
+@pytest.mark.parametrize("crossbar", ["standard", "standard(input_range='learned')", SERIAL], ids=str)
+def test_converters_in_other_dtypes(device: str, crossbar: str | Crossbar, dtype: torch.dtype, cast: bool) -> None:
+    """Training (with the scaled loss that float16 wants), calibration and a chip; read noise included."""
+    if cast and dtype is torch.float64:
+        pytest.skip("torch casts to half precision only")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    x = torch.randn(2, 1, 4, 4)
+    if not cast:
+        model, x = model.to(dtype), x.to(dtype)
+    analog = analogsim.convert(model, device, crossbar=crossbar)
+    scaler, optimizer = torch.amp.GradScaler("cpu", enabled=cast), torch.optim.SGD(model.parameters(), lr=0.01)
+    with torch.autocast("cpu", dtype if cast else torch.bfloat16, enabled=cast):
+        analogsim.calibrate(analog, [x])
+        output = analog(x)
+    assert output.dtype == dtype
+    scaler.scale(output.float().square().sum()).backward()
+    scaler.step(optimizer)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    with analogsim.programmed(analog, t="1d"), torch.autocast("cpu", dtype if cast else torch.bfloat16, enabled=cast):
+        answer = analog.eval()(x)
+    assert answer.dtype == dtype
+    assert answer.isfinite().all()
 
 
 @pytest.mark.parametrize("device", analogsim.available_devices())

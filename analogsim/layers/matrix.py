@@ -96,7 +96,8 @@ class Slot:
     Args:
         weight: name of the Parameter.
         bias: name of the Parameter of its bias; None for a matrix without.
-        rows: the part of both, ``(start, end)`` along the first axis; None for all.
+        rows: the part of both, ``(start, end)`` along the first axis; None for all. A Parameter that is just as long as
+            the part is all of it.
         transposed: the Parameter is ``(in, out / groups, ...)``.
         groups: of outputs with inputs of their own.
     """
@@ -109,10 +110,13 @@ class Slot:
 
     def matrix(self, module: nn.Module) -> Tensor:
         """The matrix ``(out, ...)``, one row per output; a view of the Parameter but for transposed groups."""
-        weight: Tensor = getattr(module, self.weight)
-        if self.rows is not None:
-            weight = weight[slice(*self.rows)]
+        weight = self._part(getattr(module, self.weight))
         return self.turned(weight) if self.transposed else weight
+
+    def _part(self, tensor: Tensor) -> Tensor:
+        if self.rows is None or len(tensor) == self.rows[1] - self.rows[0]:
+            return tensor
+        return tensor[slice(*self.rows)]
 
     def turned(self, weight: Tensor) -> Tensor:
         """``(in, out / groups, ...)`` as ``(out, in / groups, ...)`` and back: it is its own inverse."""
@@ -124,7 +128,7 @@ class Slot:
     def bias_of(self, module: nn.Module) -> Tensor | None:
         """The bias ``(out,)``, or None."""
         bias: Tensor | None = None if self.bias is None else getattr(module, self.bias, None)
-        return bias if bias is None or self.rows is None else bias[slice(*self.rows)]
+        return None if bias is None else self._part(bias)
 
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
         """The Parameters in which weight and bias lie, or from which they are computed (pruning, weight norm)."""
@@ -142,14 +146,12 @@ class Slot:
 
     def size(self, tensor: Tensor) -> int:
         """How many elements of one of these Parameters belong to the matrix and its bias."""
-        return tensor.numel() if self.rows is None else tensor[slice(*self.rows)].numel()
+        return self._part(tensor).numel()
 
     @torch.no_grad()
     def put(self, module: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:
         """Write a matrix (and a bias) into the Parameters of a module."""
-        weight = getattr(module, self.weight)
-        part = weight if self.rows is None else weight[slice(*self.rows)]
-        part.copy_(self.turned(matrix) if self.transposed else matrix)
+        self._part(getattr(module, self.weight)).copy_(self.turned(matrix) if self.transposed else matrix)
         own = self.bias_of(module)
         if bias is not None and own is not None:
             own.copy_(bias)
@@ -272,7 +274,7 @@ class Drawn:
                 self._array, self._linear = noisy_array(laid, state.device, scale, state.train_times, layout, crossbar)
             else:
                 chip = owner._chip()
-                self._array, self._noise = chip.array_for(weight, bias), chip.use_noise
+                self._array, self._noise = chip.array_for(weight, bias), _use_noise(chip)
             self._weight, self._bias = weight, None if layout.bias_rows else bias
             return
         if scale is not None:
@@ -281,7 +283,7 @@ class Drawn:
         else:
             chip = owner._chip()
             weight, self._variance = chip.weight_for(weight, bias)
-            self._noise = chip.use_noise
+            self._noise = _use_noise(chip)
         if layout.bias_rows:
             weight, bias = layout.lift(weight, state.shape)
         self._weight, self._bias = weight, bias
@@ -340,8 +342,14 @@ class Drawn:
         with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
             variance, of_bias = state.layout.lift(variance, state.shape)
             power = self._owner.product(input.detach().to(variance.dtype).square(), variance, of_bias)
-            disturbance = self._noise.normal_like(power).mul_(power.clamp_(min=0).sqrt_())
+            disturbance = self._noise.normal_like(power) * power.clamp(min=0).sqrt()
         return output + disturbance.to(output.dtype)
+
+
+def _use_noise(chip: LayerChip) -> Noise:
+    # What is new in every use identifies no chip, so that a compiled graph, which holds no generator, may draw it from
+    # torch's own.
+    return _GLOBAL if torch.compiler.is_compiling() else chip.use_noise
 
 
 class LinearMatrix(AnalogMatrix):
