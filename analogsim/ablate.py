@@ -12,8 +12,9 @@ from torch import nn
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel, Effect
-from analogsim.evaluate import Metric, evaluate
+from analogsim.evaluate import evaluate
 from analogsim.layers.base import matrices_of
+from analogsim.metrics import Metric
 from analogsim.report import Report, number
 from analogsim.text import table
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analogsim.batches import call, inputs_of, moved
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 
@@ -68,24 +69,6 @@ def _observed(model: nn.Module, layers: list[AnalogMatrix], observe: Observe) ->
             module.training = mode
 
 
-def inputs_of(loader: Iterable[Any]) -> Iterator[Tensor]:
-    """The inputs that a loader yields, alone or at the head of a tuple.
-
-    Raises:
-        TypeError: it yields something else.
-        ValueError: it yields nothing.
-    """
-    seen = False
-    for batch in loader:
-        value = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        if not isinstance(value, Tensor):
-            raise TypeError(f"calibrate: loader must yield input tensors or (input, ...), got {type(value).__name__}")
-        seen = True
-        yield value
-    if not seen:
-        raise ValueError("calibrate: the loader is empty (or can be read only once); give a DataLoader or a list")
-
-
 def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 99.99) -> None:
     """Set the ranges of the converters that a crossbar leaves to calibration.
 
@@ -96,7 +79,8 @@ def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 9
 
     Args:
         analog: the twin.
-        loader: yields inputs, or tuples that begin with them.
+        loader: yields inputs (a tensor, a tuple of arguments, or a mapping of keyword arguments), or tuples that begin
+            with them; labels in a mapping are left out.
         percentile: of the magnitudes that must fit, in (0, 100]; exact to 0.8 %.
 
     Raises:
@@ -135,7 +119,7 @@ def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Itera
 
     with _observed(analog, matrices_of(analog), observe), torch.no_grad():
         for batch in inputs_of(loader):
-            analog(batch.to(layers[0].still()[0].device))
+            call(analog, moved(batch, layers[0].still()[0].device))
     for layer, magnitudes in seen.items():
         state = layer.analog
         value = magnitudes.percentile(percentile)

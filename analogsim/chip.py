@@ -93,7 +93,13 @@ class LayerChip:
     def program(cls, layer: AnalogMatrix, seed: int, faults: Tensor | None = None) -> LayerChip:
         """Write a layer's weight into fresh cells, some of which are known to be stuck."""
         state = layer.analog
-        source = state.layout.lay(*layer.still()).clone()
+        weight, bias = layer.still()
+        if type(weight).__name__ == "DTensor":
+            raise ValueError(
+                f"program: the weight of layer {state.title!r} is spread over processes (FSDP); call unshard() on the "
+                "FSDP modules first"
+            )
+        source = state.layout.lay(weight, bias).clone()
         if not source.isfinite().all():
             raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
         noise = KeyedNoise(str(seed), state.name)
@@ -180,6 +186,10 @@ class LayerChip:
         # are compared when they did, and whenever the chip became suspect (a change of mode), since writes through
         # .data leave no trace.
         on_cells = (weight,) if bias is None or not self.layout.bias_rows else (weight, bias)
+        if any(torch._C._functorch.is_batchedtensor(tensor) for tensor in on_cells):
+            raise StaleChipError(
+                f"layer {self.name!r}: vmap gives it many weights, and one is on the chip; in eval, map over inputs only"
+            )
         stamp = (_optimizer_steps, *(number for tensor in on_cells for number in _stamp(tensor)))
         if self._checked is not None and stamp == self._checked[1]:
             return

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from analogsim.batches import Inputs, call
 from analogsim.layout import Layout
 
 GAINS = ("global", "crossbar", "column")
@@ -144,14 +145,14 @@ def own_statistics(twin: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def reestimate_batch_norm(twin: nn.Module, batches: Iterable[Any]) -> None:
+def reestimate_batch_norm(twin: nn.Module, batches: Iterable[Inputs]) -> None:
     """Means and variances of batch norm, anew from data that go through the chip as it is; see `own_statistics`.
 
     Every batch counts the same (a cumulative average). No labels are used.
 
     Args:
         twin: programmed, in eval mode.
-        batches: inputs, or tuples that begin with them.
+        batches: inputs.
 
     Source: AdaBS of Joshi et al., Nat. Commun. 11:2473 (2020).
     """
@@ -161,6 +162,6 @@ def reestimate_batch_norm(twin: nn.Module, batches: Iterable[Any]) -> None:
         module.momentum = None
         module.train()
     for batch in batches:
-        twin(batch[0] if isinstance(batch, tuple | list) else batch)
+        call(twin, batch)
     for module in norms:
         module.eval()

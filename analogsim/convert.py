@@ -173,10 +173,17 @@ def _train_times(device: DeviceModel) -> tuple[float, float]:
 
 
 def _close_fast_paths(twin: nn.Module) -> None:
-    """In eval torch's encoder layer may hand its weights to a fused kernel, past the layers that hold them."""
+    """A subclass of torch's encoder layer may end in torch's forward, which goes past the layers below in eval."""
+    closed = set()
     for module in twin.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
+        if not isinstance(module, nn.TransformerEncoderLayer) or isinstance(module, AnalogModule):
+            continue
+        if any(isinstance(below, AnalogModule) for below in module.modules()):
             module.activation_relu_or_gelu = 0  # torch's own mark for "no fused kernel for this activation"
+            closed.add(module)
+    for module in twin.modules():
+        if isinstance(module, nn.TransformerEncoder) and closed.intersection(module.layers):
+            module.use_nested_tensor = False  # only the fused kernel takes them
 
 
 def convert(

@@ -221,8 +221,8 @@ def _current(
     # In float32 at least: squares leave the range of float16.
     with torch.no_grad(), torch.autocast(driven.device.type, enabled=False):
         variances = array.variances[place]
-        squares = (values.detach().to(variances.dtype).square() for values in (driven, one))
-        power = _summed(layer, *squares, variances, array.layout, start, end)
+        squares, of_one = (values.detach().to(variances.dtype).square() for values in (driven, one))
+        power = _summed(layer, squares, of_one, variances, array.layout, start, end)
         disturbance = noise.normal_like(power) * power.clamp(min=0).sqrt()
     return current + disturbance.to(current.dtype)
 

@@ -98,7 +98,7 @@ class Cells:
 
     def floor(self, g: Tensor) -> Tensor:
         """``g``, with a physical cell's conductance stopped at zero. Works in place on ``g``."""
-        return g if self.signed else g.clamp_(min=0)
+        return g if self.signed else g.clamp_min_(0)
 
 
 @dataclass(frozen=True)

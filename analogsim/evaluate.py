@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,47 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analogsim.calibrate import calibrate, inputs_of
+from analogsim.batches import Inputs, answer, call, inputs_of, loss_of, moved, size_of, split
+from analogsim.calibrate import calibrate
 from analogsim.chip import Faults, as_seed, drift, programmed
 from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
 from analogsim.convert import to_digital
 from analogsim.crossbar import IDEAL
+from analogsim.errors import ConversionWarning
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.metrics import Metric, as_metric, classes_axis, own_loss
 from analogsim.report import Report
 from analogsim.times import DEFAULT_TIMES, seconds
 
-Metric = Callable[[Tensor, Tensor], Tensor]
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Inputs, Tensor]
 
 # Data up to this size is read once and kept: every chip then sees the same samples, and decoding is paid once.
 _KEEP_BYTES = 2**30
-
-
-def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Whether the largest of the outputs ``(batch, classes, ...)`` is the target's, for each sample."""
-    if output.ndim < 2 or output.shape[1] < 2 or target.shape != output.shape[:1] + output.shape[2:]:
-        raise ValueError(
-            "accuracy: needs outputs (batch, classes, ...) of two or more classes and class numbers (batch, ...), got "
-            f"{tuple(output.shape)} and {tuple(target.shape)}; give evaluate(metric=...) a function for anything else"
-        )
-    return (output.argmax(1) == target).float()
-
-
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of outputs ``(batch, classes, ...)`` taken as logits, for each sample."""
-    return nn.functional.cross_entropy(output.float(), target, reduction="none")
-
-
-_METRICS: dict[str, Metric] = {"accuracy": accuracy, "cross_entropy": cross_entropy}
-
-
-def _as_metric(metric: str | Metric) -> tuple[str, Metric]:
-    if callable(metric):
-        return getattr(metric, "__name__", type(metric).__name__), metric
-    if metric not in _METRICS:
-        raise ValueError(f"evaluate: metric must be one of {', '.join(_METRICS)} or a function, got {metric!r}")
-    return metric, _METRICS[metric]
 
 
 class _Data:
@@ -64,7 +41,7 @@ class _Data:
         self._kept: list[Batch] | None = []
         size = 0
         for batch in self._read():
-            size += sum(tensor.nbytes for tensor in batch)
+            size += size_of(batch)
             if size > _KEEP_BYTES:
                 self._kept = None
                 break
@@ -76,12 +53,20 @@ class _Data:
 
     def _read(self) -> Iterator[Batch]:
         for batch in self._loader:
-            if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(map(torch.is_tensor, batch))):
-                raise TypeError(f"evaluate: each batch must be a pair of tensors (input, target), got {type(batch)}")
-            yield batch[0].to(self.device), batch[1].to(self.device)
+            inputs, target = split(batch)
+            yield moved(inputs, self.device), target.to(self.device)
 
     def __iter__(self) -> Iterator[Batch]:
         return self._read() if self._kept is None else iter(self._kept)
+
+
+def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            "evaluate: the metric 'loss' hands labels to the network by name; give batches that are mappings with "
+            f"'labels', got a pair of {type(inputs).__name__} and target"
+        )
+    return {**inputs, "labels": target}
 
 
 @torch.no_grad()
@@ -89,8 +74,11 @@ def _score(model: nn.Module, data: _Data, metric: Metric) -> tuple[float, int, i
     """The metric's mean over all samples, their number, and the number of outputs."""
     total, samples, classes = 0.0, 0, None
     for inputs, targets in data:
-        output = model(inputs)
-        score = metric(output, targets)
+        if metric is own_loss:
+            output, score = None, loss_of(call(model, _with_labels(inputs, targets)))
+        else:
+            output = answer(call(model, inputs))
+            score = metric(output, targets)
         if not isinstance(score, Tensor) or (score.ndim and len(score) != len(targets)):
             raise TypeError(
                 "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
@@ -98,7 +86,7 @@ def _score(model: nn.Module, data: _Data, metric: Metric) -> tuple[float, int, i
             )
         total += float(score.double().mean()) * len(targets)
         samples += len(targets)
-        classes = output.shape[1] if output.ndim > 1 else None
+        classes = None if output is None or output.ndim < 2 else output.shape[classes_axis(output, targets)]
     return total / samples, samples, classes
 
 
@@ -122,13 +110,15 @@ def evaluate(
 
     Args:
         analog: the twin from `convert`.
-        loader: yields pairs ``(input, target)`` of tensors; they are moved to the model's torch device. Up to 1 GiB is
-            kept in memory; more is read again for each chip and time.
+        loader: yields pairs ``(input, target)``, where the input is a tensor, a tuple of arguments or a mapping of
+            keyword arguments; or mappings with ``"labels"``, as Hugging Face's collators make them. Tensors are moved
+            to the model's torch device. Up to 1 GiB is kept in memory; more is read again for each chip and time.
         chips: how many chips.
         times: since programming, seconds or text, each at least 0. Default: one second, hour, day, month and year, as
             far as the devices' formulas go.
-        metric: ``"accuracy"``, ``"cross_entropy"``, or a function of ``(output, target)`` that returns one score per
-            sample, or their mean.
+        metric: ``"accuracy"``, ``"cross_entropy"``, ``"loss"`` (the network's own, when it is given labels), or a
+            function of ``(output, target)`` that returns one score per sample, or their mean; the output is what the
+            network returns, or the ``logits`` in it. Targets of -100 do not count.
         seed: the first chip.
         compensation: ``"global"``, ``"crossbar"``, ``"column"`` or None, see `drift`; and what needs data, joined by
             ``+``: ``"batch-norm"`` (statistics estimated again on each chip at each time), ``"ranges"`` (calibrated
@@ -142,13 +132,16 @@ def evaluate(
     Raises:
         ValueError: an empty loader, no time or chip, an unknown metric, a time before programming or one that a device
             has no formula for.
+
+    Warns:
+        ConversionWarning: analog layers had no part in the answers; `audit` tells more.
     """
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
         raise ValueError(f"evaluate: chips must be an integer >= 1, got {chips!r}")
     if isinstance(times, str) or (times is not None and not len(times)):
         raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
     wanted = _checked_compensation(compensation, analog, calibration)
-    name, function = _as_metric(metric)
+    name, function = as_metric(metric)
     first = as_seed(seed)
     layers = matrices_of(analog)
     instants = _default_times(layers) if times is None else tuple(seconds(t) for t in times)
@@ -162,6 +155,8 @@ def evaluate(
     seeds = tuple(range(first, first + chips))
     bar = _progress_bar(seeds) if progress else seeds
     ranges = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
+    for layer in layers:
+        layer.analog.used = False
     try:
         for row, chip in enumerate(bar):
             known = faults(chip) if callable(faults) else faults
@@ -174,11 +169,14 @@ def evaluate(
                     if wanted.ranges:
                         calibrate(analog, calibration or ())
                     if wanted.batch_norm:
-                        reestimate_batch_norm(analog, (batch.to(data.device) for batch in inputs_of(calibration or ())))
+                        reestimate_batch_norm(
+                            analog, (moved(batch, data.device) for batch in inputs_of(calibration or ()))
+                        )
                     values[row, column], _, _ = _score(analog, data, function)
     finally:
         for state, input_range, output_bound in ranges:
             state.input_range, state.output_bound = input_range, output_bound
+    _warn_idle(layers)
     return Report(
         values=values,
         times=instants,
@@ -190,6 +188,19 @@ def evaluate(
         chance=1 / classes if name == "accuracy" and classes else None,
         samples=samples,
     )
+
+
+def _warn_idle(layers: Sequence[AnalogMatrix]) -> None:
+    idle = [layer.analog.title for layer in layers if not layer.analog.used]
+    if idle and len(idle) < len(layers):  # a compiled twin leaves no trace at all
+        names = ", ".join(map(repr, idle[:5])) + (", ..." if len(idle) > 5 else "")
+        warnings.warn(
+            f"evaluate: analog layers without a part in the answers: {names}. Either the network does not use them in "
+            "eval, or something reads their weights and takes the products digitally; see analogsim.audit and "
+            "analogsim.register_routed",
+            ConversionWarning,
+            stacklevel=3,
+        )
 
 
 def _checked_compensation(

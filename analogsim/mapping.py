@@ -153,22 +153,22 @@ class Mapping:
             # The ratio first: the range divided by a column of denormal numbers would be infinite.
             scaled = (weight / largest).mul_(span)
             # Rounding may carry the largest weight one ulp past g_max, where cited formulas end.
-            target = torch.stack((scaled, -scaled)).clamp_(0, span)
+            target = torch.stack((scaled, -scaled)).clamp(0, span)
         else:
             target = self._digits(self._parts(weight / largest, layout)).mul_(span)
         if self.copies > 1:
             target = target.repeat_interleave(self.copies, 0)
-        return target.add_(g_min).clamp_(max=g_max) if g_min else target
+        return target.add_(g_min).clamp_max_(g_max) if g_min else target
 
     def _parts(self, weight: Tensor, layout: Layout | None) -> Tensor:
         """Non-negative parts ``(planes, out (+ references), ...)`` of weights relative to the largest."""
         if self.cells == "pair":
-            return torch.stack((weight, -weight)).clamp_(0, 1)
+            return torch.stack((weight, -weight)).clamp(0, 1)
         if self.cells == "two-sided":
-            return torch.stack((1 + weight, 1 - weight)).mul_(0.5).clamp_(0, 1)
+            return torch.stack((1 + weight, 1 - weight)).mul_(0.5).clamp(0, 1)
         count = 1 if layout is None else self.references(layout)
         reference = weight.new_zeros(()).expand(count, *weight.shape[1:])
-        return torch.cat((weight, reference)).add_(1).mul_(0.5).clamp_(0, 1).unsqueeze(0)
+        return torch.cat((weight, reference)).add_(1).mul_(0.5).clamp(0, 1).unsqueeze(0)
 
     def _digits(self, part: Tensor) -> Tensor:
         """Each part in [0, 1] cut into slices in [0, 1]: ``(planes, ...)`` to ``(planes * slices, ...)``."""
@@ -178,10 +178,10 @@ class Mapping:
         left = part * base  # in units of the digit at hand
         digits = []
         for _ in range(self.slices - 1):
-            digit = left.floor().clamp_(max=base - 1)
+            digit = left.floor().clamp_max_(base - 1)
             digits.append(digit / (base - 1))
             left = (left - digit) * base
-        digits.append((left / base).clamp_(0, 1))
+        digits.append((left / base).clamp(0, 1))
         return torch.stack(digits, 1).flatten(0, 1)
 
     def slice_weights(
@@ -285,7 +285,7 @@ class Mapping:
         if self.cells_per_weight != 2 or self._planes != 2:
             return torch.where(stuck, held, target)
         difference = target[0] - target[1]
-        partner = torch.stack((held[1] + difference, held[0] - difference)).clamp_(g_min, g_max)
+        partner = torch.stack((held[1] + difference, held[0] - difference)).clamp(g_min, g_max)
         return torch.where(stuck, held, torch.where(stuck.flip(0), partner, target))
 
     def following(self, weight: Tensor, held: Tensor) -> Tensor:

@@ -35,9 +35,8 @@ class GlobalNoise:
 
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
-        if torch.compiler.is_compiling():  # a std that changes would be compiled anew each time
-            return torch.randn_like(like) * std
-        return torch.empty_like(like).normal_(std=std)
+        numbers = torch.randn_like(like)  # vmap and the compiler know it better than normal_(std=...)
+        return numbers if std == 1 else numbers.mul_(std)
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""

@@ -63,10 +63,10 @@ def copy_tree(model: M, replaced: dict[nn.Module, nn.Module], shared: Iterable[o
             state = {name: value for name, value in old.__dict__.items() if name != "_compiled_call_impl"}
             new.__dict__.update(copy.deepcopy(state, memo))  # module.compile() leaves a call of the old layer there
         return copy.deepcopy(model, memo)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, AssertionError) as error:  # the last is FSDP's
         raise TypeError(
             f"convert: cannot build a second module tree of {type(model).__name__}: {error}. Convert before wrapping "
-            "the model (DistributedDataParallel, compile), and keep handles such as files or locks out of its modules"
+            "the model (DistributedDataParallel, fully_shard, compile), and keep handles such as files or locks out of its modules"
         ) from error
 
 

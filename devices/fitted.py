@@ -51,7 +51,7 @@ class _Fitted(Effect):
 
     def _inside(self, g: Tensor, cells: Cells) -> Tensor:
         """``g / g_max`` within the measured range, a fresh tensor."""
-        return (g / cells.g_max).clamp_(*self._range)
+        return (g / cells.g_max).clamp(*self._range)
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class FittedProgramming(_Fitted):
     def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.program`."""
         x = self._inside(cells.target, cells)
-        sigma = polynomial(x, self.sigma).clamp_(min=0)
+        sigma = polynomial(x, self.sigma).clamp_min_(0)
         error = noise.normal_like(g).mul_(sigma).add_(polynomial(x, self.offset)).mul_(cells.g_max)
-        return error.add_(g).clamp_(min=0)
+        return error.add_(g).clamp_min_(0)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class FittedDrift(_Fitted):
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""
         log_x = self._inside(cells.target, cells).log_()
-        spread = polynomial(log_x, self.nu_std).clamp_(min=0)
+        spread = polynomial(log_x, self.nu_std).clamp_min_(0)
         return {"nu": noise.normal_like(log_x).mul_(spread).add_(polynomial(log_x, self.nu))}
 
     def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
@@ -145,8 +145,8 @@ class FittedSlowNoise(_Fitted):
 
     def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.read`."""
-        q = polynomial(self._inside(cells.target, cells).log_(), self.std).clamp_(min=0)
-        return noise.normal_like(g).mul_(q).add_(1).mul_(g).clamp_(min=0)
+        q = polynomial(self._inside(cells.target, cells).log_(), self.std).clamp_min_(0)
+        return noise.normal_like(g).mul_(q).add_(1).mul_(g).clamp_min_(0)
 
 
 @dataclass(frozen=True)
@@ -171,4 +171,4 @@ class FittedReadNoise(_Fitted):
 
     def read_std(self, g: Tensor, cells: Cells) -> Tensor:
         """See `Effect.read_std`."""
-        return polynomial(self._inside(g, cells), self.std).clamp_(min=0).mul_(cells.g_max)
+        return polynomial(self._inside(g, cells), self.std).clamp_min_(0).mul_(cells.g_max)

@@ -93,9 +93,9 @@ class PCMDrift(Effect):
 
     def exponent(self, cells: Cells) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the normal number that the exponent is made of, fresh tensors."""
-        log_x = _relative_target(cells).clamp_(min=1e-7).log_()
-        mean = log_x.mul(-0.0155).add_(0.0244).clamp_(0.049, 0.100)
-        return mean, log_x.mul_(-0.0125).sub_(0.0059).clamp_(0.008, 0.045)
+        log_x = _relative_target(cells).clamp_min_(1e-7).log_()
+        mean = log_x.mul(-0.0155).add_(0.0244).clamp(0.049, 0.100)
+        return mean, log_x.mul_(-0.0125).sub_(0.0059).clamp(0.008, 0.045)
 
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""
@@ -133,7 +133,7 @@ class PCMDriftCrossSim(PCMDrift):
     def exponent(self, cells: Cells) -> tuple[Tensor, Tensor]:
         """See `PCMDrift.exponent`."""
         g = cells.target
-        upper = g.mul(-0.00169).add_(0.0825).clamp_(0.055, 0.06)
+        upper = g.mul(-0.00169).add_(0.0825).clamp(0.055, 0.06)
         return torch.maximum(g.mul(-0.0045).add_(0.08), upper), g.mul(8).add_(30.032).reciprocal_()
 
     def draw(self, cells: Cells, noise: Noise) -> State:
@@ -171,7 +171,7 @@ class PCMReadNoise(Effect):
 
     def relative_size(self, x: Tensor) -> Tensor:
         """Q of a relative programmed conductance, which may be written into."""
-        return x.pow_(0.65).clamp_(min=1e-3).reciprocal_().mul_(0.0088).clamp_(max=0.2)
+        return x.pow_(0.65).clamp_min_(1e-3).reciprocal_().mul_(0.0088).clamp_max_(0.2)
 
     def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.read`."""
@@ -181,7 +181,7 @@ class PCMReadNoise(Effect):
         growth = torch.log(cycles).sqrt() if isinstance(cycles, Tensor) else math.sqrt(math.log(cycles))
         # g (1 + s q growth xi): everything but g is ours, so one buffer serves the whole product.
         relative = noise.normal_like(g).mul_(q).mul_(growth * self.scale).add_(1)
-        return relative.mul_(g).clamp_(min=0)
+        return relative.mul_(g).clamp_min_(0)
 
 
 @register("pcm")

@@ -57,4 +57,4 @@ class ProgrammingNoise(Effect):
 
     def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.program`."""
-        return noise.normal_like(g, self.scale).mul_(self.sigma(cells)).add_(g).clamp_(min=0)
+        return noise.normal_like(g, self.scale).mul_(self.sigma(cells)).add_(g).clamp_min_(0)

@@ -35,4 +35,4 @@ class Quantization(Effect):
         step = (cells.g_max - cells.g_min) / (self.levels - 1)
         position = (g - cells.g_min) / step
         level = (position + noise.uniform_like(g)).floor_() if self.stochastic else position.round_()
-        return level.clamp_(0, self.levels - 1).mul_(step).add_(cells.g_min).to(g.dtype)
+        return level.clamp(0, self.levels - 1).mul_(step).add_(cells.g_min).to(g.dtype)

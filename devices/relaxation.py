@@ -56,14 +56,14 @@ class Relaxation(Effect):
     def growth(self, t: Tensor, cells: Cells) -> Tensor:
         """``V(t) - V_0``, broadcast against the target."""
         now = self.clock(t)
-        variances = [spread.square_() for spread in self.spreads(cells)]
+        variances = [spread.square() for spread in self.spreads(cells)]
         total = torch.zeros_like(cells.target)
         steps = zip(self.knots, self.knots[1:], variances, variances[1:], strict=False)
         for start, end, before, after in steps:
-            total = total + (after - before) * ((now - start) / (end - start)).clamp_(0, 1)
+            total = total + (after - before) * ((now - start) / (end - start)).clamp(0, 1)
         return total
 
     def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
         """See `Effect.age`."""
         std = self.growth(time_like(t, g), cells).sqrt_().mul_(self.scale)
-        return (drawn["xi"] * std + g).clamp_(min=0)
+        return (drawn["xi"] * std + g).clamp_min_(0)

@@ -82,8 +82,8 @@ class CMORelaxation(Effect):
         """See `Effect.age`."""
         log_t = time_like(t, g).log()
         shift = log_t.clamp(min=0).mul_(-0.08900206 * self.scale)
-        std = log_t.mul(0.04201137).add_(0.41183342).clamp_(min=0).mul_(self.scale)
-        return (drawn["xi"] * std + shift + g).clamp_(min=0)
+        std = log_t.mul(0.04201137).add_(0.41183342).clamp_min_(0).mul_(self.scale)
+        return (drawn["xi"] * std + shift + g).clamp_min_(0)
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class CMOReadNoise(Effect):
     def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.read`."""
         cycles = (time_like(t, g) + 1e-6) / 2e-6
-        growth = cycles.log_().clamp_(min=0).sqrt_().mul_(0.02773165 * self.scale)
+        growth = cycles.log_().clamp_min_(0).sqrt_().mul_(0.02773165 * self.scale)
         inside = g.clamp(*_RANGE)
-        return (noise.normal_like(g).mul_(inside.log10_()) * growth + g).clamp_(*_RANGE)
+        return (noise.normal_like(g).mul_(inside.log10_()) * growth + g).clamp(*_RANGE)
 
 
 @register("reram-cmo")

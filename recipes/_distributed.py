@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ class Group:
     """One process on its own. What several would do together, it simply does.
 
     What speaks to the other processes has to be called by all of them, in the same order: `gather`, `each`, `first`,
-    `by_turns`, `place`, `wrap` and the module it gives, `mean`, `same`, `evaluate`.
+    `by_turns`, `place`, `wrap` and the module it gives, `average_gradients`, `mean`, `same`, `evaluate`.
 
     Args:
         rank: number of this process; process 0 writes, logs and speaks for all.
@@ -104,6 +104,9 @@ class Group:
     def wrap(self, net: nn.Module) -> nn.Module:
         """A module that computes as ``net`` does, and whose gradients are the mean over all processes."""
         return net
+
+    def average_gradients(self, tensors: Sequence[Tensor]) -> None:
+        """Let scalars that belong to no module have the mean gradient over all processes, as `wrap` does for others."""
 
     def seed(self, seed: int) -> int:
         """A seed for this process's own random numbers; process 0 takes the one given."""
@@ -245,6 +248,12 @@ class _Processes(Group):
 
     def wrap(self, net: nn.Module) -> nn.Module:
         return nn.parallel.DistributedDataParallel(net, process_group=self.training)
+
+    def average_gradients(self, tensors: Sequence[Tensor]) -> None:
+        gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
+        if gradients:
+            for gradient, mean in zip(gradients, self.mean(torch.stack(gradients)), strict=True):
+                gradient.copy_(mean)
 
     def seed(self, seed: int) -> int:
         return seed if self.main else random.Random(f"{seed}/{self.rank}").getrandbits(32)

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import analogsim
-from analogsim.recipes import _data
 from analogsim.recipes._checkpoint import copy_checkpoint
 from analogsim.recipes._config import dump_toml, flatten
 from analogsim.recipes._data import Splits
 from analogsim.recipes._objective import all_times, judged_time, statistic, training_config
 from analogsim.recipes._options import Config, StudyConfig
-from analogsim.recipes._reporting import log_report
+from analogsim.recipes._reporting import log_ranges, log_report
 from analogsim.recipes._study_figures import importances
 from analogsim.recipes._study_runs import StudyRuns, trial_folder
 from analogsim.recipes._tracking import Tracker
@@ -124,6 +122,7 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
     (place / "report.json").write_text(json.dumps(report.to_dict()))
     dump_toml(training.config, place / "config.toml")
     log_report(report, tracker, step=training.epoch, part="test")
+    log_ranges(training.analog, tracker)
     tracker.artifact(training.path, "checkpoint")
     tracker.artifact(place / "report.json")
     tracker.artifact(place / "config.toml")
@@ -131,14 +130,7 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
 
 
 def _judged(training: Training, config: StudyConfig, part: Any) -> Report:
-    rule = config.evaluation
-    return analogsim.evaluate(
-        training.analog,
-        _data.batches(part, rule.batch_size),
-        chips=rule.chips,
-        times=all_times(config),
-        compensation=rule.compensation,
-    )
+    return training.judge(part, chips=config.evaluation.chips, times=all_times(config))
 
 
 def _searched(trial: FrozenTrial) -> float:

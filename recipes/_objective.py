@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import analogsim
-from analogsim.recipes import _data
 from analogsim.recipes._checkpoint import copy_checkpoint
 from analogsim.recipes._config import from_mapping, to_mapping
 from analogsim.recipes._options import Config, StudyConfig
@@ -147,7 +145,12 @@ class Objective:
                 training.run_id = tracker.run_id or None
                 try:
                     self._train(trial, training, tracker)
-                    report = self._judge(training)
+                    report = training.judge(
+                        self.data.validation,
+                        chips=self.config.study.chips,
+                        times=all_times(self.config),
+                        seed=SEARCH_CHIPS,
+                    )
                     values = self._tell(trial, report, time.monotonic() - began)
                 except optuna.TrialPruned as stop:
                     outcome.state, outcome.why = "PRUNED", str(stop)
@@ -194,17 +197,6 @@ class Objective:
     def _report(self, trial: optuna.Trial, value: float, epoch: int) -> None:
         if not self.config.study.pareto:  # Optuna takes none for several objectives
             trial.report(value, epoch)
-
-    def _judge(self, training: Training) -> Report:
-        rule = self.config.evaluation
-        return analogsim.evaluate(
-            training.analog,
-            _data.batches(self.data.validation, rule.batch_size),
-            chips=self.config.study.chips,
-            times=all_times(self.config),
-            compensation=rule.compensation,
-            seed=SEARCH_CHIPS,
-        )
 
     def _tell(self, trial: optuna.Trial, report: Report, took: float) -> tuple[float, float]:
         scores = report.at(self.config.evaluation.validation_time)

@@ -57,10 +57,20 @@ class Evaluation:
     times: tuple[str, ...] = option(
         DEFAULT_TIMES, "times after programming; the default ones as far as the device's formulas go"
     )
-    compensation: str | None = option("global", "drift compensation: global, crossbar, column or none")
+    compensation: str | None = option(
+        "global", "none, or global, crossbar or column; with batch-norm or ranges: global+batch-norm"
+    )
     validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
     validation_time: str = option("1d", "time of the metrics after each epoch")
     batch_size: int = option(1000, "samples per forward", ge=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What ranges of converters are set on, where the crossbar leaves them to calibration or to training."""
+
+    samples: int = option(1024, "training samples taken for it, and by a compensation that needs data", ge=1)
+    percentile: float = option(99.99, "of the magnitudes that fit into a range", gt=0, le=100, unit="%")
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class Config:
     optimization: Optimization = section(Optimization, "how the weights are learned")
     noise: Noise = section(Noise, "what the hardware-aware network sees in training")
     evaluation: Evaluation = section(Evaluation, "how the networks are judged")
+    calibration: Calibration = section(Calibration, "what ranges of converters are set on")
     tracking: Tracking = section(Tracking, "where the runs are logged")
 
 

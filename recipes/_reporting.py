@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 import analogsim
+from analogsim.crossbar import IDEAL, as_crossbar
+from analogsim.ranges import get_ranges
 from analogsim.recipes._config import flatten
+from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import Tracker
 from analogsim.registry import as_device_model
 from analogsim.report import Report
@@ -14,18 +20,37 @@ if TYPE_CHECKING:
     from analogsim.recipes._training import Training
 
 
+def of_hardware(config: Config) -> dict[str, object]:
+    """What the texts for device and crossbar stand for: the device's parameters, and what is not ideal."""
+    array = as_crossbar(config.crossbar)
+    entries = {spec.name: getattr(array, spec.name) for spec in fields(array)}
+    return {
+        **{f"device.{key}": value for key, value in as_device_model(config.device).parameters().items()},
+        **{f"crossbar.{key}": value for key, value in entries.items() if value != getattr(IDEAL, key)},
+    }
+
+
 def parameters(training: Training, kind: str) -> dict[str, object]:
-    """Everything that shapes a network: its options, the device's own parameters, its share of analog ones."""
+    """Everything that shapes a network: its options, the hardware's own parameters, its share of analog ones."""
     config = training.config
     values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
     summary = analogsim.summary(training.analog)
     return {
         **values,
         "training": kind,
-        **{f"device.{key}": value for key, value in as_device_model(config.device).parameters().items()},
+        **of_hardware(config),
         "model.analog_share": round(summary.analog_share, 6),
         "model.cells": sum(row.cells for row in summary.rows),
     }
+
+
+def log_ranges(analog: nn.Module, tracker: Tracker) -> None:
+    """Log the ranges of converters that calibration or training has set, as a table, if there are any."""
+    found = get_ranges(analog)
+    if found:
+        kinds = dict.fromkeys(kind for ranges in found.values() for kind in ranges)
+        columns = {kind: [abs(float(ranges[kind])) for ranges in found.values()] for kind in kinds}
+        tracker.table({"layer": list(found), **columns}, "ranges.json")
 
 
 def drifted(label: str) -> str:

@@ -17,7 +17,7 @@ from analogsim.recipes import _store
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import flatten, from_mapping, load_toml
 from analogsim.recipes._options import Config
-from analogsim.registry import as_device_model
+from analogsim.recipes._reporting import of_hardware
 from analogsim.report import Report
 
 if TYPE_CHECKING:
@@ -292,5 +292,5 @@ def _network(folder: Path) -> SavedRun:
 def _params(config: Config) -> dict[str, str]:
     values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
     with contextlib.suppress(ValueError):  # a device that is registered nowhere here: its name has to do
-        values |= {f"device.{key}": value for key, value in as_device_model(config.device).parameters().items()}
+        values |= of_hardware(config)
     return {key: str(value) for key, value in values.items()}

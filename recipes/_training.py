@@ -8,22 +8,29 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 import analogsim
+from analogsim.compensate import Compensation, has_batch_norm
+from analogsim.crossbar import as_crossbar
+from analogsim.ranges import Ranges, get_ranges, set_ranges
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes._config import flatten, from_mapping, to_mapping
 from analogsim.recipes._data import Splits
 from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._options import Config
+from analogsim.recipes._ranges import calibrate, calibration_batches, needs_ranges
 from analogsim.recipes._reporting import drifted
 from analogsim.registry import as_device_model
+from analogsim.report import Report
 from analogsim.times import DEFAULT_TIMES, seconds
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -92,6 +99,33 @@ def report_times(config: Config) -> tuple[str, ...]:
     return times
 
 
+def check_evaluation(config: Config) -> None:
+    """Whatever can be wrong in how networks are judged, and is cheap to see.
+
+    Raises:
+        ValueError: which option, and what it may be.
+    """
+    report_times(config)
+    wanted = Compensation.of(config.evaluation.compensation)
+    if wanted.ranges and not needs_ranges(config.crossbar):
+        raise ValueError(
+            f"evaluation.compensation: {config.evaluation.compensation!r} sets ranges again, and crossbar="
+            f"{config.crossbar!r} leaves none to calibration; take a crossbar such as "
+            "\"standard(input_range='calibrated')\", or another compensation"
+        )
+    if wanted.batch_norm and not _normalises(config.model, config.data.name):
+        raise ValueError(
+            f"evaluation.compensation: {config.evaluation.compensation!r} is for networks with batch norm, and model="
+            f"{config.model!r} has none; leave batch-norm out"
+        )
+
+
+@cache
+def _normalises(model: str, data: str) -> bool:
+    shape, classes = _data.SHAPES.get(data, _data.SHAPES["digits"])  # an unknown name is told where data are loaded
+    return has_batch_norm(_models.build(model, shape, classes, seed=0))
+
+
 @dataclass(frozen=True)
 class Progress:
     """What is told after each step: the place in training."""
@@ -108,9 +142,13 @@ class DivergedError(ValueError):
 class Training:
     """One network in training.
 
-    The state after each epoch is a checkpoint: weights, optimizer, both schedules and every random state. Continued
-    from there, training goes through the very same numbers as without the interruption (on the same machine and the
-    same number of threads).
+    The state after each epoch is a checkpoint: weights, ranges of converters, optimizer, both schedules and every
+    random state. Continued from there, training goes through the very same numbers as without the interruption (on the
+    same machine and the same number of threads).
+
+    Ranges that the crossbar leaves to calibration are set before the first step and again after each epoch, on training
+    data, as a chip of these weights would get them. Learned ones are so only at first: then the optimizer moves them,
+    without weight decay, where training sees them; plain training does not, and there they are calibrated.
 
     Several processes train one network: each takes its share of every batch, under noise of its own, and all take the
     same step, along the mean gradient. Without noise that is what one process computes, but for rounding, and for
@@ -127,7 +165,7 @@ class Training:
     Attributes:
         group: the processes that train together.
         model: the digital network.
-        analog: its twin on ``config.device``.
+        analog: its twin on ``config.device``, on which it is judged.
         epoch: epochs that are done.
         history: the metrics of each of them.
         run_id: of the MLflow run, kept with the checkpoint.
@@ -154,17 +192,16 @@ class Training:
         self._classes = data.classes
         self._samples = len(data.train)
         self._loader = _data.batches(group.shares(data.train), config.data.batch_size, generator=self._shuffle)
-        self._validation = _data.batches(data.validation, config.evaluation.batch_size)
+        self._validation = data.validation
+        self._calibration = calibration_batches(config, data)
         rule = config.optimization
-        self._optimizer = _OPTIMIZERS[rule.optimizer](
-            self.model.parameters(), lr=rule.lr, weight_decay=rule.weight_decay
-        )
         steps = rule.epochs * len(self._loader)
-        self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
+        self._twins = [(self.analog, config.device)]
         if aware:
             noise = config.noise
-            device = as_device_model(noise.device or config.device)
+            device = noise.device or config.device
             self._net = analogsim.convert(self.model, device, crossbar=config.crossbar)
+            self._twins.append((self._net, device))
             self._schedule = analogsim.NoiseSchedule(
                 self._net,
                 noise.shape,
@@ -182,6 +219,16 @@ class Training:
         if self._device.type == "cuda":
             self._random["cuda"] = torch.Generator(self._device).manual_seed(seed).get_state()
         content = group.first(lambda: load_checkpoint(path) if path.exists() else None)
+        if content is not None:
+            group.each(lambda: self._check_options(content))
+        self._learned: list[Tensor] = []
+        self._begin_ranges([] if content is None else content.get("ranges", []))
+        self._optimizer = _OPTIMIZERS[rule.optimizer](
+            self.model.parameters(), lr=rule.lr, weight_decay=rule.weight_decay
+        )
+        if self._learned:
+            self._optimizer.add_param_group({"params": self._learned, "weight_decay": 0.0})
+        self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
         if content is not None:
             group.each(lambda: self._restore(content))
 
@@ -211,6 +258,7 @@ class Training:
             loss = functional.cross_entropy(net(inputs.to(self._device)), targets.to(self._device))
             weight = self._weight(batch)
             loss.backward(torch.full_like(loss, weight))  # type: ignore[no-untyped-call]
+            self.group.average_gradients(self._learned)
             self._optimizer.step()
             self._lr_schedule.step()
             if self._schedule is not None:
@@ -228,6 +276,10 @@ class Training:
         }
         if self._schedule is not None:
             metrics["train/noise_scale"] = self._schedule.get_last_scale()
+        try:
+            self._set_ranges()
+        except ValueError as error:  # a layer that is silent or without bounds
+            raise self._diverged(f"after epoch {self.epoch + 1}, {error}") from error
         metrics |= self._validate()
         self.epoch += 1
         self.history.append(metrics)
@@ -244,24 +296,63 @@ class Training:
     def _check_loss(self, loss: float) -> None:
         if loss <= _DIVERGED * math.log(max(2, self._classes)):  # so neither NaN nor infinite
             return
+        raise self._diverged(
+            f"the mean loss of epoch {self.epoch + 1} of {self.config.optimization.epochs} is {loss:g}"
+        )
+
+    def _diverged(self, why: str) -> DivergedError:
         rule, noise = self.config.optimization, self.config.noise
-        raise DivergedError(
-            f"training diverged: the mean loss of epoch {self.epoch + 1} of {rule.epochs} is {loss:g}; try a smaller "
-            f"optimization.lr (now {rule.lr:g})"
+        return DivergedError(
+            f"training diverged: {why}; try a smaller optimization.lr (now {rule.lr:g})"
             + (f" or less noise (noise.end, now {noise.end:g})" if self.aware else "")
             + f". {os.fspath(self.path)!r} is still the checkpoint after epoch {self.epoch}"
+        )
+
+    def _begin_ranges(self, stored: Sequence[Ranges]) -> None:
+        """Ranges as they were left, or the first ones; learned ones are at hand for the optimizer then."""
+        if any(stored):
+            for (twin, _), ranges in zip(self._twins, stored, strict=True):
+                set_ranges(twin, ranges)
+        else:
+            self._set_ranges()
+        if self.aware and as_crossbar(self.config.crossbar).learns:
+            self._learned = analogsim.range_parameters(self._net)
+
+    def _set_ranges(self) -> None:
+        """Set the ranges that come from data, the same ones in all processes; learned ones stay once they are."""
+        if not needs_ranges(self.config.crossbar):
+            return
+        learned = get_ranges(self._net) if self._learned else None
+
+        def calibrated() -> list[Ranges]:
+            for twin, device in self._twins:
+                calibrate(twin, self.config, device, self._calibration, learned=learned)
+            return [get_ranges(twin) for twin, _ in self._twins]
+
+        for (twin, _), ranges in zip(self._twins, self.group.first(calibrated), strict=True):
+            set_ranges(twin, ranges)
+
+    def judge(
+        self, part: TensorDataset, *, chips: int, times: Sequence[str], seed: int = 0, progress: bool = False
+    ) -> Report:
+        """The network's report on a part of the data; see `analogsim.evaluate`."""
+        rule = self.config.evaluation
+        return self.group.evaluate(
+            self.analog,
+            _data.batches(part, rule.batch_size),
+            chips=chips,
+            times=times,
+            compensation=rule.compensation,
+            calibration=self._calibration,
+            seed=seed,
+            progress=progress,
         )
 
     def _validate(self) -> dict[str, float]:
         rule = self.config.evaluation
         # Chips far away from those of the final evaluation: no network is chosen by the chips it is judged on.
-        report = self.group.evaluate(
-            self.analog,
-            self._validation,
-            chips=rule.validation_chips,
-            times=(rule.validation_time,),
-            compensation=rule.compensation,
-            seed=1_000_000,
+        report = self.judge(
+            self._validation, chips=rule.validation_chips, times=(rule.validation_time,), seed=1_000_000
         )
         return {
             "validation/accuracy/clean": report.clean,
@@ -278,6 +369,7 @@ class Training:
             "history": self.history,
             "run_id": self.run_id,
             "model": self.model.state_dict(),
+            "ranges": [get_ranges(twin) for twin, _ in self._twins],  # of the one that is judged first
             "optimizer": self._optimizer.state_dict(),
             "lr_schedule": self._lr_schedule.state_dict(),
             "noise_schedule": None if self._schedule is None else self._schedule.state_dict(),
@@ -287,9 +379,12 @@ class Training:
         self.group.first(lambda: save_checkpoint(content, self.path))
 
     def _restore(self, content: dict[str, Any]) -> None:
-        name = f"checkpoint {os.fspath(self.path)!r}"
-        self._check_options(content, name)
-        load_weights(self.model, content["model"], name)
+        load_weights(self.model, content["model"], self._name)
+        if self._learned and not any(content.get("ranges", [])):
+            raise ValueError(
+                f"{self._name} lacks the ranges that its crossbar learns: it was written before they were trained; "
+                "start anew in another folder"
+            )
         self._optimizer.load_state_dict(content["optimizer"])
         self._lr_schedule.load_state_dict(content["lr_schedule"])
         if self._schedule is not None:
@@ -306,7 +401,12 @@ class Training:
             self._random |= states[self.group.rank]
         self.epoch, self.history, self.run_id = content["epoch"], content["history"], content["run_id"]
 
-    def _check_options(self, content: dict[str, Any], name: str) -> None:
+    @property
+    def _name(self) -> str:
+        return f"checkpoint {os.fspath(self.path)!r}"
+
+    def _check_options(self, content: dict[str, Any]) -> None:
+        name = self._name
         if content["aware"] != self.aware:
             raise ValueError(f"{name} is of the other network: hardware-aware and plain were mixed up")
         before, now = flatten(from_mapping(Config, content["config"], source=name)), flatten(self.config)

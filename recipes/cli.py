@@ -102,7 +102,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     for file in (options.json, options.plot):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
-    asked = {
+    asked: evaluate_recipe.Asked = {
         "device": options.device,
         "crossbar": options.crossbar,
         "chips": options.chips,
@@ -114,10 +114,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.ablate:
         if options.json is not None or options.plot is not None:
             raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
-        for name, ablation in evaluate_recipe.ablate(Path(options.run), **asked).items():
+        for name, ablation in evaluate_recipe.ablate(Path(options.run), tell=print, **asked).items():
             print(f"{name} network\n\n{ablation}\n")
         return
-    reports = evaluate_recipe.evaluate(Path(options.run), show=not options.quiet, **asked)
+    reports = evaluate_recipe.evaluate(Path(options.run), show=not options.quiet, tell=print, **asked)
     print(compare_table(reports))
     if options.json is not None:
         Path(options.json).write_text(json.dumps({name: report.to_dict() for name, report in reports.items()}))
@@ -285,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--chips", type=int, help="how many chips; default: the run's")
     evaluate.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
     evaluate.add_argument(
-        "--compensation", choices=("global", "crossbar", "column", "none"), help="of drift; default: the run's"
+        "--compensation", help='such as "column" or "global+batch-norm", or none; default: the run\'s'
     )
     evaluate.add_argument("--folder", help="where the data lie")
     evaluate.add_argument("--seed", type=int, default=0, help="the first chip")

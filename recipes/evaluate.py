@@ -7,21 +7,65 @@ analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --crossbar standard --
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
+from torch.utils.data import DataLoader
 
 import analogsim
 from analogsim.ablate import Ablation
+from analogsim.compensate import GAINS, Compensation
+from analogsim.crossbar import as_crossbar
+from analogsim.ranges import Ranges, set_ranges
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights
 from analogsim.recipes._config import from_mapping
 from analogsim.recipes._options import Config
-from analogsim.recipes._training import load_data, report_times, torch_device
+from analogsim.recipes._ranges import calibrate, calibration_batches, needs_ranges
+from analogsim.recipes._training import check_evaluation, load_data, report_times, torch_device
 from analogsim.report import Report
+
+
+class Asked(TypedDict, total=False):
+    """How to evaluate the networks of a run; what is left out, or None, is as the run has it.
+
+    Args:
+        device: the device model.
+        crossbar: array, converters and wires.
+        chips: how many chips.
+        times: since programming, in any order.
+        compensation: all that `analogsim.evaluate` takes, and "none"; where it needs data, they are training data.
+        folder: where the data lie, if they moved.
+        seed: the first chip; default 0.
+    """
+
+    device: str | None
+    crossbar: str | None
+    chips: int | None
+    times: Sequence[str] | None
+    compensation: str | None
+    folder: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """A network of a run.
+
+    Args:
+        analog: its twin, with the ranges that it needs.
+        config: of the run, with what is asked for in its place.
+        test: the data to judge it on.
+        calibration: training data, for what needs data.
+    """
+
+    analog: nn.Module
+    config: Config
+    test: Iterable[Any]
+    calibration: DataLoader[Any]
 
 
 def checkpoints(path: Path) -> dict[str, Path]:
@@ -39,113 +83,117 @@ def checkpoints(path: Path) -> dict[str, Path]:
     return found
 
 
-def _restored(
-    path: Path,
-    *,
-    device: str | None,
-    crossbar: str | None,
-    chips: int | None,
-    times: Sequence[str] | None,
-    compensation: str | None,
-    folder: str | None,
-) -> Iterator[tuple[str, nn.Module, Iterable[Any], dict[str, Any]]]:
-    """Each network of a run by its name, on its device, with its test data and how it is to be judged."""
+def _asked(config: Config, asked: Asked) -> Config:
+    """The run's configuration with what is asked for in its place."""
+
+    def given(**keys: str) -> dict[str, Any]:
+        values = {option: asked.get(key) for option, key in keys.items()}
+        return {option: value for option, value in values.items() if value is not None}
+
+    rule = replace(config.evaluation, **given(chips="chips", times="times", compensation="compensation"))
+    return replace(
+        config,
+        **given(device="device", crossbar="crossbar"),
+        data=replace(config.data, **given(folder="folder")),
+        evaluation=replace(rule, compensation=None if rule.compensation == "none" else rule.compensation),
+    )
+
+
+def _restored(path: Path, asked: Asked, tell: Callable[[str], None]) -> Iterator[tuple[str, _Restored]]:
+    """Each network of a run by its name."""
     for name, file in checkpoints(path).items():
         content = load_checkpoint(file)
-        config = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
-        if folder is not None:
-            config = replace(config, data=replace(config.data, folder=folder))
-        if content["epoch"] < config.optimization.epochs:
+        run = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
+        if content["epoch"] < run.optimization.epochs:
             warnings.warn(
-                f"evaluate: the {name} network was stopped after {content['epoch']} of {config.optimization.epochs} "
+                f"evaluate: the {name} network was stopped after {content['epoch']} of {run.optimization.epochs} "
                 "epochs; go on with: analogsim train --resume",
                 stacklevel=3,
             )
+        config = _asked(run, asked)
+        check_evaluation(config)
         data = load_data(config)
         model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
         load_weights(model, content["model"], f"checkpoint {str(file)!r}")
-        given: dict[str, Any] = {"chips": chips, "times": times, "compensation": compensation}
-        rule = replace(config.evaluation, **{key: value for key, value in given.items() if value is not None})
         model.to(torch_device("cpu" if config.run_on == "cpu" else "auto"))  # a GPU that trained may be missing here
-        where = replace(
-            config,
-            device=config.device if device is None else device,
-            crossbar=config.crossbar if crossbar is None else crossbar,
-            evaluation=rule,
-        )
-        judged = {
-            "chips": rule.chips,
-            "times": report_times(where),
-            "compensation": None if rule.compensation == "none" else rule.compensation,
-        }
-        analog = analogsim.convert(model, where.device, crossbar=where.crossbar)
-        yield name, analog, _data.batches(data.test, rule.batch_size), judged
+        analog = analogsim.convert(model, config.device, crossbar=config.crossbar)
+        batches = calibration_batches(config, data)
+        note = _give_ranges(analog, content.get("ranges") or [{}], run, config, batches)
+        if note:
+            tell(f"{name}: {note}")
+        yield name, _Restored(analog, config, _data.batches(data.test, config.evaluation.batch_size), batches)
+
+
+def _give_ranges(
+    analog: nn.Module, stored: Sequence[Ranges], run: Config, config: Config, batches: DataLoader[Any]
+) -> str:
+    """Give a twin the ranges of the checkpoint where they fit, and say what was done where they do not."""
+    if not needs_ranges(config.crossbar):
+        return ""
+    array = as_crossbar(config.crossbar)
+    ranges = stored[0] if array == as_crossbar(run.crossbar) else {}
+    if ranges and config.device == run.device:
+        set_ranges(analog, ranges)
+        return ""
+    # On another device bounds may have another unit: what is the largest weight is a matter of the mapping.
+    calibrate(analog, config, config.device, batches, learned=ranges)
+    if not (ranges and array.learns):
+        return "ranges of converters were set on training data"
+    return "output bounds were set on training data" if array.needs_bound else ""
 
 
 def evaluate(
-    path: Path,
-    *,
-    device: str | None = None,
-    crossbar: str | None = None,
-    chips: int | None = None,
-    times: Sequence[str] | None = None,
-    compensation: str | None = None,
-    folder: str | None = None,
-    seed: int = 0,
-    show: bool = True,
+    path: Path, *, show: bool = True, tell: Callable[[str], None] = lambda _: None, **asked: Unpack[Asked]
 ) -> dict[str, Report]:
     """Evaluate the networks of a run on their test data.
 
     Args:
         path: a run's folder, or one checkpoint file.
-        device: the device model; default: the one of the run. So it is for all that follow.
-        crossbar: array, converters and wires.
-        chips: how many chips.
-        times: since programming, in any order.
-        compensation: "global", "crossbar", "column" or "none".
-        folder: where the data lie, if they moved.
-        seed: the first chip.
         show: progress bars.
+        tell: told a line where ranges of converters are not those of the run.
+        asked: see `Asked`.
 
     Returns:
         A report for each network, by its name.
 
+    Raises:
+        ValueError: what is asked for cannot be.
+
     Warns:
         UserWarning: the training of a network was stopped before its end.
     """
-    restored = _restored(
-        path, device=device, crossbar=crossbar, chips=chips, times=times, compensation=compensation, folder=folder
-    )
     return {
-        name: analogsim.evaluate(analog, loader, seed=seed, progress=show, **judged)
-        for name, analog, loader, judged in restored
+        name: analogsim.evaluate(
+            network.analog, network.test, calibration=network.calibration, progress=show, **_judging(network, asked)
+        )
+        for name, network in _restored(path, asked, tell)
     }
 
 
-def ablate(
-    path: Path,
-    *,
-    device: str | None = None,
-    crossbar: str | None = None,
-    chips: int | None = None,
-    times: Sequence[str] | None = None,
-    compensation: str | None = None,
-    folder: str | None = None,
-    seed: int = 0,
-) -> dict[str, Ablation]:
+def ablate(path: Path, *, tell: Callable[[str], None] = lambda _: None, **asked: Unpack[Asked]) -> dict[str, Ablation]:
     """Evaluate the networks of a run with each non-ideality switched off in turn, see `analogsim.ablate`.
 
     Args:
-        path: see `evaluate`, as for all that follow.
-        device: the device model.
-        crossbar: array, converters and wires.
-        chips: how many chips.
-        times: since programming.
-        compensation: "global", "crossbar", "column" or "none".
-        folder: where the data lie.
-        seed: the first chip.
+        path: see `evaluate`, as for all that follow, what is raised and warned.
+        tell: told a line.
+        asked: how.
     """
-    restored = _restored(
-        path, device=device, crossbar=crossbar, chips=chips, times=times, compensation=compensation, folder=folder
-    )
-    return {name: analogsim.ablate(analog, loader, seed=seed, **judged) for name, analog, loader, judged in restored}
+    ablations = {}
+    for name, network in _restored(path, asked, tell):
+        compensation = network.config.evaluation.compensation
+        if Compensation.of(compensation).from_data:
+            raise ValueError(
+                f"evaluate: the ablation takes {', '.join(GAINS)} or none, which need no data, got {compensation!r}"
+            )
+        ablations[name] = analogsim.ablate(network.analog, network.test, **_judging(network, asked))
+    return ablations
+
+
+def _judging(network: _Restored, asked: Asked) -> dict[str, Any]:
+    rule = network.config.evaluation
+    return {
+        "chips": rule.chips,
+        "times": report_times(network.config),
+        "compensation": rule.compensation,
+        "seed": asked.get("seed", 0),
+    }

@@ -24,17 +24,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analogsim.compensate import gain_of
 from analogsim.crossbar import as_crossbar
-from analogsim.recipes import _data, _tracking
+from analogsim.recipes import _tracking
 from analogsim.recipes._config import dump_toml, load_toml
 from analogsim.recipes._data import Splits
 from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._environment import environment_tags
 from analogsim.recipes._options import Config
-from analogsim.recipes._reporting import log_report, parameters
+from analogsim.recipes._reporting import log_ranges, log_report, parameters
 from analogsim.recipes._tracking import NoRun, Tracker
-from analogsim.recipes._training import Progress, Training, load_data, report_times
+from analogsim.recipes._training import Progress, Training, check_evaluation, load_data, report_times
 from analogsim.registry import as_device_model
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.times import seconds
@@ -89,9 +88,8 @@ def check(config: Config) -> None:
     if config.noise.device is not None:
         as_device_model(config.noise.device)
     as_crossbar(config.crossbar)
-    report_times(config)
     as_device_model(config.device).check_time(seconds(config.evaluation.validation_time))
-    gain_of(config.evaluation.compensation)
+    check_evaluation(config)
     if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
         raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
 
@@ -164,20 +162,14 @@ def _train_one(training: Training, tracker: Tracker, name: str, show: bool) -> N
 
 def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Report:
     """The final evaluation on test data, kept beside the checkpoint and in the run."""
-    rule = training.config.evaluation
-    report = training.group.evaluate(
-        training.analog,
-        _data.batches(data.test, rule.batch_size),
-        chips=rule.chips,
-        times=report_times(training.config),
-        compensation=rule.compensation,
-        progress=show,
-    )
+    config = training.config
+    report = training.judge(data.test, chips=config.evaluation.chips, times=report_times(config), progress=show)
 
     def keep() -> None:
         path = training.path.with_name("report.json")
         path.write_text(json.dumps(report.to_dict()))
         log_report(report, tracker, step=training.epoch, part="test")
+        log_ranges(training.analog, tracker)
         tracker.artifact(training.path, "checkpoint")
         tracker.artifact(path)
 

@@ -133,7 +133,7 @@ def test_nothing_to_calibrate():
         ([], {}, ValueError, "the loader is empty"),
         ([torch.zeros(2, 12)], {}, ValueError, "layer '0' got no input other than 0"),
         ([torch.full((2, 12), torch.nan)], {}, ValueError, "layer '0': its input values are NaN or infinite"),
-        ([{"x": 1}], {}, TypeError, "loader must yield input tensors"),
+        ([1], {}, TypeError, "loader must yield inputs .a tensor, or a mapping"),
         ([torch.ones(2, 12)], {"percentile": 0}, ValueError, "percentile must be in"),
     ],
 )

@@ -80,9 +80,7 @@ def test_parameters_and_buffers_are_bitwise_the_same(device: object) -> None:
     assert [parameter.grad for parameter in model.parameters()] == grads
 
 
-def test_a_drifted_chip_in_the_middle_of_training_changes_nothing() -> None:
-    """Trap 1."""
-
+def test_trap_01_a_drifted_chip_in_the_middle_of_training_changes_nothing() -> None:
     def train(look: bool) -> list[Tensor]:
         torch.manual_seed(0)
         model = mlp()
@@ -106,7 +104,7 @@ def test_a_drifted_chip_in_the_middle_of_training_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES.keys())
-def test_same_seed_same_chip_whatever_else(device: object) -> None:
+def test_trap_07_same_seed_same_chip_whatever_else(device: object) -> None:
     model = mlp().eval()
     analog = analogsim.convert(model, device)
     analogsim.program(analog, seed=3)
@@ -125,14 +123,14 @@ def test_same_seed_same_chip_whatever_else(device: object) -> None:
     assert same(chip_weights(analog), first)
 
 
-def test_answers_do_not_depend_on_the_batch_size() -> None:
+def test_trap_07_answers_do_not_depend_on_the_batch_size() -> None:
     analog = analogsim.convert(mlp().eval(), "pcm")
     analogsim.program(analog, seed=0)
     x = torch.randn(7, 6)
     torch.testing.assert_close(torch.cat([analog(row) for row in x.split(2)]), analog(x))
 
 
-def test_chips_do_not_depend_on_the_order_of_layers() -> None:
+def test_trap_07_chips_do_not_depend_on_the_order_of_layers() -> None:
     class Net(nn.Module):
         def __init__(self, order: tuple[str, ...]) -> None:
             super().__init__()
@@ -387,7 +385,7 @@ CHANGES: dict[str, Callable[[nn.Module], None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_changed_weights_are_never_answered_by_the_old_chip(change: Callable[[nn.Module], None]) -> None:
+def test_trap_04_changed_weights_are_never_answered_by_the_old_chip(change: Callable[[nn.Module], None]) -> None:
     model = mlp()
     analog = analogsim.convert(model, "pcm")
     analogsim.program(analog, seed=0)

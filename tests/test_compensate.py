@@ -156,7 +156,7 @@ def noisy_network():
     return model.eval(), x, y
 
 
-def test_batch_norm_is_estimated_on_each_chip_and_left_as_it_was():
+def test_trap_14_batch_norm_is_estimated_on_each_chip_and_left_as_it_was():
     model, x, y = noisy_network()
     analog = analogsim.convert(model, "pcm")
     before = {name: value.clone() for name, value in model.state_dict().items()}

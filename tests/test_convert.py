@@ -85,7 +85,7 @@ def test_an_assigned_parameter_is_in_both(owner: str) -> None:
 
 @pytest.mark.parametrize("assign", [False, True])
 @pytest.mark.parametrize("reader", ["model", "analog"])
-def test_state_dicts_load_strictly_both_ways(reader: str, assign: bool) -> None:
+def test_trap_12_state_dicts_load_strictly_both_ways(reader: str, assign: bool) -> None:
     model = mlp()
     analog = analogsim.convert(model, "pcm")
     assert list(model.state_dict()) == list(analog.state_dict())
@@ -124,7 +124,7 @@ def test_optimizer_made_before_or_after(first: bool, optimizer: type[torch.optim
 # --- the shape of the tree ------------------------------------------------------------------------------------------
 
 
-def test_a_module_under_two_names_stays_one() -> None:
+def test_trap_11_a_module_under_two_names_stays_one() -> None:
     layer = nn.Linear(4, 4)
     model = Named(lambda self, x: self.b(self.a(x)), a=layer, b=layer)
     analog = analogsim.convert(model, "pcm")
@@ -134,7 +134,7 @@ def test_a_module_under_two_names_stays_one() -> None:
     assert analogsim.convert(model, {"b": "pcm"}).a.analog.name == "a"
 
 
-def test_tied_weights_stay_tied_and_lie_on_two_arrays() -> None:
+def test_trap_11_tied_weights_stay_tied_and_lie_on_two_arrays() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     model[2].weight = model[0].weight
     analog = analogsim.convert(model, "gaussian")
@@ -211,8 +211,7 @@ class Counting(Effect):
         return g + 1
 
 
-def test_nested_shared_containers_are_programmed_once() -> None:
-    """Trap 6."""
+def test_trap_06_nested_shared_containers_are_programmed_once() -> None:
     block = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
     model = nn.Sequential(block, nn.Sequential(block, block[1]), block[1][0])
     analog = analogsim.convert(model, Counting())
@@ -235,7 +234,7 @@ def _chips(analog: nn.Module) -> Iterator[tuple[AnalogLayer, analogsim.chip.Laye
 # --- what a layer keeps (trap 15) -----------------------------------------------------------------------------------
 
 
-def test_modes_are_kept_and_apart() -> None:
+def test_trap_15_modes_are_kept_and_apart() -> None:
     model = mlp()
     model[1].eval()
     analog = analogsim.convert(model, "pcm")
@@ -245,7 +244,7 @@ def test_modes_are_kept_and_apart() -> None:
     assert not analogsim.convert(model, "pcm")[0].training
 
 
-def test_requires_grad_is_kept_and_shared() -> None:
+def test_trap_15_requires_grad_is_kept_and_shared() -> None:
     model = mlp()
     model[0].weight.requires_grad_(False)
     analog = analogsim.convert(model, "pcm")
@@ -254,7 +253,7 @@ def test_requires_grad_is_kept_and_shared() -> None:
     assert model[3].weight.grad is not None
 
 
-def test_hooks_are_kept() -> None:
+def test_trap_15_hooks_are_kept() -> None:
     seen: list[str] = []
     model = mlp()
     model[0].register_forward_pre_hook(lambda module, args: seen.append(f"pre {type(module).__name__}"))
@@ -293,7 +292,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("device", CLEAN.values(), ids=CLEAN.keys())
 @pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS.keys())
-def test_without_noise_the_twin_is_the_digital_layer(
+def test_trap_15_without_noise_the_twin_is_the_digital_layer(
     make: Callable[[], nn.Module], shape: tuple[int, ...], device: Effect | DeviceModel
 ) -> None:
     layer = make()
@@ -497,7 +496,7 @@ def test_a_model_that_cannot_be_copied() -> None:
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_encoder_layer_really_uses_its_analog_layers(context: Callable[[], object], activation: str) -> None:
+def test_trap_08_encoder_layer_really_uses_its_analog_layers(context: Callable[[], object], activation: str) -> None:
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation=activation).eval()
     x = torch.randn(3, 5, 8)
     digital = {"self_attn*": None}
@@ -550,7 +549,7 @@ def _saved(analog: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, _pickled, _saved])
 @pytest.mark.parametrize("device", ["pcm", "read-noise", "stuck-at"])
-def test_copies_keep_the_chip(duplicate: Callable[[nn.Module], nn.Module], device: str) -> None:
+def test_trap_12_copies_keep_the_chip(duplicate: Callable[[nn.Module], nn.Module], device: str) -> None:
     analog = analogsim.convert(mlp(), device)
     assert all(layer.analog.chip is None for layer in duplicate(analog) if isinstance(layer, AnalogLayer))
     analogsim.program(analog, seed=3)
@@ -575,7 +574,7 @@ def test_copied_together_they_share_again(
     assert_shared(*duplicate((model, analogsim.convert(model, "pcm"))))
 
 
-def test_state_dict_loads_with_weights_only() -> None:
+def test_trap_12_state_dict_loads_with_weights_only() -> None:
     analog = analogsim.convert(mlp(), "pcm")
     analogsim.program(analog)
     buffer = io.BytesIO()

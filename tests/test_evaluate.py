@@ -248,7 +248,7 @@ def test_what_is_no_loader(loader: object) -> None:
     "batch", [torch.zeros(2, 6), (torch.zeros(2, 6),), {"x": torch.zeros(2)}, (torch.zeros(2), [1])]
 )
 def test_batches_that_are_no_pairs(batch: object) -> None:
-    with pytest.raises(TypeError, match="each batch must be a pair of tensors"):
+    with pytest.raises(TypeError, match=r"each batch must be a pair .input, target. with a tensor as target"):
         evaluate_function(analogsim.convert(net(), "pcm"), [batch])
 
 
@@ -262,7 +262,7 @@ def test_batches_that_are_no_pairs(batch: object) -> None:
         ({"times": ()}, "times must be a sequence"),
         ({"times": "1d"}, r"times must be a sequence such as .*, got '1d'"),
         ({"times": ("1s", -1)}, "time: must be finite and >= 0"),
-        ({"metric": "f1"}, "metric must be one of accuracy, cross_entropy or a function, got 'f1'"),
+        ({"metric": "f1"}, "metric must be one of accuracy, cross_entropy, loss or a function, got 'f1'"),
         ({"compensation": "all"}, "compensation: must be"),
     ],
 )
@@ -295,3 +295,19 @@ def test_several_devices_are_named() -> None:
     report = evaluate_function(analog, batches(), chips=1, times=(0,))
     assert isinstance(report, Report)
     assert report.device == "Gaussian, pcm"
+
+
+def test_layers_without_a_part_in_the_answers_warn() -> None:
+    class Bypassed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.read, self.idle = nn.Linear(6, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.linear(self.used(input), self.read.weight)
+
+    torch.manual_seed(0)
+    analog = analogsim.convert(Bypassed(), "pcm")
+    loader = [(torch.randn(8, 6), torch.randint(3, (8,)))]
+    with pytest.warns(analogsim.ConversionWarning, match="without a part in the answers: 'read', 'idle'. Either"):
+        evaluate_function(analog, loader, chips=1, times=("1s",))

@@ -387,8 +387,8 @@ def test_converters_in_other_dtypes(device: str, crossbar: str | Crossbar, dtype
 
 @pytest.mark.parametrize("device", analogsim.available_devices())
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
-def test_every_device_trains_with_any_optimizer(device: str, kind: type[torch.optim.Optimizer]) -> None:
-    """Trap 2: no optimizer of ours."""
+def test_trap_02_every_device_trains_with_any_optimizer(device: str, kind: type[torch.optim.Optimizer]) -> None:
+    """No optimizer of ours."""
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
     analog = analogsim.convert(model, device)
     optimizer = kind(model.parameters(), lr=0.1)

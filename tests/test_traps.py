@@ -1,7 +1,5 @@
-"""What existing simulators get wrong, one test a trap. Traps covered elsewhere are listed with the place.
-
-1 test_chip; 2 test_training; 4 test_chip; 6 test_convert; 7 test_chip; 8, 9, 10, 11, 12, 15 test_convert; 13 test_chip,
-test_training; 24 test_chip; 27 test_chip.
+"""What existing simulators get wrong. Each test is named after its trap; those of a file's own subject are in that file
+(`pytest -k trap`).
 """
 
 from __future__ import annotations
@@ -94,6 +92,59 @@ def test_trap_13_training_compiles_into_one_graph(device: object) -> None:
     assert len(graphs) == 1
     assert model[0].weight.grad.isfinite().all()
     torch._dynamo.reset()
+
+
+TYPES: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(4, 4),
+    "conv1d": lambda: nn.Conv1d(4, 4, 3, dilation=2),
+    "conv2d": lambda: nn.Conv2d(4, 4, 3, groups=4),
+    "conv3d": lambda: nn.Conv3d(2, 2, 3),
+    "conv_transpose1d": lambda: nn.ConvTranspose1d(4, 4, 3),
+    "conv_transpose2d": lambda: nn.ConvTranspose2d(4, 4, 3, groups=2),
+    "conv_transpose3d": lambda: nn.ConvTranspose3d(2, 2, 3),
+    "bilinear": lambda: nn.Bilinear(3, 4, 2),
+    "attention": lambda: nn.MultiheadAttention(4, 2),
+    "attention of other widths": lambda: nn.MultiheadAttention(4, 2, kdim=3, vdim=5),
+    "encoder": lambda: nn.TransformerEncoderLayer(4, 2, 8),
+    "decoder": lambda: nn.TransformerDecoderLayer(4, 2, 8),
+    "rnn": lambda: nn.RNN(3, 4, nonlinearity="relu"),
+    "lstm": lambda: nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2),
+    "gru": lambda: nn.GRU(3, 4, batch_first=True),
+    "rnn cell": lambda: nn.RNNCell(3, 4),
+    "lstm cell": lambda: nn.LSTMCell(3, 4),
+    "gru cell": lambda: nn.GRUCell(3, 4),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 4, 3)),
+    "subclass": lambda: type("Named", (nn.Linear,), {})(4, 4),
+}
+
+
+@pytest.mark.parametrize("make", TYPES.values(), ids=TYPES.keys())
+def test_trap_10_every_matrix_of_every_type_is_analog(make: Callable[[], nn.Module]) -> None:
+    """No Parameter with two or more axes stays digital (and no warning, which would be an error here)."""
+    model = nn.Sequential(make())
+    analog = analogsim.convert(model, "pcm")
+    matrices = sum(row.shape != () and row.analog for row in analogsim.summary(analog).rows)
+    digital = [row for row in analogsim.summary(analog).rows if not row.analog and len(row.shape) > 1]
+    assert matrices
+    assert not digital
+    on_cells = sum(torch.Size(row.shape).numel() for row in analogsim.summary(analog).rows if row.analog)
+    with torch.no_grad():
+        weights = sum(
+            tensor.numel() for name, tensor in model.named_parameters() if tensor.ndim > 1 and "original0" not in name
+        )
+    assert on_cells == weights
+
+
+def test_trap_10_what_cannot_be_analog_says_so() -> None:
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(3, 3))
+
+    with pytest.warns(analogsim.ConversionWarning, match="1 x Bare .bare Parameters"):
+        analog = analogsim.convert(nn.Sequential(Bare(), nn.Linear(3, 3)), "pcm")
+    assert "register_routed" in str(analogsim.summary(analog))
 
 
 @pytest.mark.parametrize("device", ["pcm", "gaussian", "read-noise", "drift", "stuck-at", "quantization", ALL], ids=str)

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from analogsim.converters import Array, convert_product, drive
 from analogsim.crossbar import IDEAL, Crossbar
@@ -41,6 +44,7 @@ class AnalogState:
         chip: the programmed array, or None.
         input_range: full scale of the input converter, from calibration; None before, or if it needs none.
         output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
+        used: whether it had a part in a forward since this was last set to False.
         observe: during calibration, is shown what reaches the converters: ``"input"`` or ``"output"``, and the values.
     """
 
@@ -54,6 +58,7 @@ class AnalogState:
     chip: LayerChip | None = None
     input_range: Tensor | None = None
     output_bound: Tensor | None = None
+    used: bool = False
     observe: Callable[[str, Tensor], None] | None = None
 
     def __post_init__(self) -> None:
@@ -161,15 +166,22 @@ class Slot:
 def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
     """Matrix and bias as they are now, detached. Reading them changes nothing, as spectral norm would in training."""
     rules = getattr(module, "parametrizations", None)
-    below = [] if rules is None else [(part, part.training) for part in rules.modules()]
+    modes = [(part, part.training) for part in (module, *(() if rules is None else rules.modules()))]
     try:
-        for part, _ in below:
+        for part, _ in modes:
             part.training = False
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, _OLDER_RULES):  # what they compute lags behind until the next forward
+                hook(module, None)
         bias = slot.bias_of(module)
         return slot.matrix(module).detach(), None if bias is None else bias.detach()
     finally:
-        for part, mode in below:
+        for part, mode in modes:
             part.training = mode
+
+
+# torch's older ways to compute a weight, which do it before each forward.
+_OLDER_RULES = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 
 class AnalogMatrix:
@@ -259,6 +271,8 @@ class Drawn:
 
     def __init__(self, owner: AnalogMatrix) -> None:
         state = owner.analog
+        if not torch.compiler.is_compiling():
+            state.used = True
         self._owner = owner
         # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
         weight, bias = owner.matrix, owner.bias

@@ -401,6 +401,26 @@ def test_a_crossbar_is_trained_with_and_kept(alone: Path, capsys: pytest.Capture
     assert "crossbars" in capsys.readouterr().out
 
 
+def test_a_crossbar_with_ranges_that_are_learned(
+    alone: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
+) -> None:
+    quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
+    main(["train", *quick, "--crossbar", "standard(input_range='learned')", "evaluation.compensation=crossbar"])
+    (folder,) = Path("runs").iterdir()
+    capsys.readouterr()
+    main(["evaluate", str(folder), "--quiet"])
+    assert capsys.readouterr().out == (folder / "report.txt").read_text(encoding="utf-8")
+    other = ["--crossbar", "standard(output_bound='calibrated')", "--compensation", "column+ranges", "--times", "1d"]
+    main(["evaluate", str(folder), "--quiet", *other])
+    out = capsys.readouterr().out
+    for line, kind in zip(out.splitlines(), ("plain", "hardware-aware"), strict=False):
+        assert line == f"{kind}: ranges of converters were set on training data"
+    assert "compensation: column+ranges" in out
+    assert "the ablation takes global" in fail("evaluate", str(folder), *other[2:], "--ablate", "--compensation=ranges")
+    assert "'batch-norm' is for networks with" in fail("evaluate", str(folder), "--compensation", "batch-norm")
+    assert "joined by '+', got 'best'" in fail("evaluate", str(folder), "--compensation", "best")
+
+
 def test_times_end_where_the_formulas_of_the_device_do(
     alone: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
 ) -> None:

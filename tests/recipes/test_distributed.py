@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import analogsim
+from analogsim.ranges import get_ranges
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import load_toml
@@ -39,6 +40,12 @@ UNEVEN = ("data.batch_size=15", "evaluation.chips=3")
 # In batches of 199: the last batch has one sample, and the second process none.
 EMPTY = ("data.batch_size=199", "optimization.epochs=2")
 NORM = ("model=resnet20", "data.limit=24", "data.batch_size=16", "optimization.epochs=1")
+LEARNED = (*UNEVEN, "crossbar=standard(input_range='learned', output_bound='calibrated')")
+# With gradient descent the steps are as long as the gradients.
+QUIET = (
+    *("noise.end=0", "noise.clip_sigmas=none", "calibration.percentile=90"),
+    *("optimization.optimizer=sgd", "optimization.lr=0.1"),
+)
 WILD = ("optimization.lr=1e9", "optimization.optimizer=sgd")
 
 
@@ -107,6 +114,16 @@ def live(place: Path, settings: Sequence[str]) -> None:
         told["samples"] = [len(targets) for _, targets in training._loader]
         training = begun(config(*UNEVEN), place / "of-one.pt", PLAIN, group)
         told["of one"] = training.epoch, run(training)
+        for noise, name in ((QUIET, "quiet"), ((), "noisy")):
+            path = place / f"{name}.pt"
+            training = begun(config(*LEARNED, *noise), path, AWARE, group)
+            told[f"{name} first"] = get_ranges(training.analog)
+            told[f"{name} whole"] = run(training), get_ranges(training._net), training.history
+            if group.main:
+                path.unlink()
+            run(begun(config(*LEARNED, *noise), path, AWARE, group), until=1)
+            training = begun(config(*LEARNED, *noise), path, AWARE, group)
+            told[f"{name} again"] = run(training), get_ranges(training._net), training.history
         wild = begun(config(*UNEVEN, *WILD), place / "wild.pt", PLAIN, group)
         told["errors"] = [
             said(lambda: run(wild)),
@@ -233,6 +250,30 @@ def test_chips_are_shared_out_and_the_report_is_that_of_one_process(two: Two, ti
         assert [reports[kind] for reports in two.both("reports")] == [report.to_dict()] * 2
 
 
+def test_learned_ranges_are_those_of_one_process(two: Two, tiny: Tiny, tmp_path: Path) -> None:
+    training = begun(tiny(*LEARNED, *QUIET), tmp_path / "one.pt", AWARE)
+    first = get_ranges(training.analog)
+    assert two.both("quiet first") == [first, first]
+    run(training)
+    learned = get_ranges(training._net)
+    (_, ranges, _), (_, others, _) = two.both("quiet whole")
+    assert ranges == others
+    for name, each in learned.items():
+        start, moved = first[name]["input_range"].item(), abs(each["input_range"] - first[name]["input_range"]).item()
+        assert moved > 1e-4
+        assert ranges[name]["input_range"].item() - start == pytest.approx(each["input_range"].item() - start, rel=0.02)
+
+
+@pytest.mark.parametrize("noise", ["quiet", "noisy"])
+def test_all_processes_have_the_same_ranges_and_go_on_with_them(two: Two, noise: str) -> None:
+    (weights, ranges, history), *others = [*two.both(f"{noise} whole"), *two.both(f"{noise} again")]
+    assert len(others) == 3
+    for other, other_ranges, other_history in others:
+        assert same(weights, other)
+        assert ranges == other_ranges
+        assert history == other_history
+
+
 @pytest.mark.parametrize("kind", [PLAIN, AWARE])
 def test_a_training_that_was_interrupted_goes_on_to_the_same_numbers(two: Two, kind: str) -> None:
     whole = load_checkpoint(two.checkpoint(kind))
@@ -304,6 +345,7 @@ def test_without_torchrun_there_is_no_process_group(monkeypatch: pytest.MonkeyPa
     with joined() as group:
         assert group is ALONE
     net = nn.Linear(2, 2)
+    group.average_gradients([net.weight])
     assert group.wrap(net) is group.synchronized(net) is net
     assert (group.main, group.seed(7), group.weight(3), group.gather("a")) == (True, 7, 1.0, ["a"])
 

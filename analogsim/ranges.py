@@ -1,0 +1,77 @@
+"""Ranges of converters as values: to keep them beside the weights, and to give a twin those of another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from analogsim.layers.base import matrices_of
+
+Ranges = Mapping[str, Mapping[str, Tensor]]
+_NEEDS = {"input_range": "needs_range", "output_bound": "needs_bound"}
+
+
+def get_ranges(analog: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The ranges that `calibrate` has set, and training has changed since.
+
+    They are in no state dict: keep them beside it, and hand them to `set_ranges`.
+
+    Args:
+        analog: the twin.
+
+    Returns:
+        For each layer with such ranges, by its name: ``"input_range"``, in units of its input, and ``"output_bound"``,
+        in units of (input range x largest weight); copies, scalars. Empty where nothing is calibrated.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for layer in matrices_of(analog):
+        for kind in _NEEDS:
+            value = getattr(layer.analog, kind)
+            if value is not None:
+                found.setdefault(layer.analog.name, {})[kind] = value.detach().clone()
+    return found
+
+
+@torch.no_grad()
+def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
+    """Set ranges of converters without a calibration.
+
+    What is not named stays. Values are written into the tensors that are there, so that an optimizer that holds them
+    (`range_parameters`) goes on with them.
+
+    Args:
+        analog: the twin.
+        ranges: as `get_ranges` gives them, of a twin of the same network on the same crossbars.
+
+    Raises:
+        ValueError: a layer that there is not, a range that its crossbar does not leave to calibration, or a value that
+            is no range. All stay as they were then.
+    """
+    states = {layer.analog.name: layer.analog for layer in matrices_of(analog)}
+    checked: list[tuple[str, str, float]] = []
+    for name, given in ranges.items():
+        if name not in states:
+            known = ", ".join(map(repr, states))
+            raise ValueError(f"set_ranges: {name!r} is no analog layer; there are {known}")
+        for kind, value in given.items():
+            if kind not in _NEEDS:
+                raise ValueError(f"set_ranges: layer {name!r}: {kind!r} is none of {', '.join(_NEEDS)}")
+            if not getattr(states[name].crossbar, _NEEDS[kind]):
+                raise ValueError(
+                    f"set_ranges: layer {name!r} has no {kind} to set; its crossbar must leave it to calibration, as "
+                    'Crossbar(input_range="calibrated", output_bound="calibrated") does'
+                )
+            number = float(value)
+            if not math.isfinite(number) or number == 0:
+                raise ValueError(f"set_ranges: layer {name!r}: {kind} must be finite and not 0, got {number!r}")
+            checked.append((name, kind, number))
+    for name, kind, number in checked:
+        held = getattr(states[name], kind)
+        if held is not None:
+            held.fill_(number)
+            continue
+        learned = kind == "input_range" and states[name].crossbar.learns
+        setattr(states[name], kind, torch.tensor(number, requires_grad=learned))

@@ -1,0 +1,54 @@
+"""Ranges of converters in the recipes: set on training data, and set again as the weights change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import analogsim
+from analogsim.crossbar import as_crossbar
+from analogsim.ranges import Ranges, get_ranges, set_ranges
+from analogsim.recipes import _data
+from analogsim.recipes._data import Splits
+from analogsim.recipes._options import Config
+
+
+def needs_ranges(crossbar: str) -> bool:
+    """Whether a crossbar leaves a range to calibration or to training."""
+    array = as_crossbar(crossbar)
+    return array.needs_range or array.needs_bound
+
+
+def calibration_batches(config: Config, data: Splits) -> DataLoader[Any]:
+    """The training samples on which ranges are set, drawn by the seed, in batches of about equal size."""
+    drawn = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
+    index = drawn[: config.calibration.samples]
+    batches = -(-len(index) // config.evaluation.batch_size)
+    return _data.batches(TensorDataset(*data.train[index]), -(-len(index) // batches))
+
+
+def calibrate(
+    twin: nn.Module, config: Config, device: str, batches: DataLoader[Any], *, learned: Ranges | None = None
+) -> None:
+    """Set the ranges of a twin by what goes through its clean weights.
+
+    Args:
+        twin: on ``config.crossbar``.
+        config: says on which crossbar, and which percentile fits.
+        device: what the twin was converted with.
+        batches: training data.
+        learned: ranges of a twin of the same network; the learned input ranges of them are taken as they are.
+    """
+    array, percentile = as_crossbar(config.crossbar), config.calibration.percentile
+    if not (learned and array.learns):
+        analogsim.calibrate(twin, batches, percentile=percentile)
+        return
+    set_ranges(twin, {name: {"input_range": given["input_range"]} for name, given in learned.items()})
+    if array.needs_bound:  # its unit is the input range, so these ranges are held fixed for it
+        fixed = {name: array.replace(input_range=abs(float(given["input_range"]))) for name, given in learned.items()}
+        held = analogsim.convert(analogsim.to_digital(twin), device, crossbar=fixed)
+        analogsim.calibrate(held, batches, percentile=percentile)
+        set_ranges(twin, get_ranges(held))
