@@ -2,6 +2,7 @@
 
 from analogsim import devices as devices
 from analogsim.ablate import Ablation, ablate
+from analogsim.audit import Audit, AuditError, audit
 from analogsim.calibrate import calibrate, range_parameters
 from analogsim.chip import drift, erase, program, programmed
 from analogsim.chipfile import load_chip, save_chip
@@ -11,15 +12,24 @@ from analogsim.crossbar import Crossbar, as_crossbar
 from analogsim.device import Cells, DeviceModel, Effect, param
 from analogsim.devicefile import load_device, save_device
 from analogsim.devices import Drift, Gaussian, Quantization, ReadNoise, StuckAt
-from analogsim.errors import ConversionWarning, FitWarning, NotCalibratedError, NotProgrammedError, StaleChipError
+from analogsim.errors import (
+    ConversionWarning,
+    FitWarning,
+    NotCalibratedError,
+    NotProgrammedError,
+    NotRoutedError,
+    StaleChipError,
+)
 from analogsim.evaluate import evaluate
 from analogsim.faults import draw_faults, remap
 from analogsim.fit import fit_device
-from analogsim.layers import AnalogLayer, register_layer
+from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.mapping import Mapping
+from analogsim.ranges import get_ranges, set_ranges
 from analogsim.registry import as_device_model, available_devices, register
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.schedule import NoiseSchedule, set_noise_scale
+from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary
 from analogsim.times import seconds
 from analogsim.wires import Wires
@@ -29,6 +39,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Ablation",
     "AnalogLayer",
+    "AnalogModule",
+    "Audit",
+    "AuditError",
     "Cells",
     "ConversionWarning",
     "Crossbar",
@@ -37,19 +50,24 @@ __all__ = [
     "Effect",
     "FitWarning",
     "Gaussian",
+    "KeptDigital",
     "Mapping",
     "NoiseSchedule",
     "NotCalibratedError",
     "NotProgrammedError",
+    "NotRoutedError",
     "Quantization",
     "ReadNoise",
     "Report",
+    "Sensitivity",
+    "Slot",
     "StaleChipError",
     "StuckAt",
     "Wires",
     "ablate",
     "as_crossbar",
     "as_device_model",
+    "audit",
     "available_devices",
     "calibrate",
     "clip_weights",
@@ -61,6 +79,7 @@ __all__ = [
     "erase",
     "evaluate",
     "fit_device",
+    "get_ranges",
     "load_chip",
     "load_device",
     "param",
@@ -69,11 +88,14 @@ __all__ = [
     "range_parameters",
     "register",
     "register_layer",
+    "register_routed",
     "remap",
     "save_chip",
     "save_device",
     "seconds",
+    "sensitivity",
     "set_noise_scale",
+    "set_ranges",
     "summary",
     "to_digital",
 ]

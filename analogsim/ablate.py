@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
+from analogsim.compensate import GAINS
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel, Effect
@@ -111,6 +112,7 @@ def ablate(
     metric: str | Metric = "accuracy",
     seed: int = 0,
     compensation: str | None = "global",
+    calibration: Iterable[Any] | None = None,
 ) -> Ablation:
     """Evaluate a network on the same chips with each non-ideality switched off in turn.
 
@@ -125,7 +127,8 @@ def ablate(
         times: since programming.
         metric: of the outputs.
         seed: the first chip.
-        compensation: of drift.
+        compensation: of drift, and what is made from data; ``"ranges"`` only where a calibrated one is left.
+        calibration: the data for it.
 
     Returns:
         The reports, by what is off.
@@ -142,6 +145,7 @@ def ablate(
         if any(change(layer.analog.device, layer.analog.crossbar)[1] != layer.analog.crossbar for layer in layers):
             changes[name] = change
     given: dict[str, Any] = {"chips": chips, "times": times, "metric": metric, "seed": seed}
+    given["calibration"] = calibration
     first = evaluate(analog, loader, compensation=compensation, **given)
     given["times"] = first.times  # a device without its shortest-lived effect may have formulas for more of them
     reports = {ALL: first}
@@ -156,7 +160,12 @@ def ablate(
         for ours, theirs in zip(matrices_of(twin), layers, strict=True):
             ours.analog.input_range = theirs.analog.input_range
             ours.analog.output_bound = theirs.analog.output_bound
-        reports[name] = evaluate(twin, loader, compensation=compensation, **given)
-    if compensation is not None and any(layer.analog.device.drifts for layer in layers):
-        reports["drift compensation"] = evaluate(analog, loader, compensation=None, **given)
+        left = compensation
+        if compensation is not None and not any(layer.analog.crossbar.calibrates for layer in matrices_of(twin)):
+            left = "+".join(part for part in compensation.split("+") if part != "ranges") or None
+        reports[name] = evaluate(twin, loader, compensation=left, **given)
+    parts = (compensation or "").split("+")
+    if set(parts) & set(GAINS) and any(layer.analog.device.drifts for layer in layers):
+        rest = "+".join(part for part in parts if part not in GAINS) or None
+        reports["drift compensation"] = evaluate(analog, loader, compensation=rest, **given)
     return Ablation(reports)

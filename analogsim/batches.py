@@ -121,3 +121,42 @@ def loss_of(output: Any) -> Tensor:
     if not isinstance(found, Tensor):
         raise TypeError(f"evaluate: the network returned {type(output).__name__} without a 'loss'")
     return found
+
+
+# Data up to this size is read once and kept: every chip then sees the same samples, and decoding is paid once.
+_KEEP_BYTES = 2**30
+
+
+class Data:
+    """A loader's inputs and targets on a torch device: read once and kept if small, read again for every pass if not.
+
+    Args:
+        loader: yields batches.
+        device: where they go.
+    """
+
+    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
+        if not isinstance(loader, Iterable):
+            raise TypeError(f"evaluate: loader must yield (input, target) batches, got {type(loader).__name__}")
+        self._loader = loader
+        self.device = device
+        self._kept: list[tuple[Inputs, Tensor]] | None = []
+        size = 0
+        for batch in self._read():
+            size += size_of(batch)
+            if size > _KEEP_BYTES:
+                self._kept = None
+                break
+            self._kept.append(batch)
+        if self._kept == []:
+            raise ValueError("evaluate: the loader is empty; give it at least one batch")
+        if self._kept is None and isinstance(loader, Iterator):
+            raise ValueError("evaluate: the loader can be read only once; give a DataLoader or a list of batches")
+
+    def _read(self) -> Iterator[tuple[Inputs, Tensor]]:
+        for batch in self._loader:
+            inputs, target = split(batch)
+            yield moved(inputs, self.device), target.to(self.device)
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+        return self._read() if self._kept is None else iter(self._kept)

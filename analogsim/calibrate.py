@@ -69,7 +69,9 @@ def _observed(model: nn.Module, layers: list[AnalogMatrix], observe: Observe) ->
             module.training = mode
 
 
-def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 99.99) -> None:
+def calibrate(
+    analog: nn.Module, loader: Iterable[Any], *, percentile: float = 99.99, keep_learned: bool = False
+) -> None:
     """Set the ranges of the converters that a crossbar leaves to calibration.
 
     Data streams through the network in eval mode: through the chip if one is programmed, at its present age, else
@@ -82,6 +84,7 @@ def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 9
         loader: yields inputs (a tensor, a tuple of arguments, or a mapping of keyword arguments), or tuples that begin
             with them; labels in a mapping are left out.
         percentile: of the magnitudes that must fit, in (0, 100]; exact to 0.8 %.
+        keep_learned: leave ranges that are learned, and have a value, as they are.
 
     Raises:
         ValueError: an empty loader, an impossible percentile, a layer whose inputs are all zero or not finite, or
@@ -93,18 +96,22 @@ def calibrate(analog: nn.Module, loader: Iterable[Any], *, percentile: float = 9
     before = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
     try:
         for state, *_ in before:  # what reaches the converters must not go through old ranges
-            state.input_range = state.output_bound = None
-        for what in ("input", "output"):
-            wanted = [layer for layer in layers if getattr(layer.analog.crossbar, f"needs_{_NEEDS[what]}")]
+            state.output_bound = None
+            if not (keep_learned and state.crossbar.learns):
+                state.input_range = None
+        wanting = {
+            "input": [
+                layer for layer in layers if layer.analog.crossbar.needs_range and layer.analog.input_range is None
+            ],
+            "output": [layer for layer in layers if layer.analog.crossbar.needs_bound],
+        }
+        for what, wanted in wanting.items():
             if wanted:
                 _set(analog, wanted, what, loader, percentile)
     except BaseException:
         for state, input_range, output_bound in before:
             state.input_range, state.output_bound = input_range, output_bound
         raise
-
-
-_NEEDS = {"input": "range", "output": "bound"}
 
 
 def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Iterable[Any], percentile: float) -> None:
@@ -121,12 +128,12 @@ def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Itera
         for batch in inputs_of(loader):
             call(analog, moved(batch, layers[0].still()[0].device))
     for layer, magnitudes in seen.items():
-        state = layer.analog
+        state, place = layer.analog, layer.still()[0].device
         value = magnitudes.percentile(percentile)
         if value == 0:
             raise ValueError(f"calibrate: layer {state.name!r} got no {what} other than 0; give it data that reach it")
         if what == "output":
-            state.output_bound = torch.tensor(value)
+            state.output_bound = torch.tensor(value, device=place)
             continue
         if state.crossbar.dac == "unsigned" and magnitudes.lowest < 0:
             raise ValueError(
@@ -135,7 +142,8 @@ def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Itera
             )
         learned = state.crossbar.input_range == "learned"
         # The input 1 of bias rows must fit.
-        state.input_range = torch.tensor(max(value, 1.0) if state.layout.bias_rows else value, requires_grad=learned)
+        value = max(value, 1.0) if state.layout.bias_rows else value
+        state.input_range = torch.tensor(value, device=place, requires_grad=learned)
 
 
 def range_parameters(analog: nn.Module) -> list[Tensor]:

@@ -188,7 +188,7 @@ class LayerChip:
         on_cells = (weight,) if bias is None or not self.layout.bias_rows else (weight, bias)
         if any(torch._C._functorch.is_batchedtensor(tensor) for tensor in on_cells):
             raise StaleChipError(
-                f"layer {self.name!r}: vmap gives it many weights, and one is on the chip; in eval, map over inputs only"
+                f"layer {self.name!r}: vmap gives it many weights, and one is on the chip; in eval map over inputs"
             )
         stamp = (_optimizer_steps, *(number for tensor in on_cells for number in _stamp(tensor)))
         if self._checked is not None and stamp == self._checked[1]:

@@ -22,6 +22,7 @@ from analogsim.layers.base import (
     AnalogLayer,
     AnalogModule,
     analog_type,
+    hides_layers,
     holds_matrix,
     matrices_of,
     unplaced,
@@ -64,13 +65,19 @@ def _named(module_names: list[str], label: str) -> tuple[str, ...]:
 def _places(names: dict[nn.Module, list[str]], embeddings: bool) -> list[_Place]:
     """Every matrix of a model that can become analog."""
     places = []
+    hidden = _hidden(names)
     for module, all_names in names.items():
         kind = analog_type(module)
-        if kind is None or (kind.stored and not embeddings):
+        if kind is None or module in hidden or (kind.stored and not embeddings):
             continue
         for label, slot in kind.slots(module).items():
             places.append(_Place(module, label, slot, _named(all_names, label)))
     return places
+
+
+def _hidden(names: Iterable[nn.Module]) -> set[nn.Module]:
+    """Layers whose weights another module may read past them."""
+    return {layer for module in names if hides_layers(module) for layer in module.children() if analog_type(layer)}
 
 
 def _matches(names: Iterable[str], pattern: str) -> bool:
@@ -295,13 +302,15 @@ def _unasked(
     """The modules with matrices that stay digital without having been asked to: type, and why."""
     rows = {}
     inside = set().union(*(weight_rules(module) for module in asked))
+    hidden = _hidden(names)
     for module, (name, *_) in names.items():
         kind = analog_type(module)
         if module in inside or (kind is not None and kind.stored and not embeddings):
             continue
         if module not in asked:
             if holds_matrix(module):
-                rows[name] = type(module).__name__, why_digital(module)
+                why = "the module around it may read its weight" if module in hidden else why_digital(module)
+                rows[name] = type(module).__name__, why
         elif module in states and kind is not None and (others := unplaced(module, kind)):
             rows[name] = type(module).__name__, f"its {', '.join(others)} are no weights of a product it is known for"
     return rows

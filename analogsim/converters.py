@@ -2,7 +2,8 @@ r"""The signal path of a product: inputs through converters, partial sums throug
 
 Everything is relative to full scale: inputs to the input range r, weights to the largest weight of their column. The
 gradient of rounding is that of the identity (straight through); where a converter saturates there is none. A range
-that is learned gets its gradient by the same rule, which is that of Esser et al., ICLR (2020).
+that is learned gets its gradient by the same rule, which is that of Esser et al., ICLR (2020), without their factor
+1/sqrt(N Q) on it: with plain SGD give ranges a learning rate of their own.
 """
 
 from __future__ import annotations

@@ -135,6 +135,11 @@ class Crossbar:
         """Whether the output bound comes from `calibrate`."""
         return self.output_bound == "calibrated"
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrate` can set a range of it again; one that is learned is left to training."""
+        return self.needs_bound or (self.needs_range and not self.learns)
+
     def __str__(self) -> str:
         """What is not ideal, in a few words."""
         parts = []

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analogsim.batches import Inputs, answer, call, inputs_of, loss_of, moved, size_of, split
+from analogsim.batches import Data, Inputs, answer, call, inputs_of, loss_of, moved
 from analogsim.calibrate import calibrate
 from analogsim.chip import Faults, as_seed, drift, programmed
 from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
@@ -24,41 +24,6 @@ from analogsim.metrics import Metric, as_metric, classes_axis, own_loss
 from analogsim.report import Report
 from analogsim.times import DEFAULT_TIMES, seconds
 
-Batch = tuple[Inputs, Tensor]
-
-# Data up to this size is read once and kept: every chip then sees the same samples, and decoding is paid once.
-_KEEP_BYTES = 2**30
-
-
-class _Data:
-    """A loader read once and kept if it is small, read again for every pass if not."""
-
-    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
-        if not isinstance(loader, Iterable):
-            raise TypeError(f"evaluate: loader must yield (input, target) batches, got {type(loader).__name__}")
-        self._loader = loader
-        self.device = device
-        self._kept: list[Batch] | None = []
-        size = 0
-        for batch in self._read():
-            size += size_of(batch)
-            if size > _KEEP_BYTES:
-                self._kept = None
-                break
-            self._kept.append(batch)
-        if self._kept == []:
-            raise ValueError("evaluate: the loader is empty; give it at least one batch")
-        if self._kept is None and isinstance(loader, Iterator):
-            raise ValueError("evaluate: the loader can be read only once; give a DataLoader or a list of batches")
-
-    def _read(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            inputs, target = split(batch)
-            yield moved(inputs, self.device), target.to(self.device)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._read() if self._kept is None else iter(self._kept)
-
 
 def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
     if not isinstance(inputs, Mapping):
@@ -70,7 +35,7 @@ def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
 
 
 @torch.no_grad()
-def _score(model: nn.Module, data: _Data, metric: Metric) -> tuple[float, int, int | None]:
+def _score(model: nn.Module, data: Data, metric: Metric) -> tuple[float, int, int | None]:
     """The metric's mean over all samples, their number, and the number of outputs."""
     total, samples, classes = 0.0, 0, None
     for inputs, targets in data:
@@ -122,7 +87,7 @@ def evaluate(
         seed: the first chip.
         compensation: ``"global"``, ``"crossbar"``, ``"column"`` or None, see `drift`; and what needs data, joined by
             ``+``: ``"batch-norm"`` (statistics estimated again on each chip at each time), ``"ranges"`` (calibrated
-            ranges of converters set again). ``"column+batch-norm"``, for example.
+            ranges of converters set again; learned ones stay). ``"column+batch-norm"``, for example.
         calibration: the data for these: inputs, or tuples that begin with them, without use of labels. Not the data of
             the evaluation, or the result is no longer that of unseen data.
         faults: cells known to be stuck, see `program`: the same ones on each chip, or a function of the chip's seed,
@@ -148,7 +113,7 @@ def evaluate(
     for layer in layers:
         for t in instants:
             layer.analog.device.check_time(t)
-    data = _Data(loader, layers[0].still()[0].device)
+    data = Data(loader, layers[0].still()[0].device)
     digital = to_digital(analog).eval()
     clean, samples, classes = _score(digital, data, function)
     values = np.empty((chips, len(instants)))
@@ -167,7 +132,7 @@ def evaluate(
                 for column, t in enumerate(instants):
                     drift(analog, t, compensation=wanted.gain)
                     if wanted.ranges:
-                        calibrate(analog, calibration or ())
+                        calibrate(analog, calibration or (), keep_learned=True)
                     if wanted.batch_norm:
                         reestimate_batch_norm(
                             analog, (moved(batch, data.device) for batch in inputs_of(calibration or ()))
@@ -213,9 +178,7 @@ def _checked_compensation(
         raise ValueError("evaluate: calibration can be read only once; give a DataLoader or a list of batches")
     if wanted.batch_norm and not has_batch_norm(analog):
         raise ValueError(f"evaluate: compensation {compensation!r}: the network has no batch norm")
-    if wanted.ranges and not any(
-        layer.analog.crossbar.needs_range or layer.analog.crossbar.needs_bound for layer in matrices_of(analog)
-    ):
+    if wanted.ranges and not any(layer.analog.crossbar.calibrates for layer in matrices_of(analog)):
         raise ValueError(
             f"evaluate: compensation {compensation!r}: no crossbar leaves a range to calibration; give "
             'Crossbar(input_range="calibrated") or output_bound="calibrated"'

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from analogsim.chip import as_seed, checked_faults
@@ -71,6 +70,8 @@ def _squared_error(device: DeviceModel, written: Written, faults: Tensor) -> Ten
 
 def _assigned(cost: Tensor) -> Tensor:
     """Which place each thing gets, so that the sum of ``cost[thing, place]`` is least."""
+    from scipy.optimize import linear_sum_assignment  # takes a second to import
+
     _, places = linear_sum_assignment(cost.double().cpu().numpy())
     return torch.as_tensor(places, device=cost.device)
 

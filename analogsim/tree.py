@@ -66,7 +66,8 @@ def copy_tree(model: M, replaced: dict[nn.Module, nn.Module], shared: Iterable[o
     except (TypeError, RuntimeError, AssertionError) as error:  # the last is FSDP's
         raise TypeError(
             f"convert: cannot build a second module tree of {type(model).__name__}: {error}. Convert before wrapping "
-            "the model (DistributedDataParallel, fully_shard, compile), and keep handles such as files or locks out of its modules"
+            "the model (DistributedDataParallel, fully_shard, compile), and keep handles such as files or locks out of "
+            "its modules"
         ) from error
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
 from analogsim.crossbar import as_crossbar
-from analogsim.ranges import Ranges, get_ranges, set_ranges
+from analogsim.ranges import Ranges, set_ranges
 from analogsim.recipes import _data
 from analogsim.recipes._data import Splits
 from analogsim.recipes._options import Config
@@ -30,25 +30,15 @@ def calibration_batches(config: Config, data: Splits) -> DataLoader[Any]:
     return _data.batches(TensorDataset(*data.train[index]), -(-len(index) // batches))
 
 
-def calibrate(
-    twin: nn.Module, config: Config, device: str, batches: DataLoader[Any], *, learned: Ranges | None = None
-) -> None:
+def calibrate(twin: nn.Module, config: Config, batches: DataLoader[Any], *, learned: Ranges | None = None) -> None:
     """Set the ranges of a twin by what goes through its clean weights.
 
     Args:
         twin: on ``config.crossbar``.
-        config: says on which crossbar, and which percentile fits.
-        device: what the twin was converted with.
+        config: says which percentile fits.
         batches: training data.
         learned: ranges of a twin of the same network; the learned input ranges of them are taken as they are.
     """
-    array, percentile = as_crossbar(config.crossbar), config.calibration.percentile
-    if not (learned and array.learns):
-        analogsim.calibrate(twin, batches, percentile=percentile)
-        return
-    set_ranges(twin, {name: {"input_range": given["input_range"]} for name, given in learned.items()})
-    if array.needs_bound:  # its unit is the input range, so these ranges are held fixed for it
-        fixed = {name: array.replace(input_range=abs(float(given["input_range"]))) for name, given in learned.items()}
-        held = analogsim.convert(analogsim.to_digital(twin), device, crossbar=fixed)
-        analogsim.calibrate(held, batches, percentile=percentile)
-        set_ranges(twin, get_ranges(held))
+    if learned and as_crossbar(config.crossbar).learns:
+        set_ranges(twin, {name: {"input_range": given["input_range"]} for name, given in learned.items()})
+    analogsim.calibrate(twin, batches, percentile=config.calibration.percentile, keep_learned=True)

@@ -107,7 +107,7 @@ def check_evaluation(config: Config) -> None:
     """
     report_times(config)
     wanted = Compensation.of(config.evaluation.compensation)
-    if wanted.ranges and not needs_ranges(config.crossbar):
+    if wanted.ranges and not as_crossbar(config.crossbar).calibrates:
         raise ValueError(
             f"evaluation.compensation: {config.evaluation.compensation!r} sets ranges again, and crossbar="
             f"{config.crossbar!r} leaves none to calibration; take a crossbar such as "
@@ -196,12 +196,12 @@ class Training:
         self._calibration = calibration_batches(config, data)
         rule = config.optimization
         steps = rule.epochs * len(self._loader)
-        self._twins = [(self.analog, config.device)]
+        self._twins = [self.analog]
         if aware:
             noise = config.noise
             device = noise.device or config.device
             self._net = analogsim.convert(self.model, device, crossbar=config.crossbar)
-            self._twins.append((self._net, device))
+            self._twins.append(self._net)
             self._schedule = analogsim.NoiseSchedule(
                 self._net,
                 noise.shape,
@@ -311,7 +311,7 @@ class Training:
     def _begin_ranges(self, stored: Sequence[Ranges]) -> None:
         """Ranges as they were left, or the first ones; learned ones are at hand for the optimizer then."""
         if any(stored):
-            for (twin, _), ranges in zip(self._twins, stored, strict=True):
+            for twin, ranges in zip(self._twins, stored, strict=True):
                 set_ranges(twin, ranges)
         else:
             self._set_ranges()
@@ -325,11 +325,11 @@ class Training:
         learned = get_ranges(self._net) if self._learned else None
 
         def calibrated() -> list[Ranges]:
-            for twin, device in self._twins:
-                calibrate(twin, self.config, device, self._calibration, learned=learned)
-            return [get_ranges(twin) for twin, _ in self._twins]
+            for twin in self._twins:
+                calibrate(twin, self.config, self._calibration, learned=learned)
+            return [get_ranges(twin) for twin in self._twins]
 
-        for (twin, _), ranges in zip(self._twins, self.group.first(calibrated), strict=True):
+        for twin, ranges in zip(self._twins, self.group.first(calibrated), strict=True):
             set_ranges(twin, ranges)
 
     def judge(
@@ -369,7 +369,7 @@ class Training:
             "history": self.history,
             "run_id": self.run_id,
             "model": self.model.state_dict(),
-            "ranges": [get_ranges(twin) for twin, _ in self._twins],  # of the one that is judged first
+            "ranges": [get_ranges(twin) for twin in self._twins],  # of the one that is judged first
             "optimizer": self._optimizer.state_dict(),
             "lr_schedule": self._lr_schedule.state_dict(),
             "noise_schedule": None if self._schedule is None else self._schedule.state_dict(),

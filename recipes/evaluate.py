@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 import analogsim
 from analogsim.ablate import Ablation
-from analogsim.compensate import GAINS, Compensation
 from analogsim.crossbar import as_crossbar
 from analogsim.ranges import Ranges, set_ranges
 from analogsim.recipes import _data, _models
@@ -136,7 +135,7 @@ def _give_ranges(
         set_ranges(analog, ranges)
         return ""
     # On another device bounds may have another unit: what is the largest weight is a matter of the mapping.
-    calibrate(analog, config, config.device, batches, learned=ranges)
+    calibrate(analog, config, batches, learned=ranges)
     if not (ranges and array.learns):
         return "ranges of converters were set on training data"
     return "output bounds were set on training data" if array.needs_bound else ""
@@ -163,9 +162,7 @@ def evaluate(
         UserWarning: the training of a network was stopped before its end.
     """
     return {
-        name: analogsim.evaluate(
-            network.analog, network.test, calibration=network.calibration, progress=show, **_judging(network, asked)
-        )
+        name: analogsim.evaluate(network.analog, network.test, progress=show, **_judging(network, asked))
         for name, network in _restored(path, asked, tell)
     }
 
@@ -178,15 +175,10 @@ def ablate(path: Path, *, tell: Callable[[str], None] = lambda _: None, **asked:
         tell: told a line.
         asked: how.
     """
-    ablations = {}
-    for name, network in _restored(path, asked, tell):
-        compensation = network.config.evaluation.compensation
-        if Compensation.of(compensation).from_data:
-            raise ValueError(
-                f"evaluate: the ablation takes {', '.join(GAINS)} or none, which need no data, got {compensation!r}"
-            )
-        ablations[name] = analogsim.ablate(network.analog, network.test, **_judging(network, asked))
-    return ablations
+    return {
+        name: analogsim.ablate(network.analog, network.test, **_judging(network, asked))
+        for name, network in _restored(path, asked, tell)
+    }
 
 
 def _judging(network: _Restored, asked: Asked) -> dict[str, Any]:
@@ -195,5 +187,6 @@ def _judging(network: _Restored, asked: Asked) -> dict[str, Any]:
         "chips": rule.chips,
         "times": report_times(network.config),
         "compensation": rule.compensation,
+        "calibration": network.calibration,
         "seed": asked.get("seed", 0),
     }

@@ -195,6 +195,33 @@ def test_ranges_are_set_again_on_each_chip():
     assert float(score) == pytest.approx(again.values[1, 0])
 
 
+def test_learned_ranges_are_left_to_training():
+    model, x, y = noisy_network()
+    crossbar = Crossbar(adc_bits=6, dac_bits=6, input_range="learned", output_bound="calibrated")
+    analog = analogsim.convert(model, "pcm", crossbar=crossbar)
+    analogsim.calibrate(analog, [x])
+    (learned, *_) = analogsim.range_parameters(analog)
+    with torch.no_grad():
+        learned.mul_(0.5)
+    seen = []
+
+    def metric(output, target):
+        seen.append((analog[0].analog.input_range is learned, analog[0].analog.output_bound))
+        return (output.argmax(1) == target).float()
+
+    bound = analog[0].analog.output_bound
+    analogsim.evaluate(analog, [(x, y)], chips=1, times=("1y",), metric=metric, compensation="ranges", calibration=[x])
+    assert seen[-1][0]
+    assert seen[-1][1] is not bound
+    assert analog[0].analog.output_bound is bound
+    analogsim.calibrate(analog, [x])
+    assert analog[0].analog.input_range is not learned
+    analog = analogsim.convert(model, "pcm", crossbar=crossbar.replace(output_bound=4.0))
+    analogsim.calibrate(analog, [x])
+    with pytest.raises(ValueError, match="no crossbar leaves a range to calibration"):
+        analogsim.evaluate(analog, [(x, y)], compensation="ranges", calibration=[x])
+
+
 @pytest.mark.parametrize(
     ("compensation", "calibration", "message"),
     [

@@ -36,11 +36,20 @@ def test_every_module_with_parameters_is_listed_once() -> None:
     assert table["out"] == SummaryRow(
         "out", "Linear", False, "asked to stay digital, or no pattern", (3, 3), 9, 0, 0, 9 / total
     )
-    assert "no analog layer for LSTM" in table["rnn"].device
+    assert table["rnn"].device == "asked to stay digital, or no pattern"
     assert table["rnn"].shape == ()
     assert sum(row.share for row in table.values()) == pytest.approx(1)
     assert sum(row.parameters for row in table.values()) == total
     assert analogsim.summary(analog).analog_share == pytest.approx(35 / total)
+
+
+def test_each_matrix_of_a_module_has_a_row() -> None:
+    model = nn.Sequential(nn.MultiheadAttention(4, 2, add_bias_kv=True))
+    table = rows(analogsim.convert(model, {"*.k_proj": None, "*": "pcm"}))
+    assert list(table) == ["0.q_proj", "0.v_proj", "0", "0.out_proj"]
+    assert [row.parameters for row in table.values()] == [20, 20, 20 + 8, 20]
+    assert table["0"].device == "no weight of a product, or asked to stay digital"
+    assert sum(row.share for row in table.values()) == pytest.approx(1)
 
 
 def test_tied_parameters_count_once_but_have_two_arrays() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from analogsim.errors import NotRoutedError
 from analogsim.layers.matrix import AnalogMatrix, AnalogState, Drawn, Part, Slot, still
@@ -137,9 +139,12 @@ class Routed(AnalogModule):
         """The digital forward with its products routed."""
         own = list(self.matrices.values())
         inner = [matrix for matrix in _matrices_in(self) if matrix not in own]
-        routing = Routing([*own, *inner])
-        with routing:
-            output = self.stands_for.forward(self, *args, **kwargs)
+        # What parametrizations compute is known by its identity, and computed once.
+        computed = any(matrix.computed for matrix in (*own, *inner))
+        with parametrize.cached() if computed else nullcontext():
+            routing = Routing([*own, *inner])
+            with routing:
+                output = self.stands_for.forward(self, *args, **kwargs)
         for matrix in own:
             if matrix not in routing.used:
                 raise NotRoutedError(
@@ -172,6 +177,41 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
     Raises:
         TypeError: the analog class is not a subclass of both `AnalogLayer` (or another `AnalogModule`) and ``digital``.
         ValueError: another analog class has the digital type already.
+
+    Example:
+        A type with one matrix says how its product is taken; one with several says where they lie, and takes the
+        products in its forward.
+
+        >>> import torch
+        >>> from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer
+        >>> class Turned(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.kernel = torch.nn.Parameter(torch.randn(4, 3))  # (in, out)
+        ...     def forward(self, input):
+        ...         return input @ self.kernel
+        >>> @register_layer(Turned)
+        ... class AnalogTurned(AnalogLayer, Turned):
+        ...     bias = None
+        ...     @classmethod
+        ...     def slots(cls, module):
+        ...         return {"": Slot("kernel", None, transposed=True)}
+        ...     def product(self, input, weight, bias):
+        ...         return torch.nn.functional.linear(input, weight, bias)
+        >>> class Gated(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.value = torch.nn.Parameter(torch.randn(3, 4))
+        ...         self.gate = torch.nn.Parameter(torch.randn(3, 4))
+        ...     def forward(self, input):
+        ...         return (input @ self.value.t()) * (input @ self.gate.t()).sigmoid()
+        >>> @register_layer(Gated)
+        ... class AnalogGated(AnalogModule, Gated):
+        ...     @classmethod
+        ...     def slots(cls, module):
+        ...         return {name: Slot(name, None) for name in ("value", "gate")}
+        ...     def forward(self, input):
+        ...         return self.draw_of("value")(input) * self.draw_of("gate")(input).sigmoid()
     """
 
     def add(analog: A) -> A:
@@ -260,10 +300,25 @@ def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
     return None
 
 
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether a Parameter could be the weight of a product: not what is added to, or scales, each sample alike."""
+    if parameter.ndim < 2 or parameter.shape[1:].numel() < 2:
+        return False
+    return parameter.ndim == 2 or len(parameter) > 1
+
+
 def holds_matrix(module: nn.Module) -> bool:
     """Whether a module has Parameters of its own that could be meant for a crossbar."""
     element_wise = isinstance(module, nn.LayerNorm | nn.RMSNorm)
-    return not element_wise and any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+    return not element_wise and any(map(is_matrix, module.parameters(recurse=False)))
+
+
+def hides_layers(module: nn.Module) -> bool:
+    """Whether a module may read the weights of the layers in it by itself, as the type that it derives from does."""
+    derived = any(
+        kind in _analog_types and not issubclass(_analog_types[kind], AnalogLayer) for kind in type(module).__mro__
+    )
+    return derived and not isinstance(module, AnalogModule) and analog_type(module) is None
 
 
 def unplaced(module: nn.Module, kind: type[AnalogModule]) -> list[str]:
@@ -272,7 +327,7 @@ def unplaced(module: nn.Module, kind: type[AnalogModule]) -> list[str]:
     return [
         name
         for name, parameter in module.named_parameters(recurse=False)
-        if parameter.ndim >= 2 and parameter not in placed
+        if is_matrix(parameter) and parameter not in placed
     ]
 
 
@@ -293,6 +348,8 @@ def why_digital(module: nn.Module) -> str:
     if kind is not None:
         if kind.stored:
             return "a table that is looked up (convert(..., embeddings=True))"
+        if not kind.slots(module):  # its products are those of the layers in it
+            return f"its {', '.join(unplaced(module, kind))} are no weights of a product it is known for"
         return "no pattern matches it"
     if not holds_matrix(module):
         return "element-wise, no matrix"

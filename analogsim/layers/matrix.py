@@ -318,7 +318,9 @@ class Drawn:
         """The answer through the converters."""
         owner, state = self._owner, self._owner.analog
         crossbar = state.crossbar
-        full, bound = state.ranges
+        full, bound = (
+            value.to(input.device) if isinstance(value, Tensor) else value for value in state.ranges
+        )  # they do not move with the network
         if full is None:
             full = owner.per_vector(input.detach())
             if state.layout.bias_rows:

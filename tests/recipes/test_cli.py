@@ -416,7 +416,9 @@ def test_a_crossbar_with_ranges_that_are_learned(
     for line, kind in zip(out.splitlines(), ("plain", "hardware-aware"), strict=False):
         assert line == f"{kind}: ranges of converters were set on training data"
     assert "compensation: column+ranges" in out
-    assert "the ablation takes global" in fail("evaluate", str(folder), *other[2:], "--ablate", "--compensation=ranges")
+    main(["evaluate", str(folder), "--quiet", *other, "--ablate"])
+    assert "without drift compensation" in capsys.readouterr().out
+    assert "leaves none to calibration" in fail("evaluate", str(folder), "--ablate", "--compensation=ranges")
     assert "'batch-norm' is for networks with" in fail("evaluate", str(folder), "--compensation", "batch-norm")
     assert "joined by '+', got 'best'" in fail("evaluate", str(folder), "--compensation", "best")
 

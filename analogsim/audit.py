@@ -1,0 +1,513 @@
+"""The proof that a network's answer comes from its crossbars: each one disturbed in turn."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from analogsim.chip import LayerChip, layer_chips, programmed
+from analogsim.convert import to_digital
+from analogsim.converters import Array
+from analogsim.layers.base import AnalogModule, matrices_of
+from analogsim.layers.matrix import AnalogMatrix
+from analogsim.noise import KeyedNoise
+from analogsim.text import table
+from analogsim.tree import names_of
+
+CARRIES = "carries"
+NEVER_CALLED = "never called"
+DOES_NOT_MOVE = "called, output does not move"
+
+# Disturbances, relative to the root mean square of the weights. The second is for what the first does not move: coarse
+# converters, outputs that are class numbers.
+_STRENGTHS = (1.0, 10.0)
+
+# On some accelerators two equal forwards differ by the order of their sums.
+_REPEATABLE = 1e-3
+
+
+class AuditError(RuntimeError):
+    """An analog layer does not carry the computation, or something else than the output moved."""
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One analog layer.
+
+    Args:
+        name: in the network.
+        kind: the digital type.
+        calls: how often its crossbar was used in this forward.
+        change: of the output while the crossbar holds other weights, relative to the output (Euclidean norms over all
+            its tensors); infinite where the output takes another shape or turns NaN.
+        verdict: ``"carries"``, ``"never called"`` or ``"called, output does not move"``.
+        readers: what else computes with the layer's weight: operations, and the modules they are in.
+    """
+
+    name: str
+    kind: str
+    calls: int
+    change: float
+    verdict: str
+    readers: tuple[str, ...] = ()
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether the layer is analog in name only: it is never called, and its weight is used all the same."""
+        return self.verdict == NEVER_CALLED and bool(self.readers)
+
+    @property
+    def remark(self) -> str:
+        """What the verdict means, in a sentence's words; empty where it says all."""
+        by = ", ".join(self.readers)
+        if self.bypassed:
+            return f"analog in name only: its clean weight is used by {by}"
+        if self.verdict == NEVER_CALLED:
+            return "nothing uses its weight in this forward: a branch not taken, or a module without a part in eval"
+        if self.verdict == DOES_NOT_MOVE:
+            return "what it answers is dropped, multiplied by zero or rounded away before the output"
+        return f"its clean weight is also used by {by}" if by else ""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What became of the output while each crossbar in turn held other weights. ``str()`` is a table.
+
+    Args:
+        model: the network's class.
+        rows: its analog layers.
+        moved: what else moved meanwhile, and should not have.
+    """
+
+    model: str
+    rows: tuple[AuditRow, ...]
+    moved: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every layer with a part in this forward carries it, at least one does, and nothing else moved.
+
+        A layer that is never called and whose weight nothing else uses (an auxiliary head in eval) has no part.
+        """
+        return not self.moved and not self._wrong and any(row.verdict == CARRIES for row in self.rows)
+
+    @property
+    def _wrong(self) -> list[AuditRow]:
+        return [row for row in self.rows if row.bypassed or row.verdict == DOES_NOT_MOVE]
+
+    @property
+    def _conclusion(self) -> str:
+        bypassed = [row.name for row in self.rows if row.bypassed]
+        dropped = [row.name for row in self.rows if row.verdict == DOES_NOT_MOVE]
+        idle = [row.name for row in self.rows if row.verdict == NEVER_CALLED and not row.bypassed]
+        carry = sum(row.verdict == CARRIES for row in self.rows)
+        parts = [f"{carry} of {len(self.rows)} analog layers carry the output"]
+        kinds = {
+            "analog in name only": bypassed,
+            "called without effect on it": dropped,
+            "without a part in this forward": idle,
+        }
+        parts += [f"{what}: {_listed(names)}" for what, names in kinds.items() if names]
+        parts.append(f"moved besides: {', '.join(self.moved)}" if self.moved else "nothing else moved")
+        return "; ".join(parts)
+
+    def check(self) -> None:
+        """Raise AuditError, which names the layers, unless the audit passed."""
+        if not self.passed:
+            remarks = "".join(f"\n{_title(row.name)}: {row.remark}" for row in self._wrong)
+            raise AuditError(f"audit of {self.model}: {self._conclusion}{remarks}")
+
+    def __str__(self) -> str:
+        head = ("layer", "type", "verdict", "calls", "change of the output")
+        body = [
+            (
+                row.name or "(the model itself)",
+                row.kind,
+                row.verdict,
+                str(row.calls),
+                f"{row.change:.2g}" if row.calls else "",
+            )
+            for row in self.rows
+        ]
+        remarks = [f"{_title(row.name)}: {row.remark}" for row in self.rows if row.remark]
+        last = f"{self.model}: {'passed' if self.passed else 'NOT passed'}: {self._conclusion}."
+        return "\n".join([table(head, body, right=3), *remarks, last])
+
+
+def _title(name: str) -> str:
+    return repr(name) if name else "(the model itself)"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(_title, names[:5])) + more
+
+
+class _Silence:
+    """A noise that is zero, so that two forwards give one answer and no generator moves."""
+
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
+        return torch.zeros_like(like)
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        return torch.full_like(like, 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
+
+    def fold(self, *key: str) -> _Silence:
+        return self
+
+
+class _StandIn:
+    """Takes a chip's place in a layer: the same weights without white noise, or other ones. Counts its uses."""
+
+    use_noise = _Silence()
+
+    def __init__(self, matrix: AnalogMatrix, chip: LayerChip) -> None:
+        self._chip = chip
+        held = matrix.still()
+        self._own = self._weight = chip.weight_for(*held)[0]
+        array = chip.array_for(*held) if matrix.analog.crossbar.converts else None
+        self._own_array = self._array = None if array is None else replace(array, variances=None)
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chip, name)
+
+    def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """As of the chip."""
+        self.calls += 1
+        return self._weight, None
+
+    def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
+        """As of the chip."""
+        self.calls += 1
+        return cast(Array, self._array)
+
+    @contextmanager
+    def disturbed(self, strength: float) -> Iterator[None]:
+        """Other weights for a block: normal errors, of a standard deviation relative to the weights' size."""
+        noise = KeyedNoise("audit", self._chip.name)
+
+        def other(held: Tensor) -> Tensor:
+            wide = held.float() if held.dtype.itemsize < 4 else held
+            std = strength * (float(wide.square().mean().sqrt()) or 1.0)
+            return (wide + noise.normal_like(wide, std)).to(held.dtype)
+
+        try:
+            self._weight = other(self._own)
+            if self._own_array is not None:
+                self._array = replace(self._own_array, slices=other(self._own_array.slices))
+            yield
+        finally:
+            self._weight, self._array = self._own, self._own_array
+
+
+def _ignore(kind: str, values: Tensor) -> None:
+    """Watches a layer that has no ranges yet, which then sets them for each vector."""
+
+
+@contextmanager
+def _stand_ins(analog: nn.Module, matrices: list[AnalogMatrix]) -> Iterator[list[_StandIn]]:
+    """A stand-in for each layer's chip, in eval mode; without a chip, for one that is programmed for this block."""
+    states = [matrix.analog for matrix in matrices]
+    modes = [(module, module.training) for module in analog.modules()]
+    observers = [(state, state.observe) for state in states]
+    with ExitStack() as stack:
+        if any(state.chip is None for state in states):
+            stack.enter_context(programmed(analog))
+        pairs = layer_chips(analog, "audit")
+        analog.eval()
+        try:
+            stand_ins = [_StandIn(matrix, chip) for matrix, chip in pairs]
+            for state, stand_in in zip(states, stand_ins, strict=True):
+                state.chip = cast(LayerChip, stand_in)
+                if state.input_range is None and state.output_bound is None:
+                    state.observe = _ignore
+            yield stand_ins
+        finally:
+            for state, (_, chip) in zip(states, pairs, strict=True):
+                state.chip = chip
+                chip.suspect()
+            for state, observe in observers:
+                state.observe = observe
+            for module, mode in modes:
+                module.training = mode
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape and type hold the same bits."""
+    if one.is_complex():
+        one, other = torch.view_as_real(one), torch.view_as_real(other)
+    return torch.equal(one.contiguous().reshape(-1).view(torch.uint8), other.contiguous().reshape(-1).view(torch.uint8))
+
+
+class _Snapshot:
+    """Everything of a network that a forward in eval leaves as it is."""
+
+    def __init__(self, analog: nn.Module, matrices: list[AnalogMatrix]) -> None:
+        self._tensors: list[tuple[str, dict[str, Tensor | None], str, Tensor, Tensor]] = []
+        copies: dict[int, Tensor] = {}
+        for module, (path, *_) in names_of(analog).items():
+            held = (("parameter", module._parameters), ("buffer", module._buffers))
+            for kind, tensors in cast("tuple[tuple[str, dict[str, Tensor | None]], ...]", held):
+                for key, tensor in tensors.items():
+                    if tensor is not None:
+                        saved = copies.setdefault(id(tensor), tensor.detach().clone())
+                        name = f"{kind} {path}.{key}" if path else f"{kind} {key}"
+                        self._tensors.append((name, tensors, key, tensor, saved))
+        self._modes = [(f"mode of {names[0]}", module, module.training) for module, names in names_of(analog).items()]
+        self._states = [
+            (f"{field} of {matrix.analog.title}", matrix.analog, field, getattr(matrix.analog, field))
+            for matrix in matrices
+            for field in ("chip", "input_range", "output_bound", "noise_scale")
+        ]
+        self._random = torch.get_rng_state()
+
+    @torch.no_grad()
+    def put_back(self) -> list[str]:
+        """What is no longer as it was, after it has been put back."""
+        moved = []
+        for name, tensors, key, tensor, saved in self._tensors:
+            there = tensors.get(key)
+            if there is not tensor:
+                tensors[key] = tensor
+            intact = _same(tensor.detach(), saved)
+            if not intact:
+                tensor.copy_(saved)
+            if there is not tensor or not intact:
+                moved.append(name)
+        for name, module, mode in self._modes:
+            if module.training is not mode:
+                module.training = mode
+                moved.append(name)
+        for name, state, field, value in self._states:
+            if getattr(state, field) is not value:
+                setattr(state, field, value)
+                moved.append(name)
+        if not torch.equal(self._random, torch.get_rng_state()):
+            torch.set_rng_state(self._random)
+            moved.append("torch's random state")
+        return moved
+
+
+def _storage(tensor: Tensor) -> tuple[torch.device, int] | None:
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return None
+    return tensor.device, tensor.untyped_storage().data_ptr()
+
+
+class _Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Who computes with the clean weights: operations by the memory they read, and the module they run in.
+
+    Below autograd and torch's overrides, so that fused kernels, which switch themselves off above, show up.
+    """
+
+    def __init__(self, analog: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._names = {module: names[0] for module, names in names_of(analog).items()}
+        self._inside: list[str] = []
+        self.found: dict[tuple[torch.device, int], dict[tuple[str, str], None]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            for leaf in _leaves((args, kwargs or {})):
+                key = _storage(leaf) if isinstance(leaf, Tensor) else None
+                if key is not None:
+                    inside = self._inside[-1] if self._inside else ""
+                    self.found.setdefault(key, {})[inside, str(func.overloadpacket)] = None
+        return func(*args, **(kwargs or {}))
+
+    @contextmanager
+    def follow(self) -> Iterator[None]:
+        """Note what happens in a block."""
+
+        def enter(module: nn.Module, args: object) -> None:
+            self._inside.append(self._names.get(module, type(module).__name__))
+
+        def leave(module: nn.Module, args: object, output: object) -> None:
+            self._inside.pop()
+
+        hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+        try:
+            with self:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def of(self, matrix: AnalogMatrix, module: nn.Module, called: bool) -> tuple[str, ...]:
+        """What reads the weight of a matrix in a module, but for the module itself if it is called."""
+        keys = {_storage(parameter) for parameter in module.parameters() if parameter.ndim > 1}
+        key = _storage(matrix.still()[0])
+        if key in keys:  # else it is computed, of any of them
+            keys = {key}
+        own = self._names[module]
+        readers = dict.fromkeys(
+            f"{operation} in {_title(inside)}"
+            for key in keys
+            if key is not None
+            for inside, operation in self.found.get(key, {})
+            if not (called and (inside == own or inside.startswith(f"{own}.")))
+        )
+        return tuple(readers)
+
+
+def _leaves(value: Any) -> Iterator[Tensor | complex]:
+    """The tensors and numbers in arguments or an output of any structure."""
+    if isinstance(value, Tensor | bool | int | float | complex):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _leaves(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _leaves(getattr(value, field.name, None))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All leaves as ordinary tensors."""
+    for leaf in _leaves(value):
+        if not isinstance(leaf, Tensor):
+            yield torch.tensor(leaf)
+        elif leaf.is_nested:
+            yield from leaf.unbind()
+        else:
+            yield leaf if leaf.layout is torch.strided else leaf.to_dense()
+
+
+def _change(before: list[Tensor], after: list[Tensor]) -> float:
+    """Euclidean norm of what differs between two outputs, relative to the first; infinite for other shapes."""
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return math.inf
+    difference = size = 0.0
+    for old, new in zip(before, after, strict=True):
+        kind = torch.complex128 if old.is_complex() or new.is_complex() else torch.float64
+        one, other = old.cpu().to(kind), new.cpu().to(kind)
+        same = (one == other) | (one.isnan() & other.isnan())
+        apart = torch.where(same, torch.zeros((), dtype=kind), one - other).abs()
+        difference += float(apart.square().sum())
+        size += float(one.abs().nan_to_num(0.0, 0.0).square().sum())
+    if difference == 0:
+        return 0.0
+    return math.sqrt(difference / size) if size and math.isfinite(difference) else math.inf
+
+
+def _fresh(value: Any) -> Any:
+    """Arguments of their own for one forward, which may write into them."""
+    memo: dict[int, Any] = {id(leaf): leaf.detach().clone() for leaf in _leaves(value) if isinstance(leaf, Tensor)}
+    return copy.deepcopy(value, memo)
+
+
+def _runner(args: tuple[Any, ...], kwargs: dict[str, Any], devices: set[torch.device]) -> Callable[..., list[Tensor]]:
+    """A function that gives a model's answer as tensors, every time from the same random state."""
+    accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
+    kind = accelerators[0].type if accelerators else "cuda"
+    numbers = [device.index or 0 for device in accelerators]
+
+    def run(model: nn.Module) -> list[Tensor]:
+        inputs, named = _fresh((args, kwargs))
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(numbers, device_type=kind),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            return [tensor.detach().clone() for tensor in _tensors(model(*inputs, **named))]
+
+    return run
+
+
+def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
+    """Show that each analog layer carries its part of the computation.
+
+    Each crossbar in turn holds other weights for one forward in eval mode: the output has to move, and nothing else may
+    (Parameters, buffers, modes, chips, ranges, random state, the answer of the digital network). With its own weights
+    again the network has to answer as before. White noise is silent meanwhile. Everything is left as it was.
+
+    The first forward also notes who else computes with the weights: a layer that is never called though another module
+    uses its weight is analog in name only. One whose weight nothing uses has no part in this forward.
+
+    It takes one forward for each layer and four more, and memory for two more copies of the weights. The first use in a
+    process also waits some seconds for a part of torch to load.
+
+    Args:
+        analog: the twin from `convert`. Without a chip, it is tried on one that is programmed for the purpose.
+        *args: an example input. Any output is fine that holds tensors: alone, or in tuples, lists, dictionaries and
+            dataclasses.
+        **kwargs: its arguments by name.
+
+    Returns:
+        A row for each layer; `Audit.check` raises an error unless it passed.
+
+    Raises:
+        TypeError: the output holds no tensor.
+        ValueError: ``analog`` has no analog layer, or the network answers differently to the same input.
+        StaleChipError: the weights changed since the chip was programmed.
+
+    Example:
+        >>> import torch, analogsim
+        >>> from analogsim.audit import audit
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> audit(analogsim.convert(model, device="pcm"), torch.ones(1, 4)).passed
+        True
+    """
+    analog = getattr(analog, "_orig_mod", analog)  # of torch.compile
+    matrices = matrices_of(analog)
+    owners = {
+        id(matrix): module
+        for module in analog.modules()
+        if isinstance(module, AnalogModule)
+        for matrix in module.matrices.values()
+    }
+    run = _runner(args, kwargs, {tensor.device for tensor in (*analog.parameters(), *analog.buffers())})
+    digital = to_digital(analog).eval()
+    with _stand_ins(analog, matrices) as stand_ins, ExitStack() as disturbances:
+        snapshot, readers = _Snapshot(analog, matrices), _Readers(analog)
+        with readers.follow():
+            first = run(analog)
+        if not first:
+            raise TypeError(
+                f"audit: the output of {type(analog).__name__} holds no tensor; give a model that returns one"
+            )
+        calls = [stand_in.calls for stand_in in stand_ins]
+        written = set(snapshot.put_back())  # by the undisturbed forward itself
+        clean = run(digital)
+        written |= set(snapshot.put_back())
+        moved: dict[str, None] = {}
+        changes = []
+        for stand_in, uses in zip(stand_ins, calls, strict=True):
+            change = 0.0
+            for strength in _STRENGTHS:
+                if uses and change == 0:
+                    with stand_in.disturbed(strength):
+                        change = _change(first, run(analog))
+                        moved |= dict.fromkeys(snapshot.put_back())
+            changes.append(change)
+        again = _change(first, run(analog))
+        if not again <= _REPEATABLE:
+            raise ValueError(
+                f"audit: {type(analog).__name__} answers differently to the same input from the same random state (by "
+                f"{again:.2g} of the output); take out what is random besides torch's generators"
+            )
+        for stand_in in stand_ins:
+            disturbances.enter_context(stand_in.disturbed(1.0))
+        if _change(clean, run(digital)) > 10 * again:
+            moved["the answer of the digital network"] = None
+        moved |= dict.fromkeys(snapshot.put_back())
+    rows = []
+    for matrix, uses, change in zip(matrices, calls, changes, strict=True):
+        module = owners[id(matrix)]
+        verdict = NEVER_CALLED if not uses else CARRIES if change > 10 * again else DOES_NOT_MOVE
+        found = readers.of(matrix, module, bool(uses))
+        rows.append(AuditRow(matrix.analog.name, module.stands_for.__name__, uses, change, verdict, found))
+    return Audit(type(analog).__name__, tuple(rows), tuple(name for name in moved if name not in written))

@@ -1,0 +1,517 @@
+"""Which layers matter: each one analog alone, and which to keep digital for a stated score."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from analogsim.batches import Data, Inputs
+from analogsim.convert import convert, to_digital
+from analogsim.crossbar import Crossbar
+from analogsim.device import DeviceModel
+from analogsim.errors import ConversionWarning
+from analogsim.evaluate import evaluate
+from analogsim.layers.base import matrices_of
+from analogsim.layers.matrix import AnalogState
+from analogsim.macs import analog_macs, macs
+from analogsim.metrics import Metric
+from analogsim.report import Report, number
+from analogsim.text import table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+FloatArray = NDArray[np.float64]
+Per = Literal["macs", "parameters"]
+_LOSSES = ("cross_entropy", "loss")
+_EXTRA = 'install it with: pip install "analogsim-torch[plot]"'
+_COUNTED = {"macs": "multiply-accumulates", "parameters": "parameters"}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What analog layers are of a network, in [0, 1].
+
+    Args:
+        parameters: those on crossbars, of all its parameters.
+        macs: multiply-accumulates of one forward, of all that it takes.
+    """
+
+    parameters: float
+    macs: float
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.parameters + other.parameters, self.macs + other.macs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """A network's parts, ready to be put together with any of its layers analog.
+
+    Args:
+        digital: the network.
+        states: what is known of each analog layer, by name.
+        data: what the score is taken on.
+        options: of `evaluate`, but for the compensation.
+        compensation: see `evaluate`.
+    """
+
+    digital: nn.Module
+    states: Mapping[str, AnalogState]
+    data: Data
+    options: Mapping[str, Any]
+    compensation: str | None
+
+    def twin(self, names: Iterable[str]) -> nn.Module:
+        """The network with these layers analog, as they were, and all others digital."""
+        states = {name: self.states[name] for name in names}
+        twin = convert(
+            self.digital,
+            {**{name: state.device for name, state in states.items()}, "*": None},
+            crossbar={name: state.crossbar for name, state in states.items()},
+        )
+        for matrix in matrices_of(twin):
+            known = states[matrix.analog.name]
+            matrix.analog.input_range, matrix.analog.output_bound = known.input_range, known.output_bound
+        return twin
+
+    def report(self, names: Iterable[str]) -> Report:
+        """The score with these layers analog."""
+        crossbars = [self.states[name].crossbar for name in names]
+        parts = (self.compensation or "").split("+")
+        if not any(crossbar.needs_range or crossbar.needs_bound for crossbar in crossbars):
+            parts = [part for part in parts if part != "ranges"]  # those of other layers
+        return evaluate(self.twin(names), self.data, compensation="+".join(parts) or None, **self.options)
+
+    def device(self, digital: Iterable[str]) -> dict[str, DeviceModel | None]:
+        """The mapping for `convert` that keeps these layers digital, and all others as they are."""
+        kept = set(digital)
+        rest = {name: state.device for name, state in self.states.items() if name not in kept}
+        asked: dict[str, DeviceModel | None] = dict.fromkeys(digital)
+        devices = list(rest.values())
+        if devices and all(device == devices[0] for device in devices):
+            short = {**asked, "*": devices[0]}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConversionWarning)
+                twin = convert(self.digital, short)
+            if {matrix.analog.name for matrix in matrices_of(twin)} == set(rest):
+                return short
+        return {**asked, **rest, "*": None}
+
+    def crossbar(self, digital: Iterable[str]) -> Crossbar | dict[str, Crossbar]:
+        """The crossbars for `convert` of all layers but these."""
+        kept = set(digital)
+        rest = {name: state.crossbar for name, state in self.states.items() if name not in kept}
+        crossbars = list(rest.values())
+        return crossbars[0] if all(crossbar == crossbars[0] for crossbar in crossbars[1:]) and crossbars else rest
+
+
+def _spread(mean: float, std: float, metric: str) -> str:
+    return number(mean, metric) + ("" if np.isnan(std) else f" ± {number(std, metric)}")
+
+
+def _std(values: FloatArray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def _unit(metric: str) -> str:
+    return " [%]" if metric == "accuracy" else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A network with some layers kept digital.
+
+    Args:
+        digital: their names.
+        values: the score of each chip, ``(chips,)``.
+        share: what is left analog.
+    """
+
+    digital: tuple[str, ...]
+    values: FloatArray
+    share: Share
+
+    @property
+    def mean(self) -> float:
+        """Mean score over the chips."""
+        return float(self.values.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the score from chip to chip (unbiased; NaN for one chip)."""
+        return _std(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptDigital:
+    """Layers that a network keeps digital to reach a score, and the way there. ``str()`` is a table.
+
+    Args:
+        steps: the first with everything analog, each further one with one more layer digital; the last reaches the
+            target.
+        target: the score that the mean over chips reaches.
+        clean: the score of the digital network.
+        metric: its name.
+        device: for ``convert(model, device)``: these layers None, all others as they were.
+        crossbar: for ``convert(..., crossbar=)``: of all others as they were.
+        described: what the scores were measured on.
+    """
+
+    steps: tuple[Step, ...]
+    target: float
+    clean: float
+    metric: str
+    device: Mapping[str, DeviceModel | None]
+    crossbar: Crossbar | Mapping[str, Crossbar]
+    described: str
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers to keep digital."""
+        return self.steps[-1].digital
+
+    @property
+    def mean(self) -> float:
+        """The score with them digital, mean over chips."""
+        return self.steps[-1].mean
+
+    @property
+    def std(self) -> float:
+        """Its standard deviation from chip to chip."""
+        return self.steps[-1].std
+
+    @property
+    def share(self) -> Share:
+        """What is left analog."""
+        return self.steps[-1].share
+
+    def to_frame(self) -> DataFrame:
+        """One row per step and chip: step, kept digital, number of the chip, the metric and the analog shares."""
+        rows = [
+            {
+                "step": at,
+                "kept digital": step.digital[-1] if at else "",
+                "chip": chip,
+                self.metric: value,
+                "analog parameters": step.share.parameters,
+                "analog multiply-accumulates": step.share.macs,
+            }
+            for at, step in enumerate(self.steps)
+            for chip, value in enumerate(step.values)
+        ]
+        return _frame(rows)
+
+    def __str__(self) -> str:
+        head = ("kept digital", f"{self.metric}{_unit(self.metric)}", "analog parameters", "analog multiply-acc.")
+        rows = [
+            (
+                f"+ {step.digital[-1] or '(the model itself)'}" if at else "nothing",
+                _spread(step.mean, step.std, self.metric),
+                f"{step.share.parameters:.1%}",
+                f"{step.share.macs:.1%}",
+            )
+            for at, step in enumerate(self.steps)
+        ]
+        rows.append(("everything", number(self.clean, self.metric), "0.0%", "0.0%"))
+        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
+        return (
+            f"{table(head, rows)}\n"
+            f"{number(self.target, self.metric)} is reached with {layers} digital; mean ± std over chips: "
+            f"{self.described}"
+        )
+
+    def plot(self) -> Figure:
+        """The score over the share of multiply-accumulates that runs analog, from everything analog to the target."""
+        figure, axes = _figure(6.4, 4.0)
+        shares = [100 * step.share.macs for step in self.steps]
+        axes.errorbar(
+            shares, [step.mean for step in self.steps], [step.std for step in self.steps], fmt="o-", capsize=3
+        )
+        for at, (share, step) in enumerate(zip(shares, self.steps, strict=True)):
+            if at:
+                axes.annotate(f"{step.digital[-1]} ", (share, step.mean), ha="right", va="bottom", fontsize=7)
+        axes.axhline(self.clean, color="C7", ls="--", lw=1, label="clean")
+        axes.axhline(self.target, color="C3", ls=":", lw=1, label="target")
+        axes.invert_xaxis()
+        axes.set_xlabel("multiply-accumulates that run analog [%]")
+        axes.set_ylabel(self.metric)
+        axes.set_title(f"layers kept digital one after the other\n{self.described}", size=9)
+        axes.legend()
+        axes.grid(alpha=0.3)
+        return figure
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """What a network loses when one of its layers alone is analog. ``str()`` is a table, the worst layer first.
+
+    Args:
+        reports: the scores with only this layer analog, by its name; all of the same chips.
+        everything: the scores with all of them analog.
+        shares: what each layer is of the network.
+        higher_is_better: of the metric.
+    """
+
+    reports: Mapping[str, Report]
+    everything: Report
+    shares: Mapping[str, Share]
+    higher_is_better: bool
+    _setting: _Setting = field(repr=False)
+
+    @property
+    def clean(self) -> float:
+        """The score of the digital network."""
+        return self.everything.clean
+
+    @property
+    def metric(self) -> str:
+        """The name of the score."""
+        return self.everything.metric
+
+    def loss(self, layer: str | None = None) -> FloatArray:
+        """What each chip loses against the digital network, ``(chips,)``; negative where it gains.
+
+        Args:
+            layer: the one that is analog; None: all of them.
+        """
+        if layer is not None and layer not in self.reports:
+            raise ValueError(f"loss: {layer!r} is no analog layer; there are {', '.join(map(repr, self.reports))}")
+        report = self.everything if layer is None else self.reports[layer]
+        lost = self.clean - report.values[:, 0]
+        return np.asarray(lost if self.higher_is_better else -lost)
+
+    def mean(self, layer: str | None = None) -> float:
+        """Mean loss over chips, see `loss`."""
+        return float(self.loss(layer).mean())
+
+    def std(self, layer: str | None = None) -> float:
+        """Standard deviation of the loss from chip to chip (unbiased; NaN for one chip)."""
+        return _std(self.loss(layer))
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """The layers, that of the largest mean loss first."""
+        return tuple(sorted(self.reports, key=lambda name: -self.mean(name)))
+
+    def difference(self, layer: str, other: str) -> tuple[float, float]:
+        """How much more one layer costs than another: mean and standard error of the differences chip by chip."""
+        apart = self.loss(layer) - self.loss(other)
+        return float(apart.mean()), _std(apart) / float(np.sqrt(len(apart)))
+
+    def keep_digital(self, target: float, *, per: Per = "macs") -> KeptDigital:
+        """Which layers to keep digital, so that the rest on a chip reaches a score.
+
+        Greedy: the layer of the largest loss per share of the network becomes digital first, and so on. The losses of
+        layers alone only give the order; after each step the network that results is evaluated on the same chips.
+
+        Args:
+            target: the score that the mean over chips must reach, such as 0.97 for an accuracy of 97 %.
+            per: share of what: ``"macs"`` (multiply-accumulates) or ``"parameters"``.
+
+        Returns:
+            The layers, the mapping to hand to `convert`, and the score at each step. In the last resort everything is
+            digital.
+
+        Raises:
+            ValueError: the digital network itself does not reach the target, or its weights have changed.
+        """
+        sign = 1 if self.higher_is_better else -1
+        if not sign * target <= sign * self.clean:
+            raise ValueError(
+                f"keep_digital: the digital network has {self.metric} {self.clean:g}, which does not reach {target!r}"
+            )
+        if per not in _COUNTED:
+            raise ValueError(f"keep_digital: per must be one of {', '.join(_COUNTED)}, got {per!r}")
+        setting = self._setting
+
+        def harm(name: str) -> tuple[float, float]:
+            share = getattr(self.shares[name], per)
+            lost = max(self.mean(name), 0.0)  # where a layer alone costs nothing, the smaller one goes first
+            return (-lost / share if share else -np.inf if lost else 0.0, share)
+
+        order = sorted(self.reports, key=harm)
+        steps = [Step((), self.everything.values[:, 0], _total(self.shares.values()))]
+        for count in range(1, len(order) + 1):
+            if sign * steps[-1].mean >= sign * target:
+                break
+            digital, left = tuple(order[:count]), [name for name in self.reports if name not in order[:count]]
+            if left:
+                report = setting.report(left)
+                if report.clean != self.clean:
+                    raise ValueError(
+                        f"keep_digital: the digital network has {self.metric} {report.clean:g} and had {self.clean:g}: "
+                        "its weights have changed; call analogsim.sensitivity again"
+                    )
+                values = report.values[:, 0]
+            else:
+                values = np.full_like(steps[0].values, self.clean)
+            steps.append(Step(digital, values, _total(self.shares[name] for name in left)))
+        kept = steps[-1].digital
+        return KeptDigital(
+            tuple(steps),
+            target,
+            self.clean,
+            self.metric,
+            setting.device(kept),
+            setting.crossbar(kept),
+            self._described,
+        )
+
+    @property
+    def _described(self) -> str:
+        return f"{self.everything.labels[0]} after programming, {self.everything.described}"
+
+    def to_frame(self) -> DataFrame:
+        """One row per layer and chip: layer, chip, the metric, what it loses, and the layer's shares."""
+        rows = [
+            {
+                "layer": name,
+                "chip": seed,
+                self.metric: value,
+                "loss": loss,
+                "parameters": self.shares[name].parameters,
+                "multiply-accumulates": self.shares[name].macs,
+            }
+            for name, report in self.reports.items()
+            for seed, value, loss in zip(report.seeds, report.values[:, 0], self.loss(name), strict=True)
+        ]
+        return _frame(rows)
+
+    def __str__(self) -> str:
+        unit = _unit(self.metric)
+        head = ("analog", f"{self.metric}{unit}", f"loss{unit}", "parameters", "multiply-acc.")
+
+        def row(title: str, name: str | None, share: Share) -> tuple[str, ...]:
+            report = self.everything if name is None else self.reports[name]
+            return (
+                title,
+                _spread(float(report.mean[0]), float(report.std[0]), self.metric),
+                _spread(self.mean(name), self.std(name), self.metric),
+                f"{share.parameters:.1%}",
+                f"{share.macs:.1%}",
+            )
+
+        rows = [row(name or "(the model itself)", name, self.shares[name]) for name in self.ranking]
+        rows.append(row("everything", None, _total(self.shares.values())))
+        rows.append(("nothing", number(self.clean, self.metric), "", "", ""))
+        return f"{table(head, rows)}\nmean ± std over chips: {self._described}"
+
+    def plot(self) -> Figure:
+        """The loss of each layer in the network's order: mean and standard deviation over chips."""
+        names = list(self.reports)
+        figure, axes = _figure(6.4, 1.4 + 0.22 * len(names))
+        axes.barh(names, [self.mean(name) for name in names], xerr=np.nan_to_num([self.std(name) for name in names]))
+        axes.axvline(self.mean(), color="C3", ls=":", lw=1, label="everything analog")
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", labelsize=7)
+        axes.set_xlabel(f"loss of {self.metric} with this layer alone analog, mean and std over chips")
+        axes.set_title(self._described, size=9)
+        axes.legend()
+        axes.grid(alpha=0.3, axis="x")
+        return figure
+
+
+def _total(shares: Iterable[Share]) -> Share:
+    return sum(shares, Share(0.0, 0.0))
+
+
+def _frame(rows: list[dict[str, Any]]) -> DataFrame:
+    try:
+        import pandas as pd
+    except ImportError:
+        raise ImportError(f"to_frame needs pandas; {_EXTRA}") from None
+    return pd.DataFrame(rows)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError(f"plot needs matplotlib; {_EXTRA}") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _shares(analog: nn.Module, example: Inputs) -> dict[str, Share]:
+    """What each analog layer is of the network."""
+    args = () if isinstance(example, Mapping) else example if isinstance(example, tuple) else (example[:1],)
+    named = dict(example) if isinstance(example, Mapping) else {}
+    parameters = sum(parameter.numel() for parameter in analog.parameters())
+    counted, products = analog_macs(analog, *args, **named), sum(macs(analog, *args, **named).values())
+    matrices = matrices_of(analog)
+    users = Counter(matrix.still()[0].data_ptr() for matrix in matrices)
+    shares = {}
+    for matrix in matrices:
+        state, (weight, bias) = matrix.analog, matrix.still()
+        held = weight.numel() / users[weight.data_ptr()]  # those with one weight share its size
+        if state.layout.bias_rows and bias is not None:
+            held += bias.numel()
+        shares[state.name] = Share(held / parameters, counted[state.name] / products if products else 0.0)
+    return shares
+
+
+def sensitivity(
+    analog: nn.Module,
+    loader: Iterable[Any],
+    *,
+    chips: int = 5,
+    t: float | str = "1d",
+    metric: str | Metric = "accuracy",
+    seed: int = 0,
+    compensation: str | None = "global",
+    calibration: Iterable[Any] | None = None,
+    higher_is_better: bool | None = None,
+) -> Sensitivity:
+    """What a network loses when one of its layers alone is analog and all others are digital, layer by layer.
+
+    A layer's cells are those that it has on the whole chip of the same seed, so that all layers are compared on the
+    same chips. Chip, modes and Parameters of ``analog`` are as before afterwards.
+
+    Args:
+        analog: the twin from `convert`, with its devices, crossbars and ranges.
+        loader: see `evaluate`; it is read once if it is small.
+        chips: how many chips.
+        t: the time after programming, seconds or text.
+        metric: see `evaluate`.
+        seed: the first chip.
+        compensation: see `evaluate`.
+        calibration: see `evaluate`.
+        higher_is_better: whether the network with the higher metric is the better one. Default: no for
+            ``"cross_entropy"`` and ``"loss"``, yes for all else.
+
+    Returns:
+        The scores of each layer alone and of all together; `Sensitivity.keep_digital` says which to leave digital.
+
+    Raises:
+        ValueError: see `evaluate`.
+
+    Example:
+        >>> import torch, analogsim
+        >>> from analogsim.sensitivity import sensitivity
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> batch = torch.randn(32, 4), torch.randint(2, (32,))
+        >>> result = sensitivity(analogsim.convert(model, device="pcm"), [batch], chips=2)
+        >>> sorted(result.ranking)
+        ['0', '2']
+    """
+    states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
+    if isinstance(calibration, Iterator):
+        calibration = list(calibration)
+    digital = to_digital(analog)
+    data = Data(loader, next(digital.parameters()).device)
+    options = {"chips": chips, "times": (t,), "metric": metric, "seed": seed, "calibration": calibration}
+    setting = _Setting(digital, states, data, options, compensation)
+    everything = setting.report(states)
+    shares = _shares(analog, next(iter(data))[0])
+    better = metric not in _LOSSES if higher_is_better is None else higher_is_better
+    return Sensitivity({name: setting.report([name]) for name in states}, everything, shares, better, setting)
