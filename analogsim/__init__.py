@@ -24,6 +24,7 @@ from analogsim.evaluate import evaluate
 from analogsim.faults import draw_faults, remap
 from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
+from analogsim.macs import analog_macs, macs
 from analogsim.mapping import Mapping
 from analogsim.ranges import get_ranges, set_ranges
 from analogsim.registry import as_device_model, available_devices, register
@@ -65,6 +66,7 @@ __all__ = [
     "StuckAt",
     "Wires",
     "ablate",
+    "analog_macs",
     "as_crossbar",
     "as_device_model",
     "audit",
@@ -82,6 +84,7 @@ __all__ = [
     "get_ranges",
     "load_chip",
     "load_device",
+    "macs",
     "param",
     "program",
     "programmed",

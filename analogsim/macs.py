@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from analogsim.chip import LayerChip
 from analogsim.convert import to_digital
@@ -42,11 +42,19 @@ _MORE: dict[Any, Callable[..., int]] = {
 }
 
 
+@cache
+def _formulas() -> Mapping[Any, Callable[..., int]]:
+    """Torch's own, by operation."""
+    from torch.utils.flop_counter import flop_registry  # takes a third of a second to import
+
+    return flop_registry
+
+
 def _count(operation: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     """Multiply-accumulates of an operation; None for one that makes no products of matrices."""
     if operation in _MORE:
         return int(_MORE[operation](*args, **kwargs))
-    formula = flop_registry.get(operation)
+    formula = _formulas().get(operation)
     return None if formula is None else int(formula(*args, **kwargs, out_val=out)) // 2
 
 
@@ -86,7 +94,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operation = func.overloadpacket
-        if operation not in _MORE and operation not in flop_registry:
+        if operation not in _MORE and operation not in _formulas():
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:

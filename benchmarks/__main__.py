@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks train|chip|hardware|all``, from the root of the checkout."""
+"""The command line: ``python -m benchmarks train|chip|hardware|all|zoo``, from the root of the checkout."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import chip, hardware, train
+from benchmarks import chip, hardware, train, zoo
 from benchmarks._networks import CASES
 from benchmarks._timing import environment, write
+from benchmarks._zoo import NETWORKS
 
 _BENCHMARKS = {"train": train.run, "chip": chip.run, "hardware": hardware.run}
 
@@ -24,6 +25,7 @@ What training on noisy weights costs beside plain training, and what a chip and 
   hardware
          converters, partial sums, read noise, bit slices: a forward of a chip and a training step with each of them.
   all    all of these.
+  zoo    networks that people have: what of each runs analog, and what a training step costs.
 
 Methods take turns in short bursts, and each ratio is taken within one round, so that a busy machine spoils little.
 Each network has random data and its own batch size."""
@@ -56,11 +58,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("benchmark", choices=(*_BENCHMARKS, "all"), help="what to time")
+    parser.add_argument("benchmark", choices=(*_BENCHMARKS, "all", "zoo"), help="what to time")
     everything = ",".join(CASES)
     parser.add_argument(
         "--models", type=_models, default=everything, metavar="A,B", help=f"networks to time (default: {everything})"
     )
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=NETWORKS,
+        default=list(NETWORKS),
+        metavar="NAME",
+        help=f"of the zoo: {', '.join(NETWORKS)} (default: all)",
+    )
+    parser.add_argument("--quick", action="store_true", help="the zoo's networks as tiny as the tests take them")
     parser.add_argument("--device", type=_device, default="cpu", metavar="cpu|cuda", help="where (default: cpu)")
     parser.add_argument("--rounds", type=_positive, default=24, metavar="N", help="rounds (default: 24)")
     parser.add_argument(
@@ -82,11 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = f"{hardware['cpu']}, {hardware['threads']} threads" + (f", {hardware['gpu']}" if hardware["gpu"] else "")
     print(f"{where}; torch {versions['torch']}, analogsim {versions['analogsim']}\n", flush=True)
     results: list[dict[str, Any]] = []
+    times: dict[str, Any] = {"rounds": options.rounds, "steps": options.steps}
+    if options.benchmark == "zoo":
+        results = zoo.run(options.networks, options.device, full=not options.quick, **times)
+        kinds = []
     for kind in kinds:
         for name in options.models:
-            results += _BENCHMARKS[kind](CASES[name], options.device, rounds=options.rounds, steps=options.steps)
+            results += _BENCHMARKS[kind](CASES[name], options.device, **times)
     if options.json is not None:
-        document["settings"] = {"rounds": options.rounds, "steps": options.steps}
+        document["settings"] = times
         document["results"] = results
         write(options.json, document)
         print(f"written: {options.json}")

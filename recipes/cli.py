@@ -22,6 +22,7 @@ from analogsim.recipes import _data, _models, _store
 from analogsim.recipes import compare as compare_recipe
 from analogsim.recipes import evaluate as evaluate_recipe
 from analogsim.recipes import fit as fit_recipe
+from analogsim.recipes import sensitivity as sensitivity_recipe
 from analogsim.recipes import train as train_recipe
 from analogsim.recipes import tune as tune_recipe
 from analogsim.recipes import ui as ui_recipe
@@ -29,6 +30,7 @@ from analogsim.recipes._config import describe, load_toml
 from analogsim.recipes._distributed import joined
 from analogsim.recipes._links import PORT, compare_link, ui_address
 from analogsim.recipes._options import SHORT, STUDY_SHORT, Config, StudyConfig
+from analogsim.recipes._restored import Asked
 from analogsim.recipes._space import DEFAULT_SPACE
 from analogsim.recipes._tracking import Run
 from analogsim.registry import as_device_model, factory
@@ -102,15 +104,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     for file in (options.json, options.plot):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
-    asked: evaluate_recipe.Asked = {
-        "device": options.device,
-        "crossbar": options.crossbar,
-        "chips": options.chips,
-        "times": None if options.times is None else options.times.split(","),
-        "compensation": options.compensation,
-        "folder": options.folder,
-        "seed": options.seed,
-    }
+    asked = _asked(options, None if options.times is None else options.times.split(","))
     if options.ablate:
         if options.json is not None or options.plot is not None:
             raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
@@ -123,6 +117,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         Path(options.json).write_text(json.dumps({name: report.to_dict() for name, report in reports.items()}))
     if options.plot is not None:
         compare_plot(reports).savefig(options.plot, dpi=120)
+
+
+def _sensitivity(options: argparse.Namespace) -> None:
+    asked = _asked(options, (options.time,))
+    found = sensitivity_recipe.sensitivity(Path(options.run), keep=options.keep, per=options.per, tell=print, **asked)
+    print("\n\n".join(f"{name} network\n\n{result}" for name, result in found.items()))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -236,6 +236,29 @@ def _add_settings(parser: argparse.ArgumentParser, short: Mapping[str, tuple[str
     parser.add_argument("--no-tracking", action="store_true", help="no MLflow")
 
 
+def _judged(parser: argparse.ArgumentParser) -> None:
+    """Which run to judge, and on which chips."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint file")
+    parser.add_argument("--device", help="device model; default: the run's")
+    parser.add_argument("--crossbar", help="array, converters and wires; default: the run's")
+    parser.add_argument("--chips", type=int, help="how many chips; default: the run's")
+    parser.add_argument("--compensation", help='such as "column" or "global+batch-norm", or none; default: the run\'s')
+    parser.add_argument("--folder", help="where the data lie")
+    parser.add_argument("--seed", type=int, default=0, help="the first chip")
+
+
+def _asked(options: argparse.Namespace, times: Sequence[str] | None) -> Asked:
+    return {
+        "device": options.device,
+        "crossbar": options.crossbar,
+        "chips": options.chips,
+        "times": times,
+        "compensation": options.compensation,
+        "folder": options.folder,
+        "seed": options.seed,
+    }
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="analogsim",
@@ -279,21 +302,31 @@ def _parser() -> argparse.ArgumentParser:
         help="evaluate a trained network again",
         description="Evaluate the networks of a run again: on another device, with more chips, at other times.",
     )
-    evaluate.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint file")
-    evaluate.add_argument("--device", help="device model; default: the run's")
-    evaluate.add_argument("--crossbar", help="array, converters and wires; default: the run's")
-    evaluate.add_argument("--chips", type=int, help="how many chips; default: the run's")
+    _judged(evaluate)
     evaluate.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
-    evaluate.add_argument(
-        "--compensation", help='such as "column" or "global+batch-norm", or none; default: the run\'s'
-    )
-    evaluate.add_argument("--folder", help="where the data lie")
-    evaluate.add_argument("--seed", type=int, default=0, help="the first chip")
     evaluate.add_argument("--json", metavar="FILE", help="write the reports")
     evaluate.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
     evaluate.add_argument("--ablate", action="store_true", help="switch each non-ideality off in turn")
     evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
     evaluate.set_defaults(action=_evaluate)
+
+    sensitivity = commands.add_parser(
+        "sensitivity",
+        help="which layers cost most, and which to keep digital",
+        description="Make the layers of a trained network analog one at a time, on validation data.",
+    )
+    _judged(sensitivity)
+    sensitivity.add_argument("--time", default="1d", help="since programming (default: 1d)")
+    sensitivity.add_argument(
+        "--keep",
+        type=float,
+        metavar="SCORE",
+        help="keep layers digital until the mean over chips reaches this, such as 0.97; and judge that on test data",
+    )
+    sensitivity.add_argument(
+        "--per", choices=("macs", "parameters"), default="macs", help="what a digital layer costs (default: macs)"
+    )
+    sensitivity.set_defaults(action=_sensitivity)
 
     compare = commands.add_parser(
         "compare",

@@ -132,3 +132,19 @@ def test_a_known_stream():
     # A chip of today must be the same chip next year: this fails if the stream behind a key changes.
     numbers = KeyedNoise("0", "fc").uniform_like(torch.empty(3)).tolist()
     assert numbers == pytest.approx([0.9462587, 0.5644927, 0.4952562], abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5)])
+def test_numbers_lie_in_memory_as_the_tensor_does(shape: tuple[int, ...]) -> None:
+    """Also for a transposed one, or channels last; into which torch itself draws slowly."""
+    plain = torch.zeros(shape)
+    last = torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    for like in (plain, plain.transpose(0, 1), plain.mT, plain[..., 1:], last, plain.double().mT):
+        for numbers in (GlobalNoise().normal_like(like), GlobalNoise().normal_like(like, 0.1)):
+            assert (numbers.shape, numbers.dtype) == (like.shape, like.dtype)
+            if like.numel() == plain.numel() or like is last:
+                assert numbers.stride() == like.stride()
+    torch.manual_seed(0)
+    many = GlobalNoise().normal_like(torch.zeros(200, 500).mT, 0.1)
+    assert abs(many.std() / 0.1 - 1) < 5 / (2 * many.numel()) ** 0.5
+    assert abs(many.mean()) < 5 * 0.1 / many.numel() ** 0.5

@@ -264,7 +264,7 @@ def _derived(
     """The analog class of a digital type, made of others. It can be pickled where the digital type can."""
     if digital not in _subclasses:
         body = {"stands_for": digital, "__module__": digital.__module__, "__doc__": bases[0].__doc__}
-        body |= {"__reduce_ex__": lambda self, protocol: (_rebuild, (digital,), self.__dict__.copy())}
+        body |= {"__reduce_ex__": lambda self, protocol: (_rebuild, (digital,), self.__getstate__())}
         _subclasses[digital] = type(f"Analog{digital.__name__}", (*bases, digital), body | (more or {}))
     return _subclasses[digital]
 

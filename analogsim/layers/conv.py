@@ -1,12 +1,13 @@
 """Convolutions on a crossbar: every position of the kernel is one matrix-vector product."""
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from analogsim.layers.base import AnalogLayer, register_layer
 from analogsim.layers.matrix import Slot, largest_magnitude
+from analogsim.layers.route import product_as
 
 
 class _AnalogConv(AnalogLayer):
@@ -55,3 +56,76 @@ class AnalogConv2d(_AnalogConv, nn.Conv2d):
 @register_layer(nn.Conv3d)
 class AnalogConv3d(_AnalogConv, nn.Conv3d):
     """``nn.Conv3d`` with its kernel ``(out, in/groups, kd, kh, kw)`` on a crossbar; input ``(batch, in, d, h, w)``."""
+
+
+class _AnalogConvTranspose(_AnalogConv):
+    """A transposed convolution is a convolution over its input spread out with zeros between.
+
+    So it is mapped as one: the Parameter ``(in, out/groups, ...)`` as the matrix ``(out, in/groups, ...)``, one column
+    of the crossbar for each output channel, one row for each input channel and position of the kernel. Every position
+    of the output is one matrix-vector product and one conversion per column; the rows that meet zeros are not driven,
+    so that they add neither current nor read noise.
+    """
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`."""
+        return {"": Slot(transposed=True, groups=cast(nn.ConvTranspose2d, module).groups)}
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See `AnalogMatrix.product`."""
+        return self._spread(input, weight, bias, cast(Any, self).output_padding)
+
+    def _spread(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, output_padding: tuple[int, ...] | list[int]
+    ) -> Tensor:
+        layer, turned = cast(nn.ConvTranspose2d, self), cast(Slot, self._slot).turned(weight)
+        transposed = _TRANSPOSED[weight.ndim - 2]
+        where = (layer.stride, layer.padding, output_padding, layer.groups, layer.dilation)
+        return cast(Tensor, transposed(input, turned, bias, *where))
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The layer's answer, of a certain size if one is wanted; see `AnalogLayer.forward`."""
+        if output_size is None:
+            return super().forward(input)
+        layer, axes = cast(Any, self), len(self.analog.shape) - 2
+        # torch's own method checks the size against what the stride leaves open.
+        padding = layer._output_padding(
+            input, output_size, layer.stride, layer.padding, layer.kernel_size, axes, layer.dilation
+        )
+        with product_as(self, lambda input, weight, bias: self._spread(input, weight, bias, padding)):
+            return super().forward(input)
+
+
+_TRANSPOSED: dict[int, Any] = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
+
+
+@register_layer(nn.ConvTranspose1d)
+class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):
+    """``nn.ConvTranspose1d`` with its kernel on a crossbar; input ``(batch, in, length)``.
+
+    Mapped as the convolution over the input with ``stride - 1`` zeros between its values that it is: a matrix
+    ``(out, in/groups, k)``, one column per output channel.
+    """
+
+
+@register_layer(nn.ConvTranspose2d)
+class AnalogConvTranspose2d(_AnalogConvTranspose, nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` with its kernel on a crossbar; input ``(batch, in, h, w)``.
+
+    Mapped as the convolution over the input with ``stride - 1`` zeros between its values that it is: a matrix
+    ``(out, in/groups, kh, kw)``, one column per output channel.
+    """
+
+
+@register_layer(nn.ConvTranspose3d)
+class AnalogConvTranspose3d(_AnalogConvTranspose, nn.ConvTranspose3d):
+    """``nn.ConvTranspose3d`` with its kernel on a crossbar; input ``(batch, in, d, h, w)``.
+
+    Mapped as the convolution over the input with ``stride - 1`` zeros between its values that it is: a matrix
+    ``(out, in/groups, kd, kh, kw)``, one column per output channel.
+    """

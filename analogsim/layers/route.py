@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.matrix import AnalogMatrix, Drawn, Slot
 
 _PRODUCTS = (
     functional.linear,
     functional.conv1d,
     functional.conv2d,
     functional.conv3d,
+    functional.conv_transpose1d,
+    functional.conv_transpose2d,
+    functional.conv_transpose3d,
 )
+
+_LOOKUPS = (functional.embedding, functional.embedding_bag)
+
+Taken = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@contextmanager
+def product_as(matrix: AnalogMatrix, taken: Taken) -> Iterator[None]:
+    """Within the block, a matrix's product is another one: with a stride, padding, ... that a call brings along."""
+    own = matrix.__dict__.get("product")
+    # An attribute of the instance comes before the method of its class.
+    matrix.__dict__["product"] = taken
+    try:
+        yield
+    finally:
+        if own is None:
+            del matrix.__dict__["product"]
+        else:
+            matrix.__dict__["product"] = own
 
 
 class Routing(TorchFunctionMode):
@@ -31,7 +54,8 @@ class Routing(TorchFunctionMode):
 
     def __init__(self, matrices: Iterable[AnalogMatrix]) -> None:
         super().__init__()
-        self._weights = [(matrix.matrix, matrix) for matrix in matrices if not matrix.computed]
+        self._weights = [(_as_it_lies(matrix), matrix) for matrix in matrices]
+        self._draws: dict[int, Drawn] = {}
         self.used: list[AnalogMatrix] = []
 
     def __torch_function__(
@@ -39,17 +63,35 @@ class Routing(TorchFunctionMode):
     ) -> Any:
         """Let a product with a weight we know go through its matrix; all else is as it is."""
         kwargs = kwargs or {}
-        if func in _PRODUCTS:
+        if func in _PRODUCTS or func in _LOOKUPS:
             weight = args[1] if len(args) > 1 else kwargs.get("weight")
-            for known, matrix in self._weights:
-                if weight is known:
+            for place, (known, matrix) in enumerate(self._weights):
+                # A table may be tied to the matrix of an output layer.
+                if weight is known and getattr(matrix, "stored", False) == (func in _LOOKUPS):
                     self.used.append(matrix)
-                    return _through(matrix, func, args, kwargs)
+                    if func in _LOOKUPS:
+                        return _looked_up(matrix, args, kwargs)
+                    if place not in self._draws:  # a forward that takes several products meets one array
+                        self._draws[place] = matrix.draw()
+                    return _through(matrix, self._draws[place], func, args, kwargs)
         return func(*args, **kwargs)
 
 
+def _as_it_lies(matrix: AnalogMatrix) -> Tensor:
+    """The weight as a forward finds it in its module, not turned into a matrix."""
+    if not isinstance(matrix, nn.Module):
+        return matrix.matrix
+    return cast(Tensor, getattr(matrix, cast(Any, matrix)._slot.weight))
+
+
+def _looked_up(matrix: AnalogMatrix, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A call's lookup in the table on the crossbars."""
+    rest = {name: value for name, value in kwargs.items() if name not in ("input", "weight")}
+    return cast(Any, matrix).looked_up(args[0] if args else kwargs["input"], *args[2:], **rest)
+
+
 def _through(
-    matrix: AnalogMatrix, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    matrix: AnalogMatrix, drawn: Drawn, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Tensor:
     """A call's product on the crossbars, with the call's own stride, padding, ... and bias."""
     rest = {name: value for name, value in kwargs.items() if name not in ("input", "weight", "bias")}
@@ -57,14 +99,16 @@ def _through(
     bias: Tensor | None = args[2] if len(args) > 2 else kwargs.get("bias")
     own = matrix.bias
     if func is functional.linear or not isinstance(matrix, nn.Module):
-        output = matrix.draw()(input)
+        output = drawn(input)
     else:
-        # An attribute of the instance comes before the method of its class.
-        matrix.__dict__["product"] = lambda input, weight, bias: func(input, weight, bias, *args[3:], **rest)
-        try:
-            output = matrix.draw()(input)
-        finally:
-            del matrix.__dict__["product"]
+        slot: Slot = cast(Any, matrix)._slot
+
+        def taken(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            stored = slot.turned(weight) if slot.transposed else weight
+            return cast(Tensor, func(input, stored, bias, *args[3:], **rest))
+
+        with product_as(matrix, taken):
+            output = drawn(input)
     if bias is own:
         return output
     difference = -own if bias is None else bias if own is None else bias - own  # added digitally

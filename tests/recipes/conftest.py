@@ -16,6 +16,7 @@ import pytest
 from analogsim.recipes import _store
 from analogsim.recipes._config import load_toml
 from analogsim.recipes._options import Config
+from analogsim.recipes.cli import main
 from analogsim.recipes.train import Result, train
 
 
@@ -153,3 +154,21 @@ def _commit(place: Path) -> str:
     git("add", "notes.txt")
     git("commit", "-m", "first")
     return git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def fail(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call it with a command line that is wrong; gives the one line that is told."""
+
+    def call(*arguments: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        (line,) = err.splitlines()
+        assert line.startswith("analogsim: error: ")
+        return line.removeprefix("analogsim: error: ")
+
+    return call

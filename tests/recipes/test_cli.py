@@ -26,24 +26,6 @@ from analogsim.report import Report
 
 
 @pytest.fixture
-def fail(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Call it with a command line that is wrong; gives the one line that is told."""
-
-    def call(*arguments: str) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        (line,) = err.splitlines()
-        assert line.startswith("analogsim: error: ")
-        return line.removeprefix("analogsim: error: ")
-
-    return call
-
-
-@pytest.fixture
 def stopped(settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
     """A run without tracking that has ended, and nothing on the screen."""
     main(["train", *settings, "optimization.epochs=1", "--no-tracking", "--quiet"])

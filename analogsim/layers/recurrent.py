@@ -1,0 +1,329 @@
+"""Recurrent layers on crossbars: one draw of each matrix for all time steps of a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
+
+from analogsim.layers.base import AnalogModule, Clean, register_layer
+from analogsim.layers.matrix import Drawn, Slot
+
+State = tuple[Tensor, ...]
+"""What goes from one time step to the next: ``(h,)``, of an LSTM ``(h, c)``."""
+
+Draws = Mapping[str, Drawn | Clean]
+
+
+def _tanh(driven: Tensor, fed: Tensor, state: State) -> State:
+    return ((driven + fed).tanh(),)
+
+
+def _relu(driven: Tensor, fed: Tensor, state: State) -> State:
+    return ((driven + fed).relu(),)
+
+
+def _lstm(driven: Tensor, fed: Tensor, state: State) -> State:
+    i, f, g, o = (driven + fed).chunk(4, -1)
+    c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def _gru(driven: Tensor, fed: Tensor, state: State) -> State:
+    (r_x, z_x, n_x), (r_h, z_h, n_h) = driven.chunk(3, -1), fed.chunk(3, -1)
+    n = (n_x + (r_x + r_h).sigmoid() * n_h).tanh()
+    return (n + (z_x + z_h).sigmoid() * (state[0] - n),)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of recurrent network.
+
+    Args:
+        gates: the next state, of ``W_ih x + b_ih``, ``W_hh h + b_hh`` and the state; see the equations in the
+            documentation of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU``.
+        layers: torch's kernel for all time steps of all layers.
+        cell: torch's kernel for one time step.
+    """
+
+    gates: Callable[[Tensor, Tensor, State], State]
+    layers: Callable[..., Any]
+    cell: Callable[..., Any]
+
+
+_KINDS = {
+    "RNN_TANH": _Kind(_tanh, torch.rnn_tanh, torch.rnn_tanh_cell),
+    "RNN_RELU": _Kind(_relu, torch.rnn_relu, torch.rnn_relu_cell),
+    "LSTM": _Kind(_lstm, torch.lstm, torch.lstm_cell),
+    "GRU": _Kind(_gru, torch.gru, torch.gru_cell),
+}
+
+
+def _plain(slots: Mapping[str, Slot], draws: Draws) -> dict[str, Tensor] | None:
+    """Drawn weights and biases under the names of their Parameters; None if torch's kernels cannot take them.
+
+    They cannot behind converters or with read noise, nor where bias rows hold a bias that the module does not have.
+    """
+    found: dict[str, Tensor] = {}
+    for label, slot in slots.items():
+        plain = draws[label].plain
+        if plain is None or (plain[1] is None) != (slot.bias is None):
+            return None
+        found[slot.weight] = plain[0]
+        if slot.bias is not None and plain[1] is not None:
+            found[slot.bias] = plain[1]
+    return found
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One time step in one direction of one layer.
+
+    Args:
+        kind: of the network.
+        hidden: takes products with ``W_hh``.
+        project: with ``W_hr``; None without.
+    """
+
+    kind: _Kind
+    hidden: Drawn | Clean
+    project: Drawn | Clean | None = None
+
+    def __call__(self, driven: Tensor, state: State) -> State:
+        """The next state of ``W_ih x + b_ih`` and the state."""
+        h, *rest = self.kind.gates(driven, self.hidden(state[0]), state)
+        return (h if self.project is None else self.project(h), *rest)
+
+
+def _sweep(step: _Step, driven: Tensor, sizes: list[int], start: State, backwards: bool) -> tuple[Tensor, State]:
+    """All time steps in one direction of one layer.
+
+    Args:
+        step: one of them.
+        driven: ``W_ih x + b_ih`` of all, one after the other ``(sum of sizes, gates)``.
+        sizes: how many sequences there are at each time; never more than the time before.
+        start: the states to begin with, of all sequences.
+        backwards: from the last time step to the first.
+
+    Returns:
+        All h ``(sum of sizes, hidden)``, and the states at the end of each sequence.
+    """
+    pieces = driven.split_with_sizes(sizes)
+    order = range(len(sizes))[:: -1 if backwards else 1]
+    batch = sizes[order[0]]
+    state = tuple(part[:batch] for part in start)
+    outputs = list(pieces)
+    ended: list[State] = []
+    for time in order:
+        now = sizes[time]
+        if now < batch:  # forwards, where sequences ended
+            ended.append(tuple(part[now:] for part in state))
+            state = tuple(part[:now] for part in state)
+        elif now > batch:  # backwards, where they begin
+            fresh = (part[batch:now] for part in start)
+            state = tuple(torch.cat(both) for both in zip(state, fresh, strict=True))
+        batch = now
+        state = step(pieces[time], state)
+        outputs[time] = state[0]
+    if ended:
+        state = tuple(torch.cat(parts) for parts in zip(state, *reversed(ended), strict=True))
+    return torch.cat(outputs), state
+
+
+def _compacted(module: nn.RNNBase, weights: list[Tensor]) -> list[Tensor]:
+    """The same weights; on a GPU in one piece of memory, which cuDNN wants and otherwise makes, with a warning."""
+    if not weights[0].is_cuda or torch.compiler.is_compiling():
+        return weights
+    # torch's method moves what it finds in the attribute; views of the weights, so that these stay where they are.
+    views = [weight.view_as(weight) for weight in weights]
+    nn.RNNBase.flatten_parameters(cast(nn.RNNBase, SimpleNamespace(**{**vars(module), "_flat_weights": views})))
+    return views
+
+
+@_disable_dynamo  # the public way would import the compiler with this file
+def _uncompiled(module: _AnalogRNN, input: Any, hx: Any) -> Any:
+    return module._answer(input, hx)
+
+
+class _AnalogRNN(AnalogModule, nn.RNNBase):
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`; the labels are the names of the Parameters, such as ``weight_ih_l0_reverse``."""
+        names = cast(nn.RNNBase, module)._flat_weights_names
+        biases = {name: name.replace("weight", "bias") for name in names}
+        return {
+            name: Slot(name, biases[name] if biases[name] in names else None)
+            for name in names
+            if name.startswith("weight")
+        }
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As the digital layer's. Each matrix is drawn once; read noise and converters act anew at each time step."""
+        if torch.compiler.is_compiling() and not torch._dynamo.config.allow_rnn:
+            return _uncompiled(self, input, hx)
+        return self._answer(input, hx)
+
+    def _answer(self, input: Any, hx: Any) -> Any:
+        self._update_flat_weights()
+        packed = isinstance(input, PackedSequence)
+        data, sizes, order, back = input if packed else (input, None, None, None)
+        unbatched = not packed and data.ndim == 2
+        batch_axis = 0 if self.batch_first else 1
+        if unbatched:
+            data = data.unsqueeze(batch_axis)
+        self.check_input(data, sizes)
+        start = self._start(data, sizes) if hx is None else tuple(hx) if self.mode == "LSTM" else (hx,)
+        if unbatched and hx is not None:
+            start = tuple(part.unsqueeze(1) for part in start)
+        self.check_forward_args(data, self._handed(start), sizes)
+        if order is not None:
+            start = tuple(part.index_select(1, order) for part in start)
+        slots = self.slots(self)
+        draws = {label: self.draw_of(label) for label in slots}
+        weights = _plain(slots, draws)
+        if weights is not None:
+            output, *end = self._fused(data, sizes, start, [weights[name] for name in self._flat_weights_names])
+        else:
+            output, *end = self._stepped(data, sizes, start, draws)
+        if back is not None:
+            end = [part.index_select(1, back) for part in end]
+        if unbatched:
+            output, end = output.squeeze(batch_axis), [part.squeeze(1) for part in end]
+        answer = PackedSequence(output, sizes, order, back) if packed else output
+        return answer, self._handed(tuple(end))
+
+    def _handed(self, state: State) -> Any:
+        """A state in the form in which the digital layer takes and gives it."""
+        return state if self.mode == "LSTM" else state[0]
+
+    def _start(self, data: Tensor, sizes: Tensor | None) -> State:
+        """States of zeros."""
+        h = data.new_zeros(self.get_expected_hidden_size(data, sizes))
+        if self.mode != "LSTM":
+            return (h,)
+        return h, data.new_zeros((*h.shape[:2], self.hidden_size))
+
+    def _fused(self, data: Tensor, sizes: Tensor | None, start: State, weights: list[Tensor]) -> State:
+        """Output and states by torch's kernel."""
+        options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
+        kernel, weights, hx = _KINDS[self.mode].layers, _compacted(self, weights), self._handed(start)
+        if sizes is None:
+            return cast(State, kernel(data, hx, weights, *options, self.batch_first))
+        return cast(State, kernel(data, sizes, hx, weights, *options))
+
+    def _stepped(self, data: Tensor, sizes: Tensor | None, start: State, draws: Draws) -> State:
+        """Output and states step by step; the products with the inputs of all time steps are one."""
+        if sizes is None:
+            data = data.transpose(0, 1) if self.batch_first else data
+            steps, batch = data.shape[:2]
+            counts, flow = [batch] * steps, data.flatten(0, 1)
+        else:
+            counts, flow = sizes.tolist(), data
+        if not counts:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        ends: list[State] = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                flow = functional.dropout(flow, self.dropout, self.training)
+            outputs = []
+            for end in ("", "_reverse") if self.bidirectional else ("",):
+                drawn = {part: draws.get(f"weight_{part}_l{layer}{end}") for part in ("ih", "hh", "hr")}
+                step = _Step(_KINDS[self.mode], cast(Drawn, drawn["hh"]), drawn["hr"])
+                own = tuple(part[len(ends)] for part in start)
+                output, state = _sweep(step, cast(Drawn, drawn["ih"])(flow), counts, own, backwards=end != "")
+                outputs.append(output)
+                ends.append(state)
+            flow = torch.cat(outputs, -1)
+        if sizes is None:
+            flow = flow.view(steps, batch, flow.shape[-1])
+            flow = flow.transpose(0, 1) if self.batch_first else flow
+        return flow, *(torch.stack(parts) for parts in zip(*ends, strict=True))
+
+
+@register_layer(nn.RNN)
+class AnalogRNN(_AnalogRNN, nn.RNN):
+    """``nn.RNN`` with the matrices of each layer and direction on crossbars: ``weight_ih_l0``, ``weight_hh_l0``, ...
+
+    Input ``(time, batch, in)``, ``(batch, time, in)`` with ``batch_first``, ``(time, in)``, or a ``PackedSequence``.
+    """
+
+
+@register_layer(nn.LSTM)
+class AnalogLSTM(_AnalogRNN, nn.LSTM):
+    """``nn.LSTM`` with the matrices of each layer and direction on crossbars, projections (``weight_hr_l0``) too.
+
+    Input as of `AnalogRNN`.
+    """
+
+
+@register_layer(nn.GRU)
+class AnalogGRU(_AnalogRNN, nn.GRU):
+    """``nn.GRU`` with the matrices of each layer and direction on crossbars: ``weight_ih_l0``, ``weight_hh_l0``, ...
+
+    Input as of `AnalogRNN`.
+    """
+
+
+class _AnalogCell(AnalogModule, nn.RNNCellBase):
+    mode: str
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`; the labels are ``weight_ih`` and ``weight_hh``."""
+        bias = getattr(module, "bias_ih", None) is not None
+        return {f"weight_{part}": Slot(f"weight_{part}", f"bias_{part}" if bias else None) for part in ("ih", "hh")}
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        """As the digital cell's. A call is one time step: in training each draws the device anew."""
+        if input.ndim not in (1, 2):
+            raise ValueError(f"{type(self).__name__}: input must be (in,) or (batch, in), got {tuple(input.shape)}")
+        shape = (*input.shape[:-1], self.hidden_size)
+        pair = self.mode == "LSTM"
+        state = (input.new_zeros(shape),) * (1 + pair) if hx is None else tuple(hx) if pair else (hx,)
+        if any(part.shape != shape for part in state):
+            found = ", ".join(str(tuple(part.shape)) for part in state)
+            raise RuntimeError(f"{type(self).__name__}: states must be {shape} for this input, got {found}")
+        slots = self.slots(self)
+        draws = {label: self.draw_of(label) for label in slots}
+        weights, kind = _plain(slots, draws), _KINDS[self.mode]
+        if weights is None:
+            after = _Step(kind, draws["weight_hh"])(draws["weight_ih"](input), state)
+            return after if pair else after[0]
+        if input.ndim == 1:  # torch's kernels take batches
+            input, state = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in state)
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        new = kind.cell(input, state if pair else state[0], *(weights.get(name) for name in names))
+        if len(shape) == 2:
+            return new
+        return tuple(part.squeeze(0) for part in new) if pair else new.squeeze(0)
+
+
+@register_layer(nn.RNNCell)
+class AnalogRNNCell(_AnalogCell, nn.RNNCell):
+    """``nn.RNNCell`` with both matrices on crossbars; input ``(batch, in)``, state ``(batch, hidden)``."""
+
+    @property
+    def mode(self) -> str:  # type: ignore[override]
+        """Which recurrent network it is a step of."""
+        return f"RNN_{self.nonlinearity.upper()}"
+
+
+@register_layer(nn.LSTMCell)
+class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):
+    """``nn.LSTMCell`` with both matrices on crossbars; input ``(batch, in)``, states ``(batch, hidden)``."""
+
+    mode = "LSTM"
+
+
+@register_layer(nn.GRUCell)
+class AnalogGRUCell(_AnalogCell, nn.GRUCell):
+    """``nn.GRUCell`` with both matrices on crossbars; input ``(batch, in)``, state ``(batch, hidden)``."""
+
+    mode = "GRU"

@@ -1,0 +1,150 @@
+"""Networks of a run, put on a chip again: as the run had it, or with something else in its place."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from torch import nn
+from torch.utils.data import DataLoader
+
+import analogsim
+from analogsim.crossbar import as_crossbar
+from analogsim.ranges import Ranges, set_ranges
+from analogsim.recipes import _data, _models
+from analogsim.recipes._checkpoint import load_checkpoint, load_weights
+from analogsim.recipes._config import from_mapping
+from analogsim.recipes._options import Config
+from analogsim.recipes._ranges import calibrate, calibration_batches, needs_ranges
+from analogsim.recipes._training import check_evaluation, load_data, report_times, torch_device
+
+
+class Asked(TypedDict, total=False):
+    """How to evaluate the networks of a run; what is left out, or None, is as the run has it.
+
+    Args:
+        device: the device model.
+        crossbar: array, converters and wires.
+        chips: how many chips.
+        times: since programming, in any order.
+        compensation: all that `analogsim.evaluate` takes, and "none"; where it needs data, they are training data.
+        folder: where the data lie, if they moved.
+        seed: the first chip; default 0.
+    """
+
+    device: str | None
+    crossbar: str | None
+    chips: int | None
+    times: Sequence[str] | None
+    compensation: str | None
+    folder: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A network of a run.
+
+    Args:
+        analog: its twin, with the ranges that it needs.
+        config: of the run, with what is asked for in its place.
+        test: the data to judge it on.
+        validation: the data to choose by.
+        calibration: training data, for what needs data.
+    """
+
+    analog: nn.Module
+    config: Config
+    test: Iterable[Any]
+    validation: Iterable[Any]
+    calibration: DataLoader[Any]
+
+
+def checkpoints(path: Path) -> dict[str, Path]:
+    """The checkpoints that a path names: a file, or all networks of a run's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if path.is_file():
+        return {path.parent.name: path}
+    # "plain" before "hardware-aware", as they were trained.
+    found = {file.parent.name: file for file in sorted(path.glob("*/checkpoint.pt"), reverse=True)}
+    if not found:
+        raise FileNotFoundError(f"evaluate: no checkpoint at {str(path)!r}; give a run's folder or a checkpoint file")
+    return found
+
+
+def _asked(config: Config, asked: Asked) -> Config:
+    """The run's configuration with what is asked for in its place."""
+
+    def given(**keys: str) -> dict[str, Any]:
+        values = {option: asked.get(key) for option, key in keys.items()}
+        return {option: value for option, value in values.items() if value is not None}
+
+    rule = replace(config.evaluation, **given(chips="chips", times="times", compensation="compensation"))
+    return replace(
+        config,
+        **given(device="device", crossbar="crossbar"),
+        data=replace(config.data, **given(folder="folder")),
+        evaluation=replace(rule, compensation=None if rule.compensation == "none" else rule.compensation),
+    )
+
+
+def restored(path: Path, asked: Asked, tell: Callable[[str], None]) -> Iterator[tuple[str, Restored]]:
+    """Each network of a run by its name."""
+    for name, file in checkpoints(path).items():
+        content = load_checkpoint(file)
+        run = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
+        if content["epoch"] < run.optimization.epochs:
+            warnings.warn(
+                f"evaluate: the {name} network was stopped after {content['epoch']} of {run.optimization.epochs} "
+                "epochs; go on with: analogsim train --resume",
+                stacklevel=3,
+            )
+        config = _asked(run, asked)
+        check_evaluation(config)
+        data = load_data(config)
+        model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
+        load_weights(model, content["model"], f"checkpoint {str(file)!r}")
+        model.to(torch_device("cpu" if config.run_on == "cpu" else "auto"))  # a GPU that trained may be missing here
+        analog = analogsim.convert(model, config.device, crossbar=config.crossbar)
+        batches = calibration_batches(config, data)
+        note = _give_ranges(analog, content.get("ranges") or [{}], run, config, batches)
+        if note:
+            tell(f"{name}: {note}")
+        test, validation = (_data.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation))
+        yield name, Restored(analog, config, test, validation, batches)
+
+
+def _give_ranges(
+    analog: nn.Module, stored: Sequence[Ranges], run: Config, config: Config, batches: DataLoader[Any]
+) -> str:
+    """Give a twin the ranges of the checkpoint where they fit, and say what was done where they do not."""
+    if not needs_ranges(config.crossbar):
+        return ""
+    array = as_crossbar(config.crossbar)
+    ranges = stored[0] if array == as_crossbar(run.crossbar) else {}
+    if ranges and config.device == run.device:
+        set_ranges(analog, ranges)
+        return ""
+    # On another device bounds may have another unit: what is the largest weight is a matter of the mapping.
+    calibrate(analog, config, batches, learned=ranges)
+    if not (ranges and array.learns):
+        return "ranges of converters were set on training data"
+    return "output bounds were set on training data" if array.needs_bound else ""
+
+
+def judging(network: Restored, asked: Asked) -> dict[str, Any]:
+    """The arguments of `analogsim.evaluate` by which a network is judged."""
+    rule = network.config.evaluation
+    return {
+        "chips": rule.chips,
+        "times": report_times(network.config),
+        "compensation": rule.compensation,
+        "calibration": network.calibration,
+        "seed": asked.get("seed", 0),
+    }

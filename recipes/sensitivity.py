@@ -1,0 +1,86 @@
+"""Which layers of a trained network a chip costs most, and which to keep digital.
+
+Example:
+analogsim sensitivity runs/20260101-120000-digits-resnet20-pcm/plain/checkpoint.pt --keep 0.97
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import analogsim
+from analogsim import KeptDigital, Report, Sensitivity
+from analogsim.recipes._restored import Asked, judging, restored
+from analogsim.sensitivity import Per
+
+# Chips far away from those that the layers are chosen by.
+_OTHER_CHIPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one network's layers cost.
+
+    Args:
+        layers: each of them alone, on validation data.
+        kept: which to keep digital, chosen on the same data and chips; None if no target was given.
+        before: the whole network on test data and other chips; None if no target was given.
+        after: the same with these layers digital.
+    """
+
+    layers: Sensitivity
+    kept: KeptDigital | None = None
+    before: Report | None = None
+    after: Report | None = None
+
+    def __str__(self) -> str:
+        parts = [str(self.layers)]
+        if self.kept is not None and self.before is not None and self.after is not None:
+            both = analogsim.compare_table({"everything analog": self.before, "these digital": self.after})
+            parts += [str(self.kept), f"On test data and chips that had no part in the choice:\n\n{both}"]
+        return "\n\n".join(parts)
+
+
+def sensitivity(
+    path: Path,
+    *,
+    keep: float | None = None,
+    per: Per = "macs",
+    tell: Callable[[str], None] = lambda _: None,
+    **asked: Unpack[Asked],
+) -> dict[str, Found]:
+    """Take the layers of a run's networks one by one, see `analogsim.sensitivity`.
+
+    Args:
+        path: a run's folder, or one checkpoint file.
+        keep: the score to reach by keeping layers digital, such as 0.97; None to leave it at the table.
+        per: share of what a layer is weighed by, see `Sensitivity.keep_digital`.
+        tell: told a line where ranges of converters are not those of the run.
+        asked: see `Asked`; the last of its times counts.
+
+    Returns:
+        What was found, for each network by its name.
+
+    Raises:
+        ValueError: what is asked for cannot be.
+    """
+    results = {}
+    for name, network in restored(path, asked, tell):
+        how = judging(network, asked)
+        *_, time = how.pop("times")
+        layers = analogsim.sensitivity(network.analog, network.validation, t=time, **how)
+        if keep is None:
+            results[name] = Found(layers)
+            continue
+        kept = layers.keep_digital(keep, per=per)
+        how |= {"times": (time,), "seed": how["seed"] + _OTHER_CHIPS}
+        before = analogsim.evaluate(network.analog, network.test, **how)
+        chosen = analogsim.convert(analogsim.to_digital(network.analog), kept.device, crossbar=kept.crossbar)
+        ranges = analogsim.get_ranges(network.analog)
+        left = {matrix.analog.name for matrix in analogsim.layers.matrices_of(chosen)}
+        analogsim.set_ranges(chosen, {layer: ranges[layer] for layer in ranges if layer in left})
+        results[name] = Found(layers, kept, before, analogsim.evaluate(chosen, network.test, **how))
+    return results

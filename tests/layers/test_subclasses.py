@@ -1,0 +1,474 @@
+"""Layers of people's own: subclasses with and without a forward, computed weights, registered types."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import spectral_norm as old_spectral_norm
+
+import analogsim
+from analogsim import AnalogLayer, ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping, register_layer
+from analogsim.audit import audit
+from analogsim.errors import NotRoutedError
+from analogsim.layers import AnalogConv2d, AnalogLinear, AnalogModule, Slot, register_routed
+
+LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
+PERIPHERIES = pytest.mark.parametrize("periphery", [Crossbar(), LARGE, LARGE.replace(rows=3)], ids=str)
+
+
+@dataclass(frozen=True)
+class Exact(Effect):
+    """Programs exactly, and is drawn all the same."""
+
+    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
+        return g.clone()
+
+
+IDEAL = DeviceModel((Exact(),), mapping=Mapping("pair", bias_rows=1))
+
+
+class Named(nn.Linear):
+    """Nothing of its own but the name."""
+
+
+class Lora(nn.Linear):
+    """Low-rank adaptation, as E. Hu et al., ICLR (2022) have it."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int = 2) -> None:
+        super().__init__(inputs, outputs)
+        self.lora_A = nn.Parameter(torch.randn(rank, inputs))
+        self.lora_B = nn.Parameter(torch.randn(outputs, rank))
+
+    def forward(self, input: Tensor) -> Tensor:
+        base = functional.linear(input, self.weight, bias=self.bias)
+        return base + input @ self.lora_A.t() @ self.lora_B.t()
+
+
+class Padded(nn.Conv2d):
+    """Pads its input by itself."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        wide = functional.pad(input, (0, 2, 1, 1), value=0.5)
+        return functional.conv2d(wide, self.weight, self.bias, self.stride, (0, 0), self.dilation, groups=self.groups)
+
+
+class Grown(nn.ConvTranspose2d):
+    """Drops the border of its output."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        wide = functional.conv_transpose2d(input, self.weight, None, stride=self.stride, groups=self.groups)
+        return wide[..., 1:-1, 1:-1]
+
+
+class Super(nn.Linear):
+    """Hands on to the forward above it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).relu() + 1
+
+
+class Biased(nn.Linear):
+    """Takes its product with another bias."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.weight, self.bias.abs()) - functional.linear(input.abs(), self.weight)
+
+
+class Standardised(nn.Conv2d):
+    """Computes another weight in each forward."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = (self.weight - self.weight.mean()) / self.weight.std()
+        return functional.conv2d(input, weight, self.bias, self.stride, self.padding)
+
+
+def images(channels: int) -> Tensor:
+    shape = (2, channels, 5, 6)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def vectors() -> Tensor:
+    return torch.randn(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
+    "named": (lambda: Named(5, 4), vectors),
+    "lora": (lambda: Lora(5, 4), vectors),
+    "super": (lambda: Super(5, 4), vectors),
+    "biased": (lambda: Biased(5, 4), vectors),
+    "padded": (lambda: Padded(4, 6, 3, stride=2, groups=2), lambda: images(4)),
+    "grown": (lambda: Grown(4, 6, 3, stride=2, groups=2), lambda: images(4)),
+}
+
+
+def made(name: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    make, inputs = LAYERS[name]
+    return make().double(), inputs()
+
+
+def quietly(model: nn.Module, device: Any, **options: Any) -> nn.Module:
+    """The twin, without the warning of what stays digital inside it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConversionWarning)
+        return analogsim.convert(model, device, **options)
+
+
+def gradients(output: Tensor, model: nn.Module) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(output.square().sum(), list(model.parameters()), allow_unused=True)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@PERIPHERIES
+def test_ideal_is_digital(name: str, periphery: Crossbar) -> None:
+    model, x = made(name)
+    wanted = model(x)
+    slopes = gradients(wanted, model)
+    analog = quietly(model, IDEAL, crossbar=periphery)
+    trained = analog(x)
+    torch.testing.assert_close(trained, wanted, rtol=1e-12, atol=1e-12)
+    for ours, theirs, parameter in zip(gradients(trained, model), slopes, model.parameters(), strict=True):
+        # A bias that the forward leaves out is on the crossbar, and subtracted again: 0 and nothing are one.
+        missing = torch.zeros_like(parameter)
+        torch.testing.assert_close(missing if ours is None else ours, missing if theirs is None else theirs)
+    analogsim.program(analog)
+    torch.testing.assert_close(analog.eval()(x), wanted, rtol=1e-12, atol=1e-12)
+    assert audit(analog, x).passed
+    plain = analogsim.to_digital(analog, "programmed")
+    assert type(plain) is type(model)
+    torch.testing.assert_close(plain(x), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_chip_answers_and_comes_back_from_copies_and_files(name: str, tmp_path: Path) -> None:
+    model, x = made(name)
+    analog = quietly(model, "pcm")
+    assert type(analog).__name__ == f"Analog{type(model).__name__}"
+    assert isinstance(analog, type(model))
+    analogsim.program(analog, seed=1)
+    fresh = analog.eval()(x)
+    assert not torch.allclose(fresh, model(x))
+    analogsim.drift(analog, "1y")
+    answer = analog(x)
+    assert not torch.allclose(answer, fresh)
+    torch.testing.assert_close(analogsim.to_digital(analog, "programmed")(x), answer)
+    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
+        assert type(again) is type(analog)
+        torch.testing.assert_close(again(x), answer)
+    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
+    torch.testing.assert_close(analog(x), answer)
+    assert list(analog.state_dict()) == list(model.state_dict())
+    analog.load_state_dict(made(name)[0].state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("name", ["lora", "super", "padded", "grown"])
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+def test_compiled_and_under_autocast(name: str, mode: bool) -> None:
+    model, x = made(name)
+    analog = quietly(model, IDEAL, crossbar=Crossbar(rows=3))
+    analogsim.program(analog)
+    analog.train(mode)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(analog, fullgraph=True, backend="aot_eager")(x), model(x))
+    model.float()
+    analogsim.program(analog)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(analog(x.float()), model(x.float()), rtol=0.05, atol=0.05)
+
+
+def test_matrices_that_stay_digital_inside_an_analog_layer_are_told_once() -> None:
+    model = nn.Sequential(Lora(5, 4), nn.ReLU(), Lora(4, 3))
+    with pytest.warns(ConversionWarning) as caught:
+        analog = analogsim.convert(model, "pcm")
+    (warning,) = caught
+    told = str(warning.message)
+    assert "2 x Lora (its lora_A, lora_B are no weights of a product it is known for): '0', '2'" in told
+    found = analogsim.summary(analog)
+    assert [(row.name, row.analog, row.parameters) for row in found.rows] == [
+        ("0", True, 24),
+        ("0", False, 18),
+        ("2", True, 15),
+        ("2", False, 14),
+    ]
+    assert sum(row.share for row in found.rows) == pytest.approx(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = analogsim.convert(nn.Sequential(Lora(5, 4), nn.Linear(4, 3)), {"0": None, "*": "pcm"})
+    assert type(kept[0]) is Lora
+
+
+def test_the_errors_are_those_of_the_weight_alone() -> None:
+    model, x = made("lora")
+    analog = quietly(model, Gaussian(std=0.5))
+    analogsim.program(analog)
+    held, _ = analog.analog.chip.weight_for(model.weight)
+    wanted = functional.linear(x, held, model.bias) + x @ model.lora_A.t() @ model.lora_B.t()
+    torch.testing.assert_close(analog.eval()(x), wanted)
+    assert not torch.allclose(wanted, model(x))
+
+
+def test_a_weight_that_is_never_met_is_an_error() -> None:
+    model = nn.Sequential(Standardised(4, 6, 3))
+    analog = analogsim.convert(model, "pcm")
+    with pytest.raises(NotRoutedError, match=r"'0': the forward of Standardised did not take its weight.*to None"):
+        analog(images(4).float())
+
+
+def test_layers_of_timm() -> None:
+    layers: Any = pytest.importorskip("timm.layers")
+    torch.manual_seed(0)
+    model, x = layers.Conv2dSame(4, 6, 3, stride=2).double(), images(4)
+    for crossbar in (Crossbar(), LARGE.replace(rows=9)):
+        analog = analogsim.convert(model, IDEAL, crossbar=crossbar)
+        analogsim.program(analog)
+        assert isinstance(analog, AnalogConv2d)
+        for mode in (True, False):
+            torch.testing.assert_close(analog.train(mode)(x), model(x))
+        assert audit(analog.eval(), x).passed
+    standardised = layers.ScaledStdConv2d(4, 6, 3).double()
+    with pytest.raises(NotRoutedError, match="ScaledStdConv2d"):
+        quietly(standardised, IDEAL)(x)
+
+
+def test_several_products_in_one_forward_meet_one_array() -> None:
+    """Twice the same product with two biases: in training too, the errors of the weight cancel."""
+
+    class Twice(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return functional.linear(input, self.weight, self.bias) - functional.linear(input, self.weight)
+
+    model = Twice(5, 4).double()
+    analog = analogsim.convert(model, Gaussian(std=0.5))
+    torch.testing.assert_close(analog(vectors()), model.bias.expand(3, -1))
+
+
+def test_two_forwards_in_one_meet_the_same_layer() -> None:
+    """A routed module in a routed module, without noise, where the weight is met again on the way down."""
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Padded(4, 6, 3)
+
+        def forward(self, input: Tensor) -> Tensor:
+            output: Tensor = self.inner(input)
+            return output
+
+    register_routed(Outer)
+    model, x = Outer().double(), images(4)
+    analog = analogsim.convert(model, Gaussian(std=0.0))
+    analogsim.set_noise_scale(analog, 0.0)
+    torch.testing.assert_close(analog(x), model(x))
+    torch.testing.assert_close(analog(x), model(x))
+    assert "product" not in vars(analog.inner)
+
+
+# --- computed weights -----------------------------------------------------------------------------------------------
+
+
+def old_weight_norm(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(module)  # type: ignore[no-any-return, no-untyped-call]
+
+
+RULES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "old weight_norm": old_weight_norm,
+    "old spectral_norm": old_spectral_norm,
+    "pruning": lambda module: prune.l1_unstructured(module, "weight", 0.5),
+}
+COMPUTED = {
+    "linear": (lambda: nn.Linear(5, 4), vectors),
+    "conv": (lambda: nn.Conv2d(4, 6, 3, groups=2), lambda: images(4)),
+    "transposed": (lambda: nn.ConvTranspose2d(4, 6, 3, groups=2), lambda: images(4)),
+    **{name: LAYERS[name] for name in ("lora", "padded", "grown")},
+}
+
+
+def computed(name: str, rule: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    make, inputs = COMPUTED[name]
+    return RULES[rule](make().double()), inputs()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_weights_run_analog(name: str, rule: str) -> None:
+    """In training each rule is applied once, as in the digital network: its buffers move alike."""
+    (model, x), (reference, _) = computed(name, rule), computed(name, rule)
+    analog = quietly(model, IDEAL)
+    wanted = reference(x)
+    trained = analog(x)
+    torch.testing.assert_close(trained, wanted)
+    for ours, theirs in zip(gradients(trained, model), gradients(wanted, reference), strict=True):
+        if theirs is not None:
+            torch.testing.assert_close(ours, theirs)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(model.buffers(), reference.buffers(), strict=True))
+    analogsim.program(analog)
+    torch.testing.assert_close(analog.eval()(x), reference.eval()(x))
+    assert audit(analog, x).passed
+    found = analogsim.summary(analog)
+    assert sum(row.share for row in found.rows) == pytest.approx(1)
+    torch.testing.assert_close(analogsim.to_digital(analog)(x), reference(x))
+    with pytest.raises(ValueError, match="computed from other Parameters"):
+        analogsim.to_digital(analog, "programmed")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["linear", "transposed", "lora"])
+def test_a_loaded_state_is_programmed_without_a_forward_in_between(name: str, rule: str) -> None:
+    model, x = computed(name, rule)
+    analog = quietly(model, IDEAL)
+    other = RULES[rule](COMPUTED[name][0]().double())
+    other(x)
+    analog.load_state_dict(other.state_dict(), strict=True)
+    analogsim.program(analog.eval())
+    torch.testing.assert_close(analog(x), other.eval()(x))
+
+
+# torch.compile looks at the weight that the older ways leave behind, digital or not.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("rule", ["weight_norm", "old weight_norm", "pruning"])
+@pytest.mark.parametrize("name", ["conv", "padded"])
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+def test_computed_weights_compile(name: str, rule: str, mode: bool) -> None:
+    model, x = computed(name, rule)
+    analog = quietly(model, IDEAL)
+    analogsim.program(analog)
+    wanted = model(x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(analog.train(mode), fullgraph=True, backend="aot_eager")(x), wanted)
+
+
+def test_lazy_layers_need_a_first_batch() -> None:
+    model = nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyConvTranspose2d(2, 3), nn.Flatten(), nn.LazyLinear(5)).double()
+    with pytest.raises(ValueError, match="'0' has no weights yet; run a batch"):
+        analogsim.convert(model, IDEAL)
+    x = images(4)
+    model(x)
+    analog = analogsim.convert(model, IDEAL)
+    torch.testing.assert_close(analog(x), model(x))
+    assert sum(row.analog for row in analogsim.summary(analog).rows) == 3
+
+
+# --- types of one's own ---------------------------------------------------------------------------------------------
+
+
+class Turned(nn.Module):
+    """A product with a weight ``(in, out)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input @ self.kernel
+
+
+@register_layer(Turned)
+class AnalogTurned(AnalogLayer, Turned):
+    bias = None
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        return {"": Slot("kernel", None, transposed=True)}
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.linear(input, weight, bias)
+
+
+class Gated(nn.Module):
+    """One product opens and closes another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.value) * functional.linear(input, self.gate).sigmoid()
+
+
+@register_layer(Gated)
+class AnalogGated(AnalogModule, Gated):
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        return {name: Slot(name, None) for name in ("value", "gate")}
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.draw_of("value")(input) * self.draw_of("gate")(input).sigmoid()
+
+
+class Bare(Gated):
+    """The same, with a forward that nobody rewrote."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.value) * functional.linear(input, weight=self.gate).sigmoid()
+
+
+register_routed(Bare, {"value": None, "gate": None})
+
+
+@pytest.mark.parametrize("kind", [Turned, Gated, Bare])
+@PERIPHERIES
+def test_registered_types(kind: type[nn.Module], periphery: Crossbar, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(kind()).double(), vectors()
+    exact = analogsim.convert(model, IDEAL, crossbar=periphery)
+    torch.testing.assert_close(exact(x), model(x))
+    torch.testing.assert_close(gradients(exact(x), model), gradients(model(x), model))
+    analog = analogsim.convert(model, "pcm", crossbar=periphery)
+    analogsim.program(analog, seed=1)
+    analogsim.drift(analog, "1d")
+    answer = analog.eval()(x)
+    report = audit(analog, x)
+    assert report.passed
+    assert [row.name for row in report.rows] == (["0"] if kind is Turned else ["0.value", "0.gate"])
+    torch.testing.assert_close(analogsim.to_digital(analog, "programmed")(x), answer)
+    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
+        torch.testing.assert_close(again(x), answer)
+    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
+    torch.testing.assert_close(analog(x), answer)
+    analog.load_state_dict(nn.Sequential(kind()).state_dict(), strict=True)
+    assert sum(row.share for row in analogsim.summary(analog).rows) == pytest.approx(1)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(exact, fullgraph=True, backend="aot_eager")(x), model(x))
+
+
+@pytest.mark.parametrize("kind", [Gated, Bare])
+def test_one_matrix_of_several_may_stay_digital(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(kind()).double(), vectors()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analog = analogsim.convert(model, {"0.gate": None, "*": IDEAL})
+    analogsim.program(analog)
+    torch.testing.assert_close(analog.eval()(x), model(x))
+    assert [row.name for row in audit(analog, x).rows] == ["0.value"]
+    rows = analogsim.summary(analog).rows
+    assert [(row.name, row.analog, row.parameters) for row in rows] == [("0.value", True, 20), ("0", False, 20)]
+
+
+def test_a_subclass_becomes_what_its_base_becomes() -> None:
+    model = nn.Sequential(Named(5, 4), nn.Linear(4, 2))
+    analog = analogsim.convert(model, {"0": "pcm", "*": None})
+    assert isinstance(analog[0], AnalogLinear)
+    assert isinstance(analog[0], Named)
+    assert repr(analog[0]) == "AnalogNamed(in_features=5, out_features=4, bias=True, device=pcm, no chip)"
+    assert type(analogsim.to_digital(analog)[0]) is Named
