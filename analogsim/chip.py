@@ -157,6 +157,16 @@ class LayerChip:
         """Compare the weights by value at the next use."""
         self._checked = None
 
+    @property
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """Effective weight and read-noise variance as they are held, with bias rows of the matrix."""
+        return self._weight, self._variance
+
+    @property
+    def array(self) -> Array | None:
+        """What converters see; None without any."""
+        return self._array
+
     def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Effective weight and read-noise variance, where and as ``weight`` is; with bias rows, of the matrix.
 

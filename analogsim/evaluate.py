@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analogsim.batches import Data, Inputs, answer, call, inputs_of, loss_of, moved
@@ -23,6 +24,7 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.metrics import Metric, as_metric, classes_axis, own_loss
 from analogsim.report import Report
 from analogsim.times import DEFAULT_TIMES, seconds
+from analogsim.together import Chips
 
 
 def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
@@ -34,25 +36,40 @@ def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
     return {**inputs, "labels": target}
 
 
+def _ask(metric: Metric, targets: Tensor) -> Callable[[nn.Module, Inputs], Tensor]:
+    """What is asked of a network: its answer, or its loss."""
+    if metric is own_loss:
+        return lambda model, inputs: loss_of(call(model, _with_labels(inputs, targets)))
+    return lambda model, inputs: answer(call(model, inputs))
+
+
 @torch.no_grad()
-def _score(model: nn.Module, data: Data, metric: Metric) -> tuple[float, int, int | None]:
-    """The metric's mean over all samples, their number, and the number of outputs."""
-    total, samples, classes = 0.0, 0, None
+def _scores(
+    networks: Callable[[Inputs, Callable[[nn.Module, Inputs], Tensor]], Iterable[Tensor]], data: Data, metric: Metric
+) -> tuple[NDArray[np.float64], int, int | None]:
+    """The metric's mean over all samples for each network, the number of samples, and that of classes.
+
+    Args:
+        networks: given inputs and how to ask, the answers of one network or several.
+        data: the samples.
+        metric: takes an answer and a target.
+    """
+    totals: list[float] = []
+    samples, classes = 0, None
     for inputs, targets in data:
-        if metric is own_loss:
-            output, score = None, loss_of(call(model, _with_labels(inputs, targets)))
-        else:
-            output = answer(call(model, inputs))
-            score = metric(output, targets)
-        if not isinstance(score, Tensor) or (score.ndim and len(score) != len(targets)):
-            raise TypeError(
-                "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
-                f"{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(targets)} samples"
-            )
-        total += float(score.double().mean()) * len(targets)
+        found = []
+        for output in networks(inputs, _ask(metric, targets)):
+            score = output if metric is own_loss else metric(output, targets)
+            if not isinstance(score, Tensor) or (score.ndim and len(score) != len(targets)):
+                raise TypeError(
+                    "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
+                    f"{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(targets)} samples"
+                )
+            found.append(float(score.double().mean()) * len(targets))
+            classes = None if output.ndim < 2 else output.shape[classes_axis(output, targets)]
+        totals = [total + more for total, more in zip(totals or [0.0] * len(found), found, strict=True)]
         samples += len(targets)
-        classes = None if output is None or output.ndim < 2 else output.shape[classes_axis(output, targets)]
-    return total / samples, samples, classes
+    return np.array(totals) / samples, samples, classes
 
 
 def evaluate(
@@ -66,6 +83,7 @@ def evaluate(
     compensation: str | None = "global",
     calibration: Iterable[Any] | None = None,
     faults: Faults | Callable[[int], Faults] | None = None,
+    together: int = 1,
     progress: bool = False,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
@@ -92,20 +110,31 @@ def evaluate(
             the evaluation, or the result is no longer that of unseen data.
         faults: cells known to be stuck, see `program`: the same ones on each chip, or a function of the chip's seed,
             such as ``lambda seed: remap(analog, draw_faults(analog, "stuck-at", seed))``.
+        together: how many chips go through the network at once, `torch.vmap` over their weights: the same scores but
+            for rounding, less time where a forward leaves the hardware idle, more memory. Not for what is noisy from
+            use to use (read noise, output noise), compensation from data, or networks that torch cannot map.
         progress: show a progress bar.
 
     Raises:
         ValueError: an empty loader, no time or chip, an unknown metric, a time before programming or one that a device
-            has no formula for.
+            has no formula for, chips together that cannot be.
+        RuntimeError: torch cannot take several chips through this network at once.
 
     Warns:
         ConversionWarning: analog layers had no part in the answers; `audit` tells more.
     """
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
         raise ValueError(f"evaluate: chips must be an integer >= 1, got {chips!r}")
+    if isinstance(together, bool) or not isinstance(together, int) or together < 1:
+        raise ValueError(f"evaluate: together must be an integer >= 1, got {together!r}")
     if isinstance(times, str) or (times is not None and not len(times)):
         raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
     wanted = _checked_compensation(compensation, analog, calibration)
+    if together > 1 and wanted.from_data:
+        raise ValueError(
+            f"evaluate: together={together} with compensation {compensation!r}, which is made for each chip by itself; "
+            "leave out one of them"
+        )
     name, function = as_metric(metric)
     first = as_seed(seed)
     layers = matrices_of(analog)
@@ -115,18 +144,29 @@ def evaluate(
             layer.analog.device.check_time(t)
     data = Data(loader, layers[0].still()[0].device)
     digital = to_digital(analog).eval()
-    clean, samples, classes = _score(digital, data, function)
+    (clean,), samples, classes = _scores(lambda inputs, ask: [ask(digital, inputs)], data, function)
     values = np.empty((chips, len(instants)))
     seeds = tuple(range(first, first + chips))
-    bar = _progress_bar(seeds) if progress else seeds
+    groups = [range(chips)[start : start + together] for start in range(0, chips, together)]
+    bar = _progress_bar(groups) if progress else groups
     ranges = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
     for layer in layers:
         layer.analog.used = False
+
+    def known(chip: int) -> Faults | None:
+        return faults(chip) if callable(faults) else faults
+
     try:
-        for row, chip in enumerate(bar):
-            known = faults(chip) if callable(faults) else faults
+        for rows in bar:
+            if together > 1:
+                side_by_side = Chips(analog, [seeds[row] for row in rows], known)
+                for column, t in enumerate(instants):
+                    side_by_side.drift(t, wanted.gain)
+                    values[rows, column], _, _ = _scores(side_by_side.answers, data, function)
+                continue
+            (chip,) = (seeds[row] for row in rows)
             with (
-                programmed(analog, chip, faults=known),
+                programmed(analog, chip, faults=known(chip)),
                 own_statistics(analog) if wanted.batch_norm else nullcontext(),
             ):
                 for column, t in enumerate(instants):
@@ -134,10 +174,9 @@ def evaluate(
                     if wanted.ranges:
                         calibrate(analog, calibration or (), keep_learned=True)
                     if wanted.batch_norm:
-                        reestimate_batch_norm(
-                            analog, (moved(batch, data.device) for batch in inputs_of(calibration or ()))
-                        )
-                    values[row, column], _, _ = _score(analog, data, function)
+                        batches = (moved(batch, data.device) for batch in inputs_of(calibration or ()))
+                        reestimate_batch_norm(analog, batches)
+                    values[rows, column], _, _ = _scores(lambda inputs, ask: [ask(analog, inputs)], data, function)
     finally:
         for state, input_range, output_bound in ranges:
             state.input_range, state.output_bound = input_range, output_bound
@@ -198,10 +237,10 @@ def _default_times(layers: Sequence[AnalogMatrix]) -> tuple[float, ...]:
     return tuple(t for t in map(seconds, DEFAULT_TIMES) if first <= t <= last) or (0.0,)
 
 
-def _progress_bar(seeds: tuple[int, ...]) -> Iterable[int]:
+def _progress_bar(groups: list[range]) -> Iterable[range]:
     try:
         from tqdm import tqdm
     except ImportError:
         raise ImportError('evaluate: progress=True needs tqdm; pip install "analogsim-torch[recipes]"') from None
-    bar: Iterable[int] = tqdm(seeds, desc="chips", unit="chip", leave=False)
+    bar: Iterable[range] = tqdm(groups, desc="chips", unit="chip", leave=False)
     return bar

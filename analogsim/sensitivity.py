@@ -470,6 +470,7 @@ def sensitivity(
     seed: int = 0,
     compensation: str | None = "global",
     calibration: Iterable[Any] | None = None,
+    together: int = 1,
     higher_is_better: bool | None = None,
 ) -> Sensitivity:
     """What a network loses when one of its layers alone is analog and all others are digital, layer by layer.
@@ -486,6 +487,7 @@ def sensitivity(
         seed: the first chip.
         compensation: see `evaluate`.
         calibration: see `evaluate`.
+        together: see `evaluate`.
         higher_is_better: whether the network with the higher metric is the better one. Default: no for
             ``"cross_entropy"`` and ``"loss"``, yes for all else.
 
@@ -510,6 +512,7 @@ def sensitivity(
     digital = to_digital(analog)
     data = Data(loader, next(digital.parameters()).device)
     options = {"chips": chips, "times": (t,), "metric": metric, "seed": seed, "calibration": calibration}
+    options["together"] = together
     setting = _Setting(digital, states, data, options, compensation)
     everything = setting.report(states)
     shares = _shares(analog, next(iter(data))[0])

@@ -425,6 +425,19 @@ def test_matrices_that_stay_digital_warn_once_and_can_be_meant(make: Callable[[]
     assert devices_of(analog) == {"head": "pcm"}
 
 
+def test_layers_in_a_module_that_may_read_their_weights_stay_digital_too() -> None:
+    """Trap 9: torch's attention takes the product with `out_proj.weight` by itself."""
+
+    class Own(nn.MultiheadAttention):
+        def forward(self, *args: Tensor, **kwargs: object) -> tuple[Tensor, Tensor | None]:
+            return super().forward(*args, **kwargs)
+
+    model = nn.ModuleDict({"attention": Own(4, 2), "fc": nn.Linear(4, 4)})
+    with pytest.warns(ConversionWarning, match="1 x NonDynamicallyQuantizableLinear .the module around it may read"):
+        analog = analogsim.convert(model, "pcm")
+    assert devices_of(analog) == {"fc": "pcm"}
+
+
 def test_a_replaced_forward_stays_digital_and_warns() -> None:
     model = mlp()
     model[0].forward = lambda x: functional.linear(x, model[0].weight)

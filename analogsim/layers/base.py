@@ -262,7 +262,7 @@ def _derived(
     bases: tuple[type[AnalogModule], ...], digital: type[nn.Module], more: dict[str, Any] | None = None
 ) -> type[AnalogModule]:
     """The analog class of a digital type, made of others. It can be pickled where the digital type can."""
-    if digital not in _subclasses:
+    if more or digital not in _subclasses:
         body = {"stands_for": digital, "__module__": digital.__module__, "__doc__": bases[0].__doc__}
         body |= {"__reduce_ex__": lambda self, protocol: (_rebuild, (digital,), self.__getstate__())}
         _subclasses[digital] = type(f"Analog{digital.__name__}", (*bases, digital), body | (more or {}))
@@ -315,10 +315,10 @@ def holds_matrix(module: nn.Module) -> bool:
 
 def hides_layers(module: nn.Module) -> bool:
     """Whether a module may read the weights of the layers in it by itself, as the type that it derives from does."""
-    derived = any(
-        kind in _analog_types and not issubclass(_analog_types[kind], AnalogLayer) for kind in type(module).__mro__
-    )
-    return derived and not isinstance(module, AnalogModule) and analog_type(module) is None
+    if isinstance(module, AnalogModule) or analog_type(module) is not None:
+        return False
+    known = [_analog_types[kind] for kind in type(module).__mro__ if kind in _analog_types]
+    return any(not issubclass(kind, AnalogLayer) and kind.slots(module) for kind in known)
 
 
 def unplaced(module: nn.Module, kind: type[AnalogModule]) -> list[str]:

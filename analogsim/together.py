@@ -1,0 +1,145 @@
+"""Several chips at once: their weights stacked, the network mapped over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from analogsim.batches import Inputs
+from analogsim.chip import Faults, LayerChip, programmed
+from analogsim.converters import Array
+from analogsim.layers.base import matrices_of
+
+_Held = dict[str, Tensor]
+
+
+class _Place:
+    """Takes a chip's place in a layer, with the weights of whichever chip is meant."""
+
+    use_noise = None  # nothing is noisy from use to use
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._array: Array | None = None
+        self._held: _Held = {}
+
+    def stack(self, chips: Sequence[LayerChip]) -> _Held:
+        """What the chips hold, side by side, by the names that `take` wants."""
+        arrays = [chip.array for chip in chips]
+        if arrays[0] is None:
+            return {self._name: torch.stack([chip.effective[0] for chip in chips])}
+        self._array = arrays[0]
+        held = [_tensors(cast(Array, array)) for array in arrays]
+        return {f"{self._name}/{key}": torch.stack([each[key] for each in held]) for key in held[0]}
+
+    def take(self, held: _Held) -> None:
+        """Be the chip that holds this."""
+        self._held = held
+
+    def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, None]:
+        """See `LayerChip.weight_for`; nobody has written to the weights meanwhile."""
+        return self._held[self._name].to(weight.dtype), None
+
+    def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
+        """See `LayerChip.array_for`."""
+        array = cast(Array, self._array)
+        mine = {key: self._held[f"{self._name}/{key}"] for key in _tensors(array)}
+        mismatch = (mine.pop("gain"), mine.pop("offset")) if "gain" in mine else None
+        return replace(array, slices=mine["slices"], scale=mine["scale"], mismatch=mismatch)
+
+    def suspect(self) -> None:
+        """Nothing to compare."""
+
+
+def _tensors(array: Array) -> _Held:
+    mismatch = {} if array.mismatch is None else dict(zip(("gain", "offset"), array.mismatch, strict=True))
+    return {"slices": array.slices, "scale": array.scale, **mismatch}
+
+
+class Chips:
+    """Chips of one network side by side, followed through time together.
+
+    Args:
+        analog: the twin.
+        seeds: which chips.
+        faults: known to be stuck, of a chip by its seed.
+
+    Raises:
+        ValueError: something is noisy from use to use, so that there is no one answer to compare.
+    """
+
+    def __init__(self, analog: nn.Module, seeds: Sequence[int], faults: Callable[[int], Faults | None]) -> None:
+        self._analog = analog
+        self._matrices = matrices_of(analog)
+        for matrix in self._matrices:
+            if matrix.analog.crossbar.output_noise:
+                raise ValueError(_noisy(matrix.analog.title, "output noise"))
+        self._chips: list[list[LayerChip]] = []
+        for seed in seeds:
+            with programmed(analog, seed, faults=faults(seed)):
+                self._chips.append([cast(LayerChip, matrix.analog.chip) for matrix in self._matrices])
+        for matrix, chip in zip(self._matrices, self._chips[0], strict=True):
+            if chip.effective[1] is not None:
+                raise ValueError(_noisy(matrix.analog.title, "white read noise"))
+        self._places = [_Place(matrix.analog.name) for matrix in self._matrices]
+        self._held: _Held = {}
+
+    def drift(self, t: float, gain: str | None) -> None:
+        """Let all of them be ``t`` seconds old; see `LayerChip.set_time`."""
+        self._held = {}
+        for place, column in zip(self._places, zip(*self._chips, strict=True), strict=True):
+            for chip in column:
+                chip.set_time(t, gain)
+            self._held |= place.stack(column)
+
+    def answers(self, inputs: Inputs, ask: Callable[[nn.Module, Inputs], Tensor]) -> Tensor:
+        """The answers of all chips, ``(chips, ...)``.
+
+        Args:
+            inputs: of one batch.
+            ask: takes the network and the inputs.
+
+        Raises:
+            RuntimeError: torch cannot map this network.
+        """
+
+        def one(held: _Held) -> Tensor:
+            for place in self._places:
+                place.take(held)
+            return ask(self._analog, inputs)
+
+        # torch's fused kernels of attention know no chips.
+        with self._in_place(), sdpa_kernel(SDPBackend.MATH):
+            try:
+                return torch.vmap(one)(self._held)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"evaluate: torch cannot take several chips through {type(self._analog).__name__} at once: "
+                    f"{error}. Leave out together"
+                ) from error
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        states: list[Any] = [matrix.analog for matrix in self._matrices]
+        before = [state.chip for state in states]
+        modes = [(module, module.training) for module in self._analog.modules()]
+        try:
+            self._analog.eval()
+            for state, place in zip(states, self._places, strict=True):
+                state.chip = place
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for state, chip in zip(states, before, strict=True):
+                state.chip = chip
+
+
+def _noisy(title: str, what: str) -> str:
+    return f"evaluate: layer {title!r} has {what}, which each chip draws anew in each use; leave out together"
