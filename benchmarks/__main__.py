@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks train|chip|hardware|all|zoo``, from the root of the checkout."""
+"""The command line: ``python -m benchmarks train|chip|hardware|montecarlo|all|zoo``, from the root of the checkout."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import chip, hardware, train, zoo
+from benchmarks import chip, hardware, montecarlo, train, zoo
 from benchmarks._networks import CASES
 from benchmarks._timing import environment, write
 from benchmarks._zoo import NETWORKS
 
-_BENCHMARKS = {"train": train.run, "chip": chip.run, "hardware": hardware.run}
+_BENCHMARKS = {"train": train.run, "chip": chip.run, "hardware": hardware.run, "montecarlo": montecarlo.run}
 
 _DESCRIPTION = """\
 What training on noisy weights costs beside plain training, and what a chip and its periphery cost.
@@ -24,6 +24,8 @@ What training on noisy weights costs beside plain training, and what a chip and 
   chip   program a chip and let it age a day; a forward on it beside a plain forward.
   hardware
          converters, partial sums, read noise, bit slices: a forward of a chip and a training step with each of them.
+  montecarlo
+         forwards of many chips, one after the other and several at once.
   all    all of these.
   zoo    networks that people have: what of each runs analog, and what a training step costs.
 

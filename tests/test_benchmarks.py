@@ -39,7 +39,7 @@ def numbers(value):
 
 
 def test_everything_runs_and_writes_json(tmp_path, capsys):
-    from benchmarks import chip, hardware
+    from benchmarks import chip, hardware, montecarlo
     from benchmarks._methods import CONTENDERS
 
     file = tmp_path / "new" / "result.json"
@@ -53,8 +53,14 @@ def test_everything_runs_and_writes_json(tmp_path, capsys):
     expected += [("chip", model, device) for model in ("mlp", "lenet5") for device in chip.DEVICES]
     parts = ("plain", *(part.name for part in hardware.PARTS))
     expected += [("hardware", model, part) for model in ("mlp", "lenet5") for part in parts]
+    ways = ("in turn", "together") * len(montecarlo.COUNTS)
+    expected += [("montecarlo", model, way) for model in ("mlp", "lenet5") for way in ways]
     results = document["results"]
-    assert [(r["benchmark"], r["model"], r.get("method") or r.get("device") or r["part"]) for r in results] == expected
+
+    def named(result):
+        return next(result[key] for key in ("method", "device", "part", "way") if key in result)
+
+    assert [(r["benchmark"], r["model"], named(r)) for r in results] == expected
     for result in results:
         assert all(math.isfinite(number) and number > 0 for number in numbers(result))
     printed = capsys.readouterr().out
