@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from analogsim.chip import LayerChip, layer_chips, programmed
@@ -21,7 +20,7 @@ from analogsim.layers.base import AnalogModule, matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.noise import KeyedNoise
 from analogsim.text import table
-from analogsim.tree import names_of
+from analogsim.tree import names_of, visited
 
 CARRIES = "carries"
 NEVER_CALLED = "never called"
@@ -329,19 +328,14 @@ class _Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def follow(self) -> Iterator[None]:
         """Note what happens in a block."""
 
-        def enter(module: nn.Module, args: object) -> None:
+        def enter(module: nn.Module) -> None:
             self._inside.append(self._names.get(module, type(module).__name__))
 
-        def leave(module: nn.Module, args: object, output: object) -> None:
+        def leave(module: nn.Module) -> None:
             self._inside.pop()
 
-        hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
-        try:
-            with self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with visited(enter, leave), self:
+            yield
 
     def of(self, matrix: AnalogMatrix, module: nn.Module, called: bool) -> tuple[str, ...]:
         """What reads the weight of a matrix in a module, but for the module itself if it is called."""

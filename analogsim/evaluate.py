@@ -144,7 +144,7 @@ def evaluate(
             layer.analog.device.check_time(t)
     data = Data(loader, layers[0].still()[0].device)
     digital = to_digital(analog).eval()
-    (clean,), samples, classes = _scores(lambda inputs, ask: [ask(digital, inputs)], data, function)
+    scores, samples, classes = _scores(lambda inputs, ask: [ask(digital, inputs)], data, function)
     values = np.empty((chips, len(instants)))
     seeds = tuple(range(first, first + chips))
     groups = [range(chips)[start : start + together] for start in range(0, chips, together)]
@@ -184,7 +184,7 @@ def evaluate(
     return Report(
         values=values,
         times=instants,
-        clean=clean,
+        clean=float(scores[0]),  # numpy's own would be in checkpoints, which then could not be read without pickle
         metric=name,
         device=", ".join(dict.fromkeys(_described(layer) for layer in layers)),
         seeds=seeds,

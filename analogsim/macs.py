@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,7 +18,7 @@ from analogsim.convert import to_digital
 from analogsim.crossbar import IDEAL
 from analogsim.layers.base import AnalogModule, matrices_of
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.tree import names_of
+from analogsim.tree import names_of, visited
 
 _aten = torch.ops.aten
 
@@ -142,21 +141,16 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def follow(self) -> Iterator[None]:
         """Count what happens in a block."""
 
-        def enter(module: nn.Module, args: object) -> None:
+        def enter(module: nn.Module) -> None:
             if module in self._names:
                 self._inside.append(module)
 
-        def leave(module: nn.Module, args: object, output: object) -> None:
+        def leave(module: nn.Module) -> None:
             if module in self._names:
                 self._inside.pop()
 
-        hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
-        try:
-            with self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with visited(enter, leave), self:
+            yield
 
 
 def _forward(model: nn.Module, counter: _Counter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

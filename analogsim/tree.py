@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -79,3 +81,21 @@ def own_copy(model: M) -> M:
         if isinstance(value, Tensor) and not value.is_leaf
     }
     return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def visited(enter: Callable[[nn.Module], None], leave: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Within the block, hear of every module whose forward begins and ends."""
+
+    def begin(module: nn.Module, args: object) -> None:
+        enter(module)
+
+    def end(module: nn.Module, args: object, output: object) -> None:
+        leave(module)
+
+    hooks = [register_module_forward_pre_hook(begin), register_module_forward_hook(end, always_call=True)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -304,3 +304,8 @@ def test_layers_without_a_part_in_the_answers_warn() -> None:
     loader = [(torch.randn(8, 6), torch.randint(3, (8,)))]
     with pytest.warns(analogsim.ConversionWarning, match="without a part in the answers: 'read', 'idle'. Either"):
         evaluate_function(analog, loader, chips=1, times=("1s",))
+
+
+def test_the_clean_score_is_pythons_own_number() -> None:
+    """It goes into checkpoints, which are read without pickle."""
+    assert type(analogsim.evaluate(analogsim.convert(net(), "pcm"), batches(), chips=1, times=(0,)).clean) is float
