@@ -45,6 +45,7 @@ class AnalogBilinear(AnalogModule, nn.Bilinear):
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         """The answers ``(..., out)``: fresh noise in training, the programmed chip in eval."""
         read = self.draw_of("")(input2).view(*input2.shape[:-1], self.out_features, self.in1_features)
-        output = torch.matmul(read, input1.unsqueeze(-1).to(read.dtype)).squeeze(-1)
+        # Under autocast torch's own bilinear layer keeps the dtype of its inputs.
+        output = torch.matmul(read, input1.unsqueeze(-1).to(read.dtype)).squeeze(-1).to(input1.dtype)
         bias = cast(Tensor | None, self.bias)
         return output if bias is None else output + bias.to(output.dtype)

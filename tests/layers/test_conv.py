@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,39 +180,6 @@ def test_the_chip_drifts_and_comes_back_from_a_file(device: str, tmp_path: Path)
     analogsim.erase(analog)
     analogsim.load_chip(analog, tmp_path / "chip.safetensors")
     torch.testing.assert_close(analog(x), old)
-
-
-def test_programmed_weights_in_a_plain_network_answer_as_the_chip() -> None:
-    model, x = layer(), images()
-    analog = analogsim.convert(model, Gaussian(0.1))
-    analogsim.program(analog, seed=1)
-    plain = analogsim.to_digital(analog, "programmed")
-    assert type(plain) is nn.ConvTranspose2d
-    torch.testing.assert_close(plain(x), analog.eval()(x))
-    assert not torch.allclose(plain(x), model(x))
-    torch.testing.assert_close(analogsim.to_digital(analog)(x), model(x))
-
-
-def test_state_copies_and_pickles() -> None:
-    model, x = layer(), images()
-    analog = analogsim.convert(model, Gaussian(0.1))
-    analogsim.program(analog, seed=1)
-    answer = analog.eval()(x)
-    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
-        torch.testing.assert_close(again(x), answer)
-    assert list(analog.state_dict()) == list(model.state_dict())
-    analog.load_state_dict(layer().state_dict(), strict=True)
-
-
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("call", [lambda m, x: m(x), lambda m, x: m(x, [12, 12])], ids=["plain", "sized"])
-def test_compiled_in_one_graph(mode: bool, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
-    model, x = layer(), images()
-    analog = analogsim.convert(model, IDEAL, crossbar=Crossbar(rows=7))
-    analogsim.program(analog)
-    torch._dynamo.reset()
-    compiled = torch.compile(analog.train(mode), fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(call(compiled, x), call(model, x))
 
 
 def test_channels_last_is_kept_and_autocast_narrows() -> None:

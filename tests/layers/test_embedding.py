@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, ReadNoise, StuckAt
+from analogsim import Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise, StuckAt
 from analogsim.audit import audit
 from analogsim.layers import AnalogEmbedding, AnalogEmbeddingBag, register_routed
 
@@ -355,25 +352,6 @@ def test_a_subclass_with_a_forward_of_its_own_is_followed(periphery: Crossbar) -
     head = Language().double()
     head.table, head.head.weight = model, model.weight
     torch.testing.assert_close(convert(head, crossbar=periphery)(x), head(x))
-
-
-@pytest.mark.parametrize("kind", [table, bag])
-def test_chip_file_copies_and_state(kind: Callable[..., nn.Module], tmp_path: Path) -> None:
-    model, x = kind(), tokens()
-    analog = convert(model, [Gaussian(0.05), Drift(0.05, 0.02)], Crossbar(rows=4)).eval()
-    fresh = analog(x)
-    analogsim.drift(analog, "1y")
-    answer = analog(x)
-    assert not torch.allclose(answer, fresh)
-    torch.testing.assert_close(analogsim.to_digital(analog, "programmed")(x), answer)
-    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
-        torch.testing.assert_close(again(x), answer)
-    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
-    analogsim.erase(analog)
-    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
-    torch.testing.assert_close(analog(x), answer)
-    assert type(analogsim.to_digital(analog)) is type(model)
-    analog.load_state_dict(kind().state_dict(), strict=True)
 
 
 @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise
+from analogsim import Crossbar, DeviceModel, Effect, ReadNoise
 from analogsim.audit import audit
 
 Conv1D: Any = pytest.importorskip("transformers.pytorch_utils").Conv1D
@@ -46,29 +42,6 @@ def inputs() -> Tensor:
 
 def gradients(output: Tensor, model: nn.Module) -> tuple[Tensor, ...]:
     return torch.autograd.grad(output.square().sum(), list(model.parameters()))
-
-
-@pytest.mark.parametrize("cells", ["pair", "offset", "signed"])
-@pytest.mark.parametrize("periphery", [Crossbar(), LARGE], ids=["ideal", "converted"])
-def test_ideal_is_digital(cells: str, periphery: Crossbar) -> None:
-    model, x = layer(), inputs()
-    wanted = model(x)
-    slopes = gradients(wanted, model)
-    kinds = [(1, 1, 0)] if cells == "signed" else [(1, 1, 2), (3, 1, 0), (2, 2, 1)]
-    for (slices, copies, bias_rows), (rows, cols) in itertools.product(kinds, [(None, None), (3, 9)]):
-        mapping = Mapping(cells, "column", slices=slices, copies=copies, bias_rows=bias_rows)  # type: ignore[arg-type]
-        effect = Gaussian(std=0.0) if cells == "signed" else Exact()
-        device = DeviceModel((effect,), g_min=1.0, mapping=mapping)
-        analog = analogsim.convert(model, device, crossbar=periphery.replace(rows=rows, cols=cols))
-        trained = analog.train()(x)
-        torch.testing.assert_close(trained, wanted, rtol=1e-12, atol=1e-12)
-        for ours, theirs in zip(gradients(trained, model), slopes, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
-        analogsim.program(analog)
-        torch.testing.assert_close(analog.eval()(x), wanted, rtol=1e-12, atol=1e-12)
-        plain = analogsim.to_digital(analog, "programmed")
-        assert type(plain) is Conv1D
-        torch.testing.assert_close(plain(x), wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_a_chip_of_it_is_that_of_the_linear_layer_with_the_same_weight() -> None:
@@ -105,37 +78,6 @@ def test_read_noise_by_its_output_law() -> None:
         uses = analog.eval()(x.expand(4000, -1))
         assert ((uses.var(0) / law[0] - 1) / (2 / 4000) ** 0.5).abs().max() < 5
         assert ((uses.mean(0) - model(x)[0]) / (law[0] / 4000).sqrt()).abs().max() < 5
-
-
-def test_state_file_copies_and_pickles(tmp_path: Path) -> None:
-    model, x = layer(), inputs()
-    analog = analogsim.convert(model, "pcm")
-    analogsim.program(analog, seed=1)
-    analogsim.drift(analog, "1d")
-    answer = analog.eval()(x)
-    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
-        torch.testing.assert_close(again(x), answer)
-    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
-    analogsim.erase(analog)
-    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
-    torch.testing.assert_close(analog(x), answer)
-    analog.load_state_dict(layer().state_dict(), strict=True)
-    assert list(analog.state_dict()) == list(model.state_dict())
-
-
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-def test_compiled_and_under_autocast(mode: bool) -> None:
-    model, x = layer(), inputs()
-    analog = analogsim.convert(model, IDEAL)
-    analogsim.program(analog)
-    analog.train(mode)
-    torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(analog, fullgraph=True, backend="aot_eager")(x), model(x))
-    model.float()
-    analogsim.program(analog)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert analog(x.float()).dtype == torch.bfloat16
-        torch.testing.assert_close(analog(x.float()), model(x.float()), rtol=0.02, atol=0.02)
 
 
 def test_gpt2_runs_analog_but_for_its_tables() -> None:

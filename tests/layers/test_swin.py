@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise
+from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping
 from analogsim.audit import audit
 
 swin: Any = pytest.importorskip("torchvision.models.swin_transformer")
@@ -93,17 +90,6 @@ def test_every_product_runs_on_its_crossbar(version: int, periphery: Crossbar, o
     torch.testing.assert_close(answer, analogsim.to_digital(noisy, "programmed")(x))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_training_draws_anew_and_the_gradient_lands_on_the_clean_weights(version: int) -> None:
-    model, x = attention(version), images()
-    analog = analogsim.convert(model, Gaussian(0.1))
-    first, second = analog(x), analog(x)
-    assert not torch.allclose(first, second)
-    first.square().sum().backward()
-    assert model.qkv.weight.grad is not None
-    assert model.proj.weight.grad is not None
-
-
 @pytest.mark.parametrize("kept", ["qkv", "proj"])
 def test_one_of_the_two_may_stay_digital(kept: str) -> None:
     model, x = attention(1), images()
@@ -119,47 +105,6 @@ def test_with_both_digital_the_module_is_left_as_it_is() -> None:
     analog = analogsim.convert(nn.Sequential(attention(1), nn.Linear(8, 2)), {"0*": None, "*": "pcm"})
     assert type(analog[0]) is swin.ShiftedWindowAttention
     assert type(analog[0].qkv) is nn.Linear
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_read_noise_reaches_the_output(version: int) -> None:
-    model, x = attention(version), images()
-    analog = analogsim.convert(model, ReadNoise(std=0.02))
-    analogsim.program(analog)
-    analog.eval()
-    assert not torch.equal(analog(x), analog(x))
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_state_file_copies_and_pickles(version: int, tmp_path: Path) -> None:
-    model, x = attention(version), images()
-    analog = analogsim.convert(model, "pcm")
-    analogsim.program(analog, seed=1)
-    analogsim.drift(analog, "1d")
-    answer = analog.eval()(x)
-    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
-        torch.testing.assert_close(again(x), answer)
-    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
-    analogsim.erase(analog)
-    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
-    torch.testing.assert_close(analog(x), answer)
-    analog.load_state_dict(attention(version).state_dict(), strict=True)
-    assert list(analog.state_dict()) == list(model.state_dict())
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-def test_compiled_and_under_autocast(version: int, mode: bool) -> None:
-    model, x = attention(version), images()
-    analog = analogsim.convert(model, IDEAL)
-    analogsim.program(analog)
-    analog.train(mode)
-    torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(analog, fullgraph=True, backend="aot_eager")(x), model(x))
-    model.float()
-    analogsim.program(analog)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(analog(x.float()), model(x.float()), rtol=0.05, atol=0.05)
 
 
 def test_its_table_of_positions_stays_digital_and_is_told() -> None:

@@ -1,0 +1,273 @@
+"""What every analog layer must hold, as tests: subclass `LayerContract` next to your layer and run pytest."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+import analogsim
+from analogsim.crossbar import Crossbar
+from analogsim.device import Cells, DeviceModel, Effect
+from analogsim.devices import Gaussian, ReadNoise
+from analogsim.layers.base import matrices_of
+from analogsim.mapping import Mapping
+from analogsim.noise import Noise
+
+
+@dataclass(frozen=True)
+class _Exact(Effect):
+    """Programs exactly, and is drawn all the same."""
+
+    def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
+        return g.clone()
+
+
+@dataclass(frozen=True)
+class _NoError(_Exact):
+    """Weight noise of size zero, which draws nothing, so that dropout draws what it draws in the digital layer."""
+
+    signed: ClassVar[bool] = True
+
+    def error(self, g: Tensor, g_max: Callable[[Tensor], float | Tensor], noise: Noise) -> Tensor:
+        return torch.zeros_like(g)
+
+
+IDEAL = DeviceModel((_Exact(),))
+# Through the signal path of the converters, and nothing happens there.
+CONVERTED = Crossbar(output_bound=1e9)
+
+
+def tensors(output: Any) -> list[Tensor]:
+    """The floating-point tensors in what a layer answers."""
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def close(got: Any, wanted: Any, tolerance: float) -> None:
+    """Assert that two answers are the same to a relative and absolute tolerance."""
+    mine, theirs = tensors(got), tensors(wanted)
+    assert len(mine) == len(theirs)
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def differ(got: Any, other: Any) -> bool:
+    """Whether two answers are not the same to the bit."""
+    return not all(map(torch.equal, tensors(got), tensors(other)))
+
+
+class LayerContract:
+    """What every analog layer must hold, as tests.
+
+    Attributes:
+        options: more arguments of `convert`, such as ``{"embeddings": True}``.
+        cuts: crossbars, ``(rows, cols)``, that the layer is cut over; some smaller than it.
+        compiles: whether torch can compile the digital layer into one graph.
+        pickles: whether torch can pickle the digital layer.
+        computed: whether its weights are computed from other Parameters.
+
+    Example:
+        >>> import torch
+        >>> from analogsim.testing import LayerContract
+        >>> class TestLinear(LayerContract):
+        ...     def layer(self):
+        ...         return torch.nn.Linear(4, 3)
+        ...     def inputs(self):
+        ...         return (torch.randn(5, 4),)
+    """
+
+    options: ClassVar[dict[str, Any]] = {}
+    cuts: ClassVar[tuple[tuple[int | None, int | None], ...]] = ((None, None), (3, 9))
+    compiles: ClassVar[bool] = True
+    pickles: ClassVar[bool] = True
+    computed: ClassVar[bool] = False
+
+    def layer(self) -> nn.Module:
+        """The digital layer, in training mode."""
+        raise NotImplementedError("say how the layer is made")
+
+    def inputs(self) -> tuple[Any, ...]:
+        """The arguments of its forward."""
+        raise NotImplementedError("say what the layer is called with")
+
+    def convert(self, model: nn.Module, device: Any, **more: Any) -> Any:
+        """The twin, with the contract's own options."""
+        return analogsim.convert(model, device, **{**self.options, **more})
+
+    @pytest.fixture
+    def made(self) -> tuple[nn.Module, tuple[Any, ...]]:
+        """Layer and inputs in float64."""
+        torch.manual_seed(0)
+        model = self.layer().double()
+
+        def wide(value: Any) -> Any:
+            return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        return model, cast(tuple[Any, ...], tree_map(wide, self.inputs()))
+
+    def answer(self, model: nn.Module, x: tuple[Any, ...]) -> Any:
+        """What a model answers, with the same random numbers (of dropout) each time."""
+        torch.manual_seed(1)
+        return model(*x)
+
+    def slopes(self, output: Any, model: nn.Module) -> list[Tensor]:
+        """The gradients of a loss over all that is answered."""
+        loss = torch.stack([tensor.square().sum() for tensor in tensors(output)]).sum()
+        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        return [slope for slope in found if slope is not None]
+
+    @pytest.mark.parametrize("periphery", [Crossbar(), CONVERTED], ids=["ideal", "converted"])
+    @pytest.mark.parametrize("cells", ["pair", "two-sided", "offset", "signed"])
+    def test_without_noise_it_is_the_digital_layer(self, made: Any, cells: Any, periphery: Crossbar) -> None:
+        """In training and on a chip, with its gradients, for every mapping, whatever it is cut into."""
+        model, x = made
+        wanted = self.answer(model, x)
+        slopes = self.slopes(wanted, model)
+        exact = self.answer(copy.deepcopy(model).eval(), x)
+        kinds = [(1, 1, 0)] if cells == "signed" else [(1, 1, 2), (3, 1, 0), (2, 2, 1)]
+        for (slices, copies, bias_rows), (rows, cols) in itertools.product(kinds, self.cuts):
+            mapping = Mapping(cells, "column", slices=slices, copies=copies, bias_rows=bias_rows)
+            if cells != "signed" and cols is not None:
+                cols = max(cols, mapping.cells_per_weight + 1)
+            effect = _NoError() if cells == "signed" else _Exact()
+            device = DeviceModel((effect,), g_min=0.0 if cells == "signed" else 1.0, mapping=mapping)
+            analog = self.convert(model, device, crossbar=periphery.replace(rows=rows, cols=cols)).train()
+            got = self.answer(analog, x)
+            close(got, wanted, 1e-10)
+            close(self.slopes(got, model), slopes, 1e-8)
+            analogsim.program(analog)
+            close(self.answer(analog.eval(), x), exact, 1e-10)
+            if not self.computed:
+                close(self.answer(analogsim.to_digital(analog, "programmed"), x), exact, 1e-10)
+
+    def test_training_draws_anew_and_the_gradient_lands_on_the_clean_weights(self, made: Any) -> None:
+        """A fresh draw in each forward, steered by torch's seed; none at scale 0; Parameters are not written to."""
+        model, x = made
+        before = {name: value.clone() for name, value in model.state_dict().items() if "running" not in name}
+        analog = self.convert(model, Gaussian(std=0.05))
+        torch.manual_seed(2)
+        first = analog(*x)
+        assert differ(analog(*x), first)
+        torch.manual_seed(2)
+        assert not differ(analog(*x), first)
+        torch.stack([tensor.square().sum() for tensor in tensors(first)]).sum().backward()  # type: ignore[no-untyped-call]
+        assert all(slope is not None for slope in (parameter.grad for parameter in model.parameters()))
+        if not self.computed:
+            assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+        analogsim.set_noise_scale(analog, 0.0)
+        close(self.answer(analog, x), self.answer(model, x), 1e-10)
+
+    def test_a_chip_is_one_chip(self, made: Any) -> None:
+        """The same seed and time give the same answer; without a chip, or with other weights, there is an error."""
+        model, x = made
+        analog = self.convert(model, "pcm")
+        analog.eval()
+        with pytest.raises(analogsim.NotProgrammedError):
+            analog(*x)
+        answers = []
+        for seed, time in ((1, "1s"), (2, "1s"), (1, "1y"), (1, "1s")):
+            analogsim.program(analog, seed)
+            analogsim.drift(analog, time)
+            answers.append(self.answer(analog, x))
+        assert not differ(answers[0], answers[3])
+        assert differ(answers[0], answers[1])
+        assert differ(answers[0], answers[2])
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.5).add_(0.01)
+        with pytest.raises(analogsim.StaleChipError):
+            analog(*x)
+
+    def test_read_noise_is_new_in_each_use(self, made: Any) -> None:
+        """On a chip and behind converters, and around the answer without it."""
+        model, x = made
+        for crossbar in (Crossbar(), CONVERTED):
+            analog = self.convert(model, ReadNoise(std=0.01), crossbar=crossbar)
+            analogsim.program(analog)
+            analog.eval()
+            uses = [tensors(self.answer(analog, x)) for _ in range(2)]
+            assert differ(*uses)
+
+    def test_copies_files_and_state(self, made: Any, tmp_path: Path) -> None:
+        """A chip survives copies, pickle and its file; state dicts load strictly both ways."""
+        model, x = made
+        analog = self.convert(model, "pcm")
+        analogsim.program(analog, seed=1)
+        analogsim.drift(analog, "1d")
+        wanted = self.answer(analog.eval(), x)
+        copies = [copy.deepcopy(analog), *([pickle.loads(pickle.dumps(analog))] if self.pickles else [])]
+        for again in copies:
+            close(self.answer(again, x), wanted, 1e-12)
+        analogsim.save_chip(analog, tmp_path / "chip.safetensors")
+        analogsim.erase(analog)
+        analogsim.load_chip(analog, tmp_path / "chip.safetensors")
+        close(self.answer(analog, x), wanted, 1e-12)
+        assert list(analog.state_dict()) == list(model.state_dict())
+        analog.load_state_dict(copy.deepcopy(model).state_dict(), strict=True)
+        copy.deepcopy(model).load_state_dict(analog.state_dict(), strict=True)
+
+    def test_and_back(self, made: Any) -> None:
+        """The digital layer over the very same Parameters; or one with what the chip holds."""
+        model, x = made
+        analog = self.convert(model, "pcm")
+        plain = analogsim.to_digital(analog)
+        assert [type(module) for module in plain.modules()] == [type(module) for module in model.modules()]
+        assert all(one is other for one, other in zip(plain.parameters(), model.parameters(), strict=True))
+        analogsim.program(analog, seed=4)
+        analogsim.drift(analog, "1d")
+        if not self.computed:
+            programmed = analogsim.to_digital(analog.eval(), "programmed")
+            close(self.answer(programmed, x), self.answer(analog, x), 1e-10)
+
+    def test_every_matrix_carries_and_is_told(self, made: Any) -> None:
+        """None is analog in name only; `summary` counts every Parameter once."""
+        model, x = made
+        analog = self.convert(model, "pcm")
+        analogsim.audit(analog, *x).check()
+        found = analogsim.summary(analog)
+        assert sum(row.parameters for row in found.rows) == sum(tensor.numel() for tensor in model.parameters())
+        assert sum(row.analog for row in found.rows) == len(matrices_of(analog))
+
+    @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+    def test_compiled_it_is_one_graph(self, made: Any, mode: bool) -> None:
+        """No graph break of its own."""
+        if not self.compiles:
+            pytest.skip("torch cannot compile the digital layer into one graph")
+        model, x = made
+        analog = self.convert(model, IDEAL).train(mode)
+        analogsim.program(analog)
+        torch._dynamo.reset()
+        compiled = torch.compile(analog, fullgraph=True, backend="aot_eager")
+        close(self.answer(cast(nn.Module, compiled), x), self.answer(analog, x), 1e-10)
+
+    @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+    def test_other_dtypes(self, made: Any, kind: torch.dtype) -> None:
+        """Answers have the dtype of the digital layer's, and are near them."""
+        model, x = made
+        narrow = tree_map(lambda v: v.to(kind) if isinstance(v, Tensor) and v.is_floating_point() else v, x)
+        model = model.to(kind)
+        analog = self.convert(model, IDEAL)
+        analogsim.program(analog)
+        got, wanted = self.answer(analog.eval(), narrow), self.answer(model.eval(), narrow)
+        assert [tensor.dtype for tensor in tensors(got)] == [tensor.dtype for tensor in tensors(wanted)]
+        close(got, wanted, 0.1 if kind is torch.bfloat16 else 1e-3)
+
+    def test_under_autocast(self, made: Any) -> None:
+        """As the digital layer under the same autocast, in dtype and, nearly, in value."""
+        model, x = made
+        narrow = tree_map(lambda v: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v, x)
+        model = model.float()
+        analog = self.convert(model, IDEAL)
+        with torch.autocast("cpu", torch.bfloat16):
+            got, wanted = self.answer(analog, narrow), self.answer(model, narrow)
+        assert [tensor.dtype for tensor in tensors(got)] == [tensor.dtype for tensor in tensors(wanted)]
+        close(got, wanted, 0.1)

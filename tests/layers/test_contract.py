@@ -1,0 +1,335 @@
+"""The published contract, held by every layer that becomes analog."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pack_sequence
+
+import analogsim
+from analogsim.layers.base import AnalogLayer, _analog_types
+from analogsim.testing import LayerContract
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+class TestLinear(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.Linear(5, 4)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(2, 3, 5),)
+
+
+class TestConv1d(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.Conv1d(4, 6, 3, groups=2, dilation=2, padding="same", padding_mode="circular")
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(2, 4, 7),)
+
+
+class TestConv2d(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.Conv2d(2, 4, (3, 2), stride=(1, 2), padding=(1, 0), padding_mode="reflect")
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(2, 2, 5, 6),)
+
+
+class TestDepthwise(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.Conv2d(4, 4, 3, groups=4, bias=False)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(4, 5, 5),)  # without a batch
+
+
+class TestConv3d(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.Conv3d(2, 3, 2)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(2, 2, 3, 3, 3),)
+
+
+class TestConvTranspose1d(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.ConvTranspose1d(4, 6, 3, stride=2, groups=2, padding=1, output_padding=1)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(2, 4, 5),)
+
+
+class TestConvTranspose2d(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.ConvTranspose2d(3, 2, 3, stride=2)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(2, 3, 4, 4), [10, 10]
+
+
+class TestConvTranspose3d(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.ConvTranspose3d(2, 2, 2, dilation=2, bias=False)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(1, 2, 3, 3, 3),)
+
+
+class TestBilinear(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.Bilinear(3, 4, 2)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(5, 3), noise(5, 4)
+
+
+class TestEmbedding(LayerContract):
+    options: ClassVar[dict[str, Any]] = {"embeddings": True}
+
+    def layer(self) -> nn.Module:
+        return nn.Embedding(7, 4)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (torch.tensor([[0, 3, 6], [3, 1, 2]]),)
+
+
+class TestEmbeddingBag(LayerContract):
+    options: ClassVar[dict[str, Any]] = {"embeddings": True}
+
+    def layer(self) -> nn.Module:
+        return nn.EmbeddingBag(7, 4, mode="mean")
+
+    def inputs(self) -> tuple[Any, ...]:
+        return torch.tensor([0, 3, 6, 3, 1]), torch.tensor([0, 2])
+
+
+class TestAttention(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.MultiheadAttention(4, 2, dropout=0.2, kdim=3, vdim=5, batch_first=True)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(2, 3, 4), noise(2, 5, 3), noise(2, 5, 5)
+
+
+class TestEncoderLayer(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.TransformerEncoderLayer(4, 2, 6, dropout=0.1, activation="gelu")
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(3, 2, 4),)
+
+
+class TestDecoderLayer(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.TransformerDecoderLayer(4, 2, 6, dropout=0.0)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(3, 2, 4), noise(4, 2, 4)
+
+
+class TestRNN(LayerContract):
+    compiles = False
+
+    def layer(self) -> nn.Module:
+        return nn.RNN(3, 4, nonlinearity="relu", bidirectional=True)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(5, 2, 3),)
+
+
+class TestLSTM(LayerContract):
+    compiles = False
+
+    def layer(self) -> nn.Module:
+        return nn.LSTM(3, 4, num_layers=2, proj_size=2, dropout=0.2)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (pack_sequence([noise(4, 3).double(), noise(2, 3).double()]),)
+
+    def test_other_dtypes(self) -> None:  # type: ignore[override]
+        """The packed sequences above have one dtype."""
+
+    def test_under_autocast(self) -> None:  # type: ignore[override]
+        """As above."""
+
+
+class TestGRU(LayerContract):
+    compiles = False
+
+    def layer(self) -> nn.Module:
+        return nn.GRU(3, 4, batch_first=True)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(2, 5, 3), noise(1, 2, 4)
+
+
+class TestRNNCell(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.RNNCell(3, 4)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(2, 3), noise(2, 4)
+
+
+class TestLSTMCell(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.LSTMCell(3, 4)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(2, 3), (noise(2, 4), noise(2, 4))
+
+
+class TestGRUCell(LayerContract):
+    def layer(self) -> nn.Module:
+        return nn.GRUCell(3, 4, bias=False)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(3), noise(4)  # without a batch
+
+
+class Named(nn.Linear):
+    """A subclass that changes nothing."""
+
+
+class Shortcut(nn.Linear):
+    """A subclass with a forward of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.weight, self.bias) + 0.5 * input
+
+
+class TestSubclass(LayerContract):
+    def layer(self) -> nn.Module:
+        return Named(5, 4)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(3, 5),)
+
+
+class TestRouted(LayerContract):
+    def layer(self) -> nn.Module:
+        return Shortcut(4, 4)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(3, 4),)
+
+
+class TestWeightNorm(LayerContract):
+    pickles = False
+    computed = True
+
+    def layer(self) -> nn.Module:
+        return parametrizations.weight_norm(nn.Linear(4, 3))
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(3, 4),)
+
+
+class Bare(nn.Module):
+    """Two matrices of its own, of which torch knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(6, 4))
+        self.down = nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(functional.linear(input, self.up).relu(), self.down)
+
+
+class TestRegisteredRouted(LayerContract):
+    @pytest.fixture(autouse=True)
+    def _registered(self) -> Any:
+        before = dict(_analog_types)
+        analogsim.register_routed(Bare, {"up": None, "down": None})
+        yield
+        _analog_types.clear()
+        _analog_types.update(before)
+
+    def layer(self) -> nn.Module:
+        return Bare()
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(3, 4),)
+
+
+class TestConv1DOfTransformers(LayerContract):
+    def layer(self) -> nn.Module:
+        module = pytest.importorskip("transformers.pytorch_utils", reason="needs analogsim-torch[zoo]")
+        layer: nn.Module = module.Conv1D(4, 5)
+        return layer
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(3, 5),)
+
+
+class _Swin(LayerContract):
+    version = ""
+
+    def layer(self) -> nn.Module:
+        module = pytest.importorskip("torchvision.models.swin_transformer", reason="needs analogsim-torch[recipes]")
+        layer: nn.Module = getattr(module, f"ShiftedWindowAttention{self.version}")(8, [2, 2], [1, 1], 2)
+        return layer
+
+    def convert(self, model: nn.Module, device: Any, **more: Any) -> Any:
+        with (
+            pytest.warns(analogsim.ConversionWarning, match="relative_position_bias_table")
+            if not self.version
+            else nullcontext()
+        ):
+            return super().convert(model, device, **more)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(2, 4, 4, 8),)
+
+
+class TestSwin(_Swin):
+    pass
+
+
+class TestSwinV2(_Swin):
+    version = "V2"
+
+
+class InName(nn.Linear):
+    """For the layer below."""
+
+
+class AnalogInName(AnalogLayer, InName):
+    """Takes no notice of its crossbar."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.weight, self.bias)
+
+
+def test_a_layer_that_is_analog_in_name_only_does_not_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Contract(LayerContract):
+        def layer(self) -> nn.Module:
+            return InName(4, 3)
+
+        def inputs(self) -> tuple[Any, ...]:
+            return (noise(3, 4),)
+
+    monkeypatch.setattr(AnalogInName, "stands_for", InName, raising=False)
+    monkeypatch.setitem(_analog_types, InName, AnalogInName)
+    contract = Contract()
+    made = InName(4, 3).double(), (noise(3, 4).double(),)
+    for name in (
+        "test_training_draws_anew_and_the_gradient_lands_on_the_clean_weights",
+        "test_a_chip_is_one_chip",
+        "test_read_noise_is_new_in_each_use",
+        "test_and_back",
+        "test_every_matrix_carries_and_is_told",
+    ):
+        with pytest.raises((AssertionError, pytest.fail.Exception, RuntimeError)):
+            getattr(contract, name)(made)
