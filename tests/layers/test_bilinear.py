@@ -38,10 +38,6 @@ def inputs(*shape: int) -> tuple[Tensor, Tensor]:
     return one, two
 
 
-def gradients(output: Tensor, model: nn.Module, *more: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(output.square().sum(), [*model.parameters(), *more])
-
-
 @pytest.mark.parametrize("shape", [(), (5,), (2, 5), (0,)])
 def test_any_shape_of_inputs(shape: tuple[int, ...]) -> None:
     model, pair = layer(), inputs(*shape)

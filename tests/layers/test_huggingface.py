@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,23 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Effect, ReadNoise
+from analogsim import Crossbar, ReadNoise
 from analogsim.audit import audit
 
 Conv1D: Any = pytest.importorskip("transformers.pytorch_utils").Conv1D
-
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
-
-IDEAL = DeviceModel((Exact(),))
 
 
 def layer() -> nn.Module:
@@ -38,10 +24,6 @@ def layer() -> nn.Module:
 
 def inputs() -> Tensor:
     return torch.randn(3, 5, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-
-def gradients(output: Tensor, model: nn.Module) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(output.square().sum(), list(model.parameters()))
 
 
 def test_a_chip_of_it_is_that_of_the_linear_layer_with_the_same_weight() -> None:
