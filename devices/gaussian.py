@@ -70,13 +70,12 @@ class Gaussian(Effect):
     def error(self, g: Tensor, g_max: Callable[[Tensor], float | Tensor], noise: Noise) -> Tensor:
         """See `Effect.error`."""
         if self.distribution == "normal":
-            xi = noise.normal_like(g, self.std)
+            xi = noise.normal_like(g)
         else:
-            xi = (noise.uniform_like(g) - 0.5).mul_(math.sqrt(12) * self.std).to(g.dtype)
+            xi = (noise.uniform_like(g) - 0.5).mul_(math.sqrt(12)).to(g.dtype)
         if self.law == "absolute":
-            return xi
-        top = g_max(g)
-        return xi.mul_(top if self.law == "constant" else error_size(self.law, 1.0, g, top))
+            return xi.mul_(self.std)
+        return xi.mul_(error_size(self.law, self.std, g, g_max(g)))
 
     def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.program`."""
