@@ -39,6 +39,7 @@ def calibrate(twin: nn.Module, config: Config, batches: DataLoader[Any], *, lear
         batches: training data.
         learned: ranges of a twin of the same network; the learned input ranges of them are taken as they are.
     """
-    if learned and as_crossbar(config.crossbar).learns:
+    keep = bool(learned) and as_crossbar(config.crossbar).learns
+    if learned and keep:
         set_ranges(twin, {name: {"input_range": given["input_range"]} for name, given in learned.items()})
-    analogsim.calibrate(twin, batches, percentile=config.calibration.percentile, keep_learned=True)
+    analogsim.calibrate(twin, batches, percentile=config.calibration.percentile, keep_learned=keep)

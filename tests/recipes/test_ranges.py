@@ -120,9 +120,10 @@ def test_learned_ranges_are_trained_as_one_would_by_hand(tiny: Tiny, tmp_path: P
     assert all(abs(learned[name]["input_range"] - first[name]["input_range"]) > 0.01 for name in first)
 
 
-@pytest.mark.parametrize("kind", [PLAIN, AWARE])
-def test_calibrated_ranges_follow_the_weights(tiny: Tiny, tmp_path: Path, kind: str) -> None:
-    training = begun(tiny(CALIBRATED), tmp_path / "c.pt", kind)
+@pytest.mark.parametrize(("crossbar", "kind"), [(CALIBRATED, PLAIN), (CALIBRATED, AWARE), (LEARNED, PLAIN)])
+def test_calibrated_ranges_follow_the_weights(tiny: Tiny, tmp_path: Path, crossbar: str, kind: str) -> None:
+    """In plain training, which sees no converters, those to be learned do too."""
+    training = begun(tiny(crossbar), tmp_path / "c.pt", kind)
     before = get_ranges(training.analog)
     run(training, until=1)
     assert get_ranges(training.analog) == calibrated(training) != before
