@@ -156,6 +156,7 @@ def ablate(
             digital,
             {**{layer: device for layer, (device, _) in changed.items()}, "*": None},
             crossbar={layer: crossbar for layer, (_, crossbar) in changed.items()},
+            embeddings=True,  # where it is one of these
         )
         for ours, theirs in zip(matrices_of(twin), layers, strict=True):
             ours.analog.input_range = theirs.analog.input_range

@@ -78,6 +78,7 @@ class _Setting:
             self.digital,
             {**{name: state.device for name, state in states.items()}, "*": None},
             crossbar={name: state.crossbar for name, state in states.items()},
+            embeddings=True,  # where it is one of these
         )
         for matrix in matrices_of(twin):
             known = states[matrix.analog.name]
@@ -88,7 +89,7 @@ class _Setting:
         """The score with these layers analog."""
         crossbars = [self.states[name].crossbar for name in names]
         parts = (self.compensation or "").split("+")
-        if not any(crossbar.needs_range or crossbar.needs_bound for crossbar in crossbars):
+        if not any(crossbar.calibrates for crossbar in crossbars):
             parts = [part for part in parts if part != "ranges"]  # those of other layers
         return evaluate(self.twin(names), self.data, compensation="+".join(parts) or None, **self.options)
 

@@ -83,3 +83,28 @@ def test_one_chip_has_no_spread():
     result = analogsim.ablate(analogsim.convert(model, "pcm"), data, chips=1, times=("1d",))
     assert np.isnan(result.gain("PCMDrift")[1]).all()
     assert "nan" not in str(result)
+
+
+def test_whatever_is_analog_stays_so() -> None:
+    """Tables, and matrices inside of modules."""
+    torch.manual_seed(0)
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.rnn, self.head = nn.Embedding(9, 4), nn.GRU(4, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, words: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(self.table(words))[0])
+
+    analog = analogsim.convert(Tagger(), {"*.weight_hh_l0": None, "*": "pcm"}, embeddings=True)
+    loader = [(torch.randint(9, (6, 4)), torch.randint(3, (6, 4)))]
+    ablation = analogsim.ablate(analog, loader, chips=2, times=("1d",), metric="cross_entropy")
+    everything = ablation.reports["everything on"].values
+    assert all(
+        (report.values != everything).all()
+        for name, report in ablation.reports.items()
+        if report.values is not everything
+    )
+    result = analogsim.sensitivity(analog, loader, chips=2, metric="cross_entropy")
+    assert set(result.ranking) == {"table", "rnn.weight_ih_l0", "head"}
