@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from analogsim.inplace import clamp_own
 from analogsim.layout import Layout
 
 Kind = Literal["pair", "two-sided", "offset", "signed"]
@@ -153,7 +154,7 @@ class Mapping:
             # The ratio first: the range divided by a column of denormal numbers would be infinite.
             scaled = (weight / largest).mul_(span)
             # Rounding may carry the largest weight one ulp past g_max, where cited formulas end.
-            target = torch.stack((scaled, -scaled)).clamp(0, span)
+            target = clamp_own(torch.stack((scaled, -scaled)), 0, span)
         else:
             target = self._digits(self._parts(weight / largest, layout)).mul_(span)
         if self.copies > 1:
@@ -163,12 +164,12 @@ class Mapping:
     def _parts(self, weight: Tensor, layout: Layout | None) -> Tensor:
         """Non-negative parts ``(planes, out (+ references), ...)`` of weights relative to the largest."""
         if self.cells == "pair":
-            return torch.stack((weight, -weight)).clamp(0, 1)
+            return clamp_own(torch.stack((weight, -weight)), 0, 1)
         if self.cells == "two-sided":
-            return torch.stack((1 + weight, 1 - weight)).mul_(0.5).clamp(0, 1)
+            return clamp_own(torch.stack((1 + weight, 1 - weight)).mul_(0.5), 0, 1)
         count = 1 if layout is None else self.references(layout)
         reference = weight.new_zeros(()).expand(count, *weight.shape[1:])
-        return torch.cat((weight, reference)).add_(1).mul_(0.5).clamp(0, 1).unsqueeze(0)
+        return clamp_own(torch.cat((weight, reference)).add_(1).mul_(0.5), 0, 1).unsqueeze(0)
 
     def _digits(self, part: Tensor) -> Tensor:
         """Each part in [0, 1] cut into slices in [0, 1]: ``(planes, ...)`` to ``(planes * slices, ...)``."""

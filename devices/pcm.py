@@ -18,6 +18,7 @@ from torch import Tensor
 from analogsim.device import Cells, DeviceModel, Effect, State, param
 from analogsim.devices.drift import decay
 from analogsim.devices.programming import ProgrammingNoise, check_range, one_of, polynomial
+from analogsim.inplace import clamp_own
 from analogsim.noise import Noise
 from analogsim.registry import register
 
@@ -94,8 +95,8 @@ class PCMDrift(Effect):
     def exponent(self, cells: Cells) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the normal number that the exponent is made of, fresh tensors."""
         log_x = _relative_target(cells).clamp_min_(1e-7).log_()
-        mean = log_x.mul(-0.0155).add_(0.0244).clamp(0.049, 0.100)
-        return mean, log_x.mul_(-0.0125).sub_(0.0059).clamp(0.008, 0.045)
+        mean = clamp_own(log_x.mul(-0.0155).add_(0.0244), 0.049, 0.100)
+        return mean, clamp_own(log_x.mul_(-0.0125).sub_(0.0059), 0.008, 0.045)
 
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""
@@ -133,7 +134,7 @@ class PCMDriftCrossSim(PCMDrift):
     def exponent(self, cells: Cells) -> tuple[Tensor, Tensor]:
         """See `PCMDrift.exponent`."""
         g = cells.target
-        upper = g.mul(-0.00169).add_(0.0825).clamp(0.055, 0.06)
+        upper = clamp_own(g.mul(-0.00169).add_(0.0825), 0.055, 0.06)
         return torch.maximum(g.mul(-0.0045).add_(0.08), upper), g.mul(8).add_(30.032).reciprocal_()
 
     def draw(self, cells: Cells, noise: Noise) -> State:

@@ -15,6 +15,7 @@ from torch import Tensor
 from analogsim.device import Cells, DeviceModel, param
 from analogsim.devices.pcm import PCMDrift, PCMReadNoise
 from analogsim.devices.programming import ProgrammingNoise, polynomial
+from analogsim.inplace import clamp_own
 from analogsim.registry import register
 
 _G_MAX = {1: 10.35, 2: 20.7}  # µS: the ranges on which the coefficients were fitted
@@ -87,12 +88,12 @@ class HermesDrift(PCMDrift):
         """See `PCMDrift.exponent`."""
         x = cells.target / cells.g_max
         log_x = x.clamp(min=1e-7).log_()
-        low = log_x.mul(-0.0387).sub_(0.0182).clamp(0.0720, 0.13)
+        low = clamp_own(log_x.mul(-0.0387).sub_(0.0182), 0.0720, 0.13)
         mean = torch.where(x < 0.0945, low, polynomial(x, (0.0736, -0.0126, -0.0436)))
         if self.cells_per_conductance == 1:
-            low = log_x.mul_(-0.0120).sub_(0.0023).clamp(0.0124, 0.04)
+            low = clamp_own(log_x.mul_(-0.0120).sub_(0.0023), 0.0124, 0.04)
             return mean, torch.where(x < 0.3039, low, polynomial(x, (0.0104, 0.0116, -0.0165)))
-        low = log_x.mul_(-0.0117).sub_(0.0057).clamp(0.0091, 0.04)
+        low = clamp_own(log_x.mul_(-0.0117).sub_(0.0057), 0.0091, 0.04)
         return mean, torch.where(x < 0.3055, low, polynomial(x, (0.0073, 0.0093, -0.0118)))
 
 
@@ -133,9 +134,9 @@ class HermesReadNoise(PCMReadNoise):
         """See `PCMReadNoise.relative_size`."""
         x = x.clamp(1e-7, 1.0)
         if self.cells_per_conductance == 1:
-            low = x.log().mul_(-0.0078).add_(0.0038).clamp(0.0179, 0.04)
+            low = clamp_own(x.log().mul_(-0.0078).add_(0.0038), 0.0179, 0.04)
             return torch.where(x < 0.1591, low, polynomial(x, (0.0088, 0.0768, -0.1352, 0.0664)))
-        low = x.log().mul_(-0.0117).sub_(0.0069).clamp(0.015, 0.04)
+        low = clamp_own(x.log().mul_(-0.0117).sub_(0.0069), 0.015, 0.04)
         return torch.where(x < 0.16, low, polynomial(x, (0.0123, 0.0211, -0.0280, 0.0069)))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from analogsim.device import Cells, Effect, param
+from analogsim.inplace import clamp_own
 from analogsim.noise import Noise
 from analogsim.registry import register
 
@@ -35,4 +36,4 @@ class Quantization(Effect):
         step = (cells.g_max - cells.g_min) / (self.levels - 1)
         position = (g - cells.g_min) / step
         level = (position + noise.uniform_like(g)).floor_() if self.stochastic else position.round_()
-        return level.clamp(0, self.levels - 1).mul_(step).add_(cells.g_min).to(g.dtype)
+        return clamp_own(level, 0, self.levels - 1).mul_(step).add_(cells.g_min).to(g.dtype)
