@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from analogsim.chip import as_seed, checked_faults
 from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layout import Layout
+from analogsim.layout import Blocks, Layout
 from analogsim.noise import KeyedNoise
 from analogsim.registry import DeviceLike, as_device_model
 from analogsim.training import in_compute_dtype
@@ -76,34 +76,41 @@ def _assigned(cost: Tensor) -> Tensor:
     return torch.as_tensor(places, device=cost.device)
 
 
-def _columns(device: DeviceModel, written: Written, faults: Tensor, layout: Layout) -> Tensor:
-    """The map with columns of each block of outputs exchanged."""
+def _exchanged(faults: Tensor, axis: int, blocks: Blocks, errors: Callable[[Tensor], Tensor]) -> Tensor:
+    """The map with lines of each block exchanged along an axis, so that the sum of their errors is least.
+
+    Args:
+        faults: the map.
+        axis: along which lines are exchanged.
+        blocks: within which.
+        errors: of each line, if the map were this one.
+    """
     result = faults.clone()
-    for left, right in layout.cols:
-        count = right - left
+    for start, end in blocks:
+        count = end - start
         cost = faults.new_zeros(count, count, dtype=torch.float64)
         for place in range(count):
             trial = faults.clone()
-            trial[:, left:right] = faults[:, left + place : left + place + 1]
-            cost[:, place] = _squared_error(device, written, trial)[left:right].sum(1)
-        result[:, left:right] = faults[:, left + _assigned(cost)]
+            trial.narrow(axis, start, count).copy_(faults.narrow(axis, start + place, 1))
+            cost[:, place] = errors(trial)[start:end]
+        result.narrow(axis, start, count).copy_(faults.index_select(axis, start + _assigned(cost)))
     return result
+
+
+def _columns(device: DeviceModel, written: Written, faults: Tensor, layout: Layout) -> Tensor:
+    """The map with columns of each block of outputs exchanged."""
+    return _exchanged(faults, 1, layout.cols, lambda trial: _squared_error(device, written, trial).sum(1))
 
 
 def _rows(device: DeviceModel, written: Written, faults: Tensor, layout: Layout) -> Tensor:
     """The map with rows of each block of inputs exchanged, for all outputs of the layer together."""
     shape = faults.shape
     flat = faults.flatten(2) if faults.ndim > 2 else faults.unsqueeze(2)
-    result = flat.clone()
-    for top, bottom in layout.rows:
-        count = bottom - top
-        cost = flat.new_zeros(count, count, dtype=torch.float64)
-        for place in range(count):
-            trial = flat.clone()
-            trial[:, :, top:bottom] = flat[:, :, top + place : top + place + 1]
-            cost[:, place] = _squared_error(device, written, trial.view(shape))[:, top:bottom].sum(0)
-        result[:, :, top:bottom] = flat[:, :, top + _assigned(cost)]
-    return result.view(shape)
+
+    def errors(trial: Tensor) -> Tensor:
+        return _squared_error(device, written, trial.view(shape)).sum(0)
+
+    return _exchanged(flat, 2, layout.rows, errors).view(shape)
 
 
 def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True, columns: bool = True) -> Faults:
