@@ -55,6 +55,7 @@ def test_wires_are_those_of_the_cpu(mode: str) -> None:
 @pytest.mark.parametrize("device", ["gaussian", "pcm"])
 def test_cuda_graphs_draw_anew_and_train(device: str) -> None:
     """Compiled with CUDA graphs: a fresh draw in each replay, at any noise scale; a chip answers as it does eagerly."""
+    torch._dynamo.reset()
     model, x = made()
     model, x = model.float().cuda(), x.float().cuda()
     analog = analogsim.convert(model, device)
