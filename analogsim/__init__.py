@@ -29,7 +29,7 @@ from analogsim.mapping import Mapping
 from analogsim.ranges import get_ranges, set_ranges
 from analogsim.registry import as_device_model, available_devices, register
 from analogsim.report import Report, compare_plot, compare_table
-from analogsim.schedule import NoiseSchedule, set_noise_scale
+from analogsim.schedule import NoiseSchedule, set_noise_scale, set_recompute
 from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary
 from analogsim.times import seconds
@@ -99,6 +99,7 @@ __all__ = [
     "sensitivity",
     "set_noise_scale",
     "set_ranges",
+    "set_recompute",
     "summary",
     "to_digital",
 ]

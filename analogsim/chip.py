@@ -10,7 +10,6 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from analogsim.compensate import gain_of, gains, measured_sums
 from analogsim.converters import Array, array_of
@@ -21,6 +20,7 @@ from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix, AnalogState
 from analogsim.layout import Layout
 from analogsim.noise import KeyedNoise, StreamNoise
+from analogsim.stamps import Stamp, stamp_of
 from analogsim.times import label, seconds
 from analogsim.training import in_compute_dtype
 
@@ -30,23 +30,6 @@ def _outside_autograd() -> Iterator[None]:
     """No graph, and ordinary tensors also where the caller runs in inference mode: a later use may want gradients."""
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-_optimizer_steps = 0
-
-
-def _count_step(*_: object) -> None:
-    global _optimizer_steps
-    if not torch.compiler.is_compiling():
-        _optimizer_steps += 1
-
-
-# Fused optimizers write weights without a trace in the version counter.
-register_optimizer_step_post_hook(_count_step)
-
-
-def _stamp(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
 
 
 class LayerChip:
@@ -79,7 +62,7 @@ class LayerChip:
         self.written = written
         self.layout = layout
         self.crossbar = crossbar
-        self._checked: tuple[tuple[Tensor, ...], tuple[int, ...]] | None = None
+        self._checked: tuple[tuple[Tensor, ...], Stamp] | None = None
         self._array: Array | None = None
         self._reference = torch.ones(())  # measured by set_time(0) if the device drifts
         self.set_time(0.0, None)
@@ -200,7 +183,7 @@ class LayerChip:
             raise StaleChipError(
                 f"layer {self.name!r}: vmap gives it many weights, and one is on the chip; in eval map over inputs"
             )
-        stamp = (_optimizer_steps, *(number for tensor in on_cells for number in _stamp(tensor)))
+        stamp = stamp_of(*on_cells)
         if self._checked is not None and stamp == self._checked[1]:
             return
         held = tuple(tensor.detach() for tensor in on_cells)

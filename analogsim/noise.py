@@ -1,8 +1,9 @@
 """The one source of randomness: effects ask a ``Noise`` for numbers and never touch a generator.
 
-Two sources stand behind the door. In training `GlobalNoise` draws from torch's global generator of the
-tensor's own device: fast, and steered by ``torch.manual_seed``. On a chip `KeyedNoise` is a pure function of
-its key (seed, layer name, effect, ...): the same chip on every device, in any order, in any process.
+Two sources stand behind the door. In training `GlobalNoise` draws from torch's global generator of the tensor's own
+device: fast, and steered by ``torch.manual_seed``; where torch.compile takes the forward, it draws a key there and
+makes the numbers in the compiled code. On a chip `KeyedNoise` is a pure function of its key (seed, layer name, effect,
+...): the same chip on every device, in any order, in any process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from analogsim import counter
 
 
 class Noise(Protocol):
@@ -30,14 +33,21 @@ class Noise(Protocol):
         ...
 
 
+def _is_fused() -> bool:
+    # An exported program should draw as other programs draw: what reads it knows normal numbers, but not these.
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
 class GlobalNoise:
-    """Draws from torch's global generator of the tensor's device."""
+    """Draws from torch's global generator of the tensor's device; in compiled code, keys of `analogsim.counter`."""
 
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
+        if _is_fused():
+            numbers = counter.normal(like.shape, counter.fresh_key(like.device)).to(like.dtype)
         # In the order of memory: torch draws five times as slowly into a transposed tensor.
-        if torch.compiler.is_compiling() or like.is_contiguous():
-            numbers = torch.randn_like(like)  # vmap and the compiler know it better than normal_(std=...)
+        elif like.is_contiguous() or torch.compiler.is_compiling():
+            numbers = torch.randn_like(like)  # vmap and torch.export know it better than normal_(std=...)
         else:
             order = sorted(range(like.ndim), key=like.stride, reverse=True)
             shape = [like.shape[axis] for axis in order]
@@ -48,6 +58,9 @@ class GlobalNoise:
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""
+        if _is_fused():
+            kind = torch.promote_types(like.dtype, torch.float32)
+            return counter.uniform(like.shape, counter.fresh_key(like.device)).to(kind)
         return torch.rand_like(like)
 
     def fold(self, *key: str) -> GlobalNoise:

@@ -26,6 +26,26 @@ def set_noise_scale(analog: nn.Module, scale: float) -> None:
         layer.analog.noise_scale = value
 
 
+def set_recompute(analog: nn.Module, recompute: bool = True) -> None:
+    """Whether backward makes each layer's draw again instead of finding it kept.
+
+    From forward to backward training keeps the noisy weights, one copy of all weights. Made again, the very same
+    numbers cost a second draw and no memory. What `torch.compile` takes, gradient checkpointing and `torch.func` decide
+    by themselves what they keep; layers on torch's recurrent kernels keep their draws.
+
+    Args:
+        analog: the twin.
+        recompute: True to make draws again; False, as after `convert`, to keep them.
+
+    Raises:
+        TypeError: ``recompute`` is neither True nor False.
+    """
+    if not isinstance(recompute, bool):
+        raise TypeError(f"set_recompute: must be True or False, got {recompute!r}")
+    for layer in matrices_of(analog):
+        layer.analog.recompute = recompute
+
+
 class NoiseSchedule:
     r"""Moves the noise scale of a twin from ``start`` to ``end`` over ``steps`` steps.
 

@@ -13,10 +13,9 @@ from analogsim.converters import Array, array_of
 from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel, Written
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise
+from analogsim.noise import GlobalNoise, Noise
 
-_NOISE = GlobalNoise()
-
+_GLOBAL = GlobalNoise()
 
 _HALF = frozenset((torch.float16, torch.bfloat16))
 
@@ -26,10 +25,10 @@ def in_compute_dtype(weight: Tensor) -> Tensor:
     return weight.float() if weight.dtype in _HALF else weight
 
 
-def _draw_time(like: Tensor, times: tuple[float, float]) -> Tensor:
+def _draw_time(like: Tensor, times: tuple[float, float], noise: Noise) -> Tensor:
     """A time log-uniform in ``times`` (seconds); a tensor, so that nothing waits for the GPU."""
     low, high = (math.log(t) for t in times)
-    return _NOISE.uniform_like(like.new_empty(())).mul_(high - low).add_(low).exp_()
+    return noise.uniform_like(like.new_empty(())).mul_(high - low).add_(low).exp_()
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,15 @@ class _Draw:
 
 
 def _draw(
-    weight: Tensor, device: DeviceModel, times: tuple[float, float], layout: Layout | None, crossbar: Crossbar
+    weight: Tensor,
+    device: DeviceModel,
+    times: tuple[float, float],
+    layout: Layout | None,
+    crossbar: Crossbar,
+    noise: Noise,
 ) -> _Draw:
     clean = in_compute_dtype(weight.detach())
-    written = device.program(clean, _NOISE, layout)
+    written = device.program(clean, noise, layout)
     g, gain = written.programmed, None
 
     def behind_wires(g: Tensor) -> Tensor:
@@ -65,7 +69,7 @@ def _draw(
 
     if device.drifts:
         fresh = device.to_weight(behind_wires(g), written)
-        g = behind_wires(device.read(written, _draw_time(clean, times), _NOISE))
+        g = behind_wires(device.read(written, _draw_time(clean, times, noise), noise))
         noisy = device.to_weight(g, written)
         gain = global_gain(fresh.abs().sum(), noisy)
     else:
@@ -89,6 +93,7 @@ def noisy_weight(
     times: tuple[float, float],
     layout: Layout | None = None,
     crossbar: Crossbar = IDEAL,
+    noise: Noise = _GLOBAL,
 ) -> tuple[Tensor, Tensor | None]:
     """One fresh draw of ``device``, differentiable straight through to ``weight``.
 
@@ -103,6 +108,7 @@ def noisy_weight(
             same measured gain as on a chip.
         layout: the blocks in which the weight lies.
         crossbar: their wires.
+        noise: where the draw comes from.
 
     Returns:
         The noisy weight and the variance of white read noise for each weight (None for a device without).
@@ -113,9 +119,9 @@ def noisy_weight(
     if effect is not None:
         # The case of noise on weights, as cheap as written by hand: torch's own operations and no detour.
         clean = in_compute_dtype(weight.detach())
-        added = effect.error(clean, lambda g: device.largest(g, layout), _NOISE)
+        added = effect.error(clean, lambda g: device.largest(g, layout), noise)
         return torch.add(weight, added if added.dtype is weight.dtype else added.to(weight.dtype), alpha=scale), None
-    draw = _draw(weight, device, times, layout, crossbar)
+    draw = _draw(weight, device, times, layout, crossbar, noise)
     variance = device.read_variance(draw.g, draw.written)
     factor = scale if draw.gain is None else draw.gain * scale
     if variance is not None and not (draw.gain is None and scale == 1):
@@ -135,6 +141,7 @@ def noisy_array(
     times: tuple[float, float],
     layout: Layout,
     crossbar: Crossbar,
+    noise: Noise = _GLOBAL,
 ) -> tuple[Array, Tensor | None]:
     """What the converters see of one fresh draw; see `noisy_weight`.
 
@@ -144,7 +151,7 @@ def noisy_array(
     """
     clean = in_compute_dtype(weight.detach())
     stepped = crossbar.bit_serial or device.slices > 1
-    draw = _draw(weight, device, times, layout, crossbar) if scale else None
+    draw = _draw(weight, device, times, layout, crossbar, noise) if scale else None
     written = device.lay_out(clean, layout) if draw is None else draw.written
     ideal = device.to_slices(written.cells.target, written) if stepped else clean.unsqueeze(0)
     seen, gain, variance, following = ideal, None, None, None
@@ -172,4 +179,4 @@ def noisy_array(
         straight = followed.unsqueeze(0) if gain is None else followed.unsqueeze(0) / gain
         seen = straight + (seen - straight.detach()).to(weight.dtype)
     array = array_of(seen, variance, written, layout, device, gain, weight.dtype)
-    return array.with_mismatch(crossbar, _NOISE, scale), linear
+    return array.with_mismatch(crossbar, noise, scale), linear

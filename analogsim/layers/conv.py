@@ -11,6 +11,8 @@ from analogsim.layers.route import product_as
 
 
 class _AnalogConv(AnalogLayer):
+    autocasts = True
+
     @classmethod
     def slots(cls, module: nn.Module) -> dict[str, Slot]:
         """See `AnalogModule.slots`."""

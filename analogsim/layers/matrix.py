@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel
 from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise, Noise
+from analogsim.noise import GlobalNoise, Noise, StreamNoise
+from analogsim.recompute import Recipe, can_keep, can_seed, fresh_seed, keeping
 from analogsim.training import noisy_array, noisy_weight
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class AnalogState:
         layout: the blocks of crossbars in which it lies.
         crossbar: their size, converters and wires.
         noise_scale: how much of the device's errors a training forward sees.
+        recompute: whether backward makes a training draw again instead of keeping it.
         chip: the programmed array, or None.
         input_range: full scale of the input converter, from calibration; None before, or if it needs none.
         output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
@@ -55,6 +58,7 @@ class AnalogState:
     layout: Layout
     crossbar: Crossbar = IDEAL
     noise_scale: float = 1.0
+    recompute: bool = False
     chip: LayerChip | None = None
     input_range: Tensor | None = None
     output_bound: Tensor | None = None
@@ -191,6 +195,9 @@ class AnalogMatrix:
     in eval the matrix is what the programmed chip holds.
     """
 
+    autocasts: ClassVar[bool] = False
+    """Whether autocast takes the product in lower precision, as it does linear maps and convolutions."""
+
     analog: AnalogState
     bias: Any
     training: bool
@@ -279,28 +286,40 @@ class Drawn:
         self._array: Array | None = None
         self._linear: Tensor | None = None
         self._variance: Tensor | None = None
+        self._recipe: Recipe | None = None
         self._noise: Noise = _GLOBAL
         layout, crossbar = state.layout, state.crossbar
         scale = self._scale = owner._fresh_scale()
-        if crossbar.converts:
-            if scale is not None:
-                laid = layout.lay(weight, bias)
-                self._array, self._linear = noisy_array(laid, state.device, scale, state.train_times, layout, crossbar)
-            else:
-                chip = owner._chip()
-                self._array, self._noise = chip.array_for(weight, bias), _use_noise(chip)
-            self._weight, self._bias = weight, None if layout.bias_rows else bias
-            return
         if scale is not None:
-            laid = layout.lay(weight, bias)
-            weight, self._variance = noisy_weight(laid, state.device, scale, state.train_times, layout, crossbar)
+            weight = self._draw(weight, bias, state, scale)
         else:
             chip = owner._chip()
-            weight, self._variance = chip.weight_for(weight, bias)
             self._noise = _use_noise(chip)
-        if layout.bias_rows:
-            weight, bias = layout.lift(weight, state.shape)
-        self._weight, self._bias = weight, bias
+            if crossbar.converts:
+                self._array = chip.array_for(weight, bias)
+            else:
+                weight, self._variance = chip.weight_for(weight, bias)
+        if self._array is not None:
+            self._weight, self._bias = weight, None if layout.bias_rows else bias
+        else:
+            self._weight, self._bias = layout.lift(weight, state.shape) if layout.bias_rows else (weight, bias)
+
+    def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: float) -> Tensor:
+        """Make the draw that training sees, and return what stands in the place of the weight."""
+        circumstances = state.device, scale, state.train_times, state.layout, state.crossbar
+        noise: Noise = _GLOBAL
+        if state.recompute and scale and can_seed(weight):
+            seed = fresh_seed()
+            noise = StreamNoise(str(seed))
+            clean = weight.detach(), None if bias is None else bias.detach()
+            held = [tensor for tensor in clean if tensor is not None]
+            self._recipe = Recipe(partial(_again, clean, circumstances, state.shape, seed), held, state.title)
+        laid = state.layout.lay(weight, bias)
+        if state.crossbar.converts:
+            self._array, self._linear = noisy_array(laid, *circumstances, noise)
+            return weight
+        noisy, self._variance = noisy_weight(laid, *circumstances, noise)
+        return noisy
 
     @property
     def plain(self) -> tuple[Tensor, Tensor | None] | None:
@@ -309,9 +328,19 @@ class Drawn:
 
     def __call__(self, input: Tensor) -> Tensor:
         """The answer to an input, as the layer takes it."""
+        if self._recipe is None or not can_keep():
+            return self._answer(input, self._weight)
+        weight = self._weight
+        if self._owner.autocasts and torch.is_autocast_enabled(input.device.type) and weight.dtype != torch.float64:
+            weight = weight.to(torch.get_autocast_dtype(input.device.type))  # which the product would do out of sight
+        drawn = (weight,) if self._array is None else (self._array.slices, self._linear)
+        with keeping(self._recipe, [tensor for tensor in drawn if tensor is not None]):
+            return self._answer(input, weight)
+
+    def _answer(self, input: Tensor, weight: Tensor) -> Tensor:
         if self._array is not None:
             return self._converted(input, self._array)
-        output = self._owner.product(input, self._weight, self._bias)
+        output = self._owner.product(input, weight, self._bias)
         return output if self._variance is None else self._with_read_noise(output, input, self._variance)
 
     def _converted(self, input: Tensor, array: Array) -> Tensor:
@@ -362,6 +391,21 @@ class Drawn:
         return output + disturbance.to(output.dtype)
 
 
+Circumstances = tuple[DeviceModel, float, tuple[float, float], Layout, Crossbar]
+
+
+def _again(
+    clean: tuple[Tensor, Tensor | None], circumstances: Circumstances, shape: torch.Size, seed: int
+) -> list[Tensor]:
+    """What was drawn for a weight and its bias with a seed."""
+    layout, crossbar = circumstances[-2:]
+    laid, noise = layout.lay(*clean), StreamNoise(str(seed))
+    if not crossbar.converts:
+        return [layout.lift(noisy_weight(laid, *circumstances, noise)[0], shape)[0]]
+    array, linear = noisy_array(laid, *circumstances, noise)
+    return [array.slices] if linear is None else [array.slices, linear]
+
+
 def _use_noise(chip: LayerChip) -> Noise:
     # What is new in every use identifies no chip, so that a compiled graph, which holds no generator, may draw it from
     # torch's own.
@@ -370,6 +414,8 @@ def _use_noise(chip: LayerChip) -> Noise:
 
 class LinearMatrix(AnalogMatrix):
     """A matrix ``(out, in)`` for inputs ``(..., in)``."""
+
+    autocasts = True
 
     def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `AnalogMatrix.product`."""

@@ -1,0 +1,114 @@
+"""Draws that are made again in backward instead of kept until then."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analogsim.stamps import stamp_of
+
+
+def can_seed(like: Tensor) -> bool:
+    """Whether a draw can come from a seed of its own: not in compiled code, nor under torch.func.
+
+    Nothing else may decide it: checkpointing makes the forward again in another mode of gradients, and must meet the
+    same numbers.
+    """
+    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(like)
+
+
+def can_keep() -> bool:
+    """Whether autograd asks us what it keeps: not while others (gradient checkpointing) have their say in it."""
+    return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+def fresh_seed() -> int:
+    """A seed from torch's global generator of the CPU."""
+    return int(torch.randint(2**62, (), device="cpu"))
+
+
+class Recipe:
+    """How to make a draw again.
+
+    Args:
+        make: makes its tensors, the same numbers each time.
+        clean: what it is made of, which must not be written into until backward.
+        title: of the layer, for messages.
+    """
+
+    def __init__(self, make: Callable[[], Sequence[Tensor]], clean: Sequence[Tensor], title: str) -> None:
+        self._make = make
+        self._clean = clean
+        self._title = title
+        self._stamp = stamp_of(*clean)
+        self._made: list[weakref.ref[Tensor]] = []
+
+    def __call__(self, index: int, dtype: torch.dtype) -> Tensor:
+        """One of the tensors, made anew unless another part of backward still has it."""
+        made = self._made[index]() if self._made else None
+        if made is None:
+            if stamp_of(*self._clean) != self._stamp:
+                raise RuntimeError(
+                    f"set_recompute: the weight of layer {self._title!r} changed between forward and backward, and its "
+                    "draw cannot be made again; call backward before optimizer.step(), or set_recompute(analog, False)"
+                )
+            with torch.no_grad():
+                tensors = self._make()
+            self._made = [weakref.ref(tensor) for tensor in tensors]
+            made = tensors[index]
+        return made.to(dtype)
+
+
+@dataclass(frozen=True)
+class _Other:
+    """A tensor that autograd keeps as ever. With hooks it leaves it to them to notice who writes into it."""
+
+    kept: Tensor
+    version: int
+
+    def tensor(self) -> Tensor:
+        if self.kept._version != self.version:
+            raise RuntimeError(
+                "a tensor that backward needs was written into after an analog layer used it; write into a copy"
+            )
+        return self.kept
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What autograd keeps instead of a tensor that lies in a draw."""
+
+    recipe: Recipe
+    index: int
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int | torch.SymInt
+
+    def tensor(self) -> Tensor:
+        return self.recipe(self.index, self.dtype).as_strided(self.size, self.stride, self.offset)
+
+
+@contextmanager
+def keeping(recipe: Recipe, tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Within the block, autograd keeps a recipe in place of its tensors and of views of them.
+
+    Args:
+        recipe: makes them.
+        tensors: as the block takes them; of another dtype than the recipe's if they were cast.
+    """
+    places = {tensor.untyped_storage().data_ptr(): (index, tensor.dtype) for index, tensor in enumerate(tensors)}
+
+    def pack(tensor: Tensor) -> _Kept | _Other:
+        index, dtype = places.get(tensor.untyped_storage().data_ptr(), (None, None))
+        if index is None or dtype is not tensor.dtype:
+            return _Other(tensor, tensor._version)
+        return _Kept(recipe, index, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset())
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor()):
+        yield
