@@ -266,7 +266,7 @@ class _Snapshot:
         self._states = [
             (f"{field} of {matrix.analog.title}", matrix.analog, field, getattr(matrix.analog, field))
             for matrix in matrices
-            for field in ("chip", "input_range", "output_bound", "noise_scale")
+            for field in ("chip", "input_range", "output_bound", "noise_scale", "compiled_scale")
         ]
         self._random = torch.get_rng_state()
 

@@ -40,8 +40,8 @@ def _number(value: Tensor | None) -> float | None:
     return None if value is None else float(value.detach())
 
 
-def _tensor(value: float | None, *, requires_grad: bool = False) -> Tensor | None:
-    return None if value is None else torch.tensor(value, requires_grad=requires_grad)
+def _tensor(value: float | None, place: torch.device, *, requires_grad: bool = False) -> Tensor | None:
+    return None if value is None else torch.tensor(value, device=place, requires_grad=requires_grad)
 
 
 def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -155,7 +155,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         except KeyError as error:
             raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: layer {name!r} lacks {error}") from error
     for name, layer in layers.items():
-        state = layer.analog
+        state, place = layer.analog, layer.still()[0].device
         state.chip = chips[name]
-        state.input_range = _tensor(entries[name]["input_range"], requires_grad=state.crossbar.learns)
-        state.output_bound = _tensor(entries[name]["output_bound"])
+        state.input_range = _tensor(entries[name]["input_range"], place, requires_grad=state.crossbar.learns)
+        state.output_bound = _tensor(entries[name]["output_bound"], place)

@@ -61,7 +61,7 @@ class Array:
         moved = replace(self, slices=self.slices.to(device), scale=self.scale.to(device), variances=variances)
         return replace(moved, mismatch=mismatch)
 
-    def with_mismatch(self, crossbar: Crossbar, noise: Noise, scale: float = 1.0) -> Array:
+    def with_mismatch(self, crossbar: Crossbar, noise: Noise, scale: float | Tensor = 1.0) -> Array:
         """The same array with output converters that differ from one another.
 
         Args:
@@ -69,11 +69,11 @@ class Array:
             noise: where the converters come from.
             scale: factor on how much.
         """
-        if not crossbar.mismatched or scale == 0:
+        if not crossbar.mismatched or (not isinstance(scale, Tensor) and scale == 0):
             return self
         like = self.scale.expand(len(self.significance), *self.scale.shape)
-        gain = noise.normal_like(like, crossbar.gain_mismatch * scale)
-        return replace(self, mismatch=(gain, noise.normal_like(like, crossbar.offset_mismatch * scale)))
+        gain = noise.normal_like(like, crossbar.gain_mismatch) * scale
+        return replace(self, mismatch=(gain, noise.normal_like(like, crossbar.offset_mismatch) * scale))
 
 
 def array_of(
@@ -105,7 +105,7 @@ def array_of(
     else:
         columns = largest.flatten(1) if largest.ndim > 1 else largest.unsqueeze(1)
         starts = [start for start, _ in layout.rows] if columns.shape[1] > 1 else [0] * len(layout.rows)
-        scale = columns[:, starts]
+        scale = torch.stack([columns[:, start] for start in starts], 1)  # an index by a list would wait for a GPU
     if gain is not None:
         scale = scale * gain
     return Array(relative.to(dtype), device.significance, scale, layout, variances)
@@ -140,7 +140,9 @@ def read_out(current: Tensor, bound: Tensor | float | None, bits: int | None) ->
     if bound is None:
         return current
     if bits is None:
-        return torch.minimum(torch.maximum(current, -torch.as_tensor(bound)), torch.as_tensor(bound))
+        if isinstance(bound, Tensor):
+            return torch.minimum(torch.maximum(current, -bound), bound)
+        return current.clamp(-bound, bound)
     codes = (1 << (bits - 1)) - 1
     return _code(current * (codes / bound), -codes, codes) * (bound / codes)
 
@@ -163,7 +165,7 @@ def convert_product(
     *,
     input_range: Tensor | float,
     output_bound: Tensor | float | None,
-    noise_scale: float = 1.0,
+    noise_scale: float | Tensor = 1.0,
     observe: Callable[[str, Tensor], None] | None = None,
 ) -> Tensor:
     """A layer's product through its converters, without its digital bias.
@@ -195,8 +197,8 @@ def convert_product(
                 kind = current.dtype  # under autocast not the input's
                 if observe is not None:
                     observe("output", current)
-                if crossbar.output_noise and noise_scale:
-                    current = current + noise.normal_like(current, crossbar.output_noise * noise_scale)
+                if crossbar.output_noise and (isinstance(noise_scale, Tensor) or noise_scale):
+                    current = current + noise.normal_like(current, crossbar.output_noise).mul_(noise_scale)
                 if array.mismatch is not None:
                     gain, offset = (layer.per_output(error[place, :, block]) for error in array.mismatch)
                     current = (current * (1 + gain) + offset).to(kind)

@@ -209,20 +209,22 @@ class Crossbar:
         cells, out = g.shape[0], layout.cols[-1][1]
         flat = g.reshape(cells, g.shape[1], -1)
         result = torch.empty_like(flat)
-        alike: defaultdict[tuple[int, int], list[tuple[slice, Tensor]]] = defaultdict(list)
+        alike: defaultdict[tuple[int, int], list[tuple[slice, tuple[slice, ...]]]] = defaultdict(list)
         references = g.shape[1] - out
         for place, (left, right) in enumerate(layout.cols):
-            own = [*range(left, right), *([out + place] if references else [])]
-            index = torch.tensor(own, device=g.device)
+            # Slices, since a tensor of indices would be copied to a GPU, and waited for.
+            own = (slice(left, right), *([slice(out + place, out + place + 1)] if references else []))
             for top, bottom in layout.rows:
-                alike[(bottom - top, len(own))].append((slice(top, bottom), index))
+                alike[(bottom - top, right - left + bool(references))].append((slice(top, bottom), own))
         for (rows, columns), blocks in alike.items():
             # (cells, columns, rows) to (rows, columns * cells): the order of bit lines.
-            tiles = torch.stack([flat[:, index, span] for span, index in blocks])
+            tiles = torch.stack([torch.cat([flat[:, part, span] for part in own], 1) for span, own in blocks])
             lines = tiles.permute(0, 3, 2, 1).reshape(len(blocks), rows, columns * cells)
             seen = solve(lines, wires).view(len(blocks), rows, columns, cells).permute(0, 3, 2, 1)
-            for (span, index), tile in zip(blocks, seen, strict=True):
-                result[:, index, span] = tile
+            for (span, own), tile in zip(blocks, seen, strict=True):
+                pieces = tile.split([part.stop - part.start for part in own], 1)
+                for part, piece in zip(own, pieces, strict=True):
+                    result[:, part, span] = piece
         return result.view(g.shape)
 
 

@@ -116,5 +116,6 @@ class Layout:
         """Values ``(out, row blocks)`` so that they broadcast against a laid weight ``like``."""
         if len(self.rows) == 1:
             return values.view(-1, *(1,) * (like.ndim - 1))
-        lengths = torch.tensor([end - start for start, end in self.rows], device=values.device)
-        return values.repeat_interleave(lengths, 1, output_size=self.rows[-1][1]).view(like.shape)
+        # No tensor of their lengths: making one on a GPU waits for it.
+        parts = [values[:, k : k + 1].expand(-1, end - start) for k, (start, end) in enumerate(self.rows)]
+        return torch.cat(parts, 1).view(like.shape)

@@ -236,8 +236,8 @@ class Mapping:
     def _joined(self, slices: Tensor, axis: int, power: int) -> Tensor:
         if self.slices == 1:
             return slices.squeeze(axis)
-        share = slices.new_tensor(self.significance) ** power
-        return (slices * share.view(-1, *(1,) * (-axis - 1))).sum(axis)
+        parts = zip(slices.unbind(axis), self.significance, strict=True)
+        return torch.stack([part * share**power for part, share in parts]).sum(0)
 
     def slice_variances(
         self, variance: Tensor, ndim: int, largest: Tensor, g_min: float, g_max: float, layout: Layout | None = None
@@ -303,8 +303,7 @@ class Mapping:
         if self.cells == "signed":
             return free.squeeze(0)
         free = free[:, : len(weight)].reshape(self._planes, self.slices, self.copies, *weight.shape).mean(2)
-        share = free.new_tensor(self.significance).view(1, -1, *(1,) * weight.ndim)
-        planes = (free * share).sum(1) if self.slices > 1 else free.squeeze(1)
+        planes = torch.stack([self.join(plane) for plane in free]) if self.slices > 1 else free.squeeze(1)
         return torch.where(weight >= 0, planes[0], planes[1]) if self.cells == "pair" else planes.mean(0)
 
 

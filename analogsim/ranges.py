@@ -50,7 +50,8 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
         ValueError: a layer that there is not, a range that its crossbar does not leave to calibration, or a value that
             is no range. All stay as they were then.
     """
-    states = {layer.analog.name: layer.analog for layer in matrices_of(analog)}
+    layers = {layer.analog.name: layer for layer in matrices_of(analog)}
+    states = {name: layer.analog for name, layer in layers.items()}
     checked: list[tuple[str, str, float]] = []
     for name, given in ranges.items():
         if name not in states:
@@ -74,4 +75,5 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
             held.fill_(number)
             continue
         learned = kind == "input_range" and states[name].crossbar.learns
-        setattr(states[name], kind, torch.tensor(number, requires_grad=learned))
+        place = layers[name].still()[0].device
+        setattr(states[name], kind, torch.tensor(number, device=place, requires_grad=learned))

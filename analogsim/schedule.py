@@ -6,7 +6,8 @@ import math
 import random
 from typing import Any, Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from analogsim.layers.base import matrices_of
 
@@ -22,8 +23,19 @@ def set_noise_scale(analog: nn.Module, scale: float) -> None:
     value = float(scale)
     if not 0 <= value < math.inf:
         raise ValueError(f"set_noise_scale: the scale must be finite and >= 0, got {scale!r}")
+    # A graph would hold a number as it is, or as a tensor on the CPU, which keeps it out of CUDA graphs.
+    tensors: dict[torch.device, Tensor] = {}
     for layer in matrices_of(analog):
-        layer.analog.noise_scale = value
+        state, place = layer.analog, layer.device
+        state.noise_scale, held = value, state.compiled_scale
+        if value == 0:
+            state.compiled_scale = None
+            continue
+        if place not in tensors:
+            with torch.inference_mode(False):
+                tensors[place] = held if held is not None and held.device == place else torch.empty((), device=place)
+                tensors[place].fill_(value)
+        state.compiled_scale = tensors[place]
 
 
 def set_recompute(analog: nn.Module, recompute: bool = True) -> None:

@@ -17,6 +17,9 @@ from analogsim.noise import GlobalNoise, Noise
 
 _GLOBAL = GlobalNoise()
 
+Scale = float | Tensor
+"""Of the noise: a number, and in compiled training a scalar where the weights are, never 0."""
+
 _HALF = frozenset((torch.float16, torch.bfloat16))
 
 
@@ -78,6 +81,17 @@ def _draw(
     return _Draw(clean, written, g, noisy, gain, device.following(clean, written))
 
 
+def _added(weight: Tensor, error: Tensor, scale: Scale) -> Tensor:
+    """``weight + scale * error``."""
+    error = error.to(weight.dtype)
+    return weight + error * scale if isinstance(scale, Tensor) else torch.add(weight, error, alpha=scale)
+
+
+def _moved(start: Tensor, end: Tensor, scale: Scale) -> Tensor:
+    """``start + scale * (end - start)``."""
+    return torch.lerp(start, end, scale.to(start.dtype) if isinstance(scale, Tensor) else scale)
+
+
 def _followed(weight: Tensor, following: Tensor | None) -> Tensor:
     """The weight, through which only as much gradient goes as the array follows it."""
     if following is None:
@@ -89,7 +103,7 @@ def _followed(weight: Tensor, following: Tensor | None) -> Tensor:
 def noisy_weight(
     weight: Tensor,
     device: DeviceModel,
-    scale: float,
+    scale: Scale,
     times: tuple[float, float],
     layout: Layout | None = None,
     crossbar: Crossbar = IDEAL,
@@ -113,31 +127,31 @@ def noisy_weight(
     Returns:
         The noisy weight and the variance of white read noise for each weight (None for a device without).
     """
-    if scale == 0:
+    if not isinstance(scale, Tensor) and scale == 0:
         return weight, None
     effect = device.additive
     if effect is not None:
         # The case of noise on weights, as cheap as written by hand: torch's own operations and no detour.
         clean = in_compute_dtype(weight.detach())
         added = effect.error(clean, lambda g: device.largest(g, layout), noise)
-        return torch.add(weight, added if added.dtype is weight.dtype else added.to(weight.dtype), alpha=scale), None
+        return _added(weight, added, scale), None
     draw = _draw(weight, device, times, layout, crossbar, noise)
     variance = device.read_variance(draw.g, draw.written)
     factor = scale if draw.gain is None else draw.gain * scale
-    if variance is not None and not (draw.gain is None and scale == 1):
+    if variance is not None and not (draw.gain is None and not isinstance(scale, Tensor) and scale == 1):
         variance = variance.mul_(factor**2)
     weight = _followed(weight, draw.following)
     if draw.g is draw.written.cells.target:  # nothing but white read noise
         return weight, variance
     # Not in place: what an effect hands back unchanged is the memory of the weight itself.
     error = (draw.noisy if draw.gain is None else draw.noisy * draw.gain) - draw.clean
-    return torch.add(weight, error.to(weight.dtype), alpha=scale), variance
+    return _added(weight, error, scale), variance
 
 
 def noisy_array(
     weight: Tensor,
     device: DeviceModel,
-    scale: float,
+    scale: Scale,
     times: tuple[float, float],
     layout: Layout,
     crossbar: Crossbar,
@@ -151,7 +165,7 @@ def noisy_array(
     """
     clean = in_compute_dtype(weight.detach())
     stepped = crossbar.bit_serial or device.slices > 1
-    draw = _draw(weight, device, times, layout, crossbar, noise) if scale else None
+    draw = _draw(weight, device, times, layout, crossbar, noise) if isinstance(scale, Tensor) or scale else None
     written = device.lay_out(clean, layout) if draw is None else draw.written
     ideal = device.to_slices(written.cells.target, written) if stepped else clean.unsqueeze(0)
     seen, gain, variance, following = ideal, None, None, None
@@ -159,14 +173,14 @@ def noisy_array(
         following = draw.following
         noisy = device.to_slices(draw.g, written) if stepped else draw.noisy.unsqueeze(0)
         variance = device.slice_variance(draw.g, written)
-        factor: Tensor | float = scale
+        factor = scale
         if draw.gain is None:
-            seen = torch.lerp(ideal, noisy, scale)
+            seen = _moved(ideal, noisy, scale)
         else:
             # What comes out is ideal + scale (compensated - ideal), as without converters. These see it before the
             # digital gain, which is never more than the device's own.
-            gain = 1 + min(scale, 1.0) * (draw.gain - 1)
-            seen = torch.lerp(ideal, noisy * draw.gain, scale) / gain
+            gain = 1 + (scale.clamp(max=1.0) if isinstance(scale, Tensor) else min(scale, 1.0)) * (draw.gain - 1)
+            seen = _moved(ideal, noisy * draw.gain, scale) / gain
             factor = scale * draw.gain / gain
         if variance is not None:
             variance = variance * factor**2

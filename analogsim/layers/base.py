@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, Self, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -113,6 +114,11 @@ class AnalogLayer(AnalogMatrix, AnalogModule):
     def still(self) -> tuple[Tensor, Tensor | None]:
         """See `AnalogMatrix.still`."""
         return still(self, cast(Slot, self._slot))
+
+    @property
+    def device(self) -> torch.device:
+        """See `AnalogMatrix.device`."""
+        return cast(Slot, self._slot).parameters(self)[0].device
 
     @property
     def computed(self) -> bool:

@@ -90,10 +90,11 @@ class _Lookup(Drawn):
         owner, state = self._owner, self._owner.analog
         crossbar, layout = state.crossbar, array.layout
         _, bound = state.ranges
+        bound = bound.to(input.device) if isinstance(bound, Tensor) else bound  # it does not move with the network
         if state.observe is not None:
             state.observe("input", array.scale.new_ones(1))
-        ends = input.new_tensor([end for _, end in layout.rows[:-1]])
-        blocks = torch.bucketize(input.contiguous(), ends, right=True)
+        # Block k ends at entry rows * k // blocks (`cut`); a tensor of the ends would have to be copied to a GPU.
+        blocks = ((input.long() + 1) * len(layout.rows) - 1) // layout.rows[-1][1]
 
         def of_block(values: Tensor) -> Tensor:
             """Values ``(features, row blocks)`` of the block that each index lies in."""
@@ -109,8 +110,8 @@ class _Lookup(Drawn):
                 current = current + self._disturbance(input, array.variances[place, :, :entries]).to(kind)
             if state.observe is not None:
                 state.observe("output", current)
-            if crossbar.output_noise and scale:
-                current = current + self._noise.normal_like(current, crossbar.output_noise * scale)
+            if crossbar.output_noise and (isinstance(scale, Tensor) or scale):
+                current = current + self._noise.normal_like(current, crossbar.output_noise).mul_(scale)
             if array.mismatch is not None:
                 gain, offset = (of_block(error[place]) for error in array.mismatch)
                 current = (current * (1 + gain) + offset).to(kind)

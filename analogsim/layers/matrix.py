@@ -22,7 +22,7 @@ from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.layout import Layout
 from analogsim.noise import GlobalNoise, Noise, StreamNoise
 from analogsim.recompute import Recipe, can_keep, can_seed, fresh_seed, keeping
-from analogsim.training import noisy_array, noisy_weight
+from analogsim.training import Scale, noisy_array, noisy_weight
 
 if TYPE_CHECKING:
     from analogsim.chip import LayerChip
@@ -43,6 +43,8 @@ class AnalogState:
         layout: the blocks of crossbars in which it lies.
         crossbar: their size, converters and wires.
         noise_scale: how much of the device's errors a training forward sees.
+        compiled_scale: the same as a scalar where the weights are, one for all layers there, which compiled forwards
+            take; None before it is set, and where it is 0.
         recompute: whether backward makes a training draw again instead of keeping it.
         chip: the programmed array, or None.
         input_range: full scale of the input converter, from calibration; None before, or if it needs none.
@@ -58,6 +60,7 @@ class AnalogState:
     layout: Layout
     crossbar: Crossbar = IDEAL
     noise_scale: float = 1.0
+    compiled_scale: Tensor | None = None
     recompute: bool = False
     chip: LayerChip | None = None
     input_range: Tensor | None = None
@@ -212,6 +215,11 @@ class AnalogMatrix:
         raise NotImplementedError(f"{type(self).__name__} must have a matrix")
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        raise NotImplementedError(f"{type(self).__name__} must have a matrix")
+
+    @property
     def computed(self) -> bool:
         """Whether its weights are computed from other Parameters (weight norm, pruning)."""
         raise NotImplementedError(f"{type(self).__name__} must say whether its matrix is computed")
@@ -253,10 +261,13 @@ class AnalogMatrix:
         """
         return Drawn(self)
 
-    def _fresh_scale(self) -> float | None:
+    def _fresh_scale(self) -> Scale | None:
         """How much of a fresh draw a forward sees; None where the chip answers."""
         if self.training:
-            return self.analog.noise_scale
+            state = self.analog
+            if torch.compiler.is_compiling() and state.compiled_scale is not None:
+                return state.compiled_scale
+            return state.noise_scale
         return 0.0 if self.analog.observe is not None and self.analog.chip is None else None
 
     def _chip(self) -> LayerChip:
@@ -304,11 +315,11 @@ class Drawn:
         else:
             self._weight, self._bias = layout.lift(weight, state.shape) if layout.bias_rows else (weight, bias)
 
-    def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: float) -> Tensor:
+    def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: Scale) -> Tensor:
         """Make the draw that training sees, and return what stands in the place of the weight."""
         circumstances = state.device, scale, state.train_times, state.layout, state.crossbar
         noise: Noise = _GLOBAL
-        if state.recompute and scale and can_seed(weight):
+        if state.recompute and can_seed(weight):
             seed = fresh_seed()
             noise = StreamNoise(str(seed))
             clean = weight.detach(), None if bias is None else bias.detach()
@@ -391,7 +402,7 @@ class Drawn:
         return output + disturbance.to(output.dtype)
 
 
-Circumstances = tuple[DeviceModel, float, tuple[float, float], Layout, Crossbar]
+Circumstances = tuple[DeviceModel, Scale, tuple[float, float], Layout, Crossbar]
 
 
 def _again(
@@ -452,6 +463,11 @@ class Part(LinearMatrix):
     def still(self) -> tuple[Tensor, Tensor | None]:
         """See `AnalogMatrix.still`."""
         return still(self._owner, self._slot)
+
+    @property
+    def device(self) -> torch.device:
+        """See `AnalogMatrix.device`."""
+        return self._slot.parameters(self._owner)[0].device
 
     @property
     def computed(self) -> bool:
