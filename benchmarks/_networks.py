@@ -1,18 +1,20 @@
-"""The networks that are timed, with random data: the thread's MLP, LeNet-5 and a ResNet-18 for 32x32 images."""
+"""The networks that are timed, with random data: MLPs, LeNet-5, a ResNet-18 for 32x32 images, a transformer block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from analogsim.recipes import _models
 
 CLASSES = 10
 
-_Shape = tuple[int, int, int]
+_Shape = tuple[int, ...]
 
 
 class ResidualBlock(nn.Module):
@@ -63,10 +65,73 @@ def resnet18(channels: int = 3, classes: int = CLASSES, width: int = 64) -> nn.M
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-def _resnet18(shape: _Shape) -> nn.Module:
+class TransformerBlock(nn.Module):
+    """A transformer's encoder block: attention of every token to all, then two layers for each token.
+
+    Vaswani et al.: Attention is all you need, NeurIPS 2017, section 3. Departures: norms stand before attention and
+    before the two layers (pre-norm), GELU instead of ReLU, no dropout.
+
+    Args:
+        width: numbers of a token.
+        heads: of the attention; they share the width.
+        hidden: width between the two layers.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        # Plain layers, in the order in which forward uses them: every converter finds them and draws alike.
+        self.norm1 = nn.LayerNorm(width)
+        self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, tokens, width)`` to the same."""
+        y = self.norm1(x)
+        heads = [part(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)]
+        x = torch.add(x, self.out(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)))
+        return torch.add(x, self.down(F.gelu(self.up(self.norm2(x)))))
+
+
+class MeanToken(nn.Module):
+    """The mean over the tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, tokens, width)`` to ``(N, width)``."""
+        return torch.mean(x, 1)
+
+
+def mlp(widths: Sequence[int]) -> nn.Module:
+    """Linear layers with ReLU between them.
+
+    Args:
+        widths: of the inputs, between the layers, and of the outputs.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def transformer(width: int, heads: int, hidden: int, classes: int = CLASSES) -> nn.Module:
+    """One transformer block, and a classifier of the mean token.
+
+    Args:
+        width: numbers of a token.
+        heads: of the attention.
+        hidden: width between the block's two last layers.
+        classes: number of outputs.
+    """
+    return nn.Sequential(TransformerBlock(width, heads, hidden), MeanToken(), nn.Linear(width, classes))
+
+
+def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network with weights that are always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return resnet18(shape[0])
+        return build()
 
 
 @dataclass(frozen=True)
@@ -75,8 +140,8 @@ class Case:
 
     Args:
         name: what the tables call it.
-        shape: of one image, ``(C, H, W)``.
-        batch: images in a batch.
+        shape: of one sample: an image ``(C, H, W)``, or ``(tokens, width)``.
+        batch: samples in a batch.
         build: makes the network for a shape, always with the same weights.
     """
 
@@ -90,7 +155,7 @@ class Case:
         return self.build(self.shape).to(device)
 
     def data(self, device: torch.device, batch: int | None = None) -> tuple[Tensor, Tensor]:
-        """Random images and labels, always the same ones."""
+        """Random samples and labels, always the same ones."""
         generator = torch.Generator().manual_seed(0)
         size = batch or self.batch
         images = torch.randn(size, *self.shape, generator=generator)
@@ -98,11 +163,15 @@ class Case:
         return images.to(device), labels.to(device)
 
 
+_DIGIT = (1, 28, 28)
+
 CASES = {
     case.name: case
     for case in (
-        Case("mlp", (1, 28, 28), 64, lambda shape: _models.build("mlp", shape, CLASSES, seed=0)),
-        Case("lenet5", (1, 28, 28), 64, lambda shape: _models.build("lenet5", shape, CLASSES, seed=0)),
-        Case("resnet18", (3, 32, 32), 32, _resnet18),
+        Case("mlp", _DIGIT, 64, lambda _: _models.build("mlp", _DIGIT, CLASSES, seed=0)),
+        Case("mlp-1024", _DIGIT, 256, lambda _: _seeded(lambda: mlp((784, 1024, 1024, CLASSES)))),
+        Case("lenet5", _DIGIT, 64, lambda _: _models.build("lenet5", _DIGIT, CLASSES, seed=0)),
+        Case("resnet18", (3, 32, 32), 32, lambda shape: _seeded(lambda: resnet18(shape[0]))),
+        Case("transformer", (128, 768), 8, lambda shape: _seeded(lambda: transformer(shape[1], 12, 4 * shape[1]))),
     )
 }

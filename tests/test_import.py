@@ -9,7 +9,10 @@ import pytest
 import analogsim
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("optuna", "mlflow", "torchvision", "matplotlib", "pandas", "sklearn", "tqdm")
+HEAVY = (
+    *("optuna", "mlflow", "torchvision", "transformers", "timm", "matplotlib", "pandas", "sklearn", "tqdm"),
+    *("scipy.optimize", "scipy.stats", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter"),
+)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -17,7 +20,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_import_is_light() -> None:
-    # torch itself loads tqdm where it finds it.
+    # Beyond what torch loads by itself, such as tqdm where it finds it.
     code = (
         "import sys, torch; before = set(sys.modules)\n"
         f"import analogsim; print(sorted(set({HEAVY!r}) & (set(sys.modules) - before)))"
