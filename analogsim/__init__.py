@@ -26,6 +26,7 @@ from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.macs import analog_macs, macs
 from analogsim.mapping import Mapping
+from analogsim.noise import use_compiled_noise
 from analogsim.ranges import get_ranges, set_ranges
 from analogsim.registry import as_device_model, available_devices, register
 from analogsim.report import Report, compare_plot, compare_table
@@ -102,4 +103,5 @@ __all__ = [
     "set_recompute",
     "summary",
     "to_digital",
+    "use_compiled_noise",
 ]

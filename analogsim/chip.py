@@ -125,15 +125,13 @@ class LayerChip:
         self.use_noise = StreamNoise(str(self.seed), self.name, f"t={t!r}", "use")
 
     def _converted(self, g: Tensor, gain: Tensor | None) -> Array:
-        array = array_of(
-            self.device.to_slices(g, self.written),
-            self.device.slice_variance(g, self.written),
-            self.written,
-            self.layout,
-            self.device,
-            gain,
-            self.source.dtype,
-        )
+        slices, variances = self.device.to_slices(g, self.written), self.device.slice_variance(g, self.written)
+        if gain is not None:
+            spread = gain if gain.ndim == 0 else self.layout.spread(gain, slices[0])
+            slices = slices * spread
+            variances = None if variances is None else variances * spread.square()
+        largest, dtype = self.written.largest, self.source.dtype
+        array = array_of(slices, variances, largest, self.layout, self.device, gain, dtype)
         return array.with_mismatch(self.crossbar, KeyedNoise(str(self.seed), self.name, "converters"))
 
     def suspect(self) -> None:

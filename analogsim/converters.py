@@ -1,6 +1,7 @@
 r"""The signal path of a product: inputs through converters, partial sums through converters, digital sum.
 
-Everything is relative to full scale: inputs to the input range r, weights to the largest weight of their column. The
+To converters everything is relative to full scale: inputs to the input range r, weights to the largest weight of their
+column. The product is taken in units of the weight, and what it is relative to goes into a factor on its outputs. The
 gradient of rounding is that of the identity (straight through); where a converter saturates there is none. A range
 that is learned gets its gradient by the same rule, which is that of Esser et al., ICLR (2020), without their factor
 1/sqrt(N Q) on it: with plain SGD give ranges a learning rate of their own.
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import repeat
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from analogsim.crossbar import Crossbar
-from analogsim.device import DeviceModel, Written
+from analogsim.device import DeviceModel
 from analogsim.layout import Layout
 from analogsim.noise import Noise
 
@@ -38,9 +40,11 @@ class Array:
     """What the converters of a layer see.
 
     Args:
-        slices: weights relative to the largest, ``(slices, out, inputs + bias rows)``.
+        slices: the weights that each slice stands for at full scale, digital gain included,
+            ``(slices, out, inputs + bias rows)``.
         significance: share of each slice in the full scale.
-        scale: the weight at full scale, digital gain included, ``(out, row blocks)``.
+        scale: the weight at full scale, digital gain included, ``(out, row blocks)``; to a converter all is relative
+            to it.
         layout: the blocks.
         variances: of white read noise, like ``slices``; None without.
         mismatch: error of the gain and offset of each output converter, two of ``(slices, out, row blocks)``; None if
@@ -79,27 +83,27 @@ class Array:
 def array_of(
     slices: Tensor,
     variances: Tensor | None,
-    written: Written,
+    largest: Tensor,
     layout: Layout,
     device: DeviceModel,
     gain: Tensor | None,
     dtype: torch.dtype,
 ) -> Array:
-    """The array as converters see it, of slices (and variances) in units of the weight, ``(slices, out, ...)``.
+    """The array as converters see it.
 
     Args:
-        slices: the weights that each slice stands for at full scale, wires included.
+        slices: the weights that each slice stands for, wires and digital gain included, ``(slices, out, ...)``.
         variances: of their white read noise, or None.
-        written: what is in the cells; its largest weights set the full scale.
+        largest: the weight at full scale, as `Mapping.largest` gives it.
         layout: the blocks.
         device: its mapping says what each slice counts.
-        gain: digital gain on the outputs, or None.
+        gain: digital gain on the outputs, scalar or ``(out, row blocks)``; or None.
         dtype: of the products.
     """
-    largest = written.largest
-    relative = (slices / largest).flatten(2) if slices.ndim > 2 else (slices / largest).unsqueeze(2)
-    if variances is not None:
-        variances = (variances / largest.square()).reshape(relative.shape)
+
+    def flat(values: Tensor) -> Tensor:
+        return values.flatten(2) if values.ndim > 2 else values.unsqueeze(2)
+
     if largest.ndim == 0:
         scale = largest.expand(slices.shape[1], len(layout.rows))
     else:
@@ -108,16 +112,78 @@ def array_of(
         scale = torch.stack([columns[:, start] for start in starts], 1)  # an index by a list would wait for a GPU
     if gain is not None:
         scale = scale * gain
-    return Array(relative.to(dtype), device.significance, scale, layout, variances)
+    return Array(
+        flat(slices).to(dtype), device.significance, scale, layout, None if variances is None else flat(variances)
+    )
+
+
+_MARGIN = 0.25
+"""How far beyond the last code, in steps, a converter still passes gradients on.
+
+It lets the largest input of a vector, which sets the range, keep its gradient whatever it rounds to.
+"""
 
 
 def _code(value: Tensor, lowest: int, highest: int) -> Tensor:
-    """The nearest code, with the gradient of the identity up to a quarter of a step beyond the last one.
-
-    The margin lets the largest input of a vector, which sets the range, keep its gradient whatever it rounds to.
-    """
-    within = value.clamp(lowest - 0.25, highest + 0.25)
+    """The nearest code, with the gradient of the identity up to the margin beyond the last one."""
+    within = value.clamp(lowest - _MARGIN, highest + _MARGIN)
     return within + (within.round() - within).detach()
+
+
+class _Drive(torch.autograd.Function):
+    """An input converter in four operations, which keeps nothing but its input."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, full: Tensor | float, lowest: int, highest: int) -> Tensor:
+        ctx.limits = lowest, highest
+        ctx.full = None if isinstance(full, Tensor) else full
+        ctx.save_for_backward(input, full if isinstance(full, Tensor) else None)
+        # The ratio first: the codes divided by the range of a vector of zeros would be infinite.
+        return (input / full).mul_(highest).round_().clamp_(lowest, highest).div_(highest)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        input, full = ctx.saved_tensors
+        full = ctx.full if full is None else full
+        lowest, highest = ctx.limits
+        value = (input / full).mul_(highest)
+        passed = torch.ops.aten.hardtanh_backward(gradients[0], value, lowest - _MARGIN, highest + _MARGIN)
+        of_input = passed / full if ctx.needs_input_grad[0] else None
+        of_full = None
+        if ctx.needs_input_grad[1]:
+            of_full = (passed * value).sum_to_size(full.shape) / (-highest * full)
+        return of_input, of_full, None, None
+
+
+class _Convert(torch.autograd.Function):
+    """Output converters with their noise, behind them the digital scale; keeps a mask, and codes where it must."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, unit: Tensor, disturbance: Tensor | None, scale: Tensor, highest: int
+    ) -> Tensor:
+        value = current * unit
+        if disturbance is not None:
+            value = value.add_(disturbance)
+        code = value.round().clamp_(-highest, highest)
+        # One byte each, and not as bool: torch's products with bool take fifteen times as long on a CPU.
+        within = (value.abs_() <= highest + _MARGIN).view(torch.int8)
+        small = torch.int8 if highest < 2**7 else torch.int32
+        ctx.save_for_backward(within, unit, scale, code.to(small) if ctx.needs_input_grad[3] else None)
+        return code.mul_(scale).to(current.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        within, unit, scale, code = ctx.saved_tensors
+        gradient = gradients[0]
+        of_current = (gradient * within) * (unit * scale).to(gradient.dtype) if ctx.needs_input_grad[0] else None
+        of_scale = None if code is None else (gradient * code).sum_to_size(scale.shape).to(scale.dtype)
+        return of_current, None, None, of_scale, None
+
+
+def _by_hand() -> bool:
+    """Whether forward and backward of a converter are written out: not where a compiler or torch.func takes over."""
+    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
 
 
 def largest_code(crossbar: Crossbar) -> int:
@@ -128,23 +194,30 @@ def largest_code(crossbar: Crossbar) -> int:
 
 def drive(input: Tensor, input_range: Tensor | float, crossbar: Crossbar) -> Tensor:
     """What the word lines get for inputs: in [-1, 1], whole steps of the converter."""
-    relative = input / input_range
     if crossbar.dac_bits is None:
-        return relative
+        return input / input_range
     codes = largest_code(crossbar)
-    return _code(relative * codes, 0 if crossbar.dac == "unsigned" else -codes, codes) / codes
+    lowest = 0 if crossbar.dac == "unsigned" else -codes
+    if _by_hand():
+        return cast(Tensor, _Drive.apply(input, input_range, lowest, codes))
+    return _code(input / input_range * codes, lowest, codes) / codes
 
 
-def read_out(current: Tensor, bound: Tensor | float | None, bits: int | None) -> Tensor:
-    """What the converter at the foot of a bit line says."""
+def steps_of(bits: int | None, bound: Tensor | float | None) -> Tensor | float:
+    """How many steps of an output converter make full scale; without a bound full scale itself is the unit."""
     if bound is None:
-        return current
+        return 1.0
+    return 1 / bound if bits is None else ((1 << (bits - 1)) - 1) / bound
+
+
+def read_out(value: Tensor, bits: int | None, bound: Tensor | float | None) -> Tensor:
+    """What the converter at the foot of a bit line says to a value in its steps."""
+    if bound is None:
+        return value
     if bits is None:
-        if isinstance(bound, Tensor):
-            return torch.minimum(torch.maximum(current, -bound), bound)
-        return current.clamp(-bound, bound)
+        return value.clamp(-1, 1)
     codes = (1 << (bits - 1)) - 1
-    return _code(current * (codes / bound), -codes, codes) * (bound / codes)
+    return _code(value, -codes, codes)
 
 
 def _bits_of(driven: Tensor, crossbar: Crossbar) -> Iterator[tuple[float, Tensor]]:
@@ -181,41 +254,71 @@ def convert_product(
         noise_scale: factor on the output noise.
         observe: is shown what the bit lines carry, as ``"output"``.
     """
-    driven, one = drive(input, input_range, crossbar), drive(input.new_ones(()), input_range, crossbar)
+    driven = drive(input, input_range, crossbar)
+    one = drive(input.new_ones(()), input_range, crossbar) if array.layout.bias_rows else None
     if crossbar.bit_serial:
-        pairs = zip(_bits_of(driven, crossbar), _bits_of(one, crossbar), strict=True)
-        planes = [(factor, plane, bias) for (factor, plane), (_, bias) in pairs]
+        bits = _bits_of(driven, crossbar)
+        biases = repeat(None) if one is None else (plane for _, plane in _bits_of(one, crossbar))
+        planes = [(factor, plane, bias) for (factor, plane), bias in zip(bits, biases, strict=False)]
     else:
         planes = [(1.0, driven, one)]
+    # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
+    common = not isinstance(input_range, Tensor) or input_range.ndim == 0
+    line = _Line(layer, array, crossbar, noise, output_bound, noise_scale, input_range if common else 1.0)
     total: Tensor | None = None
-    kind = input.dtype
     for block, (start, end) in enumerate(array.layout.rows):
-        partial: Tensor | None = None
         for place, share in enumerate(array.significance):
             for factor, plane, bias in planes:
                 current = _current(layer, plane, bias, array, place, start, end, noise)
-                kind = current.dtype  # under autocast not the input's
                 if observe is not None:
-                    observe("output", current)
-                if crossbar.output_noise and (isinstance(noise_scale, Tensor) or noise_scale):
-                    current = current + noise.normal_like(current, crossbar.output_noise).mul_(noise_scale)
-                if array.mismatch is not None:
-                    gain, offset = (layer.per_output(error[place, :, block]) for error in array.mismatch)
-                    current = (current * (1 + gain) + offset).to(kind)
-                said = read_out(current, output_bound, crossbar.adc_bits)
-                weighed = said if share * factor == 1 else said * (share * factor)
-                partial = weighed if partial is None else partial + weighed
-        if partial is None:  # pragma: no cover - there is always a slice and a plane
-            raise RuntimeError("no slices")
-        scaled = partial * layer.per_output(array.scale[:, block])
-        total = scaled if total is None else total + scaled
+                    observe("output", current / layer.per_output(array.scale[:, block]))
+                said = line.read(current, place, block, share * factor)
+                total = said if total is None else total + said
     if total is None:  # pragma: no cover - there is always a block
         raise RuntimeError("no blocks")
-    return (total * input_range).to(kind)
+    return total if common else (total * input_range).to(total.dtype)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What happens at the foot of the bit lines; see `convert_product`."""
+
+    layer: Product
+    array: Array
+    crossbar: Crossbar
+    noise: Noise
+    bound: Tensor | float | None
+    noise_scale: float | Tensor
+    input_range: Tensor | float
+
+    def read(self, current: Tensor, place: int, block: int, share: float) -> Tensor:
+        """What currents in units of the weight, of one slice and block, count in the output."""
+        crossbar, bits = self.crossbar, self.crossbar.adc_bits
+        kind = current.dtype  # under autocast not the input's
+        noisy = crossbar.output_noise and (isinstance(self.noise_scale, Tensor) or self.noise_scale)
+        mismatch = self.array.mismatch
+        if self.bound is None and not noisy and mismatch is None:
+            return (current * (self.input_range * share)).to(kind)
+        steps = steps_of(bits, self.bound)
+        scale = self.layer.per_output(self.array.scale[:, block])
+        unit = (steps / scale).clamp(max=torch.finfo(scale.dtype).max)  # a column may hold denormal numbers
+        disturbance = None
+        if noisy:
+            size = crossbar.output_noise * self.noise_scale * steps
+            disturbance = self.noise.normal_like(current).mul_(size)
+        if mismatch is not None:
+            gain, offset = (self.layer.per_output(error[place, :, block]) for error in mismatch)
+            unit = unit * (1 + gain)
+            disturbance = offset * steps if disturbance is None else disturbance * (1 + gain) + offset * steps
+        counts = scale * (self.input_range * share / steps)
+        if bits is not None and self.bound is not None and _by_hand():
+            return cast(Tensor, _Convert.apply(current, unit, disturbance, counts, (1 << (bits - 1)) - 1))
+        value = current * unit if disturbance is None else current * unit + disturbance
+        return (read_out(value, bits, self.bound) * counts).to(kind)
 
 
 def _current(
-    layer: Product, driven: Tensor, one: Tensor, array: Array, place: int, start: int, end: int, noise: Noise
+    layer: Product, driven: Tensor, one: Tensor | None, array: Array, place: int, start: int, end: int, noise: Noise
 ) -> Tensor:
     """What the bit lines of one block of rows carry, read noise included."""
     current = _summed(layer, driven, one, array.slices[place], array.layout, start, end)
@@ -224,14 +327,15 @@ def _current(
     # In float32 at least: squares leave the range of float16.
     with torch.no_grad(), torch.autocast(driven.device.type, enabled=False):
         variances = array.variances[place]
-        squares, of_one = (values.detach().to(variances.dtype).square() for values in (driven, one))
+        squares = driven.detach().to(variances.dtype).square()
+        of_one = None if one is None else one.detach().to(variances.dtype).square()
         power = _summed(layer, squares, of_one, variances, array.layout, start, end)
         disturbance = noise.normal_like(power) * power.clamp(min=0).sqrt()
     return current + disturbance.to(current.dtype)
 
 
 def _summed(
-    layer: Product, driven: Tensor, one: Tensor, matrix: Tensor, layout: Layout, start: int, end: int
+    layer: Product, driven: Tensor, one: Tensor | None, matrix: Tensor, layout: Layout, start: int, end: int
 ) -> Tensor:
     inputs = matrix.shape[1] - layout.bias_rows
     last = min(end, inputs)
@@ -239,6 +343,6 @@ def _summed(
         current = layer.partial(driven, matrix[:, start:last], start, last)
     else:  # nothing but bias rows; the output has its shape from the inputs all the same
         current = layer.partial(driven, torch.zeros_like(matrix[:, :1]), 0, 1)
-    if end <= inputs:
+    if end <= inputs or one is None:
         return current
     return current + one * layer.per_output(matrix[:, max(start, inputs) : end].sum(1))

@@ -12,7 +12,7 @@ Statist. 29 (1958).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +54,27 @@ def normal(shape: Sequence[int], key: Tensor) -> Tensor:
     count = math.prod(shape)
     bits = _bits((count + 1) // 2, key)
     radius = (-2 * torch.log(_fraction(bits) + 2**-25)).sqrt()
-    angle = _mixed(bits + key[1]).float() * (math.pi * 2**-31)
+    angle = _mixed(bits + key[1]).float() * 1.4629180792671596e-09  # pi / 2**31; math.pi would be an input of the graph
     # Side by side in halves, not in turn: each half is written in one run.
     return torch.cat((radius * angle.cos(), radius * angle.sin()))[:count].view(shape)
+
+
+def _normal_numbers(count: int, key: Tensor) -> Tensor:
+    return normal((count,), key)
+
+
+def compiled_normal() -> Callable[[int, Tensor], Tensor]:
+    """`normal` in machine code, for any count and all threads: takes a count and a key.
+
+    Raises:
+        RuntimeError: torch cannot compile here.
+    """
+    compiled = torch.compile(_normal_numbers, fullgraph=True, dynamic=True)
+    try:
+        compiled(2**20, fresh_key(torch.device("cpu")))  # what it is made for is worth all threads
+    except Exception as error:
+        raise RuntimeError(
+            "use_compiled_noise: torch.compile failed on this machine; on a CPU it needs a C++ compiler, such as g++. "
+            f"Leave the call out, or install one: {error}"
+        ) from error
+    return compiled

@@ -9,6 +9,8 @@ makes the numbers in the compiled code. On a chip `KeyedNoise` is a pure functio
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -38,6 +40,45 @@ def _is_fused() -> bool:
     return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
 
 
+_compiled: Callable[[int, Tensor], Tensor] | None = None
+_WORTH_A_CALL = 2**17  # between other work, calling compiled code takes as long as 100,000 numbers by the generator
+
+
+def use_compiled_noise(enabled: bool = True) -> None:
+    """Whether training draws large normal noise on the CPU by compiled code, on all threads; for the whole process.
+
+    torch draws normal numbers on one thread, at 2.6 ns each; compiled they take 1 ns on one thread and less on several
+    (``python -m benchmarks noise``). They are as normal and as independent, float32 in any network, and steered by
+    ``torch.manual_seed``, but other numbers than torch's. The first call compiles for some seconds. Within
+    `torch.compile` and on GPUs it changes nothing.
+
+    Args:
+        enabled: False for torch's own numbers, as at first.
+
+    Raises:
+        TypeError: ``enabled`` is neither True nor False.
+        RuntimeError: torch cannot compile here.
+    """
+    global _compiled
+    if not isinstance(enabled, bool):
+        raise TypeError(f"use_compiled_noise: must be True or False, got {enabled!r}")
+    _compiled = counter.compiled_normal() if enabled else None
+
+
+def _fill(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Normal numbers of a shape, in the order of memory, from the global generator."""
+    count = math.prod(shape)
+    if (
+        _compiled is None
+        or count < _WORTH_A_CALL
+        or like.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+    ):
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+    return _compiled(count, counter.fresh_key(like.device)).view(shape).to(like.dtype)
+
+
 class GlobalNoise:
     """Draws from torch's global generator of the tensor's device; in compiled code, keys of `analogsim.counter`."""
 
@@ -45,15 +86,13 @@ class GlobalNoise:
         """See `Noise`."""
         if _is_fused():
             numbers = counter.normal(like.shape, counter.fresh_key(like.device)).to(like.dtype)
-        # In the order of memory: torch draws five times as slowly into a transposed tensor.
-        elif like.is_contiguous() or torch.compiler.is_compiling():
-            numbers = torch.randn_like(like)  # vmap and torch.export know it better than normal_(std=...)
-        else:
+        elif torch.compiler.is_compiling():
+            numbers = torch.randn_like(like)  # torch.export knows it better than randn of a shape
+        elif like.is_contiguous():
+            numbers = _fill(like.shape, like) if _compiled is not None else torch.randn_like(like)
+        else:  # torch draws five times as slowly into a transposed tensor
             order = sorted(range(like.ndim), key=like.stride, reverse=True)
-            shape = [like.shape[axis] for axis in order]
-            numbers = torch.randn(shape, dtype=like.dtype, device=like.device).permute(
-                *map(order.index, range(like.ndim))
-            )
+            numbers = _fill([like.shape[axis] for axis in order], like).permute(*map(order.index, range(like.ndim)))
         return numbers if std == 1 else numbers.mul_(std)
 
     def uniform_like(self, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +14,13 @@ from torch import Tensor
 from analogsim.stamps import stamp_of
 
 
-def can_seed(like: Tensor) -> bool:
+def can_seed() -> bool:
     """Whether a draw can come from a seed of its own: not in compiled code, nor under torch.func.
 
     Nothing else may decide it: checkpointing makes the forward again in another mode of gradients, and must meet the
     same numbers.
     """
-    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(like)
-
-
-def can_keep() -> bool:
-    """Whether autograd asks us what it keeps: not while others (gradient checkpointing) have their say in it."""
-    return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
 
 
 def fresh_seed() -> int:
@@ -80,6 +76,17 @@ class _Other:
 
 
 @dataclass(frozen=True)
+class _Passed:
+    """What those keep of a tensor who were asked before us: gradient checkpointing, a move to the CPU."""
+
+    kept: Any
+    unpack: Callable[[Any], Tensor]
+
+    def tensor(self) -> Tensor:
+        return self.unpack(self.kept)
+
+
+@dataclass(frozen=True)
 class _Kept:
     """What autograd keeps instead of a tensor that lies in a draw."""
 
@@ -104,10 +111,12 @@ def keeping(recipe: Recipe, tensors: Sequence[Tensor]) -> Iterator[None]:
     """
     places = {tensor.untyped_storage().data_ptr(): (index, tensor.dtype) for index, tensor in enumerate(tensors)}
 
-    def pack(tensor: Tensor) -> _Kept | _Other:
+    others = torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+    def pack(tensor: Tensor) -> _Kept | _Passed | _Other:
         index, dtype = places.get(tensor.untyped_storage().data_ptr(), (None, None))
         if index is None or dtype is not tensor.dtype:
-            return _Other(tensor, tensor._version)
+            return _Other(tensor, tensor._version) if others is None else _Passed(others[0](tensor), others[1])
         return _Kept(recipe, index, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset())
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor()):

@@ -42,8 +42,9 @@ def set_recompute(analog: nn.Module, recompute: bool = True) -> None:
     """Whether backward makes each layer's draw again instead of finding it kept.
 
     From forward to backward training keeps the noisy weights, one copy of all weights. Made again, the very same
-    numbers cost a second draw and no memory. What `torch.compile` takes, gradient checkpointing and `torch.func` decide
-    by themselves what they keep; layers on torch's recurrent kernels keep their draws.
+    numbers cost a second draw and no memory (``python -m benchmarks memory``). `torch.compile` and `torch.func` decide
+    by themselves what they keep; layers on torch's recurrent kernels keep their draws, and behind converters more is
+    kept than the draw.
 
     Args:
         analog: the twin.

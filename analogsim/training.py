@@ -165,32 +165,34 @@ def noisy_array(
     """
     clean = in_compute_dtype(weight.detach())
     stepped = crossbar.bit_serial or device.slices > 1
-    draw = _draw(weight, device, times, layout, crossbar, noise) if isinstance(scale, Tensor) or scale else None
-    written = device.lay_out(clean, layout) if draw is None else draw.written
-    ideal = device.to_slices(written.cells.target, written) if stepped else clean.unsqueeze(0)
-    seen, gain, variance, following = ideal, None, None, None
-    if draw is not None:
-        following = draw.following
-        noisy = device.to_slices(draw.g, written) if stepped else draw.noisy.unsqueeze(0)
-        variance = device.slice_variance(draw.g, written)
-        factor = scale
-        if draw.gain is None:
-            seen = _moved(ideal, noisy, scale)
-        else:
+    silent = not isinstance(scale, Tensor) and scale == 0
+    gain, variance, linear = None, None, None
+    if not stepped and (silent or device.additive is not None):
+        largest = device.largest(clean, layout)
+        seen = weight
+        if not silent and device.additive is not None:
+            seen = _added(weight, device.additive.error(clean, lambda _: largest, noise), scale)
+        slices = seen.unsqueeze(0)
+    else:
+        draw = None if silent else _draw(weight, device, times, layout, crossbar, noise)
+        written = device.lay_out(clean, layout) if draw is None else draw.written
+        largest, followed = written.largest, weight
+        slices = device.to_slices(written.cells.target, written) if stepped else clean.unsqueeze(0)
+        if draw is not None:
+            followed = _followed(weight, draw.following)
             # What comes out is ideal + scale (compensated - ideal), as without converters. These see it before the
             # digital gain, which is never more than the device's own.
-            gain = 1 + (scale.clamp(max=1.0) if isinstance(scale, Tensor) else min(scale, 1.0)) * (draw.gain - 1)
-            seen = _moved(ideal, noisy * draw.gain, scale) / gain
-            factor = scale * draw.gain / gain
-        if variance is not None:
-            variance = variance * factor**2
-    followed, linear = _followed(weight, following), None
-    total = seen if gain is None else seen * gain
-    if stepped:
-        linear = followed + (device.join(total) - clean).to(weight.dtype)
-    else:
-        # Straight through: what the converters see, with the gradient of the weight behind the digital gain.
-        straight = followed.unsqueeze(0) if gain is None else followed.unsqueeze(0) / gain
-        seen = straight + (seen - straight.detach()).to(weight.dtype)
-    array = array_of(seen, variance, written, layout, device, gain, weight.dtype)
+            noisy = device.to_slices(draw.g, written) if stepped else draw.noisy.unsqueeze(0)
+            variance = device.slice_variance(draw.g, written)
+            factor = scale
+            if draw.gain is not None:
+                noisy, factor = noisy * draw.gain, draw.gain * scale
+                gain = 1 + (scale.clamp(max=1.0) if isinstance(scale, Tensor) else min(scale, 1.0)) * (draw.gain - 1)
+            variance = None if variance is None else variance * factor**2
+            slices = _moved(slices, noisy, scale)
+        if stepped:
+            linear = followed + (device.join(slices) - clean).to(weight.dtype)
+        else:  # straight through
+            slices = (followed + (slices.squeeze(0) - clean).to(weight.dtype)).unsqueeze(0)
+    array = array_of(slices, variance, largest, layout, device, gain, weight.dtype)
     return array.with_mismatch(crossbar, noise, scale), linear

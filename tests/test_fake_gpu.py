@@ -82,6 +82,15 @@ class Apart(TorchDispatchMode):
         return output
 
 
+def stepped(node: Any, got: Sequence[Tensor | None]) -> Iterator[tuple[tuple[Any, int], Tensor | None]]:
+    """What a node of the graph hands on, and where to."""
+    if isinstance(node, torch.autograd.function.BackwardCFunction):  # written in Python: one answer for each argument
+        answers = [slope for slope, wanted in zip(node.apply(*got), node.needs_input_grad, strict=True) if wanted]
+        return zip((following for following in node.next_functions if following[0] is not None), answers, strict=True)
+    back = node(*got)
+    return zip(node.next_functions, back if isinstance(back, tuple) else (back,), strict=True)
+
+
 def walked(
     outputs: Sequence[Tensor],
     slopes: Sequence[Tensor | None],
@@ -136,10 +145,7 @@ def walked(
                 if accumulate_grad and (not wanted or node in ends):
                     leaf.grad = got[0] if leaf.grad is None else leaf.grad + got[0]
             elif node in leading:
-                back = node(*got)
-                for (child, place), slope in zip(
-                    node.next_functions, back if isinstance(back, tuple) else (back,), strict=True
-                ):
+                for (child, place), slope in stepped(node, got):
                     arrive(child, place, slope)
     return tuple(arrived.get(found) for found in wanted)
 

@@ -1,8 +1,12 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
+import analogsim
+from analogsim import counter
 from analogsim.noise import GlobalNoise, KeyedNoise, StreamNoise
 
 K = 5  # standard errors
@@ -148,3 +152,90 @@ def test_numbers_lie_in_memory_as_the_tensor_does(shape: tuple[int, ...]) -> Non
     many = GlobalNoise().normal_like(torch.zeros(200, 500).mT, 0.1)
     assert abs(many.std() / 0.1 - 1) < 5 / (2 * many.numel()) ** 0.5
     assert abs(many.mean()) < 5 * 0.1 / many.numel() ** 0.5
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Compiled noise without a compiler: the same numbers in eager code; and the counts that were asked for."""
+    counts = []
+
+    def numbers(count: int, key: torch.Tensor) -> torch.Tensor:
+        counts.append(count)
+        return counter.normal((count,), key)
+
+    monkeypatch.setattr(counter, "compiled_normal", lambda: numbers)
+    monkeypatch.setattr(analogsim.noise, "_compiled", None)
+    monkeypatch.setattr(analogsim.noise, "_WORTH_A_CALL", 1000)
+    analogsim.use_compiled_noise()
+    return counts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_noise_comes_from_compiled_code(compiled: list[int], dtype: torch.dtype) -> None:
+    large, small = torch.empty(100, 300, dtype=dtype), torch.empty(20, dtype=dtype)
+    torch.manual_seed(4)
+    numbers, few = GlobalNoise().normal_like(large, 2.0), GlobalNoise().normal_like(small)
+    assert compiled == [30_000]
+    assert numbers.dtype == few.dtype == dtype
+    torch.manual_seed(4)
+    wanted = counter.normal((100, 300), counter.fresh_key(large.device)).to(dtype) * 2
+    assert torch.equal(numbers, wanted)
+    assert torch.equal(few, torch.randn_like(small))
+    turned = GlobalNoise().normal_like(large.t())
+    assert turned.shape == (300, 100)
+    assert turned.stride() == large.t().stride()
+    assert len(compiled) == 2
+
+
+def test_compiled_noise_stays_out_of_torch_func_and_can_be_left(compiled: list[int]) -> None:
+    like = torch.empty(2, 1000)
+    torch.vmap(lambda row: GlobalNoise().normal_like(row), randomness="different")(like)
+    assert not compiled
+    analogsim.use_compiled_noise(False)
+    GlobalNoise().normal_like(like)
+    assert not compiled
+
+
+def test_compiled_noise_trains_checkpoints_and_follows_the_seed(compiled: list[int]) -> None:
+    analog = analogsim.convert(torch.nn.Linear(60, 50), "pcm")
+    x = torch.randn(3, 60, requires_grad=True)
+
+    def slope(run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(1)
+        return torch.autograd.grad(run(x).square().sum(), x)[0]
+
+    wanted = slope(analog)
+    assert len(compiled) == 3  # programming, drift exponents, read noise
+    assert torch.equal(slope(lambda x: checkpoint(analog, x, use_reentrant=False)), wanted)
+    assert len(compiled) == 9
+
+
+def test_use_compiled_noise_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="use_compiled_noise: must be True or False, got 'yes'"):
+        analogsim.use_compiled_noise("yes")  # type: ignore[arg-type]
+
+    def broken(*_: object, **__: object) -> Callable[..., torch.Tensor]:
+        def call(*_: object) -> torch.Tensor:
+            raise OSError("no g++")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler, .*no g\+\+"):
+        analogsim.use_compiled_noise()
+    assert analogsim.noise._compiled is None
+
+
+@pytest.mark.slow
+def test_compiled_noise_in_machine_code() -> None:
+    torch._dynamo.reset()
+    try:
+        analogsim.use_compiled_noise()
+        for count in (2**17, 2**17 + 1, 300_001):
+            torch.manual_seed(2)
+            numbers = GlobalNoise().normal_like(torch.empty(count))
+            torch.manual_seed(2)
+            wanted = counter.normal((count,), counter.fresh_key(numbers.device))
+            torch.testing.assert_close(numbers, wanted, rtol=1e-5, atol=1e-6)
+    finally:
+        analogsim.use_compiled_noise(False)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.converters import Array, read_out
+from analogsim.converters import Array, read_out, steps_of
 from analogsim.layers.base import AnalogLayer, register_layer
 from analogsim.layers.matrix import AnalogState, Drawn, Slot
 
@@ -102,25 +102,26 @@ class _Lookup(Drawn):
 
         scale = 1.0 if self._scale is None else self._scale
         entries = state.shape[1]
+        kind, steps = array.slices.dtype, steps_of(crossbar.adc_bits, bound)
+        weights = of_block(array.scale)
         total: Tensor | None = None
-        kind = array.slices.dtype
         for place, share in enumerate(array.significance):
             current = owner.product(input, array.slices[place, :, :entries], None)
             if array.variances is not None:
                 current = current + self._disturbance(input, array.variances[place, :, :entries]).to(kind)
+            current = current / weights
             if state.observe is not None:
                 state.observe("output", current)
             if crossbar.output_noise and (isinstance(scale, Tensor) or scale):
                 current = current + self._noise.normal_like(current, crossbar.output_noise).mul_(scale)
             if array.mismatch is not None:
                 gain, offset = (of_block(error[place]) for error in array.mismatch)
-                current = (current * (1 + gain) + offset).to(kind)
-            said = read_out(current, bound, crossbar.adc_bits)
-            weighed = said if share == 1 else said * share
-            total = weighed if total is None else total + weighed
+                current = current * (1 + gain) + offset
+            said = read_out(current * steps, crossbar.adc_bits, bound) * share
+            total = said if total is None else total + said
         if total is None:  # pragma: no cover - there is always a slice
             raise RuntimeError("no slices")
-        output = (total * of_block(array.scale)).to(kind)
+        output = (total * weights / steps).to(kind)
         if self._linear is None:
             return output
         # Digits of weights have no gradient of their own.

@@ -21,7 +21,7 @@ from analogsim.device import DeviceModel
 from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.layout import Layout
 from analogsim.noise import GlobalNoise, Noise, StreamNoise
-from analogsim.recompute import Recipe, can_keep, can_seed, fresh_seed, keeping
+from analogsim.recompute import Recipe, can_seed, fresh_seed, keeping
 from analogsim.training import Scale, noisy_array, noisy_weight
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ class Drawn:
         """Make the draw that training sees, and return what stands in the place of the weight."""
         circumstances = state.device, scale, state.train_times, state.layout, state.crossbar
         noise: Noise = _GLOBAL
-        if state.recompute and can_seed(weight):
+        if state.recompute and can_seed():
             seed = fresh_seed()
             noise = StreamNoise(str(seed))
             clean = weight.detach(), None if bias is None else bias.detach()
@@ -339,7 +339,7 @@ class Drawn:
 
     def __call__(self, input: Tensor) -> Tensor:
         """The answer to an input, as the layer takes it."""
-        if self._recipe is None or not can_keep():
+        if self._recipe is None or not torch.is_grad_enabled():
             return self._answer(input, self._weight)
         weight = self._weight
         if self._owner.autocasts and torch.is_autocast_enabled(input.device.type) and weight.dtype != torch.float64:

@@ -750,8 +750,11 @@ compiles = pytest.mark.filterwarnings("ignore:The .grad attribute")
 
 @compiles
 @pytest.mark.parametrize(("kind", "device"), [("lstm", "gaussian"), ("gru", "read-noise")])
-def test_compiled_there_is_one_graph_break_as_with_torch(kind: str, device: str) -> None:
+def test_compiled_there_is_one_graph_break_as_with_torch(
+    kind: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """torch leaves recurrent layers out of graphs, and so are those of the twin: nothing of them is compiled."""
+    monkeypatch.setattr("analogsim.noise._is_fused", lambda: True)  # everywhere the draws of compiled code
     model = Between(LAYERS[kind]())
     analog = analogsim.convert(model, device)
     inputs = [torch.randn(steps, BATCH, IN) for steps in (2, 2, 3)]
@@ -769,8 +772,11 @@ def test_compiled_there_is_one_graph_break_as_with_torch(kind: str, device: str)
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["gaussian", "read-noise"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_where_torch_traces_recurrent_layers_it_does_so_with_the_twin(kind: str, device: str) -> None:
+def test_where_torch_traces_recurrent_layers_it_does_so_with_the_twin(
+    kind: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With its setting ``allow_rnn``: one graph for each number of time steps."""
+    monkeypatch.setattr("analogsim.noise._is_fused", lambda: True)
     model = Between(LAYERS[kind]())
     analog = analogsim.convert(model, device)
     inputs = [torch.randn(steps, BATCH, IN) for steps in (2, 2, 3)]
