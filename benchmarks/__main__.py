@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chip, growth, hardware, memory, montecarlo, startup, train, zoo
+from benchmarks import chip, compiled, growth, hardware, memory, montecarlo, noise, startup, train, zoo
 from benchmarks._networks import CASES
 from benchmarks._options import add_options, begin
 from benchmarks._timing import write
@@ -28,6 +28,9 @@ What training on noisy weights costs beside plain training, and what a chip and 
   all    all of these.
   memory
          bytes that a training step keeps for its backward pass; nothing is timed.
+  compiled
+         training steps under torch.compile, and eager ones with noise from compiled code.
+  noise  what a normal number costs, by where it comes from.
   zoo    networks that people have: what of each runs analog, and what a training step costs.
   startup
          imports, convert, the first forward and the first compiled step, in fresh processes.
@@ -41,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = (*_BENCHMARKS, "all", "memory", "zoo", "startup", "growth")
+    kinds = (*_BENCHMARKS, "all", "memory", "compiled", "noise", "zoo", "startup", "growth")
     parser.add_argument("benchmark", choices=kinds, help="what to measure")
     parser.add_argument(
         "--networks",
@@ -70,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = startup.run(options.device, quick=options.quick, **times)
     elif options.benchmark == "growth":
         results = growth.run(options.device, quick=options.quick, file=options.plot, **times)
+    elif options.benchmark == "noise":
+        results = noise.run(options.device, **times)
+    elif options.benchmark == "compiled":
+        results = [row for name in options.models for row in compiled.run(CASES[name], options.device, **times)]
     elif options.benchmark == "memory":
         results, times = [row for name in options.models for row in memory.run(CASES[name], options.device)], {}
     else:

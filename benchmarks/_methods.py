@@ -177,11 +177,13 @@ class Twin(Method):
     Args:
         model: the network.
         device: what `analogsim.convert` takes.
+        recompute: whether backward makes draws again instead of keeping them.
     """
 
-    def __init__(self, model: nn.Module, device: DeviceLike) -> None:
+    def __init__(self, model: nn.Module, device: DeviceLike, *, recompute: bool = False) -> None:
         super().__init__(model)
         self.analog = analogsim.convert(model, device)
+        analogsim.set_recompute(self.analog, recompute)
 
     def backward(self, images: Tensor, labels: Tensor) -> None:
         """See `Method.backward`."""
@@ -211,5 +213,6 @@ CONTENDERS = (
     Contender("hand-written, relative", lambda model: HandWritten(model, relative), "relative"),
     Contender("convert, absolute", lambda model: Twin(model, analogsim.Gaussian(ABSOLUTE, law="absolute")), "absolute"),
     Contender("convert, gaussian", lambda model: Twin(model, analogsim.Gaussian(RELATIVE)), "relative"),
+    Contender("convert, gaussian, recompute", lambda model: Twin(model, analogsim.Gaussian(RELATIVE), recompute=True)),
     Contender("convert, pcm", lambda model: Twin(model, "pcm")),
 )

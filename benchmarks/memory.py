@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from analogsim import Gaussian
 from analogsim.text import table
 from benchmarks import _peers
-from benchmarks._methods import Contender, HandWritten, Method, Twin, relative
+from benchmarks._methods import RELATIVE, Contender, HandWritten, Method, Twin, relative
 from benchmarks._networks import Case
 
 
@@ -79,6 +80,7 @@ def contenders(inputs: Tensor) -> tuple[Contender, ...]:
         Contender("plain", Method),
         Contender("hand-written, relative", lambda model: HandWritten(model, relative)),
         *_peers.ours(inputs),
+        Contender("convert, gaussian, recompute", lambda model: Twin(model, Gaussian(RELATIVE), recompute=True)),
         Contender("convert, pcm", lambda model: Twin(model, "pcm")),
         *(_peers.theirs(inputs) if _peers.available() else ()),
     )

@@ -1,0 +1,95 @@
+"""Training steps that torch.compile takes, and eager ones whose large noise comes from compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+import analogsim
+from analogsim.text import table
+from benchmarks import _peers
+from benchmarks._methods import RELATIVE, Contender, HandWritten, Method, Twin, descend, relative
+from benchmarks._networks import Case
+from benchmarks._timing import Spread, duration, interleave
+
+
+class Compiled(Method):
+    """A method whose forward and backward torch.compile takes.
+
+    Args:
+        model: the network.
+        make: the method.
+    """
+
+    def __init__(self, model: nn.Module, make: Callable[[nn.Module], Method] = Method) -> None:
+        super().__init__(model)
+        method = make(model)
+        self.optimizer = method.optimizer
+        self.network = cast(nn.Module, torch.compile(getattr(method, "analog", model)))
+
+    def backward(self, images: Tensor, labels: Tensor) -> None:
+        """See `Method.backward`."""
+        descend(self.network, images, labels)
+
+
+class CompiledNoise(Twin):
+    """A twin in eager code that draws large noise by compiled code, as the methods beside it do not."""
+
+    def backward(self, images: Tensor, labels: Tensor) -> None:
+        """See `Method.backward`."""
+        analogsim.use_compiled_noise()
+        super().backward(images, labels)
+        analogsim.use_compiled_noise(False)
+
+
+def contenders(inputs: Tensor) -> tuple[Contender, ...]:
+    """The methods; ranges start from ``inputs``."""
+    gaussian = analogsim.Gaussian(RELATIVE)
+    noisy, behind = (contender.make for contender in _peers.ours(inputs))
+    return (
+        Contender("plain", Method),
+        Contender("convert, gaussian, compiled noise", lambda model: CompiledNoise(model, gaussian)),
+        Contender("convert, pcm, compiled noise", lambda model: CompiledNoise(model, "pcm")),
+        Contender("plain, compiled", Compiled),
+        Contender("hand-written, relative, compiled", lambda model: Compiled(HandWritten(model, relative).model)),
+        Contender("convert, gaussian, compiled", lambda model: Compiled(model, noisy)),
+        Contender("convert, 8 bits, compiled", lambda model: Compiled(model, behind)),
+        Contender("convert, pcm, compiled", lambda model: Compiled(model, lambda model: Twin(model, "pcm"))),
+    )
+
+
+def run(
+    case: Case, device: torch.device, *, rounds: int, steps: int | None, say: Callable[[str], object] = print
+) -> list[dict[str, Any]]:
+    """Time a training step of every method on one network; print the table and return its rows for JSON."""
+    torch._dynamo.reset()  # it compiles no more than eight networks of a process
+    images, labels = case.data(device)
+    calls = {}
+    for contender in contenders(images):
+        calls[contender.name] = partial(contender.make(case.model(device)).step, images, labels)
+        for _ in range(2):  # compiles
+            calls[contender.name]()
+    seconds = interleave(calls, rounds=rounds, steps=steps, device=device)
+    records, rows = [], []
+    for name, values in seconds.items():
+        step = Spread.of(values)
+        ratio, compiled = (Spread.of(values / seconds[other]) for other in ("plain", "plain, compiled"))
+        records.append(
+            {
+                "benchmark": "compiled",
+                "model": case.name,
+                "batch": case.batch,
+                "method": name,
+                "seconds": step.as_dict(),
+                "ratio": ratio.as_dict(),
+                "ratio_to_compiled": compiled.as_dict(),
+            }
+        )
+        rows.append((name, duration(step.median), *ratio.as_ratio(), *compiled.as_ratio()))
+    say(f"Training step of {case.name}, batch {case.batch}, on {device.type}: median of {rounds} rounds\n")
+    say(table(("method", "step", "to plain", "quartiles", "to plain compiled", "quartiles"), rows) + "\n")
+    return records

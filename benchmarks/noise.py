@@ -1,0 +1,56 @@
+"""What a normal number costs, by where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analogsim import counter
+from analogsim.text import table
+from benchmarks._timing import Spread, interleave
+
+COUNTS = (2**10, 2**14, 2**17, 2**20, 2**22)
+_TOLERANCE = 5.0  # standard errors
+
+
+def _torch_compiled() -> Callable[[Tensor], Tensor]:
+    compiled: Callable[[Tensor], Tensor] = torch.compile(torch.randn_like, dynamic=True)
+    return compiled
+
+
+def _check(name: str, numbers: Tensor) -> None:
+    count = numbers.numel()
+    for what, found, spread in (("mean", numbers.mean(), 1.0), ("mean square", numbers.square().mean() - 1, 2.0)):
+        if not abs(float(found)) <= _TOLERANCE * (spread / count) ** 0.5:
+            raise RuntimeError(f"{name}: the {what} of {count} numbers is off by {float(found):.1e}: do not time it")
+
+
+def run(
+    device: torch.device, *, rounds: int, steps: int | None, say: Callable[[str], object] = print
+) -> list[dict[str, Any]]:
+    """Time normal numbers from several sources; print the table and return its rows for JSON."""
+    torch.manual_seed(0)
+    own, theirs = counter.compiled_normal(), _torch_compiled()
+    records, rows = [], []
+    for count in COUNTS:
+        like = torch.empty(count, device=device)
+        calls: dict[str, Callable[[], Tensor]] = {
+            "torch.randn_like": partial(torch.randn_like, like),
+            "torch.randn_like, compiled": partial(theirs, like),
+            "counter, eager": lambda count=count: counter.normal((count,), counter.fresh_key(device)),  # type: ignore[misc]
+            "counter, compiled": lambda count=count: own(count, counter.fresh_key(device)),  # type: ignore[misc]
+        }
+        for name, call in calls.items():
+            _check(name, call())
+        seconds = interleave(dict(calls), rounds=rounds, steps=steps, device=device)
+        for name, values in seconds.items():
+            each = Spread.of(values / count * 1e9)
+            records.append({"benchmark": "noise", "count": count, "source": name, "nanoseconds": each.as_dict()})
+            rows.append((f"{count:,}", name, f"{each.median:.2f}", f"{each.low:.2f}-{each.high:.2f}"))
+    say(f"Normal numbers on {device.type}, {torch.get_num_threads()} threads: median of {rounds} rounds\n")
+    say(table(("numbers", "source", "ns each", "quartiles"), rows) + "\n")
+    return records

@@ -1,0 +1,68 @@
+"""Benchmarks that compile: they run, and what they compare is the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
+
+
+@pytest.fixture(autouse=True)
+def checkout_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def tiny():
+    from benchmarks._networks import Case
+
+    return Case("tiny", (5,), 4, lambda _: nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 10)))
+
+
+def test_steps_under_compilation(monkeypatch):
+    """Compiled without machine code, for time's sake."""
+    import analogsim
+    from analogsim import counter
+    from benchmarks import compiled
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compile_(model, backend="eager"))
+    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
+    printed = []
+    rows = {row["method"]: row for row in compiled.run(tiny(), CPU, rounds=2, steps=1, say=printed.append)}
+    assert rows["plain"]["ratio"]["median"] == rows["plain, compiled"]["ratio_to_compiled"]["median"] == 1
+    assert {"convert, gaussian, compiled", "convert, 8 bits, compiled", "convert, pcm, compiled"} < set(rows)
+    assert "to plain compiled" in "".join(printed)
+    assert analogsim.noise._compiled is None, "the process draws as before"
+
+
+def test_noise_is_checked_before_it_is_timed(monkeypatch):
+    from analogsim import counter
+    from benchmarks import noise
+
+    monkeypatch.setattr(noise, "COUNTS", (2**10,))
+    monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.randn_like)
+    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
+    rows = noise.run(CPU, rounds=2, steps=1, say=lambda _: None)
+    assert len({row["source"] for row in rows}) == len(rows) == 4
+    assert all(row["nanoseconds"]["median"] > 0 for row in rows)
+    monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.rand_like)
+    with pytest.raises(RuntimeError, match="compiled: the mean of 1024 numbers is off by .*do not time it"):
+        noise.run(CPU, rounds=2, steps=1, say=lambda _: None)
+
+
+@pytest.mark.slow
+def test_both_commands(tmp_path, capsys):
+    from benchmarks.__main__ import main
+
+    torch._dynamo.reset()
+    for arguments in (["noise"], ["compiled", "--models", "mlp"]):
+        file = tmp_path / f"{arguments[0]}.json"
+        assert main([*arguments, "--rounds", "1", "--steps", "1", "--json", str(file)]) == 0
+        assert json.loads(file.read_text(encoding="utf-8"))["results"]
+    assert "convert, pcm, compiled" in capsys.readouterr().out
