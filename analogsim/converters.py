@@ -181,6 +181,20 @@ class _Convert(torch.autograd.Function):
         return of_current, None, None, of_scale, None
 
 
+class _OfRange(torch.autograd.Function):
+    """A current that depends on the input range: forward it is itself, backward the range gets its share."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, full: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(full, slope)
+        return current.view_as(current)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        full, slope = ctx.saved_tensors
+        return gradients[0], (gradients[0] * slope).sum().to(full.dtype), None
+
+
 def _by_hand() -> bool:
     """Whether forward and backward of a converter are written out: not where a compiler or torch.func takes over."""
     return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
@@ -201,6 +215,21 @@ def drive(input: Tensor, input_range: Tensor | float, crossbar: Crossbar) -> Ten
     if _by_hand():
         return cast(Tensor, _Drive.apply(input, input_range, lowest, codes))
     return _code(input / input_range * codes, lowest, codes) / codes
+
+
+def _alone(full: Tensor, crossbar: Crossbar) -> bool:
+    """Whether a range can get its gradient apart from the product's: one that is learned, without bit-serial inputs."""
+    learned = full.requires_grad and full.ndim == 0 and torch.is_grad_enabled()
+    return learned and crossbar.dac_bits is not None and not crossbar.bit_serial and _by_hand()
+
+
+@torch.no_grad()
+def _slope(input: Tensor, full: Tensor, crossbar: Crossbar) -> Tensor:
+    """How much what word lines get changes with the range."""
+    codes, relative = largest_code(crossbar), input / full
+    lowest = 0 if crossbar.dac == "unsigned" else -codes
+    passed = torch.ops.aten.hardtanh_backward(relative, relative * codes, lowest - _MARGIN, codes + _MARGIN)
+    return cast(Tensor, passed).div_(-full)
 
 
 def steps_of(bits: int | None, bound: Tensor | float | None) -> Tensor | float:
@@ -254,8 +283,15 @@ def convert_product(
         noise_scale: factor on the output noise.
         observe: is shown what the bit lines carry, as ``"output"``.
     """
-    driven = drive(input, input_range, crossbar)
-    one = drive(input.new_ones(()), input_range, crossbar) if array.layout.bias_rows else None
+    full, ones = input_range, input.new_ones(()) if array.layout.bias_rows else None
+    slopes = None
+    if isinstance(full, Tensor) and not input.requires_grad and _alone(full, crossbar):
+        # Nobody but the range needs the gradient of the first layer's inputs. A product with their slope is cheaper: of
+        # a convolution's two gradients, that of its input is the dear one.
+        slopes = _slope(input, full, crossbar), None if ones is None else _slope(ones, full, crossbar)
+        full = full.detach()
+    driven = drive(input, full, crossbar)
+    one = None if ones is None else drive(ones, full, crossbar)
     if crossbar.bit_serial:
         bits = _bits_of(driven, crossbar)
         biases = repeat(None) if one is None else (plane for _, plane in _bits_of(one, crossbar))
@@ -270,6 +306,10 @@ def convert_product(
         for place, share in enumerate(array.significance):
             for factor, plane, bias in planes:
                 current = _current(layer, plane, bias, array, place, start, end, noise)
+                if slopes is not None:
+                    with torch.no_grad():
+                        slope = _summed(layer, *slopes, array.slices[place], array.layout, start, end)
+                    current = _OfRange.apply(current, input_range, slope)
                 if observe is not None:
                     observe("output", current / layer.per_output(array.scale[:, block]))
                 said = line.read(current, place, block, share * factor)

@@ -1,8 +1,8 @@
 """Random numbers as a pure function of a key and a place, in plain integer operations.
 
 torch.compile draws normal numbers one by one on a CPU, at 34 ns each. What is here it fuses with whatever uses the
-numbers, at about 1 ns (``python -m benchmarks noise``). No generator takes part but for the key, so that the numbers are
-the same on every kind of torch device, up to the rounding of logarithm and sine.
+numbers, at about 1 ns (``python -m benchmarks noise``). No generator takes part but for the key: the numbers are the
+same on every kind of torch device, up to the rounding of logarithm and sine.
 
 A place goes twice through a 32-bit mixer, each time with half of the key. The mixer is "lowbias32" of C. Wellons,
 *Prospecting for Hash Functions* (2018); normal numbers are made in pairs by the transform of Box and Muller, Ann. Math.

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, converters
+from analogsim import Crossbar, Mapping, converters
 from analogsim.converters import _Convert, _Drive, drive
+from analogsim.registry import DeviceLike, as_device_model
 
 CROSSBARS = {
     "learned": Crossbar(dac_bits=6, adc_bits=6, input_range="learned", output_bound=3.0, output_noise=0.03),
@@ -23,17 +24,23 @@ CROSSBARS = {
 }
 
 
-def answers(model: nn.Module, crossbar: Crossbar, x: Tensor) -> list[Tensor]:
+def answers(
+    model: nn.Module, crossbar: Crossbar, x: Tensor, *, of_input: bool = True, device: DeviceLike = "pcm"
+) -> list[Tensor]:
     """The answer in training and all gradients, those of learned ranges too."""
     torch.manual_seed(0)
-    analog = analogsim.convert(model, "pcm", crossbar=crossbar)
+    analog = analogsim.convert(model, device, crossbar=crossbar)
     if "calibrated" in (crossbar.input_range, crossbar.output_bound) or crossbar.learns:
         analogsim.calibrate(analog, [x])
     analog.train()
     torch.manual_seed(1)
-    x = x.clone().requires_grad_()
+    x = x.clone().requires_grad_(of_input)
     answer = analog(x)
-    wanted = [x, *model.parameters(), *(analogsim.range_parameters(analog) if crossbar.learns else ())]
+    wanted = [
+        *([x] if of_input else []),
+        *model.parameters(),
+        *(analogsim.range_parameters(analog) if crossbar.learns else ()),
+    ]
     gradients = torch.autograd.grad(answer.square().sum(), wanted, allow_unused=True)
     return [answer, *(g for g in gradients if g is not None)]
 
@@ -53,6 +60,28 @@ def test_by_hand_all_is_as_by_torch(network: str, crossbar: str, monkeypatch: py
     assert len(by_hand) == len(by_torch) > 2
     for ours, theirs in zip(by_hand, by_torch, strict=True):
         within = 1e-11 if theirs.dtype == torch.float64 else 1e-6  # ranges are float32
+        torch.testing.assert_close(ours, theirs, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("bias_rows", [0, 2])
+@pytest.mark.parametrize(
+    "crossbar", [CROSSBARS["learned"], CROSSBARS["learned"].replace(rows=5)], ids=["one", "blocks"]
+)
+@pytest.mark.parametrize("network", ["linear", "conv"])
+def test_a_learned_range_gets_its_gradient_without_that_of_the_input(
+    network: str, crossbar: Crossbar, bias_rows: int
+) -> None:
+    if network == "linear":
+        model, x = nn.Sequential(nn.Linear(20, 15), nn.ReLU(), nn.Linear(15, 4)), torch.randn(6, 20) * 1.4
+    else:
+        model, x = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 2)), torch.randn(2, 2, 6, 6) * 1.4
+    device = as_device_model("pcm").replace(mapping=Mapping("pair", bias_rows=bias_rows))
+    short = answers(model.double(), crossbar, x.double(), of_input=False, device=device)
+    long = answers(model, crossbar, x.double(), device=device)
+    del long[1]  # of the input
+    assert len(short) == len(long) == 7
+    for ours, theirs in zip(short, long, strict=True):
+        within = 1e-11 if theirs.dtype == torch.float64 else 1e-5
         torch.testing.assert_close(ours, theirs, rtol=within, atol=within)
 
 

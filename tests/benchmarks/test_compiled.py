@@ -52,7 +52,7 @@ def test_noise_is_checked_before_it_is_timed(monkeypatch):
     assert len({row["source"] for row in rows}) == len(rows) == 4
     assert all(row["nanoseconds"]["median"] > 0 for row in rows)
     monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.rand_like)
-    with pytest.raises(RuntimeError, match="compiled: the mean of 1024 numbers is off by .*do not time it"):
+    with pytest.raises(RuntimeError, match=r"compiled: the mean of 1024 numbers is off by .*do not time it"):
         noise.run(CPU, rounds=2, steps=1, say=lambda _: None)
 
 
