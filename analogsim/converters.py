@@ -338,10 +338,13 @@ class _Line:
         noisy = crossbar.output_noise and (isinstance(self.noise_scale, Tensor) or self.noise_scale)
         mismatch = self.array.mismatch
         if self.bound is None and not noisy and mismatch is None:
-            return (current * (self.input_range * share)).to(kind)
+            return (current * self.input_range * share if share != 1 else current * self.input_range).to(kind)
         steps = steps_of(bits, self.bound)
-        scale = self.layer.per_output(self.array.scale[:, block])
-        unit = (steps / scale).clamp(max=torch.finfo(scale.dtype).max)  # a column may hold denormal numbers
+        # The vector first: two scalars of float32 would make its product in a network of float64 one of float32.
+        step = self.layer.per_output(self.array.scale[:, block])
+        if self.bound is not None:
+            step = step * self.bound / (1 if bits is None else (1 << (bits - 1)) - 1)
+        unit = (1 / step).clamp(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
         disturbance = None
         if noisy:
             size = crossbar.output_noise * self.noise_scale * steps
@@ -350,7 +353,7 @@ class _Line:
             gain, offset = (self.layer.per_output(error[place, :, block]) for error in mismatch)
             unit = unit * (1 + gain)
             disturbance = offset * steps if disturbance is None else disturbance * (1 + gain) + offset * steps
-        counts = scale * (self.input_range * share / steps)
+        counts = step * self.input_range * share
         if bits is not None and self.bound is not None and _by_hand():
             return cast(Tensor, _Convert.apply(current, unit, disturbance, counts, (1 << (bits - 1)) - 1))
         value = current * unit if disturbance is None else current * unit + disturbance

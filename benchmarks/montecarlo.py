@@ -18,6 +18,8 @@ from benchmarks._timing import Spread, interleave
 
 COUNTS = (1, 4, 16)
 _TIME = 86400.0
+CHIPS, TIMES = 4, ("1s", "1h", "1d", "1mo", "1y")
+IMAGES, BATCH = 10_000, 500
 
 
 @torch.no_grad()
@@ -37,6 +39,36 @@ def _check(analog: nn.Module, chips: Chips, images: Tensor) -> None:
         error = float((got - wanted).norm() / wanted.norm())
         if not error <= 1e-4:
             raise RuntimeError(f"chip {seed} at once and alone differ by {error:.1e}: do not time it")
+
+
+def _evaluation(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
+    """`analogsim.evaluate` beside as many plain passes over the data: all that chips and times cost is in it."""
+    model = case.model(device).eval()
+    loader = [case.data(device, BATCH) for _ in range(IMAGES // BATCH)]
+    analog = analogsim.convert(model, "pcm")
+    passes = 1 + CHIPS * len(TIMES)  # the clean one too
+
+    def plain() -> None:
+        for _ in range(passes):
+            for images, _ in loader:
+                answer(model, images)
+
+    def evaluate() -> None:
+        analogsim.evaluate(analog, loader, chips=CHIPS, times=TIMES)
+
+    seconds = interleave({"plain": plain, "evaluate": evaluate}, rounds=rounds, steps=1, device=device)
+    ratio, took = Spread.of(seconds["evaluate"] / seconds["plain"]), Spread.of(seconds["evaluate"])
+    return {
+        "benchmark": "montecarlo",
+        "model": case.name,
+        "images": len(loader) * BATCH,
+        "chips": CHIPS,
+        "times": len(TIMES),
+        "way": "evaluate",
+        "seconds": took.as_dict(),
+        "seconds_per_chip_and_time": took.median / passes,
+        "to_plain_forwards": ratio.as_dict(),
+    }
 
 
 def run(
@@ -74,4 +106,10 @@ def run(
             rows.append((str(count), way, *ratio.as_ratio()))
     say(f"Chips of {case.name}, batch {case.batch}, on {device.type}: median of {rounds} rounds\n")
     say(table(("chips", "way", "to as many plain forwards", "quartiles"), rows, right=2) + "\n")
-    return records
+    found = _evaluation(case, device, max(1, rounds // 4))
+    say(
+        f"evaluate with {CHIPS} chips at {len(TIMES)} times on {found['images']:,} samples: "
+        f"{found['to_plain_forwards']['median']:.2f}x as many plain passes, "
+        f"{found['seconds_per_chip_and_time']:.3g} s for each chip and time\n"
+    )
+    return [*records, found]

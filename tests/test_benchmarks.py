@@ -38,10 +38,12 @@ def numbers(value):
     return [value] if isinstance(value, float) else []
 
 
-def test_everything_runs_and_writes_json(tmp_path, capsys):
+def test_everything_runs_and_writes_json(tmp_path, capsys, monkeypatch):
     from benchmarks import chip, hardware, montecarlo
     from benchmarks._methods import CONTENDERS
 
+    monkeypatch.setattr(montecarlo, "IMAGES", 16)
+    monkeypatch.setattr(montecarlo, "BATCH", 8)
     file = tmp_path / "new" / "result.json"
     run("all", "--models", "lenet5", "--rounds", "2", "--steps", "1", "--json", str(file))
     document = json.loads(file.read_text(encoding="utf-8"))
@@ -53,6 +55,7 @@ def test_everything_runs_and_writes_json(tmp_path, capsys):
     expected += [("chip", "lenet5", device) for device in chip.DEVICES]
     expected += [("hardware", "lenet5", part) for part in ("plain", *(part.name for part in hardware.PARTS))]
     expected += [("montecarlo", "lenet5", way) for way in ("in turn", "together") * len(montecarlo.COUNTS)]
+    expected.append(("montecarlo", "lenet5", "evaluate"))
     results = document["results"]
 
     def named(result):

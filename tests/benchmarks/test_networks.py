@@ -84,17 +84,19 @@ def test_the_transformer_block_is_that_of_torch():
     assert torch.allclose(ours(x), theirs(x), rtol=0, atol=1e-12)
 
 
-def test_every_benchmark_takes_a_transformer():
+def test_every_benchmark_takes_a_transformer(monkeypatch):
     from benchmarks import chip, hardware, memory, montecarlo, train
     from benchmarks._methods import CONTENDERS
 
+    monkeypatch.setattr(montecarlo, "IMAGES", 4)
+    monkeypatch.setattr(montecarlo, "BATCH", 2)
     case, printed = tiny_transformer(), []
     rows = [
         row
         for benchmark in (train, chip, hardware, montecarlo)
         for row in benchmark.run(case, CPU, rounds=1, steps=1, say=printed.append)
     ]
-    assert len(rows) == len(CONTENDERS) + len(chip.DEVICES) + 1 + len(hardware.PARTS) + 2 * len(montecarlo.COUNTS)
+    assert len(rows) == len(CONTENDERS) + len(chip.DEVICES) + 1 + len(hardware.PARTS) + 2 * len(montecarlo.COUNTS) + 1
     assert all(row["model"] == "tiny" for row in [*rows, *memory.run(case, CPU, say=printed.append)])
 
 
