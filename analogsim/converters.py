@@ -165,6 +165,8 @@ class _Convert(torch.autograd.Function):
         value = current * unit
         if disturbance is not None:
             value = value.add_(disturbance)
+        if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[3]):  # nobody goes back
+            return value.round_().clamp_(-highest, highest).mul_(scale).to(current.dtype)
         code = value.round().clamp_(-highest, highest)
         # One byte each, and not as bool: torch's products with bool take fifteen times as long on a CPU.
         within = (value.abs_() <= highest + _MARGIN).view(torch.int8)
