@@ -1,30 +1,14 @@
 """Benchmarks that compile: they run, and what they compare is the same."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
 
-
-@pytest.fixture(autouse=True)
-def checkout_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
-def tiny():
-    from benchmarks._networks import Case
-
-    return Case("tiny", (5,), 4, lambda _: nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 10)))
-
-
-def test_steps_under_compilation(monkeypatch):
+def test_steps_under_compilation(tiny, monkeypatch):
     """Compiled without machine code, for time's sake."""
     import analogsim
     from analogsim import counter
@@ -34,7 +18,7 @@ def test_steps_under_compilation(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **_: compile_(model, backend="eager"))
     monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
     printed = []
-    rows = {row["method"]: row for row in compiled.run(tiny(), CPU, rounds=2, steps=1, say=printed.append)}
+    rows = {row["method"]: row for row in compiled.run(tiny, CPU, rounds=2, steps=1, say=printed.append)}
     assert rows["plain"]["ratio"]["median"] == rows["plain, compiled"]["ratio_to_compiled"]["median"] == 1
     assert {"convert, gaussian, compiled", "convert, 8 bits, compiled", "convert, pcm, compiled"} < set(rows)
     assert "to plain compiled" in "".join(printed)

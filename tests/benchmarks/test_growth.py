@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,16 +9,8 @@ import torch
 
 import analogsim
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 NAMES = ["parameters", "chips", "times", "batch", "crossbar", "workers"]
-
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
-
-
-@pytest.fixture(autouse=True)
-def checkout_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 @pytest.fixture

@@ -1,27 +1,11 @@
 """What is kept for backward: exact bytes where they are known, and what noise may cost."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
-
-
-@pytest.fixture(autouse=True)
-def checkout_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
-def tiny():
-    from benchmarks._networks import Case
-
-    return Case("tiny", (5,), 4, lambda _: nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 10)))
 
 
 # float32: the batch for the first weight's gradient; what leaves the ReLU, for its own and for the second weight's;
@@ -31,13 +15,13 @@ NOISY = 4 * (10 * 7)  # the second layer's; nobody needs the first layer's, whos
 WEIGHTS = 4 * (5 * 7 + 7 * 10)
 
 
-def test_bytes_of_a_known_network(monkeypatch):
+def test_bytes_of_a_known_network(tiny, monkeypatch):
     from benchmarks import _peers, memory
 
     monkeypatch.setattr(_peers, "available", lambda: False)
     printed = []
     torch.manual_seed(0)
-    rows = {row["method"]: row for row in memory.run(tiny(), CPU, say=printed.append)}
+    rows = {row["method"]: row for row in memory.run(tiny, CPU, say=printed.append)}
     names = ["plain", "hand-written, relative", "convert, gaussian", "convert, 8 bits"]
     assert list(rows) == [*names, "convert, gaussian, recompute", "convert, pcm"]
     assert rows["convert, gaussian, recompute"]["bytes"] == PLAIN

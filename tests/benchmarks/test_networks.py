@@ -1,21 +1,12 @@
 """The networks that are timed, and that every benchmark takes them."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
-
-
-@pytest.fixture(autouse=True)
-def checkout_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def tiny_transformer():

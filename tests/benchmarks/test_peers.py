@@ -3,25 +3,17 @@
 import dataclasses
 import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
 with_lightning = pytest.mark.skipif(
     importlib.util.find_spec("aihwkit_lightning") is None,
     reason="aihwkit-lightning is not installed: it wants an environment of its own (python -m benchmarks.peers)",
 )
-
-
-@pytest.fixture(autouse=True)
-def checkout_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 @pytest.fixture

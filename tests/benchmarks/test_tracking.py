@@ -1,19 +1,12 @@
 """The benchmark of tracking trains, logs and prints its table. No time is asserted."""
 
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
 
 
 @pytest.mark.slow
 def test_it_runs(monkeypatch, capsys):
     for package in ("mlflow", "optuna", "sklearn"):
         pytest.importorskip(package)
-    monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import tracking
 
     monkeypatch.setitem(tracking.NETWORKS, "tiny", ["data.name=digits", "data.limit=20", "model=mlp"])

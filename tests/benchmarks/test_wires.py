@@ -1,18 +1,5 @@
 """The benchmark of wires runs on tiny crossbars, and both modes agree with nodal analysis."""
 
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="benchmarks come with the checkout only")
-
-
-@pytest.fixture(autouse=True)
-def checkout_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-
 
 def test_it_runs_and_agrees(monkeypatch, capsys):
     from benchmarks import wires
