@@ -12,6 +12,7 @@ from analogsim.crossbar import Crossbar, as_crossbar
 from analogsim.device import Cells, DeviceModel, Effect, param
 from analogsim.devicefile import load_device, save_device
 from analogsim.devices import Drift, Gaussian, Quantization, ReadNoise, StuckAt
+from analogsim.draws import set_noise_scale, set_recompute
 from analogsim.errors import (
     ConversionWarning,
     FitWarning,
@@ -30,7 +31,7 @@ from analogsim.noise import use_compiled_noise
 from analogsim.ranges import get_ranges, set_ranges
 from analogsim.registry import as_device_model, available_devices, register
 from analogsim.report import Report, compare_plot, compare_table
-from analogsim.schedule import NoiseSchedule, set_noise_scale, set_recompute
+from analogsim.schedule import NoiseSchedule
 from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary
 from analogsim.times import seconds

@@ -20,7 +20,7 @@ from torch import Tensor
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel
 from analogsim.layout import Layout
-from analogsim.noise import Noise
+from analogsim.noise import Noise, Scale, is_silent
 
 
 class Product(Protocol):
@@ -65,7 +65,7 @@ class Array:
         moved = replace(self, slices=self.slices.to(device), scale=self.scale.to(device), variances=variances)
         return replace(moved, mismatch=mismatch)
 
-    def with_mismatch(self, crossbar: Crossbar, noise: Noise, scale: float | Tensor = 1.0) -> Array:
+    def with_mismatch(self, crossbar: Crossbar, noise: Noise, scale: Scale = 1.0) -> Array:
         """The same array with output converters that differ from one another.
 
         Args:
@@ -73,7 +73,7 @@ class Array:
             noise: where the converters come from.
             scale: factor on how much.
         """
-        if not crossbar.mismatched or (not isinstance(scale, Tensor) and scale == 0):
+        if not crossbar.mismatched or is_silent(scale):
             return self
         like = self.scale.expand(len(self.significance), *self.scale.shape)
         gain = noise.normal_like(like, crossbar.gain_mismatch) * scale
@@ -269,7 +269,7 @@ def convert_product(
     *,
     input_range: Tensor | float,
     output_bound: Tensor | float | None,
-    noise_scale: float | Tensor = 1.0,
+    noise_scale: Scale = 1.0,
     observe: Callable[[str, Tensor], None] | None = None,
 ) -> Tensor:
     """A layer's product through its converters, without its digital bias.
@@ -330,14 +330,14 @@ class _Line:
     crossbar: Crossbar
     noise: Noise
     bound: Tensor | float | None
-    noise_scale: float | Tensor
+    noise_scale: Scale
     input_range: Tensor | float
 
     def read(self, current: Tensor, place: int, block: int, share: float) -> Tensor:
         """What currents in units of the weight, of one slice and block, count in the output."""
         crossbar, bits = self.crossbar, self.crossbar.adc_bits
         kind = current.dtype  # under autocast not the input's
-        noisy = crossbar.output_noise and (isinstance(self.noise_scale, Tensor) or self.noise_scale)
+        noisy = crossbar.output_noise and not is_silent(self.noise_scale)
         mismatch = self.array.mismatch
         if self.bound is None and not noisy and mismatch is None:
             return (current * self.input_range * share if share != 1 else current * self.input_range).to(kind)

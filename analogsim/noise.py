@@ -18,6 +18,14 @@ from torch import Tensor
 
 from analogsim import counter
 
+Scale = float | Tensor
+"""Of the noise: a number, and in compiled training a scalar where the weights are, never 0."""
+
+
+def is_silent(scale: Scale) -> bool:
+    """Whether a scale leaves nothing of the noise."""
+    return not isinstance(scale, Tensor) and scale == 0
+
 
 class Noise(Protocol):
     """What an effect may ask for. Successive calls give independent numbers."""

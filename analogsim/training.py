@@ -13,12 +13,9 @@ from analogsim.converters import Array, array_of
 from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel, Written
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise, Noise
+from analogsim.noise import GlobalNoise, Noise, Scale, is_silent
 
 _GLOBAL = GlobalNoise()
-
-Scale = float | Tensor
-"""Of the noise: a number, and in compiled training a scalar where the weights are, never 0."""
 
 _HALF = frozenset((torch.float16, torch.bfloat16))
 
@@ -127,7 +124,7 @@ def noisy_weight(
     Returns:
         The noisy weight and the variance of white read noise for each weight (None for a device without).
     """
-    if not isinstance(scale, Tensor) and scale == 0:
+    if is_silent(scale):
         return weight, None
     effect = device.additive
     if effect is not None:
@@ -165,7 +162,7 @@ def noisy_array(
     """
     clean = in_compute_dtype(weight.detach())
     stepped = crossbar.bit_serial or device.slices > 1
-    silent = not isinstance(scale, Tensor) and scale == 0
+    silent = is_silent(scale)
     gain, variance, linear = None, None, None
     if not stepped and (silent or device.additive is not None):
         largest = device.largest(clean, layout)

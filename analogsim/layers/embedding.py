@@ -29,6 +29,7 @@ from torch.nn import functional
 from analogsim.converters import Array, read_out, steps_of
 from analogsim.layers.base import AnalogLayer, register_layer
 from analogsim.layers.matrix import AnalogState, Drawn, Slot
+from analogsim.noise import is_silent
 
 
 class _AnalogTable(AnalogLayer):
@@ -112,7 +113,7 @@ class _Lookup(Drawn):
             current = current / weights
             if state.observe is not None:
                 state.observe("output", current)
-            if crossbar.output_noise and (isinstance(scale, Tensor) or scale):
+            if crossbar.output_noise and not is_silent(scale):
                 current = current + self._noise.normal_like(current, crossbar.output_noise).mul_(scale)
             if array.mismatch is not None:
                 gain, offset = (of_block(error[place]) for error in array.mismatch)

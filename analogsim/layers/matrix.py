@@ -20,9 +20,9 @@ from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel
 from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise, Noise, StreamNoise
+from analogsim.noise import GlobalNoise, Noise, Scale, StreamNoise
 from analogsim.recompute import Recipe, can_seed, fresh_seed, keeping
-from analogsim.training import Scale, noisy_array, noisy_weight
+from analogsim.training import noisy_array, noisy_weight
 
 if TYPE_CHECKING:
     from analogsim.chip import LayerChip

@@ -1,0 +1,55 @@
+"""What holds for the draws of training: how much of the device's errors they see, and whether backward keeps them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from analogsim.layers.base import matrices_of
+
+
+def set_noise_scale(analog: nn.Module, scale: float) -> None:
+    """How much of the device's errors each training forward sees: 0 none, 1 the device's own.
+
+    Raises:
+        ValueError: the scale is negative, NaN or infinite.
+    """
+    value = float(scale)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"set_noise_scale: the scale must be finite and >= 0, got {scale!r}")
+    # A graph would hold a number as it is, or as a tensor on the CPU, which keeps it out of CUDA graphs.
+    tensors: dict[torch.device, Tensor] = {}
+    for layer in matrices_of(analog):
+        state, place = layer.analog, layer.device
+        state.noise_scale, held = value, state.compiled_scale
+        if value == 0:
+            state.compiled_scale = None
+            continue
+        if place not in tensors:
+            with torch.inference_mode(False):
+                tensors[place] = held if held is not None and held.device == place else torch.empty((), device=place)
+                tensors[place].fill_(value)
+        state.compiled_scale = tensors[place]
+
+
+def set_recompute(analog: nn.Module, recompute: bool = True) -> None:
+    """Whether backward makes each layer's draw again instead of finding it kept.
+
+    From forward to backward training keeps the noisy weights, one copy of all weights. Made again, the very same
+    numbers cost a second draw and no memory (``python -m benchmarks memory``). `torch.compile` and `torch.func` decide
+    by themselves what they keep; layers on torch's recurrent kernels keep their draws, and behind converters more is
+    kept than the draw.
+
+    Args:
+        analog: the twin.
+        recompute: True to make draws again; False, as after `convert`, to keep them.
+
+    Raises:
+        TypeError: ``recompute`` is neither True nor False.
+    """
+    if not isinstance(recompute, bool):
+        raise TypeError(f"set_recompute: must be True or False, got {recompute!r}")
+    for layer in matrices_of(analog):
+        layer.analog.recompute = recompute
