@@ -33,6 +33,14 @@ def _mixed(bits: Tensor) -> Tensor:
     return bits ^ ((bits >> 16) & 0xFFFF)
 
 
+def row_keys(rows: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """A key for each row of a matrix, ``(rows, 2)`` of int32, from a generator (None: torch's own of the device)."""
+    low, high, shape = -(2**31), 2**31, (rows, 2)
+    if generator is None:  # torch.compile knows the other call for fixed shapes only
+        return torch.randint(low, high, shape, dtype=torch.int32, device=device)
+    return torch.randint(low, high, shape, dtype=torch.int32, device=device, generator=generator)
+
+
 def _bits(count: int, key: Tensor) -> Tensor:
     if count > _PLACES:
         raise ValueError(f"counter: at most {_PLACES} places can be told apart, got {count}")
@@ -45,6 +53,12 @@ def _fraction(bits: Tensor) -> Tensor:
     return ((bits >> 8) & 0xFFFFFF).float() * 2**-24
 
 
+def _polar(bits: Tensor, salt: Tensor) -> tuple[Tensor, Tensor]:
+    """Radius and angle of a pair of normal numbers."""
+    radius = (-2 * torch.log(_fraction(bits) + 2**-25)).sqrt()
+    return radius, _mixed(bits + salt).float() * 1.4629180792671596e-09  # pi / 2**31; math.pi would be a graph's input
+
+
 def uniform(shape: Sequence[int], key: Tensor) -> Tensor:
     """Numbers in [0, 1), float32."""
     return _fraction(_bits(math.prod(shape), key)).view(shape)
@@ -53,11 +67,55 @@ def uniform(shape: Sequence[int], key: Tensor) -> Tensor:
 def normal(shape: Sequence[int], key: Tensor) -> Tensor:
     """Normal numbers of mean 0 and standard deviation 1, float32; none is beyond 5.9."""
     count = math.prod(shape)
-    bits = _bits((count + 1) // 2, key)
-    radius = (-2 * torch.log(_fraction(bits) + 2**-25)).sqrt()
-    angle = _mixed(bits + key[1]).float() * 1.4629180792671596e-09  # pi / 2**31; math.pi would be an input of the graph
+    radius, angle = _polar(_bits((count + 1) // 2, key), key[1])
     # Side by side in halves, not in turn: each half is written in one run.
     return torch.cat((radius * angle.cos(), radius * angle.sin()))[:count].view(shape)
+
+
+class PairedNoise:
+    """One of two independent `Noise` streams that share their work: normal numbers come in pairs, one for each.
+
+    A row of numbers has a key of its own. Compiled code reads it from memory, so that all that is made of a matrix
+    stays in one loop over its rows and columns.
+
+    Args:
+        keys: `row_keys`, the same ones for both streams.
+        second: whether this is the second of the two.
+    """
+
+    def __init__(self, keys: Tensor, second: bool) -> None:
+        self._keys = keys
+        self._second = second
+        self._calls = 0
+
+    def _bits(self, like: Tensor, salt: int) -> tuple[Tensor, Tensor]:
+        """Bits for each place of ``(..., rows, columns)``, in which only the last two axes may count."""
+        rows, columns = like.shape[-2:]
+        if rows != len(self._keys) or like.numel() != rows * columns:
+            raise ValueError(
+                f"an effect that says cellwise = True may draw one number for each cell only, ({len(self._keys)}, "
+                f"columns) of them; got the shape {tuple(like.shape)}"
+            )
+        places = torch.arange(columns, dtype=torch.int32, device=like.device)
+        salted = self._keys[:, 1:] ^ salt
+        return _mixed(_mixed(places + self._keys[:, :1]) + salted), salted
+
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
+        """See `Noise`."""
+        self._calls += 1
+        radius, angle = _polar(*self._bits(like, 4 * self._calls))
+        numbers = (radius * (angle.sin() if self._second else angle.cos())).view(like.shape).to(like.dtype)
+        return numbers if std == 1 else numbers.mul_(std)
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        self._calls += 1
+        bits, _ = self._bits(like, 4 * self._calls + 1 + self._second)
+        return _fraction(bits).view(like.shape).to(torch.promote_types(like.dtype, torch.float32))
+
+    def fold(self, *key: str) -> PairedNoise:
+        """The streams have no branches: every call draws anew."""
+        return self
 
 
 def _normal_numbers(count: int, key: Tensor) -> Tensor:

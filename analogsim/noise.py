@@ -73,16 +73,20 @@ def use_compiled_noise(enabled: bool = True) -> None:
     _compiled = counter.compiled_normal() if enabled else None
 
 
+def noise_is_compiled(like: Tensor) -> bool:
+    """Whether compiled code may make what a tensor's like needs, see `use_compiled_noise`."""
+    return (
+        _compiled is not None
+        and like.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def _fill(shape: Sequence[int], like: Tensor) -> Tensor:
     """Normal numbers of a shape, in the order of memory, from the global generator."""
     count = math.prod(shape)
-    if (
-        _compiled is None
-        or count < _WORTH_A_CALL
-        or like.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-    ):
+    if _compiled is None or count < _WORTH_A_CALL or not noise_is_compiled(like):
         return torch.randn(shape, dtype=like.dtype, device=like.device)
     return _compiled(count, counter.fresh_key(like.device)).view(shape).to(like.dtype)
 
@@ -109,6 +113,14 @@ class GlobalNoise:
             kind = torch.promote_types(like.dtype, torch.float32)
             return counter.uniform(like.shape, counter.fresh_key(like.device)).to(kind)
         return torch.rand_like(like)
+
+    def fuses(self) -> bool:
+        """Whether its numbers are made in the code that torch.compile makes of a forward."""
+        return _is_fused()
+
+    def row_keys(self, rows: int, device: torch.device) -> Tensor:
+        """Fresh keys of `counter.PairedNoise`."""
+        return counter.row_keys(rows, device)
 
     def fold(self, *key: str) -> GlobalNoise:
         """The global stream has no branches: every draw is independent already."""
@@ -174,6 +186,18 @@ class StreamNoise:
         """See `Noise`."""
         return torch.empty_like(like).uniform_(generator=self._generator(like.device))
 
+    def fuses(self) -> bool:
+        """It holds a generator, which no graph does."""
+        return False
+
+    def row_keys(self, rows: int, device: torch.device) -> Tensor:
+        """Fresh keys of `counter.PairedNoise`."""
+        return counter.row_keys(rows, device, self._generator(device))
+
     def fold(self, *key: str) -> StreamNoise:
         """See `Noise`."""
         return StreamNoise(*self._key, *key)
+
+
+TrainingNoise = GlobalNoise | StreamNoise
+"""Where training draws from."""

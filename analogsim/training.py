@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,8 +13,10 @@ from analogsim.compensate import global_gain
 from analogsim.converters import Array, array_of
 from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel, Written
+from analogsim.fused import draw
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise, Noise, Scale, is_silent
+from analogsim.noise import GlobalNoise, Noise, Scale, TrainingNoise, is_silent
+from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 
 _GLOBAL = GlobalNoise()
 
@@ -89,12 +92,63 @@ def _moved(start: Tensor, end: Tensor, scale: Scale) -> Tensor:
     return torch.lerp(start, end, scale.to(start.dtype) if isinstance(scale, Tensor) else scale)
 
 
+def _digital_gain(gain: Tensor | None, scale: Scale) -> Tensor | None:
+    """The gain of drift compensation as converters see it: never more than the device's own."""
+    if gain is None:
+        return None
+    return 1 + (scale.clamp(max=1.0) if isinstance(scale, Tensor) else min(scale, 1.0)) * (gain - 1)
+
+
 def _followed(weight: Tensor, following: Tensor | None) -> Tensor:
     """The weight, through which only as much gradient goes as the array follows it."""
     if following is None:
         return weight
     fixed = weight.detach()
     return fixed + (weight - fixed) * following.to(weight.dtype)
+
+
+class _Through(torch.autograd.Function):
+    """A drawn weight in the place of the clean one, which the gradient goes straight through to."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, noisy: Tensor, within: Tensor | None) -> Tensor:
+        ctx.save_for_backward(within)
+        return noisy.view_as(noisy)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (within,) = ctx.saved_tensors
+        return gradients[0] if within is None else gradients[0] * within.to(gradients[0].dtype), None, None
+
+
+def _pairs(
+    weight: Tensor,
+    device: DeviceModel,
+    scale: Scale,
+    times: tuple[float, float],
+    layout: Layout | None,
+    crossbar: Crossbar,
+    noise: TrainingNoise,
+) -> tuple[Tensor, Pairs] | None:
+    """The noisy weight and all of its draw, where compiled code draws cells in pairs; else None."""
+
+    def time() -> Tensor:
+        return _draw_time(in_compute_dtype(weight.detach()), times, noise)
+
+    if not noise.fuses():
+        drawn = draw(weight, device, scale, time, layout, crossbar, noise)
+        return None if drawn is None else (cast(Tensor, _Through.apply(weight, drawn.noisy, drawn.within)), drawn)
+    if weight.ndim < 2 or not come_in_pairs(device, crossbar):
+        return None
+    clean = in_compute_dtype(weight.detach())
+    top = None if largest_is_simple(device, layout) else device.largest(clean, layout)
+    flat = top.expand_as(clean).flatten(1) if top is not None and top.ndim else top
+    t = time() if device.drifts else clean.new_zeros(())
+    drawn = draw_pairs(clean.flatten(1), flat, device, scale, t, noise.row_keys(len(weight), weight.device))
+    shaped = [None if part is None else part.view(weight.shape) for part in (drawn.variance, drawn.within)]
+    drawn = replace(drawn, variance=shaped[0], within=shaped[1], largest=drawn.largest if top is None else top)
+    error = (drawn.noisy.view(weight.shape) - clean).to(weight.dtype)
+    return _followed(weight, drawn.within) + error, drawn
 
 
 def noisy_weight(
@@ -104,7 +158,7 @@ def noisy_weight(
     times: tuple[float, float],
     layout: Layout | None = None,
     crossbar: Crossbar = IDEAL,
-    noise: Noise = _GLOBAL,
+    noise: TrainingNoise = _GLOBAL,
 ) -> tuple[Tensor, Tensor | None]:
     """One fresh draw of ``device``, differentiable straight through to ``weight``.
 
@@ -126,6 +180,9 @@ def noisy_weight(
     """
     if is_silent(scale):
         return weight, None
+    paired = _pairs(weight, device, scale, times, layout, crossbar, noise)
+    if paired is not None:
+        return paired[0], paired[1].variance
     effect = device.additive
     if effect is not None:
         # The case of noise on weights, as cheap as written by hand: torch's own operations and no detour.
@@ -152,7 +209,7 @@ def noisy_array(
     times: tuple[float, float],
     layout: Layout,
     crossbar: Crossbar,
-    noise: Noise = _GLOBAL,
+    noise: TrainingNoise = _GLOBAL,
 ) -> tuple[Array, Tensor | None]:
     """What the converters see of one fresh draw; see `noisy_weight`.
 
@@ -164,7 +221,12 @@ def noisy_array(
     stepped = crossbar.bit_serial or device.slices > 1
     silent = is_silent(scale)
     gain, variance, linear = None, None, None
-    if not stepped and (silent or device.additive is not None):
+    paired = None if stepped or silent else _pairs(weight, device, scale, times, layout, crossbar, noise)
+    if paired is not None:
+        slices, drawn = paired[0].unsqueeze(0), paired[1]
+        largest, gain = drawn.largest, _digital_gain(drawn.gain, scale)
+        variance = None if drawn.variance is None else drawn.variance.unsqueeze(0)
+    elif not stepped and (silent or device.additive is not None):
         largest = device.largest(clean, layout)
         seen = weight
         if not silent and device.additive is not None:
@@ -184,7 +246,7 @@ def noisy_array(
             factor = scale
             if draw.gain is not None:
                 noisy, factor = noisy * draw.gain, draw.gain * scale
-                gain = 1 + (scale.clamp(max=1.0) if isinstance(scale, Tensor) else min(scale, 1.0)) * (draw.gain - 1)
+                gain = _digital_gain(draw.gain, scale)
             variance = None if variance is None else variance * factor**2
             slices = _moved(slices, noisy, scale)
         if stepped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class Drift(Effect):
     nu: float = param(0.05, "1", ge=0)
     nu_std: float = param(0.01, "1", ge=0)
     t0: float = param(20.0, "s", gt=0)
+
+    cellwise: ClassVar[bool] = True
 
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""

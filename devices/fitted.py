@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ def _coefficients(owner: str, name: str, value: Any) -> tuple[float, ...]:
 @dataclass(frozen=True)
 class _Fitted(Effect):
     """Polynomials on the range of relative conductance that was measured; beyond its ends they stay constant."""
+
+    cellwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         owner = type(self).__name__

@@ -61,6 +61,8 @@ class Gaussian(Effect):
 
     signed: ClassVar[bool] = True
 
+    cellwise: ClassVar[bool] = True
+
     def check(self, model: DeviceModel) -> None:
         """See `Effect.check`."""
         check_law("Gaussian", self.law, model)

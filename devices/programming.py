@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class ProgrammingNoise(Effect):
     """
 
     scale: float = param(1.0, "1", ge=0)
+
+    cellwise: ClassVar[bool] = True
 
     def sigma(self, cells: Cells) -> Tensor:
         """Standard deviation of the error, in the unit of the conductances, a fresh tensor shaped like the target."""

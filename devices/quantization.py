@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -30,6 +31,8 @@ class Quantization(Effect):
 
     levels: int = param(16, "1", ge=2)
     stochastic: bool = param(False, "1")
+
+    cellwise: ClassVar[bool] = True
 
     def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.program`."""

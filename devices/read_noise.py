@@ -36,6 +36,8 @@ class ReadNoise(Effect):
 
     signed: ClassVar[bool] = True
 
+    cellwise: ClassVar[bool] = True
+
     def check(self, model: DeviceModel) -> None:
         """See `Effect.check`."""
         check_law("ReadNoise", self.law, model)

@@ -38,6 +38,8 @@ class Relaxation(Effect):
 
     scale: float = param(1.0, "1", ge=0)
 
+    cellwise: ClassVar[bool] = True
+
     knots: ClassVar[tuple[float, ...]]
     """Times at which the spread was measured, on the scale of `clock`; the first is that of programming."""
 

@@ -72,6 +72,8 @@ class CMORelaxation(Effect):
 
     scale: float = param(1.0, "1", ge=0)
 
+    cellwise: ClassVar[bool] = True
+
     times: ClassVar[tuple[float, float]] = (0.0, 10 * 365 * 86400.0)
 
     def draw(self, cells: Cells, noise: Noise) -> State:
@@ -103,6 +105,8 @@ class CMOReadNoise(Effect):
     """
 
     scale: float = param(1.0, "1", ge=0)
+
+    cellwise: ClassVar[bool] = True
 
     def check(self, model: DeviceModel) -> None:
         """See `Effect.check`."""

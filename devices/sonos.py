@@ -102,6 +102,8 @@ class SonosReadNoise(Effect):
 
     scale: float = param(1.0, "1", ge=0)
 
+    cellwise: ClassVar[bool] = True
+
     def check(self, model: DeviceModel) -> None:
         """See `Effect.check`."""
         check_range("SonosReadNoise", model, 0.0, _MAX, "nA")

@@ -20,7 +20,7 @@ from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel
 from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise, Noise, Scale, StreamNoise
+from analogsim.noise import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
 from analogsim.recompute import Recipe, can_seed, fresh_seed, keeping
 from analogsim.training import noisy_array, noisy_weight
 
@@ -70,7 +70,7 @@ class AnalogState:
 
     def __post_init__(self) -> None:
         # The device works these out once, behind a lock that torch.compile cannot trace (Python 3.11).
-        _ = self.device.additive, self.device.drifts
+        _ = self.device.additive, self.device.drifts, self.device.cellwise, self.device.moves
 
     @property
     def title(self) -> str:
@@ -318,7 +318,7 @@ class Drawn:
     def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: Scale) -> Tensor:
         """Make the draw that training sees, and return what stands in the place of the weight."""
         circumstances = state.device, scale, state.train_times, state.layout, state.crossbar
-        noise: Noise = _GLOBAL
+        noise: TrainingNoise = _GLOBAL
         if state.recompute and can_seed():
             seed = fresh_seed()
             noise = StreamNoise(str(seed))
