@@ -347,6 +347,10 @@ class DeviceModel:
         """Whether the device changes with time, so that a compensation has something to compensate."""
         return bool(self._stages["age"] or self._stages["read"])
 
+    def prepare(self) -> None:
+        """Work out all that is worked out once, behind a lock that torch.compile cannot trace (Python 3.11)."""
+        _ = self._stages, self.drifts, self.moves, self.additive, self.cellwise
+
     @cached_property
     def moves(self) -> bool:
         """Whether conductances come to be others than what was asked for; white read noise alone moves none."""

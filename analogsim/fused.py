@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 from types import FunctionType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def draw(
     # The order of what lies in a row decides nothing, so memory may have its own.
     order = [0, *sorted(range(1, weight.ndim), key=weight.stride, reverse=True)]
     turned = weight.detach().permute(order)
-    if weight.ndim < 2 or not weight.numel() or not turned.is_contiguous() or not come_in_pairs(device, crossbar):
+    if weight.ndim < 2 or not weight.numel() or not come_in_pairs(device, crossbar):
         return None
     back = [order.index(axis) for axis in range(weight.ndim)]
 
@@ -65,7 +66,9 @@ def draw(
         t = time() if device.drifts else torch.zeros((), device=weight.device)
         try:
             kernel = _kernel(device, weight.dtype, top is not None)
-            drawn = kernel(turned.flatten(1), rows_of_top, factor, t, noise.row_keys(len(weight), weight.device))
+            drawn = kernel(
+                turned.contiguous().flatten(1), rows_of_top, factor, t, noise.row_keys(len(weight), weight.device)
+            )
         except Exception as error:
             raise RuntimeError(
                 f"use_compiled_noise: torch.compile failed on device {device.name!r}; leave the call out, or undo it "
@@ -74,6 +77,13 @@ def draw(
     noisy, largest, gain, variance, within = drawn
     pairs = Pairs(noisy, largest if top is None else top, gain, shaped(variance), shaped(within))
     return replace(pairs, noisy=noisy.view(turned.shape).permute(back))
+
+
+def _compiled(kernel: FunctionType) -> Kernel:
+    # torch.compile counts what it compiled for a code object, all devices together, and gives up after a few. What the
+    # code reads besides its arguments is its own device, so that only the arguments need to be checked in each call.
+    own = FunctionType(kernel.__code__.replace(), kernel.__globals__, kernel.__name__, None, kernel.__closure__)
+    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe})
 
 
 @functools.lru_cache(maxsize=64)
@@ -91,10 +101,8 @@ def _kernel(device: DeviceModel, dtype: torch.dtype, given: bool) -> Kernel:
         drawn = draw_pairs(values, largest, device, scale, t, keys)
         return drawn.noisy.to(clean.dtype), drawn.largest, drawn.gain, drawn.variance, drawn.within
 
-    # torch.compile counts what it compiled for a code object, all devices together, and gives up after a few. What the
-    # code reads besides its arguments is its own device, so that only the arguments need to be checked in each call.
-    own = FunctionType(kernel.__code__.replace(), kernel.__globals__, kernel.__name__, None, kernel.__closure__)
-    compiled = torch.compile(own, fullgraph=True, options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe})
+    device.prepare()
+    compiled = _compiled(cast(FunctionType, kernel))
     # Made for any shape, and for one that is worth all threads.
     example = torch.linspace(-1, 1, 2**20, dtype=dtype, device="cpu").view(2**10, 2**10)
     keys = row_keys(2**10, example.device, torch.Generator())

@@ -69,8 +69,7 @@ class AnalogState:
     observe: Callable[[str, Tensor], None] | None = None
 
     def __post_init__(self) -> None:
-        # The device works these out once, behind a lock that torch.compile cannot trace (Python 3.11).
-        _ = self.device.additive, self.device.drifts, self.device.cellwise, self.device.moves
+        self.device.prepare()
 
     @property
     def title(self) -> str:

@@ -54,6 +54,19 @@ class _Counted:
         return _Counted(self._noise.fold(*key), self.asked)
 
 
+class _Even:
+    """Noise that is the same number for all cells."""
+
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
+        return torch.full_like(like, 0.7 * std)
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        return torch.full_like(like, 0.3, dtype=torch.promote_types(like.dtype, torch.float32))
+
+    def fold(self, *key: str) -> _Even:
+        return self
+
+
 def _times(model: DeviceModel) -> tuple[float, ...]:
     """Programming, and times as far apart as the model has formulas for."""
     first, last = model.times
@@ -256,6 +269,19 @@ class DeviceContract:
                 scale = b.double().abs().max().clamp(min=1e-30)
                 share = ((a.cpu().double() - b.double()).abs() > 1e-4 * scale).double().mean()
                 assert share <= 1e-3, f"{dtype} on {place} differs from float64 on the CPU in {share:.1%} of the cells"
+
+    def test_an_effect_that_says_cellwise_knows_one_cell_at_a_time(self) -> None:
+        """With the same numbers for all, a cell is what it is among any others; compiled training relies on it."""
+        model = self.model
+        if not model.cellwise or model.signed:
+            return
+        written = model.program(_weight(6, 5), _Even())
+        for part in (written.cells.target[-1:], written.cells.target[:, :2], written.cells.target[..., 3:]):
+            alone = model.written(replace(written, cells=replace(written.cells, target=part)), _Even())
+            for t in _times(model):
+                whole, g = model.read(written, t, _Even()), model.read(alone, t, _Even())
+                same = torch.isin(g, whole).all()
+                assert same, "cells come out otherwise when other cells are there; leave cellwise = False"
 
     # Time
 

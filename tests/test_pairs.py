@@ -1,0 +1,310 @@
+"""Draws in pairs follow the law of draws cell by cell, and training by compiled code takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+import analogsim
+from analogsim import (
+    Cells,
+    Crossbar,
+    DeviceModel,
+    Drift,
+    Effect,
+    Gaussian,
+    Mapping,
+    Quantization,
+    ReadNoise,
+    counter,
+    fused,
+)
+from analogsim.counter import PairedNoise, row_keys
+from analogsim.crossbar import IDEAL
+from analogsim.noise import GlobalNoise, Noise
+from analogsim.pairs import come_in_pairs, draw_pairs
+from analogsim.registry import as_device_model
+from analogsim.training import _draw, noisy_weight
+
+K = 5  # standard errors
+DAY = 86400.0
+CHAIN = DeviceModel(
+    (Quantization(8, stochastic=True), Gaussian(0.05), Drift(0.05, 0.02), ReadNoise(0.02)), g_min=1.0, g_max=20.0
+)
+DEVICES = {
+    name: as_device_model(name).replace(mapping=Mapping("pair"))
+    for name in ("pcm", "pcm-hermes", "reram-wan2022", "reram-cmo", "reram-milo", "sonos")
+} | {"chain": CHAIN, "written": DeviceModel((Gaussian(0.1),), mapping=Mapping("pair"))}
+EIGHT_BITS = Crossbar(dac_bits=8, adc_bits=8, input_range=3.0, output_bound=8.0, output_noise=0.02)
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- the law --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_draws_follow_the_law_of_cells_drawn_one_by_one(name: str) -> None:
+    """Kolmogorov and Smirnov's test for each of nine weights; seeds are fixed, so that p below 1e-4 is a fault."""
+    device, columns = DEVICES[name], 20_000
+    weight = torch.linspace(-1, 1, 9).unsqueeze(1).repeat(1, columns)
+    weight[:, 0] = 1.0
+    torch.manual_seed(3)
+    wanted = _draw(weight, device, (DAY, DAY), None, IDEAL, GlobalNoise())
+    variance = device.read_variance(wanted.g, wanted.written)
+    drawn = draw_pairs(weight, None, device, 1.0, torch.tensor(DAY), row_keys(9, weight.device, generator()))
+    # Gains are measured on other cells, so each is taken off first.
+    assert (wanted.gain is None) == (drawn.gain is None)
+    gain, other = (torch.ones(()) if value is None else value for value in (drawn.gain, wanted.gain))
+    assert abs(gain / other - 1) < 0.01
+    for got, reference in zip(drawn.noisy / gain, wanted.noisy, strict=True):
+        assert stats.ks_2samp(got.numpy(), reference.numpy()).pvalue > 1e-4
+    assert (variance is None) == (drawn.variance is None)
+    if variance is not None and drawn.variance is not None:
+        ours = drawn.variance / gain.square()
+        spread = ((ours.var(1) + variance.var(1)) / columns).sqrt()
+        assert ((ours.mean(1) - variance.mean(1)).abs() <= K * spread + 1e-5 * variance.mean(1)).all()
+
+
+def test_all_normal_numbers_of_a_draw_are_independent() -> None:
+    keys, like = row_keys(40, torch.device("cpu"), generator()), torch.empty(1, 40, 10_000)
+    first, second = PairedNoise(keys, False), PairedNoise(keys, True)
+    numbers = [stream.normal_like(like).double() for _ in range(3) for stream in (first, second)]
+    numbers += [stream.uniform_like(like).double() for stream in (first, second)]
+    count = like.numel()
+    assert stats.kstest(numbers[-1].flatten().numpy(), "uniform").pvalue > 1e-3
+    for values in numbers[:-2]:
+        assert values.shape == like.shape
+        assert stats.kstest(values.flatten().numpy(), "norm").pvalue > 1e-3
+    numbers = [((values - values.mean()) / values.std()).squeeze(0) for values in numbers]
+    for place, one in enumerate(numbers):
+        for other in numbers[:place]:
+            assert abs((one * other).mean()) < K / math.sqrt(count)
+            assert abs((one.square() * other.square()).mean() - 1) < K * 3 / math.sqrt(count)
+            assert abs((one[:, 1:] * other[:, :-1]).mean()) < K / math.sqrt(count)
+            assert abs((one[1:] * other[:-1]).mean()) < K / math.sqrt(count)
+        assert abs((one[:, 1:] * one[:, :-1]).mean()) < K / math.sqrt(count)
+        assert abs((one[1:] * one[:-1]).mean()) < K / math.sqrt(count), "rows have keys of their own"
+
+
+def test_more_than_one_number_for_each_cell_is_refused() -> None:
+    noise = PairedNoise(row_keys(4, torch.device("cpu")), False)
+    assert noise.fold("a", "b").normal_like(torch.empty(1, 4, 3), 2.0).shape == (1, 4, 3)
+    with pytest.raises(
+        ValueError, match=r"cellwise = True may draw one number for each cell only, .* shape \(2, 4, 3\)"
+    ):
+        noise.normal_like(torch.empty(2, 4, 3))
+    with pytest.raises(ValueError, match=r"got the shape \(1, 5, 3\)"):
+        noise.uniform_like(torch.empty(1, 5, 3))
+
+
+@dataclass(frozen=True)
+class Neighbours(Effect):
+    """An effect that looks at all cells at once, and does not say that it is cellwise."""
+
+    def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
+        return g + noise.normal_like(g) * g.mean()
+
+
+@dataclass(frozen=True)
+class Claimed(Neighbours):
+    cellwise: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "gaussian",
+        "stuck-at",
+        "read-noise",
+        DeviceModel((Gaussian(0.1),), mapping=Mapping("two-sided")),
+        DeviceModel((Gaussian(0.1),), mapping=Mapping("pair", slices=2)),
+        Neighbours(),
+    ],
+    ids=str,
+)
+def test_what_does_not_come_in_pairs(device: object) -> None:
+    assert not come_in_pairs(as_device_model(device), IDEAL)  # type: ignore[arg-type]
+
+
+def test_wires_take_whole_crossbars() -> None:
+    assert come_in_pairs(as_device_model("pcm"), EIGHT_BITS)
+    assert not come_in_pairs(as_device_model("pcm"), Crossbar(wire_resistance=1.0))
+
+
+def test_the_contract_finds_an_effect_that_claims_to_be_cellwise() -> None:
+    from analogsim.testing import DeviceContract
+
+    class Contract(DeviceContract):
+        device = Claimed()
+        __test__ = False
+
+    with pytest.raises(AssertionError, match="leave cellwise = False"):
+        Contract().test_an_effect_that_says_cellwise_knows_one_cell_at_a_time()
+
+
+# --- in training ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
+    """Compiled noise without a compiler: the same numbers in eager code; and the shapes that kernels were asked for."""
+    shapes = []
+
+    def plain(kernel: object) -> object:
+        def run(clean: Tensor, *rest: Tensor) -> object:
+            shapes.append(clean.shape)
+            return kernel(clean, *rest)  # type: ignore[operator]
+
+        return run
+
+    monkeypatch.setattr(fused, "_compiled", plain)
+    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
+    monkeypatch.setattr(analogsim.noise, "_compiled", None)
+    fused._kernel.cache_clear()
+    analogsim.use_compiled_noise()
+    yield shapes
+    fused._kernel.cache_clear()
+
+
+NETWORKS = {
+    "linear": (lambda: nn.Linear(30, 20), (4, 30)),
+    "conv": (lambda: nn.Conv2d(4, 6, 3, groups=2), (2, 4, 6, 6)),
+    "channels last": (lambda: nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last), (2, 4, 6, 6)),
+    "transposed": (lambda: nn.ConvTranspose2d(4, 6, 3), (2, 4, 5, 5)),
+    "recurrent": (lambda: nn.GRU(6, 8), (3, 2, 6)),
+    "attention": (lambda: nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True), (2, 5, 16)),
+}
+CROSSBARS = {
+    "ideal": Crossbar(),
+    "cut": Crossbar(rows=8, cols=8),
+    "8 bits": EIGHT_BITS,
+    "8 bits, cut": EIGHT_BITS.replace(rows=8, cols=8),
+}
+
+
+def gradients(analog: nn.Module, x: Tensor, seed: int = 5) -> list[Tensor]:
+    torch.manual_seed(seed)
+    analog.zero_grad()
+    out = analog(x)
+    out = out[0] if isinstance(out, tuple) else out
+    out.square().sum().backward()
+    return [out.detach(), *(p.grad.clone() for p in analog.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("crossbar", CROSSBARS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training_draws_in_pairs(network: str, crossbar: str, drawn: list[torch.Size]) -> None:
+    """Without errors it is the network itself; with them a seed repeats, and recomputed draws are the same ones."""
+    make, shape = NETWORKS[network]
+    model, x = make().double(), torch.randn(shape, dtype=torch.float64)
+    silent = Gaussian(0.0)
+    exact = analogsim.convert(model, DeviceModel((silent,), mapping=Mapping("pair")))
+    wanted = model(x)
+    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+    drawn.clear()
+    torch.testing.assert_close(gradients(exact, x)[0], wanted, rtol=1e-10, atol=1e-10)
+    assert drawn
+    analog = analogsim.convert(model, "pcm", crossbar=CROSSBARS[crossbar])
+    kept = gradients(analog, x)
+    assert len(kept) == 1 + len(list(model.parameters()))
+    assert not torch.equal(gradients(analog, x, 6)[0], kept[0])
+    analogsim.set_recompute(analog)
+    for again in (gradients(analog, x), gradients(analog, x)):
+        assert len(again) == len(kept)
+    for one, other in zip(gradients(analog, x), gradients(analog, x), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_gradient_is_taken_at_the_noisy_weight_and_stops_beyond_the_range(drawn: list[torch.Size]) -> None:
+    device = DeviceModel((Gaussian(0.1), Drift()), mapping=Mapping("pair", "column", percentile=75.0))
+    weight = torch.randn(40, 50, requires_grad=True)
+    noisy, variance = noisy_weight(weight, device, 1.0, (1.0, DAY))
+    assert variance is None
+    assert drawn[-1] == (40, 50)
+    noisy.backward(torch.full((40, 50), 2.0))
+    beyond = weight.detach().abs() > device.largest(weight.detach())
+    assert 0.2 < beyond.double().mean() < 0.3
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.where(beyond, 0.0, 2.0))
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_scale_is_a_factor_on_the_error(scale: float, drawn: list[torch.Size]) -> None:
+    device, weight = CHAIN, torch.randn(20, 30, dtype=torch.float64)
+    found = []
+    for factor in (1.0, scale, torch.tensor(scale)):
+        torch.manual_seed(2)
+        noisy, variance = noisy_weight(weight, device, factor, (DAY, DAY))
+        assert variance is not None
+        found.append((noisy - weight, variance))
+    for error, variance in found[1:]:
+        torch.testing.assert_close(error, found[0][0] * scale, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(variance, found[0][1] * scale**2, rtol=1e-6, atol=1e-8)
+    assert len(drawn) == 3 + 1, "one to make the kernel ready"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes_are_kept(dtype: torch.dtype, drawn: list[torch.Size]) -> None:
+    weight = torch.randn(40, 50).to(dtype)
+    noisy, _ = noisy_weight(weight, as_device_model("pcm"), 1.0, (DAY, DAY))
+    assert noisy.dtype == dtype
+    torch.manual_seed(2)
+    wanted = (noisy_weight(weight.double(), as_device_model("pcm"), 1.0, (DAY, DAY))[0] - weight.double()).std()
+    assert abs((noisy.double() - weight.double()).std() / wanted - 1) < K * 2 / math.sqrt(2000)
+
+
+def test_equal_devices_share_a_kernel(drawn: list[torch.Size]) -> None:
+    for _ in range(3):
+        noisy_weight(torch.randn(4, 5), as_device_model("pcm"), 1.0, (DAY, DAY))
+    assert len(drawn) == 4
+    assert fused._kernel.cache_info().misses == 1
+
+
+def test_a_device_that_cannot_be_compiled_is_named(drawn: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> object:
+        raise OSError("no way")
+
+    monkeypatch.setattr(fused, "_compiled", broken)
+    with pytest.raises(RuntimeError, match=r"failed on device 'pcm'; .*use_compiled_noise\(False\): no way"):
+        noisy_weight(torch.randn(4, 5), as_device_model("pcm"), 1.0, (DAY, DAY))
+
+
+@pytest.mark.slow
+def test_machine_code_draws_what_eager_code_does() -> None:
+    """One kernel for each device, whatever the shapes; more devices than torch.compile takes for one function."""
+    torch._dynamo.reset()
+    t = torch.tensor(DAY)
+    for spread in (0.5, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7):
+        device = (
+            as_device_model("pcm") if spread == 1 else CHAIN.replace(effects=(*CHAIN.effects[1:3], ReadNoise(spread)))
+        )
+        kernel = fused._kernel(device, torch.float32, False)
+        for shape in ((6, 25), (100, 784), (1, 7), (5, 1), (33, 65)):
+            weight, keys = torch.randn(shape), row_keys(shape[0], t.device)
+            got, scale = kernel(weight, None, torch.tensor(0.7), t, keys), torch.tensor(0.7)
+            wanted = draw_pairs(weight, None, device, scale, t, keys)
+            parts = (wanted.noisy, wanted.largest, wanted.gain, wanted.variance, wanted.within)
+            for one, other in zip(got, parts, strict=True):
+                assert (one is None) == (other is None)
+                if one is not None:
+                    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_fresh_keys_follow_the_seed() -> None:
+    torch.manual_seed(1)
+    one = GlobalNoise().row_keys(5, torch.device("cpu"))
+    assert one.shape == (5, 2)
+    assert one.dtype == torch.int32
+    assert len(one.flatten().unique()) == 10
+    torch.manual_seed(1)
+    assert torch.equal(GlobalNoise().row_keys(5, torch.device("cpu")), one)
