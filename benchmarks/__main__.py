@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chip, compiled, growth, hardware, memory, montecarlo, noise, startup, train, zoo
+from benchmarks import chip, compiled, draws, growth, hardware, memory, montecarlo, noise, startup, train, zoo
 from benchmarks._networks import CASES
 from benchmarks._options import add_options, begin
 from benchmarks._timing import write
@@ -20,7 +20,8 @@ What training on noisy weights costs beside plain training, and what a chip and 
 
   train  one training step (forward, backward, Adam): plain torch, the ways to train on noisy weights that a forum
          thread knew, and analogsim.convert. Methods that draw the same noise are checked for the same gradients first.
-  chip   program a chip and let it age a day; a forward on it beside a plain forward.
+  chip   program a chip and let it age a day, beside training, the memory's bandwidth and the loading of data; a forward
+         on it beside a plain forward.
   hardware
          converters, partial sums, read noise, bit slices: a forward of a chip and a training step with each of them.
   montecarlo
@@ -29,7 +30,8 @@ What training on noisy weights costs beside plain training, and what a chip and 
   memory
          bytes that a training step keeps for its backward pass; nothing is timed.
   compiled
-         training steps under torch.compile, and eager ones with noise from compiled code.
+         training steps under torch.compile.
+  draws  training steps in eager code, with draws by eager and by compiled code.
   noise  what a normal number costs, by where it comes from.
   zoo    networks that people have: what of each runs analog, and what a training step costs.
   startup
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = (*_BENCHMARKS, "all", "memory", "compiled", "noise", "zoo", "startup", "growth")
+    kinds = (*_BENCHMARKS, "all", "memory", "compiled", "draws", "noise", "zoo", "startup", "growth")
     parser.add_argument("benchmark", choices=kinds, help="what to measure")
     parser.add_argument(
         "--networks",
@@ -75,8 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = growth.run(options.device, quick=options.quick, file=options.plot, **times)
     elif options.benchmark == "noise":
         results = noise.run(options.device, **times)
-    elif options.benchmark == "compiled":
-        results = [row for name in options.models for row in compiled.run(CASES[name], options.device, **times)]
+    elif options.benchmark in ("compiled", "draws"):
+        measure = compiled.run if options.benchmark == "compiled" else draws.run
+        results = [row for name in options.models for row in measure(CASES[name], options.device, **times)]
     elif options.benchmark == "memory":
         results, times = [row for name in options.models for row in memory.run(CASES[name], options.device)], {}
     else:

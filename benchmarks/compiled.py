@@ -1,4 +1,4 @@
-"""Training steps that torch.compile takes, and eager ones whose large noise comes from compiled code."""
+"""Training steps that torch.compile takes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-import analogsim
 from analogsim.text import table
 from benchmarks import _peers
-from benchmarks._methods import RELATIVE, Contender, HandWritten, Method, Twin, descend, relative
+from benchmarks._methods import Contender, HandWritten, Method, Twin, descend, relative
 from benchmarks._networks import Case
 from benchmarks._timing import Spread, duration, interleave
 
@@ -36,24 +35,11 @@ class Compiled(Method):
         descend(self.network, images, labels)
 
 
-class CompiledNoise(Twin):
-    """A twin in eager code that draws large noise by compiled code, as the methods beside it do not."""
-
-    def backward(self, images: Tensor, labels: Tensor) -> None:
-        """See `Method.backward`."""
-        analogsim.use_compiled_noise()
-        super().backward(images, labels)
-        analogsim.use_compiled_noise(False)
-
-
 def contenders(inputs: Tensor) -> tuple[Contender, ...]:
     """The methods; ranges start from ``inputs``."""
-    gaussian = analogsim.Gaussian(RELATIVE)
     noisy, behind = (contender.make for contender in _peers.ours(inputs))
     return (
         Contender("plain", Method),
-        Contender("convert, gaussian, compiled noise", lambda model: CompiledNoise(model, gaussian)),
-        Contender("convert, pcm, compiled noise", lambda model: CompiledNoise(model, "pcm")),
         Contender("plain, compiled", Compiled),
         Contender("hand-written, relative, compiled", lambda model: Compiled(HandWritten(model, relative).model)),
         Contender("convert, gaussian, compiled", lambda model: Compiled(model, noisy)),

@@ -10,18 +10,33 @@ CPU = torch.device("cpu")
 
 def test_steps_under_compilation(tiny, monkeypatch):
     """Compiled without machine code, for time's sake."""
-    import analogsim
-    from analogsim import counter
     from benchmarks import compiled
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **_: compile_(model, backend="eager"))
-    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
     printed = []
     rows = {row["method"]: row for row in compiled.run(tiny, CPU, rounds=2, steps=1, say=printed.append)}
     assert rows["plain"]["ratio"]["median"] == rows["plain, compiled"]["ratio_to_compiled"]["median"] == 1
     assert {"convert, gaussian, compiled", "convert, 8 bits, compiled", "convert, pcm, compiled"} < set(rows)
     assert "to plain compiled" in "".join(printed)
+
+
+def test_steps_with_compiled_noise(tiny, monkeypatch):
+    import analogsim
+    from analogsim import counter, fused
+    from benchmarks import draws
+
+    monkeypatch.setattr(fused, "_compiled", lambda kernel: kernel)
+    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
+    fused._kernel.cache_clear()
+    printed = []
+    rows = {row["method"]: row for row in draws.run(tiny, CPU, rounds=2, steps=1, say=printed.append)}
+    assert fused._kernel.cache_info().misses == 1, "pcm's"
+    fused._kernel.cache_clear()
+    assert rows["plain"]["ratio"]["median"] == 1
+    assert len(rows) == 7
+    assert {f"convert, {kind}, compiled noise" for kind in ("gaussian", "8 bits", "pcm")} < set(rows)
+    assert "convert, pcm, compiled noise" in "".join(printed)
     assert analogsim.noise._compiled is None, "the process draws as before"
 
 
@@ -41,11 +56,11 @@ def test_noise_is_checked_before_it_is_timed(monkeypatch):
 
 
 @pytest.mark.slow
-def test_both_commands(tmp_path, capsys):
+def test_the_commands(tmp_path, capsys):
     from benchmarks.__main__ import main
 
     torch._dynamo.reset()
-    for arguments in (["noise"], ["compiled", "--models", "mlp"]):
+    for arguments in (["noise"], ["compiled", "--models", "mlp"], ["draws", "--models", "mlp"]):
         file = tmp_path / f"{arguments[0]}.json"
         assert main([*arguments, "--rounds", "1", "--steps", "1", "--json", str(file)]) == 0
         assert json.loads(file.read_text(encoding="utf-8"))["results"]
