@@ -53,12 +53,15 @@ _WORTH_A_CALL = 2**17  # between other work, calling compiled code takes as long
 
 
 def use_compiled_noise(enabled: bool = True) -> None:
-    """Whether training draws large normal noise on the CPU by compiled code, on all threads; for the whole process.
+    """Whether compiled code makes the draws of eager training on the CPU, on all threads; for the whole process.
 
-    torch draws normal numbers on one thread, at 2.6 ns each; compiled they take 1 ns on one thread and less on several
-    (``python -m benchmarks noise``). They are as normal and as independent, float32 in any network, and steered by
-    ``torch.manual_seed``, but other numbers than torch's. The first call compiles for some seconds. Within
-    `torch.compile` and on GPUs it changes nothing.
+    Cells in one-sided pairs whose effects say ``cellwise`` are drawn at once, by one kernel for each device model,
+    which takes some 20 seconds to compile at its first draw: full phase-change memory takes 9 ns for a weight instead
+    of 31 (``python -m benchmarks draws`` says what that does to a training step). All other large normal noise takes
+    1 ns for a number instead of torch's 2.6 (``python -m benchmarks noise``).
+
+    The law is the same, the numbers are others than torch's, float32 in any network, and steered by
+    ``torch.manual_seed``. Within `torch.compile`, under `torch.func` and on GPUs it changes nothing.
 
     Args:
         enabled: False for torch's own numbers, as at first.

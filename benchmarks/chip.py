@@ -132,7 +132,8 @@ def run(
     say(
         f"program, drift, both: ns per cell to write a chip, to age one to {_TIME} again, to write one and age it.\n"
         "a chip: both, for all cells; to training: beside one plain forward and backward of a batch; to copy: beside\n"
-        f"copying as many float32 from memory to memory; to epoch: beside a data loader's way through {_EPOCH:,} samples.\n"
+        "copying as many float32 from memory to memory; to epoch: beside a data loader's way through "
+        f"{_EPOCH:,} samples.\n"
         "forward: a forward on a programmed chip beside a plain one.\n"
     )
     return records
