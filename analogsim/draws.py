@@ -40,7 +40,7 @@ def set_recompute(analog: nn.Module, recompute: bool = True) -> None:
     From forward to backward training keeps the noisy weights, one copy of all weights. Made again, the very same
     numbers cost a second draw and no memory (``python -m benchmarks memory``). `torch.compile` and `torch.func` decide
     by themselves what they keep; layers on torch's recurrent kernels keep their draws, and behind converters more is
-    kept than the draw.
+    kept than the draw, of convolutions that are cut the draw too.
 
     Args:
         analog: the twin.

@@ -28,7 +28,9 @@ class _AnalogConv(AnalogLayer):
         kernel = self.analog.shape[2:]
         size = kernel.numel()
         first, last = start // size, -(-end // size)
-        weight = functional.pad(rows, (start - first * size, last * size - end)).view(-1, last - first, *kernel)
+        missing = start - first * size, last * size - end
+        whole = functional.pad(rows, missing) if any(missing) else rows  # padding with nothing would copy
+        weight = whole.reshape(-1, last - first, *kernel)
         axis = input.ndim - len(kernel) - 1
         groups = cast(nn.Conv2d, self).groups
         if groups == 1:

@@ -241,7 +241,9 @@ class AnalogMatrix:
             end: the one behind the last.
         """
         shape = self.analog.shape
-        return self.product(input, functional.pad(rows, (start, shape[1:].numel() - end)).view(shape), None)
+        missing = start, shape[1:].numel() - end
+        whole = functional.pad(rows, missing) if any(missing) else rows  # padding with nothing would copy
+        return self.product(input, whole.reshape(shape), None)
 
     def per_output(self, values: Tensor) -> Tensor:
         """Values ``(out,)`` so that they broadcast against the output; by default its last axis holds the outputs."""
