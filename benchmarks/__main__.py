@@ -32,7 +32,7 @@ What training on noisy weights costs beside plain training, and what a chip and 
   compiled
          training steps under torch.compile.
   draws  training steps in eager code, with draws by eager and by compiled code.
-  noise  what a normal number costs, by where it comes from.
+  noise  what a normal number and a draw of phase-change memory cost, by where they come from.
   zoo    networks that people have: what of each runs analog, and what a training step costs.
   startup
          imports, convert, the first forward and the first compiled step, in fresh processes.

@@ -1,4 +1,4 @@
-"""What a normal number costs, by where it comes from."""
+"""What a normal number costs, and a draw of phase-change memory for training, by where they come from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import analogsim
 from analogsim import counter
+from analogsim.registry import as_device_model
 from analogsim.text import table
+from analogsim.training import noisy_weight
 from benchmarks._timing import Spread, interleave
 
 COUNTS = (2**10, 2**14, 2**17, 2**20, 2**22)
@@ -27,6 +30,20 @@ def _check(name: str, numbers: Tensor) -> None:
     for what, found, spread in (("mean", numbers.mean(), 1.0), ("mean square", numbers.square().mean() - 1, 2.0)):
         if not abs(float(found)) <= _TOLERANCE * (spread / count) ** 0.5:
             raise RuntimeError(f"{name}: the {what} of {count} numbers is off by {float(found):.1e}: do not time it")
+
+
+def _drawn(count: int, device: torch.device, compiled: bool) -> Callable[[], Tensor]:
+    """Draws ``count`` weights on phase-change memory in 32 columns: programming, drift, read noise, compensation."""
+    weight = torch.linspace(-1, 1, count, device=device).view(32, -1)
+    memory = as_device_model("pcm")
+
+    def draw() -> Tensor:
+        analogsim.use_compiled_noise(compiled)
+        noisy, _ = noisy_weight(weight, memory, 1.0, (3600.0, 86400.0))
+        analogsim.use_compiled_noise(False)
+        return noisy
+
+    return draw
 
 
 def run(
@@ -46,11 +63,14 @@ def run(
         }
         for name, call in calls.items():
             _check(name, call())
+        calls |= {f"pcm, {'compiled' if fast else 'eager'}": _drawn(count, device, fast) for fast in (False, True)}
         seconds = interleave(dict(calls), rounds=rounds, steps=steps, device=device)
         for name, values in seconds.items():
             each = Spread.of(values / count * 1e9)
             records.append({"benchmark": "noise", "count": count, "source": name, "nanoseconds": each.as_dict()})
             rows.append((f"{count:,}", name, f"{each.median:.2f}", f"{each.low:.2f}-{each.high:.2f}"))
-    say(f"Normal numbers on {device.type}, {torch.get_num_threads()} threads: median of {rounds} rounds\n")
-    say(table(("numbers", "source", "ns each", "quartiles"), rows) + "\n")
+    say(
+        f"Normal numbers, and weights drawn on pcm, on {device.type}, {torch.get_num_threads()} threads: median of {rounds} rounds\n"
+    )
+    say(table(("count", "source", "ns each", "quartiles"), rows) + "\n")
     return records

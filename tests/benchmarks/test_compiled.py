@@ -41,14 +41,17 @@ def test_steps_with_compiled_noise(tiny, monkeypatch):
 
 
 def test_noise_is_checked_before_it_is_timed(monkeypatch):
-    from analogsim import counter
+    from analogsim import counter, fused
     from benchmarks import noise
 
+    monkeypatch.setattr(fused, "_compiled", lambda kernel: kernel)
+    fused._kernel.cache_clear()
     monkeypatch.setattr(noise, "COUNTS", (2**10,))
     monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.randn_like)
     monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
     rows = noise.run(CPU, rounds=2, steps=1, say=lambda _: None)
-    assert len({row["source"] for row in rows}) == len(rows) == 4
+    fused._kernel.cache_clear()
+    assert len({row["source"] for row in rows}) == len(rows) == 6
     assert all(row["nanoseconds"]["median"] > 0 for row in rows)
     monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.rand_like)
     with pytest.raises(RuntimeError, match=r"compiled: the mean of 1024 numbers is off by .*do not time it"):
