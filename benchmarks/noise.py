@@ -69,8 +69,7 @@ def run(
             each = Spread.of(values / count * 1e9)
             records.append({"benchmark": "noise", "count": count, "source": name, "nanoseconds": each.as_dict()})
             rows.append((f"{count:,}", name, f"{each.median:.2f}", f"{each.low:.2f}-{each.high:.2f}"))
-    say(
-        f"Normal numbers, and weights drawn on pcm, on {device.type}, {torch.get_num_threads()} threads: median of {rounds} rounds\n"
-    )
+    threads = torch.get_num_threads()
+    say(f"Normal numbers, and weights drawn on pcm, on {device.type}, {threads} threads: median of {rounds} rounds\n")
     say(table(("count", "source", "ns each", "quartiles"), rows) + "\n")
     return records
