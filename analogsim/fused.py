@@ -45,13 +45,13 @@ def draw(
     Raises:
         RuntimeError: torch cannot compile the device.
     """
-    if not noise_is_compiled(weight) or is_silent(scale) or type(weight) not in (Tensor, nn.Parameter):
+    if not noise_is_compiled(weight) or not come_in_pairs(device, crossbar) or is_silent(scale):
+        return None
+    if type(weight) not in (Tensor, nn.Parameter) or weight.ndim < 2 or not weight.numel():
         return None
     # The order of what lies in a row decides nothing, so memory may have its own.
     order = [0, *sorted(range(1, weight.ndim), key=weight.stride, reverse=True)]
     turned = weight.detach().permute(order)
-    if weight.ndim < 2 or not weight.numel() or not come_in_pairs(device, crossbar):
-        return None
     back = [order.index(axis) for axis in range(weight.ndim)]
 
     def shaped(values: Tensor | None) -> Tensor | None:
