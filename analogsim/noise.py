@@ -56,9 +56,9 @@ def use_compiled_noise(enabled: bool = True) -> None:
     """Whether compiled code makes the draws of eager training on the CPU, on all threads; for the whole process.
 
     Cells in one-sided pairs whose effects say ``cellwise`` are drawn at once, by one kernel for each device model,
-    which takes some 20 seconds to compile at its first draw: full phase-change memory takes 9 ns for a weight instead
-    of 31 (``python -m benchmarks draws`` says what that does to a training step). All other large normal noise takes
-    1 ns for a number instead of torch's 2.6 (``python -m benchmarks noise``).
+    which its first draw compiles (for seconds to minutes): full phase-change memory takes 10 ns for a weight instead of
+    32, all other large normal noise 1 ns for a number instead of torch's 2.5 (``python -m benchmarks noise``; what that
+    does to a training step, ``python -m benchmarks draws``).
 
     The law is the same, the numbers are others than torch's, float32 in any network, and steered by
     ``torch.manual_seed``. Within `torch.compile`, under `torch.func` and on GPUs it changes nothing.
