@@ -15,7 +15,7 @@ from analogsim.counter import row_keys
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel
 from analogsim.layout import Layout
-from analogsim.noise import Scale, TrainingNoise, is_silent, noise_is_compiled
+from analogsim.noise import Scale, TrainingNoise, noise_is_compiled
 from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 
 Drawn = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]  # the fields of `Pairs`
@@ -36,7 +36,7 @@ def draw(
     Args:
         weight: as it lies on the crossbar.
         device: the device model.
-        scale: how much of its error is applied.
+        scale: how much of its error is applied, not 0.
         time: draws seconds after programming; asked only if the device drifts.
         layout: the blocks in which the weight lies.
         crossbar: their wires and converters.
@@ -45,7 +45,7 @@ def draw(
     Raises:
         RuntimeError: torch cannot compile the device.
     """
-    if not noise_is_compiled(weight) or not come_in_pairs(device, crossbar) or is_silent(scale):
+    if not noise_is_compiled(weight) or not come_in_pairs(device, crossbar):
         return None
     if type(weight) not in (Tensor, nn.Parameter) or weight.ndim < 2 or not weight.numel():
         return None
