@@ -58,6 +58,11 @@ class Array:
     variances: Tensor | None = None
     mismatch: tuple[Tensor, Tensor] | None = None
 
+    def slice(self, place: int) -> Tensor:
+        """The weights of one slice, ``(out, inputs + bias rows)``."""
+        # Backward of an index makes zeros for all slices and fills one in.
+        return self.slices.squeeze(0) if len(self.slices) == 1 else self.slices[place]
+
     def to(self, device: torch.device) -> Array:
         """The same array on another torch device."""
         variances = None if self.variances is None else self.variances.to(device)
@@ -117,8 +122,8 @@ def array_of(
     )
 
 
-_MARGIN = 0.25
-"""How far beyond the last code, in steps, a converter still passes gradients on.
+_MARGIN = 0.5
+"""How far beyond the last code, in steps, a converter still passes gradients on: as far as inputs round to its codes.
 
 It lets the largest input of a vector, which sets the range, keep its gradient whatever it rounds to.
 """
@@ -127,7 +132,27 @@ It lets the largest input of a vector, which sets the range, keep its gradient w
 def _code(value: Tensor, lowest: int, highest: int) -> Tensor:
     """The nearest code, with the gradient of the identity up to the margin beyond the last one."""
     within = value.clamp(lowest - _MARGIN, highest + _MARGIN)
-    return within + (within.round() - within).detach()
+    return within + (within.round().clamp(lowest, highest) - within).detach()
+
+
+# Large temporary tensors are dear beyond their arithmetic: a CPU gets their memory page by page from the kernel, which
+# takes several times as long as to fill it. What is written out by hand has one at a time, and writes over it. Where a
+# gradient of gradients is asked for, nothing may be written over.
+
+
+def _masked(gradient: Tensor, value: Tensor, lowest: int, highest: int) -> Tensor:
+    """The gradient where a converter passes it on; may be written over ``value``, its argument in steps."""
+    low, high = lowest - _MARGIN, highest + _MARGIN
+    if torch.is_grad_enabled() or gradient.dtype != value.dtype:
+        return cast(Tensor, torch.ops.aten.hardtanh_backward(gradient, value, low, high))
+    return cast(Tensor, torch.ops.aten.hardtanh_backward.grad_input(gradient, value, low, high, grad_input=value))
+
+
+def _inner(one: Tensor, other: Tensor) -> Tensor:
+    """The sum of all products."""
+    if one.dtype == other.dtype == torch.float32 and one.is_contiguous() and other.is_contiguous():
+        return torch.dot(one.view(-1), other.view(-1))
+    return (one * other).sum()
 
 
 class _Drive(torch.autograd.Function):
@@ -146,41 +171,66 @@ class _Drive(torch.autograd.Function):
         input, full = ctx.saved_tensors
         full = ctx.full if full is None else full
         lowest, highest = ctx.limits
-        value = (input / full).mul_(highest)
-        passed = torch.ops.aten.hardtanh_backward(gradients[0], value, lowest - _MARGIN, highest + _MARGIN)
-        of_input = passed / full if ctx.needs_input_grad[0] else None
+        of_input = _masked(gradients[0], (input / full).mul_(highest), lowest, highest)
+        of_input = of_input / full if torch.is_grad_enabled() else of_input.div_(full)
         of_full = None
         if ctx.needs_input_grad[1]:
-            of_full = (passed * value).sum_to_size(full.shape) / (-highest * full)
-        return of_input, of_full, None, None
+            product = _inner(of_input, input) if full.ndim == 0 else (of_input * input).sum_to_size(full.shape)
+            of_full = product / -full
+        return of_input if ctx.needs_input_grad[0] else None, of_full, None, None
 
 
 class _Convert(torch.autograd.Function):
-    """Output converters with their noise, behind them the digital scale; keeps a mask, and codes where it must."""
+    """Output converters with their noise, behind them what a step and the input range count in the digital output.
+
+    Keeps the codes, or a mask if that will do. ``disturbance`` is a tuple, empty or of a tensor that is written over.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, unit: Tensor, disturbance: Tensor | None, scale: Tensor, highest: int
+        ctx: Any,
+        current: Tensor,
+        unit: Tensor,
+        disturbance: tuple[Tensor, ...],
+        step: Tensor,
+        full: Tensor | float,
+        highest: int,
     ) -> Tensor:
-        value = current * unit
-        if disturbance is not None:
-            value = value.add_(disturbance)
-        if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[3]):  # nobody goes back
-            return value.round_().clamp_(-highest, highest).mul_(scale).to(current.dtype)
-        code = value.round().clamp_(-highest, highest)
-        # One byte each, and not as bool: torch's products with bool take fifteen times as long on a CPU.
-        within = (value.abs_() <= highest + _MARGIN).view(torch.int8)
-        small = torch.int8 if highest < 2**7 else torch.int32
-        ctx.save_for_backward(within, unit, scale, code.to(small) if ctx.needs_input_grad[3] else None)
-        return code.mul_(scale).to(current.dtype)
+        kind = torch.result_type(current, unit)
+        if not disturbance:
+            value = current * unit
+        elif disturbance[0].shape == current.shape and disturbance[0].dtype == current.dtype == kind:
+            value = disturbance[0].addcmul_(current, unit)
+        else:
+            value = (current * unit).add_(disturbance[0])
+        value.round_()
+        counts = step * full
+        ctx.highest = highest
+        if ctx.needs_input_grad[4]:
+            # One beyond the last code stands for all where it saturates.
+            code = value.clamp_(-highest - 1, highest + 1).to(torch.int16 if highest < 2**15 - 1 else torch.int32)
+            ctx.save_for_backward(code, unit, counts, step)
+        elif ctx.needs_input_grad[0]:
+            # One byte each, and not as bool: torch's products with bool take fifteen times as long on a CPU.
+            ctx.save_for_backward((value.abs() <= highest).view(torch.int8), unit, counts, None)
+        return value.clamp_(-highest, highest).mul_(counts).to(current.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        within, unit, scale, code = ctx.saved_tensors
-        gradient = gradients[0]
-        of_current = (gradient * within) * (unit * scale).to(gradient.dtype) if ctx.needs_input_grad[0] else None
-        of_scale = None if code is None else (gradient * code).sum_to_size(scale.shape).to(scale.dtype)
-        return of_current, None, None, of_scale, None
+        code, unit, counts, step = ctx.saved_tensors
+        gradient, highest, nothing = gradients[0], ctx.highest, (None,) * 5
+        if step is None:
+            return (gradient * code) * (unit * counts).to(gradient.dtype), *nothing
+        kind = torch.promote_types(gradient.dtype, torch.float32)  # which holds every code
+        value = code.to(kind)
+        each = value.clamp_(-highest, highest).mul_(gradient).sum_to_size(step.shape)
+        of_full = (each * step).sum().to(step.dtype)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, of_full, None
+        value = code.to(kind) if torch.is_grad_enabled() else value.copy_(code)
+        of_current, factor = _masked(gradient.to(kind), value, -highest, highest), (unit * counts).to(kind)
+        of_current = of_current * factor if torch.is_grad_enabled() else of_current.mul_(factor)
+        return of_current.to(gradient.dtype), None, None, None, of_full, None
 
 
 class _OfRange(torch.autograd.Function):
@@ -194,7 +244,7 @@ class _OfRange(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         full, slope = ctx.saved_tensors
-        return gradients[0], (gradients[0] * slope).sum().to(full.dtype), None
+        return gradients[0], _inner(gradients[0], slope).to(full.dtype), None
 
 
 def _by_hand() -> bool:
@@ -229,9 +279,7 @@ def _alone(full: Tensor, crossbar: Crossbar) -> bool:
 def _slope(input: Tensor, full: Tensor, crossbar: Crossbar) -> Tensor:
     """How much what word lines get changes with the range."""
     codes, relative = largest_code(crossbar), input / full
-    lowest = 0 if crossbar.dac == "unsigned" else -codes
-    passed = torch.ops.aten.hardtanh_backward(relative, relative * codes, lowest - _MARGIN, codes + _MARGIN)
-    return cast(Tensor, passed).div_(-full)
+    return _masked(relative, relative * codes, 0 if crossbar.dac == "unsigned" else -codes, codes).div_(-full)
 
 
 def steps_of(bits: int | None, bound: Tensor | float | None) -> Tensor | float:
@@ -310,7 +358,7 @@ def convert_product(
                 current = _current(layer, plane, bias, array, place, start, end, noise)
                 if slopes is not None:
                     with torch.no_grad():
-                        slope = _summed(layer, *slopes, array.slices[place], array.layout, start, end)
+                        slope = _summed(layer, *slopes, array.slice(place), array.layout, start, end)
                     current = _OfRange.apply(current, input_range, slope)
                 if observe is not None:
                     observe("output", current / layer.per_output(array.scale[:, block]))
@@ -345,8 +393,8 @@ class _Line:
         # The vector first: two scalars of float32 would make its product in a network of float64 one of float32.
         step = self.layer.per_output(self.array.scale[:, block])
         if self.bound is not None:
-            step = step * self.bound / (1 if bits is None else (1 << (bits - 1)) - 1)
-        unit = (1 / step).clamp(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
+            step = step * (self.bound / (1 if bits is None else (1 << (bits - 1)) - 1))
+        unit = step.reciprocal().clamp_(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
         disturbance = None
         if noisy:
             size = crossbar.output_noise * self.noise_scale * steps
@@ -355,18 +403,20 @@ class _Line:
             gain, offset = (self.layer.per_output(error[place, :, block]) for error in mismatch)
             unit = unit * (1 + gain)
             disturbance = offset * steps if disturbance is None else disturbance * (1 + gain) + offset * steps
-        counts = step * self.input_range * share
+        step = step if share == 1 else step * share
         if bits is not None and self.bound is not None and _by_hand():
-            return cast(Tensor, _Convert.apply(current, unit, disturbance, counts, (1 << (bits - 1)) - 1))
+            added = () if disturbance is None else (disturbance,)
+            codes = (1 << (bits - 1)) - 1
+            return cast(Tensor, _Convert.apply(current, unit, added, step, self.input_range, codes))
         value = current * unit if disturbance is None else current * unit + disturbance
-        return (read_out(value, bits, self.bound) * counts).to(kind)
+        return (read_out(value, bits, self.bound) * (step * self.input_range)).to(kind)
 
 
 def _current(
     layer: Product, driven: Tensor, one: Tensor | None, array: Array, place: int, start: int, end: int, noise: Noise
 ) -> Tensor:
     """What the bit lines of one block of rows carry, read noise included."""
-    current = _summed(layer, driven, one, array.slices[place], array.layout, start, end)
+    current = _summed(layer, driven, one, array.slice(place), array.layout, start, end)
     if array.variances is None:
         return current
     # In float32 at least: squares leave the range of float16.

@@ -85,15 +85,15 @@ def test_a_learned_range_gets_its_gradient_without_that_of_the_input(
         torch.testing.assert_close(ours, theirs, rtol=within, atol=within)
 
 
-def test_gradients_stop_where_converters_saturate_and_the_margin_is_a_quarter_of_a_step() -> None:
+def test_gradients_stop_where_the_nearest_code_is_beyond_the_last() -> None:
     crossbar = Crossbar(dac_bits=4, adc_bits=4, input_range=1.0, output_bound=1.0)
     x = torch.tensor(
-        [-1.2, -1.0, -7.24 / 7, -7.26 / 7, 0.3, 7.24 / 7, 7.26 / 7], dtype=torch.float64, requires_grad=True
+        [-1.2, -1.0, -7.49 / 7, -7.51 / 7, 0.3, 7.49 / 7, 7.51 / 7], dtype=torch.float64, requires_grad=True
     )
     (slope,) = torch.autograd.grad(drive(x, 1.0, crossbar).sum(), x)
     assert slope.tolist() == [0, 1, 1, 0, 1, 1, 0]
     one = torch.ones((), dtype=torch.float64)
-    said = _Convert.apply(x, 7 * one, None, one / 7, 7)
+    said = _Convert.apply(x, 7 * one, (), one / 7, 1.0, 7)
     assert torch.equal(said, drive(x, 1.0, crossbar))
     (slope,) = torch.autograd.grad(said.sum(), x)
     assert slope.tolist() == [0, 1, 1, 0, 1, 1, 0]
@@ -110,9 +110,29 @@ def test_gradients_of_gradients() -> None:
     torch.testing.assert_close(again, torch.tensor([0.0, 1, 1, 1, 0], dtype=torch.float64) / 1.1)
 
 
+@pytest.mark.parametrize("learned", [True, False])
+def test_gradients_of_gradients_behind_output_converters(learned: bool) -> None:
+    current = torch.tensor([-2.0, -0.4, 0.1, 0.5, 3.0], dtype=torch.float64, requires_grad=True)
+    full = torch.tensor(2.0, dtype=torch.float64, requires_grad=learned)
+    g = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    step = torch.full((5,), 1 / 7, dtype=torch.float64)
+    said = _Convert.apply(current, 1 / step, (), step, full, 7)
+    slopes = torch.autograd.grad(said, [current, full] if learned else [current], g, create_graph=True)
+    (again,) = torch.autograd.grad(sum(slope.sum() for slope in slopes), g)
+    of_current = 2 * torch.tensor([0.0, 1, 1, 1, 0], dtype=torch.float64)
+    torch.testing.assert_close(again, of_current + said.detach() / 2 if learned else of_current)
+
+
+def test_two_bytes_of_code_are_what_an_output_converter_keeps_for_a_learned_range() -> None:
+    current, full = torch.randn(40, 30, requires_grad=True), torch.ones((), requires_grad=True)
+    said = _Convert.apply(current, torch.ones(30), (), torch.ones(30), full, 127)
+    kept = [tensor for tensor in said.grad_fn.saved_tensors if tensor is not None]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == 2 * 40 * 30 + 3 * 30 * 4
+
+
 def test_a_mask_of_one_byte_is_what_an_output_converter_keeps() -> None:
     current = torch.randn(40, 30, requires_grad=True)
-    said = _Convert.apply(current, torch.ones(30), None, torch.ones(30), 7)
+    said = _Convert.apply(current, torch.ones(30), (), torch.ones(30), 1.0, 7)
     kept = [tensor for tensor in said.grad_fn.saved_tensors if tensor is not None]
     assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == 40 * 30 + 2 * 30 * 4
 

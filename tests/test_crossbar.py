@@ -172,7 +172,7 @@ def test_levels_of_the_input_converter():
 
 
 def test_levels_of_an_unsigned_converter():
-    said, slopes, _ = line([-1.0, 0.0, 0.4, 0.6, 1.7], Crossbar(dac_bits=2, dac="unsigned", input_range=1.5))
+    said, slopes, _ = line([-1.0, 0.0, 0.4, 0.6, 1.8], Crossbar(dac_bits=2, dac="unsigned", input_range=1.5))
     assert said == pytest.approx([0, 0, 0.5, 0.5, 1.5])
     assert slopes[0] == slopes[-1] == 0
 
