@@ -394,7 +394,7 @@ class _Line:
         step = self.layer.per_output(self.array.scale[:, block])
         if self.bound is not None:
             step = step * (self.bound / (1 if bits is None else (1 << (bits - 1)) - 1))
-        unit = step.reciprocal().clamp_(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
+        unit = step.reciprocal().clamp(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
         disturbance = None
         if noisy:
             size = crossbar.output_noise * self.noise_scale * steps
