@@ -10,7 +10,9 @@ that is learned gets its gradient by the same rule, which is that of Esser et al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from typing import Any, Protocol, cast
 
@@ -21,6 +23,7 @@ from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel
 from analogsim.layout import Layout
 from analogsim.noise import Noise, Scale, is_silent
+from analogsim.recompute import keeping_source
 
 
 class Product(Protocol):
@@ -318,6 +321,7 @@ def convert_product(
     input_range: Tensor | float,
     output_bound: Tensor | float | None,
     noise_scale: Scale = 1.0,
+    recompute: bool = False,
     observe: Callable[[str, Tensor], None] | None = None,
 ) -> Tensor:
     """A layer's product through its converters, without its digital bias.
@@ -331,6 +335,7 @@ def convert_product(
         input_range: r.
         output_bound: b; None for none.
         noise_scale: factor on the output noise.
+        recompute: whether backward makes the codes of the inputs again instead of finding them kept.
         observe: is shown what the bit lines carry, as ``"output"``.
     """
     full, ones = input_range, input.new_ones(()) if array.layout.bias_rows else None
@@ -348,6 +353,8 @@ def convert_product(
         planes = [(factor, plane, bias) for (factor, plane), bias in zip(bits, biases, strict=False)]
     else:
         planes = [(1.0, driven, one)]
+    again = recompute and not crossbar.bit_serial
+    drive_again = partial(drive, input_range=full.detach() if isinstance(full, Tensor) else full, crossbar=crossbar)
     # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
     common = not isinstance(input_range, Tensor) or input_range.ndim == 0
     line = _Line(layer, array, crossbar, noise, output_bound, noise_scale, input_range if common else 1.0)
@@ -355,7 +362,8 @@ def convert_product(
     for block, (start, end) in enumerate(array.layout.rows):
         for place, share in enumerate(array.significance):
             for factor, plane, bias in planes:
-                current = _current(layer, plane, bias, array, place, start, end, noise)
+                with keeping_source(driven, input.detach(), drive_again) if again else nullcontext():
+                    current = _current(layer, plane, bias, array, place, start, end, noise)
                 if slopes is not None:
                     with torch.no_grad():
                         slope = _summed(layer, *slopes, array.slice(place), array.layout, start, end)

@@ -1,4 +1,4 @@
-"""Draws that are made again in backward instead of kept until then."""
+"""Draws, and codes of input converters, that are made again in backward instead of kept until then."""
 
 from __future__ import annotations
 
@@ -101,6 +101,50 @@ class _Kept:
         return self.recipe(self.index, self.dtype).as_strided(self.size, self.stride, self.offset)
 
 
+@dataclass(frozen=True)
+class _Derived:
+    """What autograd keeps instead of a tensor that is made of another, or of a view of it."""
+
+    make: Callable[[Tensor], Tensor]
+    source: _Other | _Passed
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int | torch.SymInt
+
+    def tensor(self) -> Tensor:
+        with torch.no_grad():
+            made = self.make(self.source.tensor())
+        return made.as_strided(self.size, self.stride, self.offset)
+
+
+Hooks = tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]
+
+
+def _other(tensor: Tensor, others: Hooks | None) -> _Other | _Passed:
+    """What autograd keeps of a tensor that it keeps as ever, or as those wish who were asked before us."""
+    return _Other(tensor, tensor._version) if others is None else _Passed(others[0](tensor), others[1])
+
+
+@contextmanager
+def keeping_source(made: Tensor, source: Tensor, make: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the block, autograd keeps in place of a tensor, and of views of it, the one that it is made of.
+
+    Args:
+        made: as the block takes it.
+        source: what it is made of, kept by something else anyway.
+        make: makes it, laid out in memory as ``made`` is.
+    """
+    place, others = made.untyped_storage().data_ptr(), torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+    def pack(tensor: Tensor) -> _Derived | _Passed | _Other:
+        if tensor.untyped_storage().data_ptr() != place or tensor.dtype is not made.dtype:
+            return _other(tensor, others)
+        return _Derived(make, _other(source, others), tensor.size(), tensor.stride(), tensor.storage_offset())
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor()):
+        yield
+
+
 @contextmanager
 def keeping(recipe: Recipe, tensors: Sequence[Tensor]) -> Iterator[None]:
     """Within the block, autograd keeps a recipe in place of its tensors and of views of them.
@@ -116,7 +160,7 @@ def keeping(recipe: Recipe, tensors: Sequence[Tensor]) -> Iterator[None]:
     def pack(tensor: Tensor) -> _Kept | _Passed | _Other:
         index, dtype = places.get(tensor.untyped_storage().data_ptr(), (None, None))
         if index is None or dtype is not tensor.dtype:
-            return _Other(tensor, tensor._version) if others is None else _Passed(others[0](tensor), others[1])
+            return _other(tensor, others)
         return _Kept(recipe, index, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset())
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor()):

@@ -119,11 +119,13 @@ class Behind(Method):
         model: the network.
         hardware: what is simulated; with converters.
         inputs: a batch that the input ranges start from.
+        recompute: whether backward makes draws and codes of inputs again instead of keeping them.
     """
 
-    def __init__(self, model: nn.Module, hardware: Hardware, inputs: Tensor) -> None:
+    def __init__(self, model: nn.Module, hardware: Hardware, inputs: Tensor, *, recompute: bool = False) -> None:
         super().__init__(model)
         self.analog = twin_of(model, hardware, inputs)
+        analogsim.set_recompute(self.analog, recompute)
         self.optimizer.add_param_group({"params": analogsim.range_parameters(self.analog)})
 
     def backward(self, images: Tensor, labels: Tensor) -> None:

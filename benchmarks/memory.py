@@ -81,6 +81,10 @@ def contenders(inputs: Tensor) -> tuple[Contender, ...]:
         Contender("hand-written, relative", lambda model: HandWritten(model, relative)),
         *_peers.ours(inputs),
         Contender("convert, gaussian, recompute", lambda model: Twin(model, Gaussian(RELATIVE), recompute=True)),
+        Contender(
+            "convert, 8 bits, recompute",
+            lambda model: _peers.Behind(model, _peers.CONVERTERS, inputs, recompute=True),
+        ),
         Contender("convert, pcm", lambda model: Twin(model, "pcm")),
         *(_peers.theirs(inputs) if _peers.available() else ()),
     )

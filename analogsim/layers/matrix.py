@@ -377,6 +377,7 @@ class Drawn:
             input_range=full,
             output_bound=bound,
             noise_scale=1.0 if self._scale is None else self._scale,
+            recompute=self._recipe is not None and torch.is_grad_enabled(),
             observe=state.observe,
         )
         if self._linear is not None:

@@ -23,7 +23,7 @@ def test_bytes_of_a_known_network(tiny, monkeypatch):
     torch.manual_seed(0)
     rows = {row["method"]: row for row in memory.run(tiny, CPU, say=printed.append)}
     names = ["plain", "hand-written, relative", "convert, gaussian", "convert, 8 bits"]
-    assert list(rows) == [*names, "convert, gaussian, recompute", "convert, pcm"]
+    assert list(rows) == [*names, "convert, gaussian, recompute", "convert, 8 bits, recompute", "convert, pcm"]
     assert rows["convert, gaussian, recompute"]["bytes"] == PLAIN
     assert rows["plain"]["bytes"] == PLAIN
     for method in ("hand-written, relative", "convert, gaussian", "convert, pcm"):
@@ -31,6 +31,7 @@ def test_bytes_of_a_known_network(tiny, monkeypatch):
         assert rows[method]["to_plain"] == pytest.approx((PLAIN + NOISY) / PLAIN)
         assert rows[method]["copies_of_the_weights_over_plain"] == pytest.approx(NOISY / WEIGHTS)
     assert rows["convert, 8 bits"]["bytes"] > PLAIN + NOISY
+    assert PLAIN < rows["convert, 8 bits, recompute"]["bytes"] < rows["convert, 8 bits"]["bytes"] - NOISY
     assert "convert, gaussian" in "".join(printed)
 
 
