@@ -10,7 +10,7 @@ that is learned gets its gradient by the same rule, which is that of Esser et al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
@@ -227,7 +227,7 @@ class _Convert(torch.autograd.Function):
         kind = torch.promote_types(gradient.dtype, torch.float32)  # which holds every code
         value = code.to(kind)
         each = value.clamp_(-highest, highest).mul_(gradient).sum_to_size(step.shape)
-        of_full = (each * step).sum().to(step.dtype)
+        of_full = (each * step).sum()
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, of_full, None
         value = code.to(kind) if torch.is_grad_enabled() else value.copy_(code)
@@ -353,8 +353,13 @@ def convert_product(
         planes = [(factor, plane, bias) for (factor, plane), bias in zip(bits, biases, strict=False)]
     else:
         planes = [(1.0, driven, one)]
-    again = recompute and not crossbar.bit_serial
-    drive_again = partial(drive, input_range=full.detach() if isinstance(full, Tensor) else full, crossbar=crossbar)
+
+    def keeping_input() -> AbstractContextManager[None]:
+        if not recompute or crossbar.bit_serial:
+            return nullcontext()
+        fixed = full.detach() if isinstance(full, Tensor) else full
+        return keeping_source(driven, input.detach(), partial(drive, input_range=fixed, crossbar=crossbar))
+
     # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
     common = not isinstance(input_range, Tensor) or input_range.ndim == 0
     line = _Line(layer, array, crossbar, noise, output_bound, noise_scale, input_range if common else 1.0)
@@ -362,7 +367,7 @@ def convert_product(
     for block, (start, end) in enumerate(array.layout.rows):
         for place, share in enumerate(array.significance):
             for factor, plane, bias in planes:
-                with keeping_source(driven, input.detach(), drive_again) if again else nullcontext():
+                with keeping_input():
                     current = _current(layer, plane, bias, array, place, start, end, noise)
                 if slopes is not None:
                     with torch.no_grad():

@@ -40,8 +40,8 @@ def set_recompute(analog: nn.Module, recompute: bool = True) -> None:
     From forward to backward training keeps the noisy weights, one copy of all weights. Made again, the very same
     numbers cost a second draw and no memory (``python -m benchmarks memory``). `torch.compile` and `torch.func` decide
     by themselves what they keep; layers on torch's recurrent kernels keep their draws. Behind converters the codes
-    of the inputs are made again too; those of the outputs are kept, two bytes each, and of convolutions that are cut
-    into several crossbars the draw as well.
+    of the inputs are made again too; those of the outputs are kept, mostly two bytes each, and of convolutions that
+    are cut into several crossbars the draw as well.
 
     Args:
         analog: the twin.
