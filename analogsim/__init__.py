@@ -27,14 +27,14 @@ from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.macs import analog_macs, macs
 from analogsim.mapping import Mapping
-from analogsim.noise import use_compiled_noise
+from analogsim.noise.sources import use_compiled_noise
 from analogsim.ranges import get_ranges, set_ranges
 from analogsim.registry import as_device_model, available_devices, register
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.schedule import NoiseSchedule
 from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary
-from analogsim.times import seconds
+from analogsim.utils.times import seconds
 from analogsim.wires import Wires
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ from analogsim.evaluate import evaluate
 from analogsim.layers.base import matrices_of
 from analogsim.metrics import Metric
 from analogsim.report import Report, number
-from analogsim.text import table
+from analogsim.utils.text import table
 
 ALL = "everything on"
 

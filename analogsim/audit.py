@@ -18,9 +18,9 @@ from analogsim.convert import to_digital
 from analogsim.converters import Array
 from analogsim.layers.base import AnalogModule, matrices_of
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.noise import KeyedNoise
-from analogsim.text import table
-from analogsim.tree import names_of, visited
+from analogsim.noise.sources import KeyedNoise
+from analogsim.utils.modules import names_of, visited
+from analogsim.utils.text import table
 
 CARRIES = "carries"
 NEVER_CALLED = "never called"

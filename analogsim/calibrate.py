@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analogsim.batches import call, inputs_of, moved
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.utils.batches import call, inputs_of, moved
 
 
 class Magnitudes:

@@ -19,10 +19,10 @@ from analogsim.errors import NotProgrammedError, StaleChipError
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix, AnalogState
 from analogsim.layout import Layout
-from analogsim.noise import KeyedNoise, StreamNoise
-from analogsim.stamps import Stamp, stamp_of
-from analogsim.times import label, seconds
+from analogsim.noise.sources import KeyedNoise, StreamNoise
 from analogsim.training import in_compute_dtype
+from analogsim.utils.tensors import Stamp, stamp_of
+from analogsim.utils.times import label, seconds
 
 
 @contextmanager

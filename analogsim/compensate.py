@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from analogsim.batches import Inputs, call
 from analogsim.layout import Layout
+from analogsim.utils.batches import Inputs, call
 
 GAINS = ("global", "crossbar", "column")
 FROM_DATA = ("batch-norm", "ranges")

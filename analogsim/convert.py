@@ -31,8 +31,8 @@ from analogsim.layers.base import (
 )
 from analogsim.layers.matrix import AnalogState, Slot, still
 from analogsim.registry import DeviceLike, as_device_model
-from analogsim.times import seconds
-from analogsim.tree import M, copy_tree, names_of, own_copy
+from analogsim.utils.modules import M, copy_tree, names_of, own_copy
+from analogsim.utils.times import seconds
 
 
 @dataclass(frozen=True)

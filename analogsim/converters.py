@@ -22,8 +22,8 @@ from torch import Tensor
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel
 from analogsim.layout import Layout
-from analogsim.noise import Noise, Scale, is_silent
-from analogsim.recompute import keeping_source
+from analogsim.noise.sources import Noise, Scale, is_silent
+from analogsim.utils.recompute import keeping_source
 
 
 class Product(Protocol):

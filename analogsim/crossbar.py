@@ -13,7 +13,7 @@ from torch import Tensor
 from analogsim.device import DeviceModel
 from analogsim.layout import Layout
 from analogsim.mapping import Mapping
-from analogsim.text import named_call
+from analogsim.utils.text import named_call
 from analogsim.wires import Wires, effective_conductance, solved
 
 RANGES = ("dynamic", "calibrated", "learned")

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from analogsim.layout import Layout
 from analogsim.mapping import Mapping
-from analogsim.noise import Noise
-from analogsim.times import label
+from analogsim.noise.sources import Noise
+from analogsim.utils.times import label
 
 State = dict[str, Tensor]
 

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analogsim.batches import Data, Inputs, answer, call, inputs_of, loss_of, moved
 from analogsim.calibrate import calibrate
 from analogsim.chip import Faults, as_seed, drift, programmed
 from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
@@ -23,8 +22,9 @@ from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.metrics import Metric, as_metric, classes_axis, own_loss
 from analogsim.report import Report
-from analogsim.times import DEFAULT_TIMES, seconds
 from analogsim.together import Chips
+from analogsim.utils.batches import Data, Inputs, answer, call, inputs_of, loss_of, moved
+from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 
 def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:

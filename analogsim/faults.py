@@ -12,7 +12,7 @@ from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layout import Blocks, Layout
-from analogsim.noise import KeyedNoise
+from analogsim.noise.sources import KeyedNoise
 from analogsim.registry import DeviceLike, as_device_model
 from analogsim.training import in_compute_dtype
 

@@ -11,11 +11,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from analogsim.counter import row_keys
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel
 from analogsim.layout import Layout
-from analogsim.noise import Scale, TrainingNoise, noise_is_compiled
+from analogsim.noise.counter_based import row_keys
+from analogsim.noise.sources import Scale, TrainingNoise, noise_is_compiled
 from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 
 Drawn = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]  # the fields of `Pairs`

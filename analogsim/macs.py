@@ -18,7 +18,7 @@ from analogsim.convert import to_digital
 from analogsim.crossbar import IDEAL
 from analogsim.layers.base import AnalogModule, matrices_of
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.tree import names_of, visited
+from analogsim.utils.modules import names_of, visited
 
 _aten = torch.ops.aten
 

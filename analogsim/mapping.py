@@ -15,8 +15,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from analogsim.inplace import clamp_own
 from analogsim.layout import Layout
+from analogsim.utils.tensors import clamp_own
 
 Kind = Literal["pair", "two-sided", "offset", "signed"]
 Scale = Literal["column", "crossbar", "tensor"]

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from analogsim.device import DeviceModel, Effect
-from analogsim.text import arguments_of
+from analogsim.utils.text import arguments_of
 
 GROUP = "analogsim.devices"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analogsim.text import table
-from analogsim.times import label, seconds
+from analogsim.utils.text import table
+from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

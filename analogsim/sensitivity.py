@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from analogsim.batches import Data, Inputs
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar import Crossbar
 from analogsim.device import DeviceModel
@@ -23,7 +22,8 @@ from analogsim.layers.matrix import AnalogState
 from analogsim.macs import analog_macs, macs
 from analogsim.metrics import Metric
 from analogsim.report import Report, number
-from analogsim.text import table
+from analogsim.utils.batches import Data, Inputs
+from analogsim.utils.text import table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from analogsim.layers.base import AnalogModule, asked_digital, weight_rules, why_digital
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.text import table
-from analogsim.tree import names_of
+from analogsim.utils.modules import names_of
+from analogsim.utils.text import table
 
 
 @dataclass(frozen=True)

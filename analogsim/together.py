@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analogsim.batches import Inputs
 from analogsim.chip import Faults, LayerChip, programmed
 from analogsim.converters import Array
 from analogsim.layers.base import matrices_of
+from analogsim.utils.batches import Inputs
 
 _Held = dict[str, Tensor]
 

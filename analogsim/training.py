@@ -15,7 +15,7 @@ from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel, Written
 from analogsim.fused import draw
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise, Noise, Scale, TrainingNoise, is_silent
+from analogsim.noise.sources import GlobalNoise, Noise, Scale, TrainingNoise, is_silent
 from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 
 _GLOBAL = GlobalNoise()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks._methods import answer, forward_backward
 from benchmarks._networks import Case
 from benchmarks._timing import Seconds, Spread, duration, interleave

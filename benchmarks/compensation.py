@@ -19,7 +19,7 @@ from analogsim.recipes._checkpoint import load_checkpoint, load_weights
 from analogsim.recipes._config import from_mapping
 from analogsim.recipes._options import Config
 from analogsim.recipes._training import load_data
-from analogsim.text import table
+from analogsim.utils.text import table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks import _peers
 from benchmarks._methods import Contender, HandWritten, Method, Twin, descend, relative
 from benchmarks._networks import Case

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks import _peers
 from benchmarks._methods import Contender, Method, Twin
 from benchmarks._networks import Case

@@ -11,7 +11,7 @@ import torch
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Mapping, ReadNoise
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks._methods import answer, forward_backward
 from benchmarks._networks import Case
 from benchmarks._timing import Spread, duration, interleave

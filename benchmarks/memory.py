@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from analogsim import Gaussian
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks import _peers
 from benchmarks._methods import RELATIVE, Contender, HandWritten, Method, Twin, relative
 from benchmarks._networks import Case

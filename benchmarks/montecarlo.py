@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.text import table
 from analogsim.together import Chips
+from analogsim.utils.text import table
 from benchmarks._methods import answer
 from benchmarks._networks import Case
 from benchmarks._timing import Spread, interleave

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import analogsim
-from analogsim import counter
+from analogsim.noise import counter_based
 from analogsim.registry import as_device_model
-from analogsim.text import table
 from analogsim.training import noisy_weight
+from analogsim.utils.text import table
 from benchmarks._timing import Spread, interleave
 
 COUNTS = (2**10, 2**14, 2**17, 2**20, 2**22)
@@ -51,15 +51,15 @@ def run(
 ) -> list[dict[str, Any]]:
     """Time normal numbers from several sources; print the table and return its rows for JSON."""
     torch.manual_seed(0)
-    own, theirs = counter.compiled_normal(), _torch_compiled()
+    own, theirs = counter_based.compiled_normal(), _torch_compiled()
     records, rows = [], []
     for count in COUNTS:
         like = torch.empty(count, device=device)
         calls: dict[str, Callable[[], Tensor]] = {
             "torch.randn_like": partial(torch.randn_like, like),
             "torch.randn_like, compiled": partial(theirs, like),
-            "counter, eager": lambda count=count: counter.normal((count,), counter.fresh_key(device)),  # type: ignore[misc]
-            "counter, compiled": lambda count=count: own(count, counter.fresh_key(device)),  # type: ignore[misc]
+            "counter, eager": lambda count=count: counter_based.normal((count,), counter_based.fresh_key(device)),  # type: ignore[misc]
+            "counter, compiled": lambda count=count: own(count, counter_based.fresh_key(device)),  # type: ignore[misc]
         }
         for name, call in calls.items():
             _check(name, call())

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks import _peers
 from benchmarks._methods import Contender, HandWritten, Method, answer, relative
 from benchmarks._networks import CASES, Case

@@ -22,8 +22,8 @@ import analogsim
 import analogsim.compensate
 from analogsim.device import DeviceModel, Effect
 from analogsim.noise import KeyedNoise
-from analogsim.text import table
-from analogsim.times import DEFAULT_TIMES, label, seconds
+from analogsim.utils.text import table
+from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 from benchmarks import _published as published
 from benchmarks._published import Array, Moments, Published
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks._methods import answer, descend
 from benchmarks._networks import CASES
 from benchmarks._timing import Seconds, Spread, duration

@@ -22,7 +22,7 @@ from analogsim.recipes._reporting import parameters
 from analogsim.recipes._study import open_storage, pruner
 from analogsim.recipes._tracking import Run
 from analogsim.recipes._training import Training, load_data
-from analogsim.text import table
+from analogsim.utils.text import table
 
 NETWORKS = {
     "digits, MLP": ["data.name=digits", "model=mlp"],

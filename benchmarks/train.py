@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analogsim.text import table
+from analogsim.utils.text import table
 from benchmarks._methods import CONTENDERS, Contender
 from benchmarks._networks import Case
 from benchmarks._timing import Spread, duration, interleave

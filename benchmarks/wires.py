@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from analogsim.text import table
+from analogsim.utils.text import table
 from analogsim.wires import Wires, effective_conductance
 
 Array = NDArray[np.float64]

@@ -13,7 +13,7 @@ from torch import nn
 
 import analogsim
 from analogsim.macs import analog_macs, macs
-from analogsim.tree import names_of
+from analogsim.utils.modules import names_of
 from benchmarks._timing import Spread, interleave
 from benchmarks._zoo import NETWORKS, Example, Network, Perfect, deviation, loss_of, tensors
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from analogsim.device import Cells, DeviceModel, param
 from analogsim.devices.pcm import PCMDrift, PCMReadNoise
 from analogsim.devices.programming import ProgrammingNoise, polynomial
-from analogsim.inplace import clamp_own
 from analogsim.registry import register
+from analogsim.utils.tensors import clamp_own
 
 _G_MAX = {1: 10.35, 2: 20.7}  # µS: the ranges on which the coefficients were fitted
 _T0 = {1: 200.0, 2: 300.0}  # s

@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from analogsim.device import Cells, Effect, param
-from analogsim.inplace import clamp_own
 from analogsim.noise import Noise
 from analogsim.registry import register
+from analogsim.utils.tensors import clamp_own
 
 
 @register("quantization")

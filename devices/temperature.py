@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from analogsim.times import seconds
+from analogsim.utils.times import seconds
 
 _BOLTZMANN = 8.617333262e-5  # eV/K
 _ZERO_CELSIUS = 273.15  # K

@@ -21,7 +21,7 @@ from analogsim.recipes._study_runs import StudyRuns, trial_folder
 from analogsim.recipes._tracking import Tracker
 from analogsim.recipes._training import Training
 from analogsim.report import Report, compare_plot
-from analogsim.text import table
+from analogsim.utils.text import table
 
 if TYPE_CHECKING:
     import optuna

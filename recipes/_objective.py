@@ -20,7 +20,7 @@ from analogsim.recipes._study import surplus
 from analogsim.recipes._study_runs import Outcome, StudyRuns, trial_folder
 from analogsim.recipes._training import DivergedError, Training, in_order, load_data, report_times
 from analogsim.report import FloatArray, Report
-from analogsim.times import label, seconds
+from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:
     import optuna

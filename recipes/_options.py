@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from analogsim.recipes._config import option, section
 from analogsim.recipes._space import DEFAULT_SPACE, Space
-from analogsim.times import DEFAULT_TIMES
+from analogsim.utils.times import DEFAULT_TIMES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from analogsim.recipes._reader import NONE, Reader, Table, every_option, members_of
-from analogsim.text import table
+from analogsim.utils.text import table
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analogsim.recipes import _sharing, _store
-from analogsim.text import named_call
+from analogsim.utils.text import named_call
 
 if TYPE_CHECKING:
     import optuna

@@ -7,7 +7,7 @@ from analogsim.recipes._options import StudyConfig
 from analogsim.recipes._reporting import drifted
 from analogsim.recipes._training import report_times
 from analogsim.recipes._views import as_tag, coordinates, curve, metric, param, state, tag, view_link
-from analogsim.times import label, seconds
+from analogsim.utils.times import label, seconds
 
 
 def view_tags(config: StudyConfig, name: str, parent: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ from analogsim.recipes._ranges import calibrate, calibration_batches, needs_rang
 from analogsim.recipes._reporting import drifted
 from analogsim.registry import as_device_model
 from analogsim.report import Report
-from analogsim.times import DEFAULT_TIMES, seconds
+from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,

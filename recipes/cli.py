@@ -35,7 +35,7 @@ from analogsim.recipes._space import DEFAULT_SPACE
 from analogsim.recipes._tracking import Run
 from analogsim.registry import as_device_model, factory
 from analogsim.report import compare_plot, compare_table
-from analogsim.text import table
+from analogsim.utils.text import table
 
 # The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError)

@@ -17,8 +17,8 @@ from analogsim.recipes import _html, _links, _saved
 from analogsim.recipes._chart import MARKS, drift_chart
 from analogsim.recipes._saved import SavedRun
 from analogsim.report import Report, number
-from analogsim.text import table
-from analogsim.times import label
+from analogsim.utils.text import table
+from analogsim.utils.times import label
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -36,7 +36,7 @@ from analogsim.recipes._tracking import NoRun, Tracker
 from analogsim.recipes._training import Progress, Training, check_evaluation, load_data, report_times
 from analogsim.registry import as_device_model
 from analogsim.report import Report, compare_plot, compare_table
-from analogsim.times import seconds
+from analogsim.utils.times import seconds
 
 PLAIN, AWARE = "plain", "hardware-aware"
 

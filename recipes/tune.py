@@ -54,7 +54,7 @@ from analogsim.recipes._tracking import Status
 from analogsim.recipes.train import check
 from analogsim.registry import as_device_model
 from analogsim.report import compare_plot
-from analogsim.times import seconds
+from analogsim.utils.times import seconds
 
 if TYPE_CHECKING:
     import optuna

@@ -5,8 +5,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from analogsim import counter
-from analogsim.noise import GlobalNoise
+from analogsim.noise import GlobalNoise, counter_based
 
 K = 5  # standard errors
 N = 400_000
@@ -22,7 +21,7 @@ KEYS = [key(0, 0), key(1, 0), key(0, 1), key(-(2**31), 2**31 - 1), key(123456789
 @pytest.mark.parametrize("k", KEYS, ids=str)
 def test_numbers_follow_their_law(k: Tensor) -> None:
     """Kolmogorov and Smirnov's test of the whole law; seeds are fixed, so that a p-value below 1e-3 is a fault."""
-    xi, u = counter.normal((N,), k).double(), counter.uniform((N,), k).double()
+    xi, u = counter_based.normal((N,), k).double(), counter_based.uniform((N,), k).double()
     assert stats.kstest(xi.numpy(), "norm").pvalue > 1e-3
     assert stats.kstest(u.numpy(), "uniform").pvalue > 1e-3
     for power, moment, spread in ((1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)):
@@ -33,7 +32,7 @@ def test_numbers_follow_their_law(k: Tensor) -> None:
     assert float(u.max()) < 1
 
 
-@pytest.mark.parametrize("kind", [counter.normal, counter.uniform])
+@pytest.mark.parametrize("kind", [counter_based.normal, counter_based.uniform])
 def test_neighbours_are_independent(kind: object) -> None:
     """Numbers at any small distance, the two halves of a pair, and numbers under keys that differ in one bit."""
     k = key(7, 11)
@@ -55,7 +54,7 @@ def test_neighbours_are_independent(kind: object) -> None:
 
 
 def test_every_bit_of_the_mixer_is_even() -> None:
-    bits = counter._bits(N, key(3, 4))
+    bits = counter_based._bits(N, key(3, 4))
     for place in range(32):
         assert abs(((bits >> place) & 1).double().mean() - 0.5) < K * 0.5 / math.sqrt(N)
     assert len(bits.unique()) == N, "a key gives each place its own number"
@@ -64,25 +63,25 @@ def test_every_bit_of_the_mixer_is_even() -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 5), (0,), (3, 1, 7)])
 def test_shapes(shape: tuple[int, ...]) -> None:
     k = key(1, 2)
-    for values in (counter.normal(shape, k), counter.uniform(shape, k)):
+    for values in (counter_based.normal(shape, k), counter_based.uniform(shape, k)):
         assert values.shape == shape
         assert values.dtype == torch.float32
 
 
 def test_a_key_comes_from_torchs_generator() -> None:
-    keys = [counter.fresh_key(torch.device("cpu")) for _ in range(1000)]
+    keys = [counter_based.fresh_key(torch.device("cpu")) for _ in range(1000)]
     assert len({tuple(k.tolist()) for k in keys}) == 1000
     assert any(k[0] > 2**30 for k in keys)
     assert any(k[0] < -(2**30) for k in keys)
     torch.manual_seed(5)
-    first = counter.fresh_key(torch.device("cpu"))
+    first = counter_based.fresh_key(torch.device("cpu"))
     torch.manual_seed(5)
-    assert torch.equal(counter.fresh_key(torch.device("cpu")), first)
+    assert torch.equal(counter_based.fresh_key(torch.device("cpu")), first)
 
 
 def test_too_many_places_are_refused() -> None:
     with pytest.raises(ValueError, match="places can be told apart, got 2147483649"):
-        counter._bits(2**31 + 1, key(0, 0))
+        counter_based._bits(2**31 + 1, key(0, 0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
@@ -97,9 +96,9 @@ def test_compiled_code_draws_keys_and_eager_code_as_torch_does(dtype: torch.dtyp
     torch.manual_seed(1)
     xi, u = compiled(like)
     torch.manual_seed(1)
-    keys = [counter.fresh_key(like.device) for _ in range(2)]
-    assert torch.equal(xi, counter.normal(like.shape, keys[0]).to(dtype))
-    assert torch.equal(u, counter.uniform(like.shape, keys[1]).to(torch.promote_types(dtype, torch.float32)))
+    keys = [counter_based.fresh_key(like.device) for _ in range(2)]
+    assert torch.equal(xi, counter_based.normal(like.shape, keys[0]).to(dtype))
+    assert torch.equal(u, counter_based.uniform(like.shape, keys[1]).to(torch.promote_types(dtype, torch.float32)))
     torch.manual_seed(1)
     assert torch.equal(GlobalNoise().normal_like(like), torch.randn(3, 5, dtype=dtype, generator=_generator(1)))
 
@@ -112,6 +111,10 @@ def _generator(seed: int) -> torch.Generator:
 def test_machine_code_gives_the_same_numbers() -> None:
     torch._dynamo.reset()
     k = key(5, 6)
-    compiled = torch.compile(lambda k: (counter.normal((1000, 7), k), counter.uniform((1000, 7), k)), fullgraph=True)
-    for got, wanted in zip(compiled(k), (counter.normal((1000, 7), k), counter.uniform((1000, 7), k)), strict=True):
+    compiled = torch.compile(
+        lambda k: (counter_based.normal((1000, 7), k), counter_based.uniform((1000, 7), k)), fullgraph=True
+    )
+    for got, wanted in zip(
+        compiled(k), (counter_based.normal((1000, 7), k), counter_based.uniform((1000, 7), k)), strict=True
+    ):
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)

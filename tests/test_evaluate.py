@@ -205,7 +205,7 @@ def test_small_data_is_read_once_and_large_data_again(monkeypatch: pytest.Monkey
     loader = Counted()
     kept = evaluate_function(analog, loader, chips=2, times=TIMES)
     assert loader.passes == 1
-    monkeypatch.setattr("analogsim.batches._KEEP_BYTES", 1000)
+    monkeypatch.setattr("analogsim.utils.batches._KEEP_BYTES", 1000)
     again = evaluate_function(analog, loader, chips=2, times=TIMES)
     assert loader.passes == 1 + 1 + 1 + 2 * len(TIMES)  # until it is too much, then clean, then each chip and time
     assert again.to_dict() == kept.to_dict()
@@ -215,7 +215,7 @@ def test_generators(monkeypatch: pytest.MonkeyPatch) -> None:
     analog = analogsim.convert(net(), "pcm")
     kept = evaluate_function(analog, batches(), chips=2, times=TIMES)
     assert evaluate_function(analog, (b for b in batches()), chips=2, times=TIMES).to_dict() == kept.to_dict()
-    monkeypatch.setattr("analogsim.batches._KEEP_BYTES", 1000)
+    monkeypatch.setattr("analogsim.utils.batches._KEEP_BYTES", 1000)
     with pytest.raises(ValueError, match="can be read only once; give a DataLoader"):
         evaluate_function(analog, (b for b in batches()), chips=2)
 

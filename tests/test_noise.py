@@ -6,8 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import analogsim
-from analogsim import counter
-from analogsim.noise import GlobalNoise, KeyedNoise, StreamNoise
+from analogsim.noise import GlobalNoise, KeyedNoise, StreamNoise, counter_based
 
 K = 5  # standard errors
 N = 100_000
@@ -161,9 +160,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def numbers(count: int, key: torch.Tensor) -> torch.Tensor:
         counts.append(count)
-        return counter.normal((count,), key)
+        return counter_based.normal((count,), key)
 
-    monkeypatch.setattr(counter, "compiled_normal", lambda: numbers)
+    monkeypatch.setattr(counter_based, "compiled_normal", lambda: numbers)
     monkeypatch.setattr(analogsim.noise, "_compiled", None)
     monkeypatch.setattr(analogsim.noise, "_WORTH_A_CALL", 1000)
     analogsim.use_compiled_noise()
@@ -178,7 +177,7 @@ def test_large_noise_comes_from_compiled_code(compiled: list[int], dtype: torch.
     assert compiled == [30_000]
     assert numbers.dtype == few.dtype == dtype
     torch.manual_seed(4)
-    wanted = counter.normal((100, 300), counter.fresh_key(large.device)).to(dtype) * 2
+    wanted = counter_based.normal((100, 300), counter_based.fresh_key(large.device)).to(dtype) * 2
     assert torch.equal(numbers, wanted)
     assert torch.equal(few, torch.randn_like(small))
     turned = GlobalNoise().normal_like(large.t())
@@ -235,7 +234,7 @@ def test_compiled_noise_in_machine_code() -> None:
             torch.manual_seed(2)
             numbers = GlobalNoise().normal_like(torch.empty(count))
             torch.manual_seed(2)
-            wanted = counter.normal((count,), counter.fresh_key(numbers.device))
+            wanted = counter_based.normal((count,), counter_based.fresh_key(numbers.device))
             torch.testing.assert_close(numbers, wanted, rtol=1e-5, atol=1e-6)
     finally:
         analogsim.use_compiled_noise(False)

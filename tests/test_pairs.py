@@ -15,22 +15,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import (
-    Cells,
-    Crossbar,
-    DeviceModel,
-    Drift,
-    Effect,
-    Gaussian,
-    Mapping,
-    Quantization,
-    ReadNoise,
-    counter,
-    fused,
-)
-from analogsim.counter import PairedNoise, row_keys
+from analogsim import Cells, Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, fused
 from analogsim.crossbar import IDEAL
-from analogsim.noise import GlobalNoise, Noise
+from analogsim.noise import GlobalNoise, Noise, counter_based
+from analogsim.noise.counter_based import PairedNoise, row_keys
 from analogsim.pairs import come_in_pairs, draw_pairs
 from analogsim.registry import as_device_model
 from analogsim.training import _draw, noisy_weight
@@ -170,7 +158,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
         return run
 
     monkeypatch.setattr(fused, "_compiled", plain)
-    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
+    monkeypatch.setattr(
+        counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
+    )
     monkeypatch.setattr(analogsim.noise, "_compiled", None)
     fused._kernel.cache_clear()
     analogsim.use_compiled_noise()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analogsim.text import named_call, table
+from analogsim.utils.text import named_call, table
 
 
 def test_columns_stand_in_line() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analogsim import seconds
-from analogsim.times import DEFAULT_TIMES, label
+from analogsim.utils.times import DEFAULT_TIMES, label
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from analogsim.device import DeviceModel
 from analogsim.devicefile import save_device
 from analogsim.fit.estimate import FloatArray
-from analogsim.text import table
+from analogsim.utils.text import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

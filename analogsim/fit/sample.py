@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from analogsim.mapping import Mapping
-from analogsim.noise import KeyedNoise
+from analogsim.noise.sources import KeyedNoise
 from analogsim.registry import DeviceLike, as_device_model
-from analogsim.times import seconds
+from analogsim.utils.times import seconds
 
 
 def sample_measurements(

@@ -29,7 +29,7 @@ from torch.nn import functional
 from analogsim.converters import Array, read_out, steps_of
 from analogsim.layers.base import AnalogLayer, register_layer
 from analogsim.layers.matrix import AnalogState, Drawn, Slot
-from analogsim.noise import is_silent
+from analogsim.noise.sources import is_silent
 
 
 class _AnalogTable(AnalogLayer):

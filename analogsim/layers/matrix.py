@@ -20,9 +20,9 @@ from analogsim.crossbar import IDEAL, Crossbar
 from analogsim.device import DeviceModel
 from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.layout import Layout
-from analogsim.noise import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
-from analogsim.recompute import Recipe, can_seed, fresh_seed, keeping
+from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
 from analogsim.training import noisy_array, noisy_weight
+from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping
 
 if TYPE_CHECKING:
     from analogsim.chip import LayerChip

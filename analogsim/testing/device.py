@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.device import Cells, DeviceModel, Effect, State, Written
-from analogsim.noise import KeyedNoise, Noise
+from analogsim.noise.sources import KeyedNoise, Noise
 from analogsim.registry import DeviceLike, as_device_model
 
 try:

@@ -21,7 +21,7 @@ from analogsim.device import Cells, DeviceModel, Effect
 from analogsim.devices import Gaussian, ReadNoise
 from analogsim.layers.base import matrices_of
 from analogsim.mapping import Mapping
-from analogsim.noise import Noise
+from analogsim.noise.sources import Noise
 
 
 @dataclass(frozen=True)

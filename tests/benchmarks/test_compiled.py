@@ -23,11 +23,14 @@ def test_steps_under_compilation(tiny, monkeypatch):
 
 def test_steps_with_compiled_noise(tiny, monkeypatch):
     import analogsim
-    from analogsim import counter, fused
+    from analogsim import fused
+    from analogsim.noise import counter_based
     from benchmarks import draws
 
     monkeypatch.setattr(fused, "_compiled", lambda kernel: kernel)
-    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
+    monkeypatch.setattr(
+        counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
+    )
     fused._kernel.cache_clear()
     printed = []
     rows = {row["method"]: row for row in draws.run(tiny, CPU, rounds=2, steps=1, say=printed.append)}
@@ -41,14 +44,17 @@ def test_steps_with_compiled_noise(tiny, monkeypatch):
 
 
 def test_noise_is_checked_before_it_is_timed(monkeypatch):
-    from analogsim import counter, fused
+    from analogsim import fused
+    from analogsim.noise import counter_based
     from benchmarks import noise
 
     monkeypatch.setattr(fused, "_compiled", lambda kernel: kernel)
     fused._kernel.cache_clear()
     monkeypatch.setattr(noise, "COUNTS", (2**10,))
     monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.randn_like)
-    monkeypatch.setattr(counter, "compiled_normal", lambda: lambda count, key: counter.normal((count,), key))
+    monkeypatch.setattr(
+        counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
+    )
     rows = noise.run(CPU, rounds=2, steps=1, say=lambda _: None)
     fused._kernel.cache_clear()
     assert len({row["source"] for row in rows}) == len(rows) == 6

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analogsim.stamps import stamp_of
+from analogsim.utils.tensors import stamp_of
 
 
 def can_seed() -> bool:

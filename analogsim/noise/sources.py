@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from analogsim import counter
+from analogsim.noise import counter_based
 
 Scale = float | Tensor
 """Of the noise: a number, and in compiled training a scalar where the weights are, never 0."""
@@ -73,7 +73,7 @@ def use_compiled_noise(enabled: bool = True) -> None:
     global _compiled
     if not isinstance(enabled, bool):
         raise TypeError(f"use_compiled_noise: must be True or False, got {enabled!r}")
-    _compiled = counter.compiled_normal() if enabled else None
+    _compiled = counter_based.compiled_normal() if enabled else None
 
 
 def noise_is_compiled(like: Tensor) -> bool:
@@ -91,7 +91,7 @@ def _fill(shape: Sequence[int], like: Tensor) -> Tensor:
     count = math.prod(shape)
     if _compiled is None or count < _WORTH_A_CALL or not noise_is_compiled(like):
         return torch.randn(shape, dtype=like.dtype, device=like.device)
-    return _compiled(count, counter.fresh_key(like.device)).view(shape).to(like.dtype)
+    return _compiled(count, counter_based.fresh_key(like.device)).view(shape).to(like.dtype)
 
 
 class GlobalNoise:
@@ -100,7 +100,7 @@ class GlobalNoise:
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
         if _is_fused():
-            numbers = counter.normal(like.shape, counter.fresh_key(like.device)).to(like.dtype)
+            numbers = counter_based.normal(like.shape, counter_based.fresh_key(like.device)).to(like.dtype)
         elif torch.compiler.is_compiling():
             numbers = torch.randn_like(like)  # torch.export knows it better than randn of a shape
         elif like.is_contiguous():
@@ -114,7 +114,7 @@ class GlobalNoise:
         """See `Noise`."""
         if _is_fused():
             kind = torch.promote_types(like.dtype, torch.float32)
-            return counter.uniform(like.shape, counter.fresh_key(like.device)).to(kind)
+            return counter_based.uniform(like.shape, counter_based.fresh_key(like.device)).to(kind)
         return torch.rand_like(like)
 
     def fuses(self) -> bool:
@@ -122,8 +122,8 @@ class GlobalNoise:
         return _is_fused()
 
     def row_keys(self, rows: int, device: torch.device) -> Tensor:
-        """Fresh keys of `counter.PairedNoise`."""
-        return counter.row_keys(rows, device)
+        """Fresh keys of `counter_based.PairedNoise`."""
+        return counter_based.row_keys(rows, device)
 
     def fold(self, *key: str) -> GlobalNoise:
         """The global stream has no branches: every draw is independent already."""
@@ -194,8 +194,8 @@ class StreamNoise:
         return False
 
     def row_keys(self, rows: int, device: torch.device) -> Tensor:
-        """Fresh keys of `counter.PairedNoise`."""
-        return counter.row_keys(rows, device, self._generator(device))
+        """Fresh keys of `counter_based.PairedNoise`."""
+        return counter_based.row_keys(rows, device, self._generator(device))
 
     def fold(self, *key: str) -> StreamNoise:
         """See `Noise`."""

@@ -1,4 +1,4 @@
-"""Whether a tensor was written into since one looked: cheap signs of it, without comparing values."""
+"""Helpers for tensors: cheap signs of whether one was written into, and operations in place on ones of our own."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def stamp_of(*tensors: Tensor) -> Stamp:
     for tensor in tensors:
         numbers += (tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version)
     return tuple(numbers)
+
+
+def clamp_own(values: Tensor, low: float, high: float) -> Tensor:
+    """Values of one's own, stopped at two limits: in place, but under functorch, whose vmap has no rule for that."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values):
+        return values.clamp(low, high)
+    return values.clamp_(low, high)
