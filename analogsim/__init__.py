@@ -9,8 +9,11 @@ from analogsim.chipfile import load_chip, save_chip
 from analogsim.clipping import clip_weights
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar import Crossbar, as_crossbar
-from analogsim.device import Cells, DeviceModel, Effect, param
-from analogsim.devicefile import load_device, save_device
+from analogsim.device.file import load_device, save_device
+from analogsim.device.model import Cells, DeviceModel, Effect
+from analogsim.device.parameters import param
+from analogsim.device.parse import as_device_model
+from analogsim.device.registry import available_devices, register
 from analogsim.devices import Drift, Gaussian, Quantization, ReadNoise, StuckAt
 from analogsim.draws import set_noise_scale, set_recompute
 from analogsim.errors import (
@@ -26,10 +29,9 @@ from analogsim.faults import draw_faults, remap
 from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.macs import analog_macs, macs
-from analogsim.mapping import Mapping
+from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import use_compiled_noise
 from analogsim.ranges import get_ranges, set_ranges
-from analogsim.registry import as_device_model, available_devices, register
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.schedule import NoiseSchedule
 from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity

@@ -12,7 +12,7 @@ from torch import nn
 from analogsim.compensate import GAINS
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar import Crossbar
-from analogsim.device import DeviceModel, Effect
+from analogsim.device.model import DeviceModel, Effect
 from analogsim.evaluate import evaluate
 from analogsim.layers.base import matrices_of
 from analogsim.metrics import Metric

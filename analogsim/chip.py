@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from analogsim.compensate import gain_of, gains, measured_sums
 from analogsim.converters import Array, array_of
 from analogsim.crossbar import Crossbar
-from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
+from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.errors import NotProgrammedError, StaleChipError
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix, AnalogState
-from analogsim.layout import Layout
+from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import KeyedNoise, StreamNoise
 from analogsim.training import in_compute_dtype
 from analogsim.utils.tensors import Stamp, stamp_of

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from analogsim.chip import LayerChip, layer_chips
-from analogsim.device import Cells, Written
+from analogsim.device.model import Cells, Written
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 

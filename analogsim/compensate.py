@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from analogsim.layout import Layout
+from analogsim.mapping.layout import Layout
 from analogsim.utils.batches import Inputs, call
 
 GAINS = ("global", "crossbar", "column")

@@ -16,7 +16,8 @@ from torch.nn.parameter import is_lazy
 
 from analogsim.chip import layer_chips
 from analogsim.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossbar
-from analogsim.device import DeviceModel
+from analogsim.device.model import DeviceModel
+from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.errors import ConversionWarning
 from analogsim.layers.base import (
     AnalogLayer,
@@ -30,7 +31,6 @@ from analogsim.layers.base import (
     why_digital,
 )
 from analogsim.layers.matrix import AnalogState, Slot, still
-from analogsim.registry import DeviceLike, as_device_model
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 from analogsim.utils.times import seconds
 

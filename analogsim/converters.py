@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from analogsim.crossbar import Crossbar
-from analogsim.device import DeviceModel
-from analogsim.layout import Layout
+from analogsim.device.model import DeviceModel
+from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import Noise, Scale, is_silent
 from analogsim.utils.recompute import keeping_source
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from analogsim.device import DeviceModel
-from analogsim.layout import Layout
-from analogsim.mapping import Mapping
+from analogsim.device.model import DeviceModel
+from analogsim.mapping.layout import Layout
+from analogsim.mapping.mapping import Mapping
 from analogsim.utils.text import named_call
 from analogsim.wires import Wires, effective_conductance, solved
 

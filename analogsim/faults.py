@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.chip import as_seed, checked_faults
-from analogsim.device import STUCK_OFF, STUCK_ON, DeviceModel, Written
+from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
+from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layout import Blocks, Layout
+from analogsim.mapping.layout import Blocks, Layout
 from analogsim.noise.sources import KeyedNoise
-from analogsim.registry import DeviceLike, as_device_model
 from analogsim.training import in_compute_dtype
 
 Faults = dict[str, Tensor]

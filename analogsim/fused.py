@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.crossbar import Crossbar
-from analogsim.device import DeviceModel
-from analogsim.layout import Layout
+from analogsim.device.model import DeviceModel
+from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import row_keys
 from analogsim.noise.sources import Scale, TrainingNoise, noise_is_compiled
 from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple

@@ -1,7 +1,7 @@
 """Draws for compiled code, in which normal numbers come in pairs, one for each of two cells.
 
 The two cells of a differential pair go through the device side by side, each with a stream of its own
-(`analogsim.noise.counter_based.PairedNoise`). All of it is elementwise on one matrix, so that a compiler makes a single loop of it.
+(`counter_based.PairedNoise`). All of it is elementwise on one matrix, so that a compiler makes a single loop of it.
 In a one-sided pair one cell stands at ``g_min`` whatever the weight is: what its law depends on is a constant, which
 the compiler works out once.
 
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from analogsim.compensate import global_gain
 from analogsim.crossbar import Crossbar
-from analogsim.device import Cells, DeviceModel, Written
-from analogsim.layout import Layout
+from analogsim.device.model import Cells, DeviceModel, Written
+from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import PairedNoise
 from analogsim.noise.sources import Scale
 
@@ -69,7 +69,7 @@ def draw_pairs(
         device: one that `come_in_pairs`.
         scale: how much of the error is applied.
         t: seconds after programming, a scalar; counts only for a device that drifts.
-        keys: `analogsim.noise.counter_based.row_keys` of as many rows.
+        keys: `counter_based.row_keys` of as many rows.
     """
     if largest is None:
         largest = device.largest(clean)

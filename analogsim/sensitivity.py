@@ -14,7 +14,7 @@ from torch import nn
 
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar import Crossbar
-from analogsim.device import DeviceModel
+from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.evaluate import evaluate
 from analogsim.layers.base import matrices_of

@@ -12,9 +12,9 @@ from torch import Tensor
 from analogsim.compensate import global_gain
 from analogsim.converters import Array, array_of
 from analogsim.crossbar import IDEAL, Crossbar
-from analogsim.device import DeviceModel, Written
+from analogsim.device.model import DeviceModel, Written
 from analogsim.fused import draw
-from analogsim.layout import Layout
+from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, TrainingNoise, is_silent
 from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 

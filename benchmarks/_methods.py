@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import analogsim
-from analogsim.registry import DeviceLike
+from analogsim.device.parse import DeviceLike
 
 ABSOLUTE = 0.01  # standard deviation of the thread's noise, in units of the weight
 RELATIVE = 0.05  # as a fraction of the largest weight: the default of the device "gaussian"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import analogsim
+from analogsim.device.parse import as_device_model
 from analogsim.noise import counter_based
-from analogsim.registry import as_device_model
 from analogsim.training import noisy_weight
 from analogsim.utils.text import table
 from benchmarks._timing import Spread, interleave

@@ -9,9 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from analogsim.device import Cells, Effect, State, param
+from analogsim.device import Cells, Effect, State, param, register
 from analogsim.noise import Noise
-from analogsim.registry import register
 
 
 def decay(g: Tensor, nu: Tensor, t: float | Tensor, t0: float) -> Tensor:

@@ -9,9 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel, Effect, param
+from analogsim.device import Cells, DeviceModel, Effect, param, register
 from analogsim.noise import Noise
-from analogsim.registry import register
 
 
 def error_size(law: str, std: float, g: Tensor, g_max: float | Tensor) -> Tensor | float:

@@ -16,11 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel, Effect, State, param
+from analogsim.device import Cells, DeviceModel, Effect, State, param, register
 from analogsim.devices.drift import decay
 from analogsim.devices.programming import ProgrammingNoise, check_range, one_of, polynomial
 from analogsim.noise import Noise
-from analogsim.registry import register
 from analogsim.utils.tensors import clamp_own
 
 _FITTED_G_MAX = 25.0  # µS: the range on which the coefficients were fitted

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel, param
+from analogsim.device import Cells, DeviceModel, param, register
 from analogsim.devices.pcm import PCMDrift, PCMReadNoise
 from analogsim.devices.programming import ProgrammingNoise, polynomial
-from analogsim.registry import register
 from analogsim.utils.tensors import clamp_own
 
 _G_MAX = {1: 10.35, 2: 20.7}  # µS: the ranges on which the coefficients were fitted

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from analogsim.device import Cells, Effect, param
+from analogsim.device import Cells, Effect, param, register
 from analogsim.noise import Noise
-from analogsim.registry import register
 from analogsim.utils.tensors import clamp_own
 
 

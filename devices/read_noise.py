@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel, Effect, param
+from analogsim.device import Cells, DeviceModel, Effect, param, register
 from analogsim.devices.gaussian import check_law, error_size
-from analogsim.registry import register
 
 
 @register("read-noise")

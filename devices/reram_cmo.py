@@ -11,12 +11,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel, Effect, State, param
+from analogsim.device import Cells, DeviceModel, Effect, State, param, register
 from analogsim.devices.programming import ProgrammingNoise, check_range, polynomial
 from analogsim.devices.relaxation import time_like
 from analogsim.mapping import Mapping
 from analogsim.noise import Noise
-from analogsim.registry import register
 
 _RANGE = (9.0, 88.2)  # µS
 _SIGMA = {"0.2%": (0.00081107, 0.00106879), "2%": (0.01121854, 0.01129027)}

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel
+from analogsim.device import Cells, DeviceModel, register
 from analogsim.devices.programming import ProgrammingNoise, check_range, polynomial
-from analogsim.registry import register
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel
+from analogsim.device import Cells, DeviceModel, register
 from analogsim.devices.programming import ProgrammingNoise, check_range, one_of, polynomial
 from analogsim.devices.read_noise import ReadNoise
 from analogsim.devices.relaxation import Relaxation
-from analogsim.registry import register
 
 _FITTED_G_MAX = 40.0  # µS: the range on which the coefficients were fitted
 _DAY = 86400.0

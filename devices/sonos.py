@@ -12,10 +12,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from analogsim.device import Cells, DeviceModel, Effect, param
+from analogsim.device import Cells, DeviceModel, Effect, param, register
 from analogsim.devices.programming import ProgrammingNoise, check_range
 from analogsim.devices.relaxation import Relaxation
-from analogsim.registry import register
 
 _MAX = 1600.0  # nA
 _DAY = 86400.0

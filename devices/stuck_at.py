@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analogsim.device import STUCK_OFF, STUCK_ON, Cells, Effect, State, held_by, param
+from analogsim.device import STUCK_OFF, STUCK_ON, Cells, Effect, State, held_by, param, register
 from analogsim.noise import Noise
-from analogsim.registry import register
 
 
 @register("stuck-at")

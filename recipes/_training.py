@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset
 import analogsim
 from analogsim.compensate import Compensation, has_batch_norm
 from analogsim.crossbar import as_crossbar
+from analogsim.device.parse import as_device_model
 from analogsim.ranges import Ranges, get_ranges, set_ranges
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -29,7 +30,6 @@ from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._options import Config
 from analogsim.recipes._ranges import calibrate, calibration_batches, needs_ranges
 from analogsim.recipes._reporting import drifted
-from analogsim.registry import as_device_model
 from analogsim.report import Report
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 

@@ -16,7 +16,7 @@ from analogsim.compensate import (
     reestimate_batch_norm,
 )
 from analogsim.devices import pcm
-from analogsim.layout import Layout
+from analogsim.mapping.layout import Layout
 from analogsim.noise import KeyedNoise
 
 

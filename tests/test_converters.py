@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import analogsim
 from analogsim import Crossbar, Mapping, converters
 from analogsim.converters import _Convert, _Drive, drive
-from analogsim.registry import DeviceLike, as_device_model
+from analogsim.device.parse import DeviceLike, as_device_model
 
 CROSSBARS = {
     "learned": Crossbar(dac_bits=6, adc_bits=6, input_range="learned", output_bound=3.0, output_noise=0.03),

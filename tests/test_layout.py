@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from analogsim.layout import Layout, cut
+from analogsim.mapping.layout import Layout, cut
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from analogsim import DeviceModel, Gaussian, Mapping
-from analogsim.layout import Layout
+from analogsim.mapping.layout import Layout
 from analogsim.noise import KeyedNoise
 
 G_MIN, G_MAX = 2.0, 25.0

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import analogsim
 from analogsim import Cells, Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, fused
 from analogsim.crossbar import IDEAL
+from analogsim.device.parse import as_device_model
 from analogsim.noise import GlobalNoise, Noise, counter_based
 from analogsim.noise.counter_based import PairedNoise, row_keys
 from analogsim.pairs import come_in_pairs, draw_pairs
-from analogsim.registry import as_device_model
 from analogsim.training import _draw, noisy_weight
 
 K = 5  # standard errors

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import analogsim
 from analogsim import Crossbar, Mapping
-from analogsim.registry import as_device_model
+from analogsim.device.parse import as_device_model
 
 EIGHT_BITS = Crossbar(rows=512, cols=512, dac_bits=8, adc_bits=8, input_range=2.0, output_bound=8.0, output_noise=0.02)
 

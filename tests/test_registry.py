@@ -19,8 +19,8 @@ from analogsim import (
     available_devices,
     param,
     register,
-    registry,
 )
+from analogsim.device import registry
 from analogsim.devices import pcm
 
 BUILT_IN = "analogsim.devices."

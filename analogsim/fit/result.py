@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analogsim.device import DeviceModel
-from analogsim.devicefile import save_device
+from analogsim.device.file import save_device
+from analogsim.device.model import DeviceModel
 from analogsim.fit.estimate import FloatArray
 from analogsim.utils.text import table
 

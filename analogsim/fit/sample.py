@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analogsim.mapping import Mapping
+from analogsim.device.parse import DeviceLike, as_device_model
+from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import KeyedNoise
-from analogsim.registry import DeviceLike, as_device_model
 from analogsim.utils.times import seconds
 
 

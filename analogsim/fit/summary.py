@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analogsim.device import Effect
+from analogsim.device.model import Effect
 from analogsim.devices.fitted import FittedDrift, FittedProgramming, FittedReadNoise, FittedSlowNoise
 from analogsim.fit.clock import Clock
 from analogsim.fit.estimate import Basis, FloatArray, evaluate

@@ -17,9 +17,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from analogsim.converters import Array, convert_product, drive
 from analogsim.crossbar import IDEAL, Crossbar
-from analogsim.device import DeviceModel
+from analogsim.device.model import DeviceModel
 from analogsim.errors import NotCalibratedError, NotProgrammedError
-from analogsim.layout import Layout
+from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
 from analogsim.training import noisy_array, noisy_weight
 from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping

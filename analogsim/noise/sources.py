@@ -95,7 +95,7 @@ def _fill(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 class GlobalNoise:
-    """Draws from torch's global generator of the tensor's device; in compiled code, keys of `analogsim.counter`."""
+    """Draws from torch's global generator of the tensor's device; in compiled code, keys of `counter_based`."""
 
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.device import Cells, DeviceModel, Effect, State, Written
+from analogsim.device.model import Cells, DeviceModel, Effect, State, Written
+from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.noise.sources import KeyedNoise, Noise
-from analogsim.registry import DeviceLike, as_device_model
 
 try:
     import pytest

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import analogsim
 from analogsim.crossbar import Crossbar
-from analogsim.device import Cells, DeviceModel, Effect
+from analogsim.device.model import Cells, DeviceModel, Effect
 from analogsim.devices import Gaussian, ReadNoise
 from analogsim.layers.base import matrices_of
-from analogsim.mapping import Mapping
+from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import analogsim
-from analogsim import DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, StuckAt, param, registry
+from analogsim import DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, StuckAt, param
+from analogsim.device import registry
 from analogsim.testing import DeviceContract
 
 FOLDER = Path(analogsim.devices.__file__).parent

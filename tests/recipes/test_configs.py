@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import analogsim.recipes
+from analogsim.device.parse import as_device_model
 from analogsim.recipes import _data, _models
 from analogsim.recipes._config import load_toml
 from analogsim.recipes._options import Config
 from analogsim.recipes.train import check
-from analogsim.registry import as_device_model
 
 FOLDER = Path(analogsim.recipes.__file__).parent / "configs"
 FILES = sorted(FOLDER.rglob("*"))

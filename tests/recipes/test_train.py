@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.device.parse import as_device_model
 from analogsim.recipes import _data, _models, _tracking, _training
 from analogsim.recipes import train as recipe
 from analogsim.recipes._checkpoint import load_checkpoint
@@ -23,7 +24,6 @@ from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import NoRun
 from analogsim.recipes._training import Training, load_data
 from analogsim.recipes.train import AWARE, PLAIN, train
-from analogsim.registry import as_device_model
 from analogsim.report import Report
 
 Tiny = Callable[..., Config]

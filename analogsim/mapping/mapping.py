@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from analogsim.layout import Layout
+from analogsim.mapping.layout import Layout
 from analogsim.utils.tensors import clamp_own
 
 Kind = Literal["pair", "two-sided", "offset", "signed"]

@@ -13,18 +13,18 @@ chain.
 from __future__ import annotations
 
 import math
-import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor
 
-from analogsim.layout import Layout
-from analogsim.mapping import Mapping
+from analogsim.device.parameters import checked
+from analogsim.mapping.layout import Layout
+from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise
 from analogsim.utils.times import label
 
@@ -37,45 +37,6 @@ STUCK_OFF, STUCK_ON = 1, 2
 def held_by(faults: Tensor, g: Tensor, cells: Cells) -> Tensor:
     """``g`` with the cells of a map of faults where they are stuck."""
     return g.masked_fill(faults == STUCK_OFF, cells.g_min).masked_fill_(faults == STUCK_ON, cells.g_max)
-
-
-def param(
-    default: Any,
-    unit: str,
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Any:
-    """A parameter of an effect: its default, its unit ("1" if dimensionless), and the values it may take."""
-    limits = {"ge": ge, "gt": gt, "le": le, "choices": choices}
-    return field(default=default, metadata={"unit": unit, **limits})
-
-
-def checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
-    """The value if it is legal, as Python's own type, so that equal effects also have equal reprs."""
-    where = f"{owner}: {name}"
-    if isinstance(value, np.generic):
-        value = value.item()
-    if rules.get("choices") is not None:
-        if value not in rules["choices"]:
-            raise ValueError(f"{where} must be one of {', '.join(rules['choices'])}, got {value!r}")
-        return value
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise TypeError(f"{where} must be True or False, got {value!r}")
-        return value
-    wanted = int if isinstance(default, int) else int | float
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise TypeError(f"{where} must be {'an integer' if wanted is int else 'a number'}, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{where} must be finite, got {value!r}")
-    for rule, symbol, holds in (("ge", ">=", operator.ge), ("gt", ">", operator.gt), ("le", "<=", operator.le)):
-        limit = rules.get(rule)
-        if limit is not None and not holds(value, limit):
-            raise ValueError(f"{where} must be {symbol} {limit:g}, got {value!r}")
-    return value if wanted is int else float(value)
 
 
 @dataclass(frozen=True)

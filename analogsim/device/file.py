@@ -12,9 +12,9 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from analogsim.device import DeviceModel, Effect
-from analogsim.mapping import Mapping
-from analogsim.registry import available_devices, factory
+from analogsim.device.model import DeviceModel, Effect
+from analogsim.device.registry import available_devices, factory
+from analogsim.mapping.mapping import Mapping
 
 _FORMAT = "analogsim-device-1"
 

@@ -1,0 +1,6 @@
+"""From weights to conductances and back, and the blocks of crossbars that they lie in."""
+
+from analogsim.mapping.layout import Layout
+from analogsim.mapping.mapping import Mapping
+
+__all__ = ["Layout", "Mapping"]
