@@ -8,7 +8,8 @@ from analogsim.chip import drift, erase, program, programmed
 from analogsim.chipfile import load_chip, save_chip
 from analogsim.clipping import clip_weights
 from analogsim.convert import convert, to_digital
-from analogsim.crossbar import Crossbar, as_crossbar
+from analogsim.crossbar.crossbar import Crossbar, as_crossbar
+from analogsim.crossbar.wires import Wires
 from analogsim.device.file import load_device, save_device
 from analogsim.device.model import Cells, DeviceModel, Effect
 from analogsim.device.parameters import param
@@ -37,7 +38,6 @@ from analogsim.schedule import NoiseSchedule
 from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary
 from analogsim.utils.times import seconds
-from analogsim.wires import Wires
 
 __version__ = "0.1.0"
 

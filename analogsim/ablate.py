@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from analogsim.compensate import GAINS
 from analogsim.convert import convert, to_digital
-from analogsim.crossbar import Crossbar
+from analogsim.crossbar.crossbar import Crossbar
+from analogsim.crossbar.gains import GAINS
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.evaluate import evaluate
 from analogsim.layers.base import matrices_of

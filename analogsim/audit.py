@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analogsim.chip import LayerChip, layer_chips, programmed
 from analogsim.convert import to_digital
-from analogsim.converters import Array
+from analogsim.crossbar.signal_path import Array
 from analogsim.layers.base import AnalogModule, matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.noise.sources import KeyedNoise

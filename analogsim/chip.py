@@ -11,9 +11,10 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from analogsim.compensate import gain_of, gains, measured_sums
-from analogsim.converters import Array, array_of
-from analogsim.crossbar import Crossbar
+from analogsim.compensate import gain_of
+from analogsim.crossbar.crossbar import Crossbar
+from analogsim.crossbar.gains import gains, measured_sums
+from analogsim.crossbar.signal_path import Array, array_of
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.errors import NotProgrammedError, StaleChipError
 from analogsim.layers.base import matrices_of

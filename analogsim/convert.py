@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from analogsim.chip import layer_chips
-from analogsim.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossbar
+from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.errors import ConversionWarning

@@ -16,7 +16,7 @@ from analogsim.calibrate import calibrate
 from analogsim.chip import Faults, as_seed, drift, programmed
 from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
 from analogsim.convert import to_digital
-from analogsim.crossbar import IDEAL
+from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix

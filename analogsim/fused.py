@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from analogsim.crossbar import Crossbar
+from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import row_keys

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from analogsim.chip import LayerChip
 from analogsim.convert import to_digital
-from analogsim.crossbar import IDEAL
+from analogsim.crossbar.crossbar import IDEAL
 from analogsim.layers.base import AnalogModule, matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.utils.modules import names_of, visited

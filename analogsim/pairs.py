@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analogsim.compensate import global_gain
-from analogsim.crossbar import Crossbar
+from analogsim.crossbar.crossbar import Crossbar
+from analogsim.crossbar.gains import global_gain
 from analogsim.device.model import Cells, DeviceModel, Written
 from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import PairedNoise

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from analogsim.convert import convert, to_digital
-from analogsim.crossbar import Crossbar
+from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.evaluate import evaluate

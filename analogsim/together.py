@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analogsim.chip import Faults, LayerChip, programmed
-from analogsim.converters import Array
+from analogsim.crossbar.signal_path import Array
 from analogsim.layers.base import matrices_of
 from analogsim.utils.batches import Inputs
 

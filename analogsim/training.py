@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from analogsim.compensate import global_gain
-from analogsim.converters import Array, array_of
-from analogsim.crossbar import IDEAL, Crossbar
+from analogsim.crossbar.crossbar import IDEAL, Crossbar
+from analogsim.crossbar.gains import global_gain
+from analogsim.crossbar.signal_path import Array, array_of
 from analogsim.device.model import DeviceModel, Written
 from analogsim.fused import draw
 from analogsim.mapping.layout import Layout

@@ -20,8 +20,8 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
+from analogsim.crossbar.wires import Wires, effective_conductance
 from analogsim.utils.text import table
-from analogsim.wires import Wires, effective_conductance
 
 Array = NDArray[np.float64]
 

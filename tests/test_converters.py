@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, Mapping, converters
-from analogsim.converters import _Convert, _Drive, drive
+from analogsim import Crossbar, Mapping
+from analogsim.crossbar import converters
+from analogsim.crossbar.converters import _Convert, _Drive, drive
 from analogsim.device.parse import DeviceLike, as_device_model
 
 CROSSBARS = {

@@ -10,7 +10,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, Wires
-from analogsim.wires import effective_conductance
+from analogsim.crossbar.wires import effective_conductance
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

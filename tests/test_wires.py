@@ -12,8 +12,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
-from analogsim import wires as module
-from analogsim.wires import Wires, effective_conductance
+from analogsim.crossbar import wires as module
+from analogsim.crossbar.wires import Wires, effective_conductance
 
 UNEQUAL = Wires(row=3.0, col=11.0, source=40.0, sink=25.0)
 SHAPES = [(6, 9), (9, 6), (1, 7), (7, 1), (1, 1), (12, 12)]

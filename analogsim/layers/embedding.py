@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.converters import Array, read_out, steps_of
+from analogsim.crossbar.converters import read_out, steps_of
+from analogsim.crossbar.signal_path import Array
 from analogsim.layers.base import AnalogLayer, register_layer
 from analogsim.layers.matrix import AnalogState, Drawn, Slot
 from analogsim.noise.sources import is_silent

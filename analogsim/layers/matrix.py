@@ -15,8 +15,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from analogsim.converters import Array, convert_product, drive
-from analogsim.crossbar import IDEAL, Crossbar
+from analogsim.crossbar.converters import drive
+from analogsim.crossbar.crossbar import IDEAL, Crossbar
+from analogsim.crossbar.signal_path import Array, convert_product
 from analogsim.device.model import DeviceModel
 from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.mapping.layout import Layout

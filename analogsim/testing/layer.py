@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 import analogsim
-from analogsim.crossbar import Crossbar
+from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import Cells, DeviceModel, Effect
 from analogsim.devices import Gaussian, ReadNoise
 from analogsim.layers.base import matrices_of

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from analogsim.crossbar.wires import Wires, effective_conductance, solved
 from analogsim.device.model import DeviceModel
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapping import Mapping
 from analogsim.utils.text import named_call
-from analogsim.wires import Wires, effective_conductance, solved
 
 RANGES = ("dynamic", "calibrated", "learned")
 
