@@ -6,7 +6,6 @@ from analogsim.audit import Audit, AuditError, audit
 from analogsim.calibrate import calibrate, range_parameters
 from analogsim.chip import drift, erase, program, programmed
 from analogsim.chipfile import load_chip, save_chip
-from analogsim.clipping import clip_weights
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar.crossbar import Crossbar, as_crossbar
 from analogsim.crossbar.wires import Wires
@@ -16,7 +15,6 @@ from analogsim.device.parameters import param
 from analogsim.device.parse import as_device_model
 from analogsim.device.registry import available_devices, register
 from analogsim.devices import Drift, Gaussian, Quantization, ReadNoise, StuckAt
-from analogsim.draws import set_noise_scale, set_recompute
 from analogsim.errors import (
     ConversionWarning,
     FitWarning,
@@ -34,9 +32,11 @@ from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import use_compiled_noise
 from analogsim.ranges import get_ranges, set_ranges
 from analogsim.report import Report, compare_plot, compare_table
-from analogsim.schedule import NoiseSchedule
 from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary
+from analogsim.training.clipping import clip_weights
+from analogsim.training.schedule import NoiseSchedule
+from analogsim.training.settings import set_noise_scale, set_recompute
 from analogsim.utils.times import seconds
 
 __version__ = "0.1.0"

@@ -16,12 +16,12 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.gains import gains, measured_sums
 from analogsim.crossbar.signal_path import Array, array_of
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
+from analogsim.draws.noisy_weight import in_compute_dtype
 from analogsim.errors import NotProgrammedError, StaleChipError
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix, AnalogState
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import KeyedNoise, StreamNoise
-from analogsim.training import in_compute_dtype
 from analogsim.utils.tensors import Stamp, stamp_of
 from analogsim.utils.times import label, seconds
 

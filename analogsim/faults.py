@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from analogsim.chip import as_seed, checked_faults
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.device.parse import DeviceLike, as_device_model
+from analogsim.draws.noisy_weight import in_compute_dtype
 from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.mapping.layout import Blocks, Layout
 from analogsim.noise.sources import KeyedNoise
-from analogsim.training import in_compute_dtype
 
 Faults = dict[str, Tensor]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import analogsim
 from analogsim.device.parse import as_device_model
+from analogsim.draws.noisy_weight import noisy_weight
 from analogsim.noise import counter_based
-from analogsim.training import noisy_weight
 from analogsim.utils.text import table
 from benchmarks._timing import Spread, interleave
 

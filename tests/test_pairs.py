@@ -15,13 +15,14 @@ from scipy import stats
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Cells, Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, fused
+from analogsim import Cells, Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise
 from analogsim.crossbar import IDEAL
 from analogsim.device.parse import as_device_model
+from analogsim.draws import compiled
+from analogsim.draws.noisy_weight import _draw, noisy_weight
+from analogsim.draws.pairs import come_in_pairs, draw_pairs
 from analogsim.noise import GlobalNoise, Noise, counter_based
 from analogsim.noise.counter_based import PairedNoise, row_keys
-from analogsim.pairs import come_in_pairs, draw_pairs
-from analogsim.training import _draw, noisy_weight
 
 K = 5  # standard errors
 DAY = 86400.0
@@ -157,15 +158,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
 
         return run
 
-    monkeypatch.setattr(fused, "_compiled", plain)
+    monkeypatch.setattr(compiled, "_compiled", plain)
     monkeypatch.setattr(
         counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
     )
     monkeypatch.setattr(analogsim.noise, "_compiled", None)
-    fused._kernel.cache_clear()
+    compiled._kernel.cache_clear()
     analogsim.use_compiled_noise()
     yield shapes
-    fused._kernel.cache_clear()
+    compiled._kernel.cache_clear()
 
 
 NETWORKS = {
@@ -278,14 +279,14 @@ def test_equal_devices_share_a_kernel(drawn: list[torch.Size]) -> None:
     for _ in range(3):
         noisy_weight(torch.randn(4, 5), as_device_model("pcm"), 1.0, (DAY, DAY))
     assert len(drawn) == 4
-    assert fused._kernel.cache_info().misses == 1
+    assert compiled._kernel.cache_info().misses == 1
 
 
 def test_a_device_that_cannot_be_compiled_is_named(drawn: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> object:
         raise OSError("no way")
 
-    monkeypatch.setattr(fused, "_compiled", broken)
+    monkeypatch.setattr(compiled, "_compiled", broken)
     with pytest.raises(RuntimeError, match=r"failed on device 'pcm'; .*use_compiled_noise\(False\): no way"):
         noisy_weight(torch.randn(4, 5), as_device_model("pcm"), 1.0, (DAY, DAY))
 
@@ -299,7 +300,7 @@ def test_machine_code_draws_what_eager_code_does() -> None:
         device = (
             as_device_model("pcm") if spread == 1 else CHAIN.replace(effects=(*CHAIN.effects[1:3], ReadNoise(spread)))
         )
-        kernel = fused._kernel(device, torch.float32, False)
+        kernel = compiled._kernel(device, torch.float32, False)
         for shape in ((6, 25), (100, 784), (1, 7), (5, 1), (33, 65)):
             weight, keys = torch.randn(shape), row_keys(shape[0], t.device)
             got, scale = kernel(weight, None, torch.tensor(0.7), t, keys), torch.tensor(0.7)

@@ -22,8 +22,8 @@ from analogsim import (
     StuckAt,
     set_noise_scale,
 )
+from analogsim.draws.noisy_weight import noisy_weight
 from analogsim.noise import GlobalNoise
-from analogsim.training import noisy_weight
 
 SERIAL = Crossbar(dac_bits=4, adc_bits=8, output_bound=4.0, bit_serial=True)
 YEARS = (1.0, 365 * 86400.0)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import analogsim
 from analogsim import Cells, DeviceModel, Drift, Effect, Gaussian, Mapping, ReadNoise, StuckAt, param, register
 from analogsim.device.registry import _factories
+from analogsim.draws.noisy_weight import noisy_weight
 from analogsim.noise import GlobalNoise, Noise
-from analogsim.training import noisy_weight
 
 ALL = [Gaussian(0.05), StuckAt(0.1, 0.05), Drift(0.05, 0.02), ReadNoise(0.02)]
 

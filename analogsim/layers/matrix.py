@@ -19,10 +19,10 @@ from analogsim.crossbar.converters import drive
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.signal_path import Array, convert_product
 from analogsim.device.model import DeviceModel
+from analogsim.draws.noisy_weight import noisy_array, noisy_weight
 from analogsim.errors import NotCalibratedError, NotProgrammedError
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
-from analogsim.training import noisy_array, noisy_weight
 from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping
 
 if TYPE_CHECKING:

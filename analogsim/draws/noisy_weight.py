@@ -13,10 +13,10 @@ from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.gains import global_gain
 from analogsim.crossbar.signal_path import Array, array_of
 from analogsim.device.model import DeviceModel, Written
-from analogsim.fused import draw
+from analogsim.draws.compiled import draw
+from analogsim.draws.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, TrainingNoise, is_silent
-from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 
 _GLOBAL = GlobalNoise()
 

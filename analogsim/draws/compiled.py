@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
+from analogsim.draws.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import row_keys
 from analogsim.noise.sources import Scale, TrainingNoise, noise_is_compiled
-from analogsim.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 
 Drawn = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]  # the fields of `Pairs`
 Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], Drawn]

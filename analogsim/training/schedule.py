@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from analogsim.draws import set_noise_scale
 from analogsim.layers.base import matrices_of
+from analogsim.training.settings import set_noise_scale
 
 Shape = Literal["constant", "linear", "cosine", "exponential", "step"]
 

@@ -1,0 +1,1 @@
+"""One fresh draw of the device, as a training forward sees it."""

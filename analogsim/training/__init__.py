@@ -1,0 +1,1 @@
+"""What training with noise is steered by: how much of it, its schedule, clipping of weights."""
