@@ -14,7 +14,7 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.gains import GAINS
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.evaluate import evaluate
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
 from analogsim.metrics import Metric
 from analogsim.report import Report, number
 from analogsim.utils.text import table

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from analogsim.chip import LayerChip, layer_chips, programmed
 from analogsim.convert import to_digital
 from analogsim.crossbar.signal_path import Array
-from analogsim.layers.base import AnalogModule, matrices_of
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.noise.sources import KeyedNoise
+from analogsim.layers.module import AnalogModule, matrices_of
+from analogsim.noise.sources import KeyedNoise, Noise, Silence
 from analogsim.utils.modules import names_of, visited
 from analogsim.utils.text import table
 
@@ -151,23 +151,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(_title, names[:5])) + more
 
 
-class _Silence:
-    """A noise that is zero, so that two forwards give one answer and no generator moves."""
-
-    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
-        return torch.zeros_like(like)
-
-    def uniform_like(self, like: Tensor) -> Tensor:
-        return torch.full_like(like, 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
-
-    def fold(self, *key: str) -> _Silence:
-        return self
-
-
 class _StandIn:
     """Takes a chip's place in a layer: the same weights without white noise, or other ones. Counts its uses."""
 
-    use_noise = _Silence()
+    use_noise: Noise = Silence()
 
     def __init__(self, matrix: AnalogMatrix, chip: LayerChip) -> None:
         self._chip = chip
@@ -176,9 +163,6 @@ class _StandIn:
         array = chip.array_for(*held) if matrix.analog.crossbar.converts else None
         self._own_array = self._array = None if array is None else replace(array, variances=None)
         self.calls = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._chip, name)
 
     def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """As of the chip."""
@@ -189,6 +173,18 @@ class _StandIn:
         """As of the chip."""
         self.calls += 1
         return cast(Array, self._array)
+
+    def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """As of the chip."""
+        self._chip.check(weight, bias)
+
+    def suspect(self) -> None:
+        """As of the chip."""
+        self._chip.suspect()
+
+    def describe(self) -> str:
+        """As of the chip."""
+        return self._chip.describe()
 
     @contextmanager
     def disturbed(self, strength: float) -> Iterator[None]:
@@ -227,7 +223,7 @@ def _stand_ins(analog: nn.Module, matrices: list[AnalogMatrix]) -> Iterator[list
         try:
             stand_ins = [_StandIn(matrix, chip) for matrix, chip in pairs]
             for state, stand_in in zip(states, stand_ins, strict=True):
-                state.chip = cast(LayerChip, stand_in)
+                state.chip = stand_in
                 if state.input_range is None and state.output_bound is None:
                     state.observe = _ignore
             yield stand_ins

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import matrices_of
 from analogsim.utils.batches import call, inputs_of, moved
 
 

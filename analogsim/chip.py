@@ -17,9 +17,10 @@ from analogsim.crossbar.gains import gains, measured_sums
 from analogsim.crossbar.signal_path import Array, array_of
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.draws.noisy_weight import in_compute_dtype
-from analogsim.errors import NotProgrammedError, StaleChipError
-from analogsim.layers.base import matrices_of
-from analogsim.layers.matrix import AnalogMatrix, AnalogState
+from analogsim.errors import StaleChipError
+from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import chips_of, matrices_of
+from analogsim.layers.state import AnalogState
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import KeyedNoise, StreamNoise
 from analogsim.utils.tensors import Stamp, stamp_of
@@ -278,17 +279,12 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
 
 
 def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, LayerChip]]:
-    """Every layer with its chip, each checked against its weight."""
+    """Every analog matrix with its programmed chip; see `chips_of`."""
     pairs = []
-    for layer in matrices_of(analog):
-        chip = layer.analog.chip
-        if chip is None:
-            raise NotProgrammedError(
-                f"{action}: layer {layer.analog.name!r} has no chip; call analogsim.program(analog, seed=...) first"
-            )
-        chip.suspect()
-        chip.check(*layer.still())
-        pairs.append((layer, chip))
+    for matrix, chip in chips_of(analog, action):
+        if not isinstance(chip, LayerChip):
+            raise TypeError(f"{action}: layer {matrix.analog.name!r} holds {chip.describe()} for the moment, no chip")
+        pairs.append((matrix, chip))
     return pairs
 
 

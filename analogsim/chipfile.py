@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from analogsim.chip import LayerChip, layer_chips
 from analogsim.device.model import Cells, Written
-from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import matrices_of
 
 _FORMAT = "analogsim-chip-2"
 

@@ -14,23 +14,15 @@ from typing import Literal, cast
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from analogsim.chip import layer_chips
 from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.errors import ConversionWarning
-from analogsim.layers.base import (
-    AnalogLayer,
-    AnalogModule,
-    analog_type,
-    hides_layers,
-    holds_matrix,
-    matrices_of,
-    unplaced,
-    weight_rules,
-    why_digital,
-)
-from analogsim.layers.matrix import AnalogState, Slot, still
+from analogsim.layers.candidates import hides_layers, holds_matrix, unplaced, weight_rules, why_digital
+from analogsim.layers.module import AnalogLayer, AnalogModule, chips_of, matrices_of
+from analogsim.layers.registry import analog_type
+from analogsim.layers.slot import Slot, still
+from analogsim.layers.state import AnalogState
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 from analogsim.utils.times import seconds
 
@@ -341,10 +333,9 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
             new.__dict__.pop(name, None)
     if weights == "clean":
         return plain
-    chips = layer_chips(analog, "to_digital")
     values = {
-        matrix: chip.layout.lift(chip.weight_for(matrix.matrix, matrix.bias)[0], matrix.analog.shape)
-        for matrix, chip in chips
+        matrix: matrix.analog.layout.lift(chip.weight_for(matrix.matrix, matrix.bias)[0], matrix.analog.shape)
+        for matrix, chip in chips_of(analog, "to_digital")
     }
     computed = [matrix.analog.name for matrix in values if matrix.computed]
     if computed:

@@ -18,8 +18,8 @@ from analogsim.compensate import Compensation, has_batch_norm, own_statistics, r
 from analogsim.convert import to_digital
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning
-from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import matrices_of
 from analogsim.metrics import Metric, as_metric, classes_axis, own_loss
 from analogsim.report import Report
 from analogsim.together import Chips

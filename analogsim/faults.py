@@ -11,8 +11,8 @@ from analogsim.chip import as_seed, checked_faults
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.draws.noisy_weight import in_compute_dtype
-from analogsim.layers.base import matrices_of
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Blocks, Layout
 from analogsim.noise.sources import KeyedNoise
 

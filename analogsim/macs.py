@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from analogsim.chip import LayerChip
 from analogsim.convert import to_digital
 from analogsim.crossbar.crossbar import IDEAL
-from analogsim.layers.base import AnalogModule, matrices_of
+from analogsim.crossbar.signal_path import Array
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import AnalogModule, matrices_of
+from analogsim.noise.sources import Noise, Silence
 from analogsim.utils.modules import names_of, visited
 
 _aten = torch.ops.aten
@@ -209,7 +210,7 @@ def macs(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
 class _Held:
     """Takes a chip's place: a copy of the clean weights, which is met in the products made with it."""
 
-    use_noise = None
+    use_noise: Noise = Silence()
 
     def __init__(self, matrix: AnalogMatrix) -> None:
         state = matrix.analog
@@ -219,8 +220,19 @@ class _Held:
         """The copy, and no read noise."""
         return self.weight, None
 
+    def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
+        """Never asked for: the crossbar is ideal meanwhile."""
+        raise RuntimeError("no converters")
+
+    def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Nothing to compare."""
+
     def suspect(self) -> None:
         """Nothing to compare."""
+
+    def describe(self) -> str:
+        """For ``print(analog)``."""
+        return "clean weights"
 
 
 def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
@@ -254,7 +266,7 @@ def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
     counter = _Counter(analog, {name: each.weight for name, each in held.items()})
     try:
         for state in states:
-            state.chip, state.crossbar = cast(LayerChip, held[state.name]), IDEAL
+            state.chip, state.crossbar = held[state.name], IDEAL
         _forward(analog, counter, args, kwargs)
     finally:
         for state, (chip, crossbar) in zip(states, before, strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
 
 Ranges = Mapping[str, Mapping[str, Tensor]]
 _NEEDS = {"input_range": "needs_range", "output_bound": "needs_bound"}

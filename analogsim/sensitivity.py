@@ -17,8 +17,8 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.evaluate import evaluate
-from analogsim.layers.base import matrices_of
-from analogsim.layers.matrix import AnalogState
+from analogsim.layers.module import matrices_of
+from analogsim.layers.state import AnalogState
 from analogsim.macs import analog_macs, macs
 from analogsim.metrics import Metric
 from analogsim.report import Report, number

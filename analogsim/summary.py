@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from analogsim.layers.base import AnalogModule, asked_digital, weight_rules, why_digital
+from analogsim.layers.candidates import asked_digital, weight_rules, why_digital
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import AnalogModule
 from analogsim.utils.modules import names_of
 from analogsim.utils.text import table
 

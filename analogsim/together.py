@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analogsim.chip import Faults, LayerChip, programmed
 from analogsim.crossbar.signal_path import Array
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
+from analogsim.noise.sources import Noise, Silence
 from analogsim.utils.batches import Inputs
 
 _Held = dict[str, Tensor]
 
 
-class _Place:
+class _StackedChip:
     """Takes a chip's place in a layer, with the weights of whichever chip is meant."""
 
-    use_noise = None  # nothing is noisy from use to use
+    use_noise: Noise = Silence()  # nothing is noisy from use to use
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -53,8 +54,15 @@ class _Place:
         mismatch = (mine.pop("gain"), mine.pop("offset")) if "gain" in mine else None
         return replace(array, slices=mine["slices"], scale=mine["scale"], mismatch=mismatch)
 
+    def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Nothing to compare."""
+
     def suspect(self) -> None:
         """Nothing to compare."""
+
+    def describe(self) -> str:
+        """For ``print(analog)``."""
+        return "several chips"
 
 
 def _tensors(array: Array) -> _Held:
@@ -87,7 +95,7 @@ class Chips:
         for matrix, chip in zip(self._matrices, self._chips[0], strict=True):
             if chip.effective[1] is not None:
                 raise ValueError(_noisy(matrix.analog.title, "white read noise"))
-        self._places = [_Place(matrix.analog.name) for matrix in self._matrices]
+        self._places = [_StackedChip(matrix.analog.name) for matrix in self._matrices]
         self._held: _Held = {}
 
     def drift(self, t: float, gain: str | None) -> None:
@@ -126,7 +134,7 @@ class Chips:
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        states: list[Any] = [matrix.analog for matrix in self._matrices]
+        states = [matrix.analog for matrix in self._matrices]
         before = [state.chip for state in states]
         modes = [(module, module.training) for module in self._analog.modules()]
         try:

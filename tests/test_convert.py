@@ -16,7 +16,7 @@ from torch.nn import functional
 import analogsim
 from analogsim import AnalogLayer, ConversionWarning, DeviceModel, Drift, Effect, Gaussian, Mapping, register_layer
 from analogsim.layers import AnalogConv2d, AnalogLinear
-from analogsim.layers.base import _analog_types
+from analogsim.layers.registry import _analog_types
 
 # Two devices without any error: one on weights, one that goes through conductances and back.
 CLEAN = {"signed": Gaussian(std=0.0), "pair": DeviceModel((Drift(nu=0.0, nu_std=0.0),))}

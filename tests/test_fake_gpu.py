@@ -38,7 +38,7 @@ from torch.utils._pytree import tree_leaves
 import analogsim
 import analogsim.chipfile
 from analogsim import Crossbar, DeviceModel, Mapping
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
 from analogsim.noise import StreamNoise
 
 # Where the memory of a fake tensor lies is asked by chips (whether the weights changed), and means nothing.

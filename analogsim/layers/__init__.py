@@ -1,7 +1,6 @@
 """Analog layers: each subclasses the digital one and shares its Parameters."""
 
 from analogsim.layers.attention import AnalogMultiheadAttention, AnalogTransformerEncoderLayer
-from analogsim.layers.base import AnalogLayer, AnalogModule, analog_type, matrices_of, register_layer, register_routed
 from analogsim.layers.bilinear import AnalogBilinear
 from analogsim.layers.conv import (
     AnalogConv1d,
@@ -13,7 +12,8 @@ from analogsim.layers.conv import (
 )
 from analogsim.layers.embedding import AnalogEmbedding, AnalogEmbeddingBag
 from analogsim.layers.linear import AnalogLinear
-from analogsim.layers.matrix import AnalogMatrix, Slot
+from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import AnalogLayer, AnalogModule, matrices_of
 from analogsim.layers.recurrent import (
     AnalogGRU,
     AnalogGRUCell,
@@ -22,6 +22,8 @@ from analogsim.layers.recurrent import (
     AnalogRNN,
     AnalogRNNCell,
 )
+from analogsim.layers.registry import analog_type, register_layer, register_routed
+from analogsim.layers.slot import Slot
 
 __all__ = [
     "AnalogBilinear",

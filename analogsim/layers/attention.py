@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.layers.base import AnalogModule, register_layer
-from analogsim.layers.matrix import Slot
+from analogsim.layers.module import AnalogModule
+from analogsim.layers.registry import register_layer
+from analogsim.layers.slot import Slot
 
 
 @register_layer(nn.MultiheadAttention)

@@ -6,8 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from analogsim.layers.base import AnalogModule, register_layer
-from analogsim.layers.matrix import Slot
+from analogsim.layers.module import AnalogModule
+from analogsim.layers.registry import register_layer
+from analogsim.layers.slot import Slot
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.layers.base import AnalogLayer, register_layer
-from analogsim.layers.matrix import Slot, largest_magnitude
-from analogsim.layers.route import product_as
+from analogsim.layers.matrix import largest_magnitude
+from analogsim.layers.module import AnalogLayer
+from analogsim.layers.registry import register_layer
+from analogsim.layers.routing import product_as
+from analogsim.layers.slot import Slot
 
 
 class _AnalogConv(AnalogLayer):

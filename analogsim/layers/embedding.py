@@ -28,8 +28,11 @@ from torch.nn import functional
 
 from analogsim.crossbar.converters import read_out, steps_of
 from analogsim.crossbar.signal_path import Array
-from analogsim.layers.base import AnalogLayer, register_layer
-from analogsim.layers.matrix import AnalogState, Drawn, Slot
+from analogsim.layers.matrix import Drawn
+from analogsim.layers.module import AnalogLayer
+from analogsim.layers.registry import register_layer
+from analogsim.layers.slot import Slot
+from analogsim.layers.state import AnalogState
 from analogsim.noise.sources import is_silent
 
 

@@ -3,8 +3,10 @@
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from analogsim.layers.base import AnalogLayer, register_layer
-from analogsim.layers.matrix import LinearMatrix, Slot
+from analogsim.layers.matrix import LinearMatrix
+from analogsim.layers.module import AnalogLayer
+from analogsim.layers.registry import register_layer
+from analogsim.layers.slot import Slot
 
 
 @register_layer(Conv1D)

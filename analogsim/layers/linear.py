@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from analogsim.layers.base import AnalogLayer, register_layer
 from analogsim.layers.matrix import LinearMatrix
+from analogsim.layers.module import AnalogLayer
+from analogsim.layers.registry import register_layer
 
 
 @register_layer(nn.Linear)

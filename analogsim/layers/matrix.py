@@ -2,193 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from analogsim.crossbar.converters import drive
-from analogsim.crossbar.crossbar import IDEAL, Crossbar
+from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.signal_path import Array, convert_product
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
-from analogsim.errors import NotCalibratedError, NotProgrammedError
+from analogsim.errors import NotProgrammedError
+from analogsim.layers.slot import Slot, still
+from analogsim.layers.state import AnalogState, MatrixChip
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
 from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping
 
-if TYPE_CHECKING:
-    from analogsim.chip import LayerChip
-
 _GLOBAL = GlobalNoise()
-
-
-@dataclass
-class AnalogState:
-    """What is known of an analog matrix beyond its weights; it is in no state dict.
-
-    Args:
-        name: the matrix's name in the network, which keys its share of a chip: that of its layer, with a name of its
-            own behind it where the layer has several.
-        device: the device model its weights are written to.
-        train_times: range of drift times in training, seconds.
-        shape: of the matrix, ``(out, ...)``.
-        layout: the blocks of crossbars in which it lies.
-        crossbar: their size, converters and wires.
-        noise_scale: how much of the device's errors a training forward sees.
-        compiled_scale: the same as a scalar where the weights are, one for all layers there, which compiled forwards
-            take; None before it is set, and where it is 0.
-        recompute: whether backward makes a training draw again instead of keeping it.
-        chip: the programmed array, or None.
-        input_range: full scale of the input converter, from calibration; None before, or if it needs none.
-        output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
-        used: whether it had a part in a forward since this was last set to False.
-        observe: during calibration, is shown what reaches the converters: ``"input"`` or ``"output"``, and the values.
-    """
-
-    name: str
-    device: DeviceModel
-    train_times: tuple[float, float]
-    shape: torch.Size
-    layout: Layout
-    crossbar: Crossbar = IDEAL
-    noise_scale: float = 1.0
-    compiled_scale: Tensor | None = None
-    recompute: bool = False
-    chip: LayerChip | None = None
-    input_range: Tensor | None = None
-    output_bound: Tensor | None = None
-    used: bool = False
-    observe: Callable[[str, Tensor], None] | None = None
-
-    def __post_init__(self) -> None:
-        self.device.prepare()
-
-    @property
-    def title(self) -> str:
-        """The name for messages."""
-        return self.name or "(the model itself)"
-
-    @property
-    def ranges(self) -> tuple[Tensor | float | None, Tensor | float | None]:
-        """Full scale of the input converter (None: of each vector) and of the output converter (None: no bound).
-
-        Raises:
-            NotCalibratedError: one of them comes from calibration, which has not been made.
-        """
-        crossbar = self.crossbar
-        for wanted, known in ((crossbar.needs_range, self.input_range), (crossbar.needs_bound, self.output_bound)):
-            if wanted and known is None and self.observe is None:
-                raise NotCalibratedError(
-                    f"layer {self.title!r} has converters without a range: call "
-                    "analogsim.calibrate(analog, loader) first, or give the crossbar a fixed range"
-                )
-        entry = crossbar.input_range
-        full: Tensor | float | None = None
-        if isinstance(entry, int | float):
-            full = entry
-        elif crossbar.needs_range and self.input_range is not None:
-            full = self.input_range.abs()  # an optimizer may step a small one past zero
-        bound = crossbar.output_bound
-        return full, self.output_bound if isinstance(bound, str) else bound
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where a matrix lies in the Parameters of its module.
-
-    Args:
-        weight: name of the Parameter.
-        bias: name of the Parameter of its bias; None for a matrix without.
-        rows: the part of both, ``(start, end)`` along the first axis; None for all. A Parameter that is just as long as
-            the part is all of it.
-        transposed: the Parameter is ``(in, out / groups, ...)``.
-        groups: of outputs with inputs of their own.
-    """
-
-    weight: str = "weight"
-    bias: str | None = "bias"
-    rows: tuple[int, int] | None = None
-    transposed: bool = False
-    groups: int = 1
-
-    def matrix(self, module: nn.Module) -> Tensor:
-        """The matrix ``(out, ...)``, one row per output; a view of the Parameter but for transposed groups."""
-        weight = self._part(getattr(module, self.weight))
-        return self.turned(weight) if self.transposed else weight
-
-    def _part(self, tensor: Tensor) -> Tensor:
-        if self.rows is None or len(tensor) == self.rows[1] - self.rows[0]:
-            return tensor
-        return tensor[slice(*self.rows)]
-
-    def turned(self, weight: Tensor) -> Tensor:
-        """``(in, out / groups, ...)`` as ``(out, in / groups, ...)`` and back: it is its own inverse."""
-        if self.groups == 1:
-            return weight.transpose(0, 1)
-        grouped = weight.view(self.groups, -1, *weight.shape[1:])
-        return grouped.transpose(1, 2).flatten(0, 1)
-
-    def bias_of(self, module: nn.Module) -> Tensor | None:
-        """The bias ``(out,)``, or None."""
-        bias: Tensor | None = None if self.bias is None else getattr(module, self.bias, None)
-        return None if bias is None else self._part(bias)
-
-    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
-        """The Parameters in which weight and bias lie, or from which they are computed (pruning, weight norm)."""
-        found = []
-        for name in (self.weight, self.bias):
-            own = None if name is None else module._parameters.get(name)
-            if own is not None:
-                found.append(own)
-            elif name is not None and parametrize.is_parametrized(module, name):
-                found += cast(nn.ModuleDict, module.parametrizations)[name].parameters()
-            elif name is not None:  # torch's older ways call them weight_orig, weight_g, weight_v
-                hidden = module.named_parameters(recurse=False)
-                found += [tensor for entry, tensor in hidden if entry.startswith(f"{name}_")]
-        return found
-
-    def size(self, tensor: Tensor) -> int:
-        """How many elements of one of these Parameters belong to the matrix and its bias."""
-        return self._part(tensor).numel()
-
-    @torch.no_grad()
-    def put(self, module: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:
-        """Write a matrix (and a bias) into the Parameters of a module."""
-        self._part(getattr(module, self.weight)).copy_(self.turned(matrix) if self.transposed else matrix)
-        own = self.bias_of(module)
-        if bias is not None and own is not None:
-            own.copy_(bias)
-
-
-@torch.no_grad()
-def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
-    """Matrix and bias as they are now, detached. Reading them changes nothing, as spectral norm would in training."""
-    rules = getattr(module, "parametrizations", None)
-    modes = [(part, part.training) for part in (module, *(() if rules is None else rules.modules()))]
-    try:
-        for part, _ in modes:
-            part.training = False
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, _OLDER_RULES):  # what they compute lags behind until the next forward
-                hook(module, None)
-        bias = slot.bias_of(module)
-        return slot.matrix(module).detach(), None if bias is None else bias.detach()
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-# torch's older ways to compute a weight, which do it before each forward.
-_OLDER_RULES = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 
 class AnalogMatrix:
@@ -272,7 +105,7 @@ class AnalogMatrix:
             return state.noise_scale
         return 0.0 if self.analog.observe is not None and self.analog.chip is None else None
 
-    def _chip(self) -> LayerChip:
+    def _chip(self) -> MatrixChip:
         chip = self.analog.chip
         if chip is None:
             raise NotProgrammedError(
@@ -420,7 +253,7 @@ def _again(
     return [array.slices] if linear is None else [array.slices, linear]
 
 
-def _use_noise(chip: LayerChip) -> Noise:
+def _use_noise(chip: MatrixChip) -> Noise:
     # What is new in every use identifies no chip, so that a compiled graph, which holds no generator, may draw it from
     # torch's own.
     return _GLOBAL if torch.compiler.is_compiling() else chip.use_noise

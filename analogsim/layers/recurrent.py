@@ -13,8 +13,10 @@ from torch._compile import _disable_dynamo
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from analogsim.layers.base import AnalogModule, Clean, register_layer
-from analogsim.layers.matrix import Drawn, Slot
+from analogsim.layers.matrix import Drawn
+from analogsim.layers.module import AnalogModule, Clean
+from analogsim.layers.registry import register_layer
+from analogsim.layers.slot import Slot
 
 State = tuple[Tensor, ...]
 """What goes from one time step to the next: ``(h,)``, of an LSTM ``(h, c)``."""

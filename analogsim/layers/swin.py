@@ -2,7 +2,7 @@
 
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from analogsim.layers.base import register_routed
+from analogsim.layers.registry import register_routed
 
 # The weights of ``qkv`` and ``proj``. Version 2 takes the keys without their bias, which is then subtracted digitally.
 register_routed(ShiftedWindowAttention)

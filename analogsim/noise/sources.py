@@ -202,5 +202,21 @@ class StreamNoise:
         return StreamNoise(*self._key, *key)
 
 
+class Silence:
+    """No noise: zeros for normal numbers and the middle for uniform ones, where one exact answer is wanted."""
+
+    def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
+        """See `Noise`."""
+        return torch.zeros_like(like)
+
+    def uniform_like(self, like: Tensor) -> Tensor:
+        """See `Noise`."""
+        return torch.full_like(like, 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
+
+    def fold(self, *key: str) -> Silence:
+        """See `Noise`."""
+        return self
+
+
 TrainingNoise = GlobalNoise | StreamNoise
 """Where training draws from."""

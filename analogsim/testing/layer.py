@@ -19,7 +19,7 @@ import analogsim
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import Cells, DeviceModel, Effect
 from analogsim.devices import Gaussian, ReadNoise
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise
 

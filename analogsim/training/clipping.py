@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
 
 
 @torch.no_grad()

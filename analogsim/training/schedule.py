@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
 from analogsim.training.settings import set_noise_scale
 
 Shape = Literal["constant", "linear", "cosine", "exponential", "step"]

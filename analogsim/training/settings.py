@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from analogsim.layers.base import matrices_of
+from analogsim.layers.module import matrices_of
 
 
 def set_noise_scale(analog: nn.Module, scale: float) -> None:

@@ -13,7 +13,8 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_sequence
 
 import analogsim
-from analogsim.layers.base import AnalogLayer, _analog_types
+from analogsim.layers.module import AnalogLayer
+from analogsim.layers.registry import _analog_types
 from analogsim.testing import LayerContract
 
 

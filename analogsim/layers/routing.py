@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from analogsim.layers.matrix import AnalogMatrix, Drawn, Slot
+from analogsim.errors import NotRoutedError
+from analogsim.layers.matrix import AnalogMatrix, Drawn
+from analogsim.layers.module import AnalogModule, _matrices_in
+from analogsim.layers.slot import Slot
 
 _PRODUCTS = (
     functional.linear,
@@ -113,3 +117,30 @@ def _through(
         return output
     difference = -own if bias is None else bias if own is None else bias - own  # added digitally
     return output + matrix.per_output(difference).to(output.dtype)
+
+
+class Routed(AnalogModule):
+    """Runs the forward of the digital type; what takes a weight of an analog matrix there goes through its crossbars.
+
+    For modules that hand weights to ``functional.linear`` or a convolution by themselves: their own, or those of the
+    layers in them.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The digital forward with its products routed."""
+        own = list(self.matrices.values())
+        inner = [matrix for matrix in _matrices_in(self) if matrix not in own]
+        # What parametrizations compute is known by its identity, and computed once.
+        computed = any(matrix.computed for matrix in (*own, *inner))
+        with parametrize.cached() if computed else nullcontext():
+            routing = Routing([*own, *inner])
+            with routing:
+                output = self.stands_for.forward(self, *args, **kwargs)
+        for matrix in own:
+            if matrix not in routing.used:
+                raise NotRoutedError(
+                    f"layer {matrix.analog.title!r}: the forward of {self.stands_for.__name__} did not take its weight "
+                    "as it is in functional.linear or a convolution, so that its product cannot run analog; map the "
+                    "layer to None, or give its type an analog layer (analogsim.register_layer)"
+                )
+        return output

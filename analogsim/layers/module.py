@@ -1,0 +1,175 @@
+"""Modules with one matrix or several on crossbars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from analogsim.errors import NotProgrammedError
+from analogsim.layers.matrix import AnalogMatrix, Drawn, Part
+from analogsim.layers.slot import Slot, still
+from analogsim.layers.state import AnalogState, MatrixChip
+
+
+class AnalogModule(nn.Module):
+    """A module that stands for a digital one, with one matrix or several on crossbars.
+
+    Subclasses also derive from the digital module. They say in `slots` where its matrices lie, and in ``forward`` take
+    the products with `draw_of`, one draw of each matrix for each forward.
+
+    Attributes:
+        matrices: those that are analog, by label.
+    """
+
+    stands_for: ClassVar[type[nn.Module]]
+    stored: ClassVar[bool] = False  # a table that is looked up: analog only on request
+    analog_only: ClassVar[tuple[str, ...]] = ("matrices",)  # attributes that the digital module does not have
+    matrices: Mapping[str, AnalogMatrix]
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """The matrices of a digital module by label."""
+        raise NotImplementedError(f"{cls.__name__} must implement slots(module)")
+
+    def attach(self, states: dict[str, AnalogState], module: nn.Module) -> None:
+        """Take over what is known of the analog ones among the matrices of a digital module."""
+        slots = self.slots(module)
+        self.__dict__["matrices"] = {label: Part(self, slots[label], state) for label, state in states.items()}
+
+    def draw_of(self, label: str) -> Drawn | Clean:
+        """What one forward finds in a matrix: a draw, or the clean weights where it stays digital."""
+        if label in self.matrices:
+            return self.matrices[label].draw()
+        return Clean(self, self.slots(self)[label])
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; a programmed chip is compared with the weights again at the next eval forward."""
+        for matrix in self.matrices.values():
+            if matrix.analog.chip is not None:
+                matrix.analog.chip.suspect()
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        """The digital module's own, with device, crossbar and chip."""
+        told: dict[str, None] = {}
+        for matrix in self.matrices.values():
+            state = matrix.analog
+            chip = "no chip" if state.chip is None else state.chip.describe()
+            crossbar = str(state.crossbar)
+            told[f"device={state.device.name}, {crossbar + ', ' if crossbar != 'ideal' else ''}{chip}"] = None
+        return ", ".join(part for part in (super().extra_repr(), *told) if part)
+
+
+class Clean:
+    """The exact products of a matrix that stays digital, in the form of a `Drawn`.
+
+    Args:
+        module: has the matrix.
+        slot: says where.
+    """
+
+    def __init__(self, module: nn.Module, slot: Slot) -> None:
+        self.plain: tuple[Tensor, Tensor | None] = slot.matrix(module), slot.bias_of(module)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        """The product ``(..., out)`` with an input ``(..., in)``."""
+        return nn.functional.linear(input, *self.plain)
+
+
+class AnalogLayer(AnalogMatrix, AnalogModule):
+    """A layer with one matrix, whose products run on crossbars.
+
+    Subclasses also derive from the digital layer and implement `product`. Their weight is a Parameter ``weight`` of
+    shape ``(out, ...)``, unless `slots` says otherwise.
+    """
+
+    weight: Tensor
+    analog_only = ("analog", "_slot")
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`; the label of the one matrix is empty."""
+        return {"": Slot()}
+
+    def attach(self, states: dict[str, AnalogState], module: nn.Module) -> None:
+        """See `AnalogModule.attach`."""
+        self.__dict__["analog"] = states[""]
+        self.__dict__["_slot"] = self.slots(module)[""]
+
+    @property
+    def matrices(self) -> Mapping[str, AnalogMatrix]:  # type: ignore[override]
+        """Itself."""
+        return {"": self} if "analog" in self.__dict__ else {}
+
+    @property
+    def matrix(self) -> Tensor:
+        """See `AnalogMatrix.matrix`."""
+        return cast(Slot, self._slot).matrix(self)
+
+    def still(self) -> tuple[Tensor, Tensor | None]:
+        """See `AnalogMatrix.still`."""
+        return still(self, cast(Slot, self._slot))
+
+    @property
+    def device(self) -> torch.device:
+        """See `AnalogMatrix.device`."""
+        return cast(Slot, self._slot).parameters(self)[0].device
+
+    @property
+    def computed(self) -> bool:
+        """See `AnalogMatrix.computed`."""
+        return cast(Slot, self._slot).weight not in self._parameters
+
+    def put(self, matrix: Tensor) -> None:
+        """See `AnalogMatrix.put`."""
+        cast(Slot, self._slot).put(self, matrix)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's answer: fresh noise in training, the programmed chip in eval."""
+        return self.draw()(input)
+
+
+def _matrices_in(model: nn.Module) -> list[AnalogMatrix]:
+    modules = [module for module in model.modules() if isinstance(module, AnalogModule)]
+    return [matrix for module in modules for matrix in module.matrices.values()]
+
+
+def matrices_of(model: nn.Module) -> list[AnalogMatrix]:
+    """The analog matrices of a twin, each once.
+
+    Raises:
+        ValueError: there are none; the model is not what `convert` returned.
+    """
+    matrices = _matrices_in(model)
+    if not matrices:
+        raise ValueError(
+            f"{type(model).__name__} has no analog layer: give the twin that analogsim.convert(model, ...) returned"
+        )
+    return matrices
+
+
+def chips_of(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, MatrixChip]]:
+    """Every analog matrix with its chip, each checked against its weight.
+
+    Args:
+        analog: the twin.
+        action: who asks, for the message.
+
+    Raises:
+        NotProgrammedError: a matrix has no chip.
+        StaleChipError: its weight is no longer the one that was programmed.
+    """
+    pairs = []
+    for matrix in matrices_of(analog):
+        chip = matrix.analog.chip
+        if chip is None:
+            raise NotProgrammedError(
+                f"{action}: layer {matrix.analog.name!r} has no chip; call analogsim.program(analog, seed=...) first"
+            )
+        chip.suspect()
+        chip.check(*matrix.still())
+        pairs.append((matrix, chip))
+    return pairs

@@ -1,0 +1,159 @@
+"""The registry from digital types to analog ones."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from analogsim.layers.module import AnalogLayer, AnalogModule
+from analogsim.layers.routing import Routed
+from analogsim.layers.slot import Slot
+
+A = TypeVar("A", bound=type[AnalogModule])
+
+
+_analog_types: dict[type[nn.Module], type[AnalogModule]] = {}
+
+
+# Types of packages that we do not import, and our modules that know them.
+_ADAPTERS = {
+    "transformers.pytorch_utils.Conv1D": "analogsim.layers.huggingface",
+    "torchvision.models.swin_transformer.ShiftedWindowAttention": "analogsim.layers.swin",
+    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": "analogsim.layers.swin",
+}
+
+
+def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
+    """Register an analog class for a digital type, and for its subclasses without a ``forward`` of their own.
+
+    Args:
+        digital: the type that `convert` replaces; an `AnalogLayer` needs a Parameter ``weight`` of shape
+            ``(out, ...)``.
+
+    Raises:
+        TypeError: the analog class is not a subclass of both `AnalogLayer` (or another `AnalogModule`) and ``digital``.
+        ValueError: another analog class has the digital type already.
+
+    Example:
+        A type with one matrix says how its product is taken; one with several says where they lie, and takes the
+        products in its forward.
+
+        >>> import torch
+        >>> from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer
+        >>> class Turned(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.kernel = torch.nn.Parameter(torch.randn(4, 3))  # (in, out)
+        ...     def forward(self, input):
+        ...         return input @ self.kernel
+        >>> @register_layer(Turned)
+        ... class AnalogTurned(AnalogLayer, Turned):
+        ...     bias = None
+        ...     @classmethod
+        ...     def slots(cls, module):
+        ...         return {"": Slot("kernel", None, transposed=True)}
+        ...     def product(self, input, weight, bias):
+        ...         return torch.nn.functional.linear(input, weight, bias)
+        >>> class Gated(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.value = torch.nn.Parameter(torch.randn(3, 4))
+        ...         self.gate = torch.nn.Parameter(torch.randn(3, 4))
+        ...     def forward(self, input):
+        ...         return (input @ self.value.t()) * (input @ self.gate.t()).sigmoid()
+        >>> @register_layer(Gated)
+        ... class AnalogGated(AnalogModule, Gated):
+        ...     @classmethod
+        ...     def slots(cls, module):
+        ...         return {name: Slot(name, None) for name in ("value", "gate")}
+        ...     def forward(self, input):
+        ...         return self.draw_of("value")(input) * self.draw_of("gate")(input).sigmoid()
+    """
+
+    def add(analog: A) -> A:
+        if not (issubclass(analog, AnalogModule) and issubclass(analog, digital)):
+            raise TypeError(f"register_layer: {analog.__name__} must subclass AnalogLayer and {digital.__name__}")
+        if any(known is analog and kind is not digital for kind, known in _analog_types.items()):
+            raise ValueError(f"register_layer: {analog.__name__} stands for another type already; subclass it")
+        if _analog_types.get(digital, analog) is not analog:
+            raise ValueError(f"register_layer: {digital.__name__} already becomes {_analog_types[digital].__name__}")
+        analog.stands_for = digital
+        _analog_types[digital] = analog
+        return analog
+
+    return add
+
+
+def register_routed(digital: type[nn.Module], weights: Mapping[str, str | None] | None = None) -> None:
+    """Let `convert` follow a type whose forward hands weights to ``functional.linear`` or a convolution by itself.
+
+    Args:
+        digital: the type.
+        weights: its own Parameters that are such weights, ``(out, in)``, each with the name of its bias (or None);
+            default: none, only those of the layers in it.
+
+    Raises:
+        ValueError: the type has an analog class already.
+
+    Example:
+        >>> import torch, analogsim
+        >>> class Gate(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.kernel = torch.nn.Parameter(torch.randn(3, 4))
+        ...     def forward(self, input):
+        ...         return torch.nn.functional.linear(input, self.kernel).sigmoid()
+        >>> analogsim.register_routed(Gate, {"kernel": None})
+        >>> print(analogsim.convert(Gate(), "pcm"))
+        AnalogGate(device=pcm, no chip)
+    """
+    known = {name: Slot(name, bias) for name, bias in (weights or {}).items()}
+    register_layer(digital)(_derived((Routed,), digital, {"slots": classmethod(lambda cls, module: known)}))
+
+
+_subclasses: dict[type[nn.Module], type[AnalogModule]] = {}
+
+
+def _derived(
+    bases: tuple[type[AnalogModule], ...], digital: type[nn.Module], more: dict[str, Any] | None = None
+) -> type[AnalogModule]:
+    """The analog class of a digital type, made of others. It can be pickled where the digital type can."""
+    if more or digital not in _subclasses:
+        body = {"stands_for": digital, "__module__": digital.__module__, "__doc__": bases[0].__doc__}
+        body |= {"__reduce_ex__": lambda self, protocol: (_rebuild, (digital,), self.__getstate__())}
+        _subclasses[digital] = type(f"Analog{digital.__name__}", (*bases, digital), body | (more or {}))
+    return _subclasses[digital]
+
+
+def _rebuild(digital: type[nn.Module]) -> AnalogModule:
+    """An empty analog module for a digital type, to unpickle into."""
+    kind = _class_for(digital)
+    if kind is None:
+        raise TypeError(f"{digital.__name__} has no analog layer here; register it before loading")
+    return kind.__new__(kind)
+
+
+def analog_type(module: nn.Module) -> type[AnalogModule] | None:
+    """The analog class for a digital module; None for one without, or with a ``forward`` put in its place."""
+    return None if "forward" in vars(module) else _class_for(type(module))
+
+
+def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
+    if issubclass(kind, AnalogModule):
+        return None
+    adapter = _ADAPTERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    if adapter is not None:
+        importlib.import_module(adapter)
+    if kind in _analog_types:
+        return _analog_types[kind]
+    for base in kind.__mro__[1:]:
+        known = _analog_types.get(base)
+        if known is None:
+            continue
+        if kind.forward is cast(Any, base).forward:
+            return _derived((known,), kind)
+        return _derived((Routed, known), kind) if issubclass(known, AnalogLayer) else None
+    return None

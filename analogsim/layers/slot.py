@@ -1,0 +1,103 @@
+"""Where a matrix lies in the Parameters of its module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a matrix lies in the Parameters of its module.
+
+    Args:
+        weight: name of the Parameter.
+        bias: name of the Parameter of its bias; None for a matrix without.
+        rows: the part of both, ``(start, end)`` along the first axis; None for all. A Parameter that is just as long as
+            the part is all of it.
+        transposed: the Parameter is ``(in, out / groups, ...)``.
+        groups: of outputs with inputs of their own.
+    """
+
+    weight: str = "weight"
+    bias: str | None = "bias"
+    rows: tuple[int, int] | None = None
+    transposed: bool = False
+    groups: int = 1
+
+    def matrix(self, module: nn.Module) -> Tensor:
+        """The matrix ``(out, ...)``, one row per output; a view of the Parameter but for transposed groups."""
+        weight = self._part(getattr(module, self.weight))
+        return self.turned(weight) if self.transposed else weight
+
+    def _part(self, tensor: Tensor) -> Tensor:
+        if self.rows is None or len(tensor) == self.rows[1] - self.rows[0]:
+            return tensor
+        return tensor[slice(*self.rows)]
+
+    def turned(self, weight: Tensor) -> Tensor:
+        """``(in, out / groups, ...)`` as ``(out, in / groups, ...)`` and back: it is its own inverse."""
+        if self.groups == 1:
+            return weight.transpose(0, 1)
+        grouped = weight.view(self.groups, -1, *weight.shape[1:])
+        return grouped.transpose(1, 2).flatten(0, 1)
+
+    def bias_of(self, module: nn.Module) -> Tensor | None:
+        """The bias ``(out,)``, or None."""
+        bias: Tensor | None = None if self.bias is None else getattr(module, self.bias, None)
+        return None if bias is None else self._part(bias)
+
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        """The Parameters in which weight and bias lie, or from which they are computed (pruning, weight norm)."""
+        found = []
+        for name in (self.weight, self.bias):
+            own = None if name is None else module._parameters.get(name)
+            if own is not None:
+                found.append(own)
+            elif name is not None and parametrize.is_parametrized(module, name):
+                found += cast(nn.ModuleDict, module.parametrizations)[name].parameters()
+            elif name is not None:  # torch's older ways call them weight_orig, weight_g, weight_v
+                hidden = module.named_parameters(recurse=False)
+                found += [tensor for entry, tensor in hidden if entry.startswith(f"{name}_")]
+        return found
+
+    def size(self, tensor: Tensor) -> int:
+        """How many elements of one of these Parameters belong to the matrix and its bias."""
+        return self._part(tensor).numel()
+
+    @torch.no_grad()
+    def put(self, module: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:
+        """Write a matrix (and a bias) into the Parameters of a module."""
+        self._part(getattr(module, self.weight)).copy_(self.turned(matrix) if self.transposed else matrix)
+        own = self.bias_of(module)
+        if bias is not None and own is not None:
+            own.copy_(bias)
+
+
+@torch.no_grad()
+def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
+    """Matrix and bias as they are now, detached. Reading them changes nothing, as spectral norm would in training."""
+    rules = getattr(module, "parametrizations", None)
+    modes = [(part, part.training) for part in (module, *(() if rules is None else rules.modules()))]
+    try:
+        for part, _ in modes:
+            part.training = False
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, _OLDER_RULES):  # what they compute lags behind until the next forward
+                hook(module, None)
+        bias = slot.bias_of(module)
+        return slot.matrix(module).detach(), None if bias is None else bias.detach()
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+# torch's older ways to compute a weight, which do it before each forward.
+_OLDER_RULES = (WeightNorm, SpectralNorm, BasePruningMethod)

@@ -1,0 +1,116 @@
+"""What is known of an analog matrix beyond its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from analogsim.crossbar.crossbar import IDEAL, Crossbar
+from analogsim.crossbar.signal_path import Array
+from analogsim.device.model import DeviceModel
+from analogsim.errors import NotCalibratedError
+from analogsim.mapping.layout import Layout
+from analogsim.noise.sources import Noise
+
+
+class MatrixChip(Protocol):
+    """What a matrix asks of the chip in its place: the programmed one, or what stands in for it meanwhile."""
+
+    @property
+    def use_noise(self) -> Noise:
+        """Where the noise comes from that is new in every use."""
+        ...
+
+    def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Effective weight and read-noise variance for a clean weight; with bias rows, of the matrix."""
+        ...
+
+    def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
+        """What converters see for a clean weight."""
+        ...
+
+    def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Raise StaleChipError unless a clean weight still is what was programmed."""
+        ...
+
+    def suspect(self) -> None:
+        """Compare the weights by value at the next use."""
+        ...
+
+    def describe(self) -> str:
+        """For ``print(analog)``."""
+        ...
+
+
+@dataclass
+class AnalogState:
+    """What is known of an analog matrix beyond its weights; it is in no state dict.
+
+    Args:
+        name: the matrix's name in the network, which keys its share of a chip: that of its layer, with a name of its
+            own behind it where the layer has several.
+        device: the device model its weights are written to.
+        train_times: range of drift times in training, seconds.
+        shape: of the matrix, ``(out, ...)``.
+        layout: the blocks of crossbars in which it lies.
+        crossbar: their size, converters and wires.
+        noise_scale: how much of the device's errors a training forward sees.
+        compiled_scale: the same as a scalar where the weights are, one for all layers there, which compiled forwards
+            take; None before it is set, and where it is 0.
+        recompute: whether backward makes a training draw again instead of keeping it.
+        chip: the programmed array, or None.
+        input_range: full scale of the input converter, from calibration; None before, or if it needs none.
+        output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
+        used: whether it had a part in a forward since this was last set to False.
+        observe: during calibration, is shown what reaches the converters: ``"input"`` or ``"output"``, and the values.
+    """
+
+    name: str
+    device: DeviceModel
+    train_times: tuple[float, float]
+    shape: torch.Size
+    layout: Layout
+    crossbar: Crossbar = IDEAL
+    noise_scale: float = 1.0
+    compiled_scale: Tensor | None = None
+    recompute: bool = False
+    chip: MatrixChip | None = None
+    input_range: Tensor | None = None
+    output_bound: Tensor | None = None
+    used: bool = False
+    observe: Callable[[str, Tensor], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.device.prepare()
+
+    @property
+    def title(self) -> str:
+        """The name for messages."""
+        return self.name or "(the model itself)"
+
+    @property
+    def ranges(self) -> tuple[Tensor | float | None, Tensor | float | None]:
+        """Full scale of the input converter (None: of each vector) and of the output converter (None: no bound).
+
+        Raises:
+            NotCalibratedError: one of them comes from calibration, which has not been made.
+        """
+        crossbar = self.crossbar
+        for wanted, known in ((crossbar.needs_range, self.input_range), (crossbar.needs_bound, self.output_bound)):
+            if wanted and known is None and self.observe is None:
+                raise NotCalibratedError(
+                    f"layer {self.title!r} has converters without a range: call "
+                    "analogsim.calibrate(analog, loader) first, or give the crossbar a fixed range"
+                )
+        entry = crossbar.input_range
+        full: Tensor | float | None = None
+        if isinstance(entry, int | float):
+            full = entry
+        elif crossbar.needs_range and self.input_range is not None:
+            full = self.input_range.abs()  # an optimizer may step a small one past zero
+        bound = crossbar.output_bound
+        return full, self.output_bound if isinstance(bound, str) else bound
