@@ -3,9 +3,11 @@
 from analogsim import devices as devices
 from analogsim.ablate import Ablation, ablate
 from analogsim.audit import Audit, AuditError, audit
-from analogsim.calibrate import calibrate, range_parameters
-from analogsim.chip import drift, erase, program, programmed
-from analogsim.chipfile import load_chip, save_chip
+from analogsim.chip.calibration import calibrate
+from analogsim.chip.faults import draw_faults, remap
+from analogsim.chip.file import load_chip, save_chip
+from analogsim.chip.lifecycle import drift, erase, program, programmed
+from analogsim.chip.ranges import get_ranges, range_parameters, set_ranges
 from analogsim.convert import convert, to_digital
 from analogsim.crossbar.crossbar import Crossbar, as_crossbar
 from analogsim.crossbar.wires import Wires
@@ -24,13 +26,11 @@ from analogsim.errors import (
     StaleChipError,
 )
 from analogsim.evaluate import evaluate
-from analogsim.faults import draw_faults, remap
 from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.macs import analog_macs, macs
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import use_compiled_noise
-from analogsim.ranges import get_ranges, set_ranges
 from analogsim.report import Report, compare_plot, compare_table
 from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from analogsim.chip import LayerChip, layer_chips, programmed
+from analogsim.chip.layer_chip import LayerChip
+from analogsim.chip.lifecycle import layer_chips, programmed
 from analogsim.convert import to_digital
 from analogsim.crossbar.signal_path import Array
 from analogsim.layers.matrix import AnalogMatrix

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analogsim.calibrate import calibrate
-from analogsim.chip import Faults, as_seed, drift, programmed
-from analogsim.compensate import Compensation, has_batch_norm, own_statistics, reestimate_batch_norm
+from analogsim.chip.batch_norm import has_batch_norm, own_statistics, reestimate_batch_norm
+from analogsim.chip.calibration import calibrate
+from analogsim.chip.compensation import Compensation
+from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
 from analogsim.convert import to_digital
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning

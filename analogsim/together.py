@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analogsim.chip import Faults, LayerChip, programmed
+from analogsim.chip.layer_chip import LayerChip
+from analogsim.chip.lifecycle import Faults, programmed
 from analogsim.crossbar.signal_path import Array
 from analogsim.layers.module import matrices_of
 from analogsim.noise.sources import Noise, Silence

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import analogsim
-from analogsim.compensate import has_batch_norm
+from analogsim.chip.batch_norm import has_batch_norm
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights
 from analogsim.recipes._config import from_mapping

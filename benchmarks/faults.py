@@ -13,7 +13,7 @@ from pathlib import Path
 
 import analogsim
 from analogsim import DeviceModel, Mapping, Quantization
-from analogsim.chip import Faults
+from analogsim.chip.lifecycle import Faults
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights
 from analogsim.recipes._config import from_mapping

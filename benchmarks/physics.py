@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import analogsim
-import analogsim.compensate
+from analogsim.crossbar.gains import global_gain
 from analogsim.device import DeviceModel, Effect
 from analogsim.noise import KeyedNoise
 from analogsim.utils.text import table
@@ -255,7 +255,7 @@ def weight_error(cells: int = 1_000_000, seed: int = 0) -> str:
         now = device.to_weight(g, written)
         gain = float((weight * now).sum() / (weight * weight).sum())
         best = (weight * now).sum() / (now * now).sum() * now
-        ours = analogsim.compensate.global_gain(reference, now) * now
+        ours = global_gain(reference, now) * now
         errors = [float((value - weight).square().mean().sqrt()) for value in (now, best, ours)]
         rows.append((time, f"{gain:.3f}", *(f"{100 * error:.2f} %" for error in errors)))
     return table(("time", "decay", "raw error", "after the best gain", "after the measured gain"), rows)

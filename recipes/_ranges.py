@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
+from analogsim.chip.ranges import Ranges, set_ranges
 from analogsim.crossbar import as_crossbar
-from analogsim.ranges import Ranges, set_ranges
 from analogsim.recipes import _data
 from analogsim.recipes._data import Splits
 from analogsim.recipes._options import Config

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 import analogsim
+from analogsim.chip.ranges import get_ranges
 from analogsim.crossbar import IDEAL, as_crossbar
 from analogsim.device.parse import as_device_model
-from analogsim.ranges import get_ranges
 from analogsim.recipes._config import flatten
 from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import Tracker

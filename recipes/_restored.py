@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import analogsim
+from analogsim.chip.ranges import Ranges, set_ranges
 from analogsim.crossbar import as_crossbar
-from analogsim.ranges import Ranges, set_ranges
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights
 from analogsim.recipes._config import from_mapping

@@ -18,10 +18,11 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import analogsim
-from analogsim.compensate import Compensation, has_batch_norm
+from analogsim.chip.batch_norm import has_batch_norm
+from analogsim.chip.compensation import Compensation
+from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
-from analogsim.ranges import Ranges, get_ranges, set_ranges
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes._config import flatten, from_mapping, to_mapping

@@ -4,7 +4,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, ReadNoise
-from analogsim.calibrate import Magnitudes
+from analogsim.chip.calibration import Magnitudes
 
 CALIBRATED = Crossbar(rows=8, dac_bits=8, adc_bits=8, input_range="calibrated", output_bound="calibrated")
 QUIET = DeviceModel((ReadNoise(std=0.0),), mapping=analogsim.Mapping())

@@ -7,7 +7,8 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Effect
-from analogsim.compensate import Compensation, own_statistics, reestimate_batch_norm
+from analogsim.chip.batch_norm import own_statistics, reestimate_batch_norm
+from analogsim.chip.compensation import Compensation
 from analogsim.crossbar.gains import gains, global_gain, measured_sums
 from analogsim.devices import pcm
 from analogsim.mapping.layout import Layout

@@ -36,7 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import analogsim
-import analogsim.chipfile
+import analogsim.chip.file
 from analogsim import Crossbar, DeviceModel, Mapping
 from analogsim.layers.module import matrices_of
 from analogsim.noise import StreamNoise

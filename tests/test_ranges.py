@@ -6,7 +6,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar
-from analogsim.ranges import get_ranges, set_ranges
+from analogsim.chip.ranges import get_ranges, set_ranges
 
 LEARNED = Crossbar(rows=8, dac_bits=6, adc_bits=6, input_range="learned", output_bound="calibrated")
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import analogsim
-from analogsim.ranges import get_ranges
+from analogsim.chip.ranges import get_ranges
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import load_toml

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.chip.ranges import get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
-from analogsim.ranges import get_ranges, set_ranges
 from analogsim.recipes import _data, _models, _training, tune
 from analogsim.recipes import train as recipe
 from analogsim.recipes._checkpoint import load_checkpoint

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from analogsim.chip import as_seed, checked_faults
+from analogsim.chip.layer_chip import checked_faults
+from analogsim.chip.lifecycle import as_seed
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.draws.noisy_weight import in_compute_dtype

@@ -77,3 +77,26 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
         learned = kind == "input_range" and states[name].crossbar.learns
         place = layers[name].still()[0].device
         setattr(states[name], kind, torch.tensor(number, device=place, requires_grad=learned))
+
+
+def range_parameters(analog: nn.Module) -> list[Tensor]:
+    """The input ranges that are learned, to hand to an optimizer beside ``model.parameters()``.
+
+    They belong to the twin and are in no state dict; `save_chip` stores them.
+
+    Args:
+        analog: the twin, calibrated.
+
+    Raises:
+        NotCalibratedError: a range to be learned has no start value yet.
+        ValueError: no crossbar of the twin learns its range.
+    """
+    learned = [layer.analog for layer in matrices_of(analog) if layer.analog.crossbar.learns]
+    if not learned:
+        raise ValueError('range_parameters: no layer learns its input range; give Crossbar(input_range="learned")')
+    parameters = []
+    for state in learned:
+        _ = state.ranges
+        if state.input_range is not None:
+            parameters.append(state.input_range)
+    return parameters

@@ -144,26 +144,3 @@ def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Itera
         # The input 1 of bias rows must fit.
         value = max(value, 1.0) if state.layout.bias_rows else value
         state.input_range = torch.tensor(value, device=place, requires_grad=learned)
-
-
-def range_parameters(analog: nn.Module) -> list[Tensor]:
-    """The input ranges that are learned, to hand to an optimizer beside ``model.parameters()``.
-
-    They belong to the twin and are in no state dict; `save_chip` stores them.
-
-    Args:
-        analog: the twin, calibrated.
-
-    Raises:
-        NotCalibratedError: a range to be learned has no start value yet.
-        ValueError: no crossbar of the twin learns its range.
-    """
-    learned = [layer.analog for layer in matrices_of(analog) if layer.analog.crossbar.learns]
-    if not learned:
-        raise ValueError('range_parameters: no layer learns its input range; give Crossbar(input_range="learned")')
-    parameters = []
-    for state in learned:
-        _ = state.ranges
-        if state.input_range is not None:
-            parameters.append(state.input_range)
-    return parameters

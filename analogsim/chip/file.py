@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from analogsim.chip import LayerChip, layer_chips
+from analogsim.chip.layer_chip import LayerChip
+from analogsim.chip.lifecycle import layer_chips
 from analogsim.device.model import Cells, Written
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of

@@ -1,0 +1,1 @@
+"""One programmed chip: written, followed through time, saved and loaded, calibrated and compensated."""

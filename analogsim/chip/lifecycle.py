@@ -1,0 +1,146 @@
+"""A chip: weights written once into cells, followed through time, saved and loaded."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import SupportsIndex
+
+from torch import Tensor, nn
+
+from analogsim.chip.compensation import gain_of
+from analogsim.chip.layer_chip import LayerChip
+from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import chips_of, matrices_of
+from analogsim.utils.times import seconds
+
+
+def as_seed(seed: object) -> int:
+    """The seed as Python's own integer; TypeError for anything that is not a whole number."""
+    if isinstance(seed, SupportsIndex) and not isinstance(seed, bool):
+        with suppress(TypeError):  # a tensor has the method and may refuse
+            return operator.index(seed)
+    raise TypeError(f"seed: must be an integer, got {seed!r}")
+
+
+Faults = Mapping[str, Tensor]
+
+
+def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -> None:
+    """Write the weights into one chip: every draw that is fixed for a cell's life happens here, once.
+
+    The same seed is the same chip whatever the batch, the order of layers, the process or the torch device. The
+    Parameters are not touched. The chip is 0 seconds old afterwards; a chip that was there is gone.
+
+    Args:
+        analog: the twin from `convert`.
+        seed: which chip.
+        faults: for layers by name, a map of the cells known to be stuck (measured ones, or `draw_faults`), besides
+            those that effects draw: ``(cells, out (+ reference columns), ...)`` with 0 for a cell that works, 1 for one
+            stuck at ``g_min`` and 2 for one stuck at ``g_max``. The working cell of a pair takes up what its stuck
+            partner cannot.
+
+    Raises:
+        ValueError: a weight is NaN or infinite, ``analog`` has no analog layer, or the faults are no map of its layers.
+            The old chip stays then.
+    """
+    number = as_seed(seed)
+    layers = matrices_of(analog)
+    known = dict(faults or {})
+    chips = [LayerChip.program(layer, number, known.pop(layer.analog.name, None)) for layer in layers]
+    if known:
+        names = ", ".join(repr(layer.analog.name) for layer in layers)
+        raise ValueError(f"program: faults of {min(known)!r}, which is no analog layer; there are {names}")
+    for layer, chip in zip(layers, chips, strict=True):
+        layer.analog.chip = chip
+
+
+def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, LayerChip]]:
+    """Every analog matrix with its programmed chip; see `chips_of`."""
+    pairs = []
+    for matrix, chip in chips_of(analog, action):
+        if not isinstance(chip, LayerChip):
+            raise TypeError(f"{action}: layer {matrix.analog.name!r} holds {chip.describe()} for the moment, no chip")
+        pairs.append((matrix, chip))
+    return pairs
+
+
+def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "global") -> None:
+    """Let the programmed chip be ``t`` old. The same chip, the same ``t``, the same answer, in any order of times.
+
+    Args:
+        analog: the twin, programmed.
+        t: time since programming: seconds, or ``"1s"``, ``"1h"``, ``"1d"``, ``"1mo"``, ``"1y"``.
+        compensation: measured digital gains that undo the mean decay: one ``"global"`` gain per layer, one for each
+            ``"crossbar"`` or for each ``"column"`` of one; None: none. A device that does not change with time is left
+            alone.
+
+    Raises:
+        NotProgrammedError: there is no chip.
+        StaleChipError: the weights changed since.
+        ValueError: a time before programming or one that a device has no model for, or an unknown compensation. The
+            chip stays at the age it had.
+    """
+    gain = gain_of(compensation)
+    time = seconds(t)
+    done: list[tuple[LayerChip, float, str | None]] = []
+    try:
+        for layer, chip in layer_chips(analog, "drift"):
+            chip.weight_for(*layer.still())  # there, if it has moved
+            before = (chip, chip.time, chip.compensation)
+            chip.set_time(time, gain)
+            done.append(before)
+    except Exception:
+        for chip, old_time, old_compensation in done:
+            chip.set_time(old_time, old_compensation)
+        raise
+
+
+def erase(analog: nn.Module) -> None:
+    """Back to no chip. Nothing happens to a twin without one."""
+    for layer in matrices_of(analog):
+        layer.analog.chip = None
+
+
+@contextmanager
+def programmed(
+    analog: nn.Module,
+    seed: int = 0,
+    t: float | str = 0.0,
+    *,
+    compensation: str | None = "global",
+    faults: Faults | None = None,
+) -> Iterator[nn.Module]:
+    """Program and drift a chip for a block, in eval mode; chip and modes are as before afterwards.
+
+    Args:
+        analog: the twin.
+        seed: which chip, see `program`.
+        t: its age, see `drift`.
+        compensation: see `drift`.
+        faults: see `program`.
+
+    Example:
+        >>> import torch, analogsim
+        >>> analog = analogsim.convert(torch.nn.Linear(4, 2), device="pcm")
+        >>> with analogsim.programmed(analog, seed=3, t="1y"):
+        ...     tuple(analog(torch.ones(1, 4)).shape)
+        (1, 2)
+    """
+    layers = matrices_of(analog)
+    chips = [layer.analog.chip for layer in layers]
+    modes = [(module, module.training) for module in analog.modules()]
+    try:
+        program(analog, seed, faults=faults)
+        drift(analog, t, compensation=compensation)
+        analog.eval()
+        yield analog
+    finally:
+        for layer, chip in zip(layers, chips, strict=True):
+            layer.analog.chip = chip
+        for module, mode in modes:
+            module.training = mode
+        for chip in chips:
+            if chip is not None:
+                chip.suspect()
