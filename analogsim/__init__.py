@@ -8,7 +8,8 @@ from analogsim.chip.faults import draw_faults, remap
 from analogsim.chip.file import load_chip, save_chip
 from analogsim.chip.lifecycle import drift, erase, program, programmed
 from analogsim.chip.ranges import get_ranges, range_parameters, set_ranges
-from analogsim.convert import convert, to_digital
+from analogsim.conversion.analog import convert
+from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar, as_crossbar
 from analogsim.crossbar.wires import Wires
 from analogsim.device.file import load_device, save_device

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from analogsim.convert import convert, to_digital
+from analogsim.conversion.analog import convert
+from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.gains import GAINS
 from analogsim.device.model import DeviceModel, Effect

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import layer_chips, programmed
-from analogsim.convert import to_digital
+from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.signal_path import Array
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of

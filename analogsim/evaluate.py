@@ -16,7 +16,7 @@ from analogsim.chip.batch_norm import has_batch_norm, own_statistics, reestimate
 from analogsim.chip.calibration import calibrate
 from analogsim.chip.compensation import Compensation
 from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
-from analogsim.convert import to_digital
+from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning
 from analogsim.layers.matrix import AnalogMatrix

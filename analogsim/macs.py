@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from analogsim.convert import to_digital
+from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.crossbar.signal_path import Array
 from analogsim.layers.matrix import AnalogMatrix

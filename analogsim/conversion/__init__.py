@@ -1,0 +1,1 @@
+"""From a digital network to its analog twin over the very same Parameters, and back."""

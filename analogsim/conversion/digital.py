@@ -1,0 +1,61 @@
+"""The way back: analog twin -> plain network."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from torch import nn
+
+from analogsim.layers.module import AnalogModule, chips_of, matrices_of
+from analogsim.utils.modules import M, copy_tree, names_of, own_copy
+
+
+def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> M:
+    """A plain network again.
+
+    Args:
+        analog: the twin.
+        weights: ``"clean"``: over the very same Parameters. ``"programmed"``: with its own Parameters, which hold what
+            the chip's weights are worth at its present time, drift compensation included; white read noise, which
+            differs from use to use, is not in it, nor are converters.
+
+    Raises:
+        NotProgrammedError, StaleChipError: programmed weights were asked for, and there is no valid chip.
+    """
+    if weights not in ("clean", "programmed"):
+        raise ValueError(f'to_digital: weights must be "clean" or "programmed", got {weights!r}')
+    replaced: dict[nn.Module, nn.Module] = {}
+    states = [matrix.analog for matrix in matrices_of(analog)]
+    for module in analog.modules():
+        if isinstance(module, AnalogModule):
+            replaced[module] = module.stands_for.__new__(module.stands_for)
+    plain = copy_tree(analog, replaced, shared=states)
+    for old, new in replaced.items():
+        for name in cast(AnalogModule, old).analog_only:
+            new.__dict__.pop(name, None)
+    if weights == "clean":
+        return plain
+    values = {
+        matrix: matrix.analog.layout.lift(chip.weight_for(matrix.matrix, matrix.bias)[0], matrix.analog.shape)
+        for matrix, chip in chips_of(analog, "to_digital")
+    }
+    computed = [matrix.analog.name for matrix in values if matrix.computed]
+    if computed:
+        raise ValueError(
+            f"to_digital: the weight of layer {computed[0]!r} is computed from other Parameters (pruning, weight "
+            "norm), which would undo the programmed one; make it permanent before convert"
+        )
+    own = own_copy(plain)
+    for module, (name, *_) in names_of(analog).items():
+        if not isinstance(module, AnalogModule):
+            continue
+        target = own.get_submodule(name)
+        slots = module.slots(module)
+        # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
+        for entry in {entry for slot in slots.values() for entry in (slot.weight, slot.bias) if entry is not None}:
+            tied = getattr(target, entry, None)
+            if tied is not None:
+                setattr(target, entry, nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad))
+        for label, matrix in module.matrices.items():
+            slots[label].put(target, *values[matrix])
+    return own
