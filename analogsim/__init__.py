@@ -1,7 +1,6 @@
 """analogsim: what is left of a PyTorch network on analog in-memory hardware, and training that survives it."""
 
 from analogsim import devices as devices
-from analogsim.ablate import Ablation, ablate
 from analogsim.audit import Audit, AuditError, audit
 from analogsim.chip.calibration import calibrate
 from analogsim.chip.faults import draw_faults, remap
@@ -26,14 +25,16 @@ from analogsim.errors import (
     NotRoutedError,
     StaleChipError,
 )
-from analogsim.evaluate import evaluate
+from analogsim.evaluation.ablation import Ablation, ablate
+from analogsim.evaluation.kept_digital import KeptDigital
+from analogsim.evaluation.layer_sensitivity import Sensitivity, sensitivity
+from analogsim.evaluation.monte_carlo import evaluate
+from analogsim.evaluation.operations import analog_macs, macs
+from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.fit import fit_device
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
-from analogsim.macs import analog_macs, macs
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import use_compiled_noise
-from analogsim.report import Report, compare_plot, compare_table
-from analogsim.sensitivity import KeptDigital, Sensitivity, sensitivity
 from analogsim.summary import summary
 from analogsim.training.clipping import clip_weights
 from analogsim.training.schedule import NoiseSchedule

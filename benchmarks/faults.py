@@ -14,12 +14,12 @@ from pathlib import Path
 import analogsim
 from analogsim import DeviceModel, Mapping, Quantization
 from analogsim.chip.lifecycle import Faults
+from analogsim.evaluation.report import compare_table
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights
 from analogsim.recipes._config import from_mapping
 from analogsim.recipes._options import Config
 from analogsim.recipes._training import load_data
-from analogsim.report import compare_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

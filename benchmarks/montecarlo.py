@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.together import Chips
+from analogsim.evaluation.stacked_chips import Chips
 from analogsim.utils.text import table
 from benchmarks._methods import answer
 from benchmarks._networks import Case

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.macs import analog_macs, macs
+from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.utils.modules import names_of
 from benchmarks._timing import Spread, interleave
 from benchmarks._zoo import NETWORKS, Example, Network, Perfect, deviation, loss_of, tensors

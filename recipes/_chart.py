@@ -7,7 +7,7 @@ import math
 import string
 from collections.abc import Mapping, Sequence
 
-from analogsim.report import Report
+from analogsim.evaluation.report import Report
 
 MARKS = string.ascii_uppercase + string.ascii_lowercase
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import analogsim
-from analogsim.report import Report
+from analogsim.evaluation.report import Report
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analogsim.evaluation.report import Report, compare_plot
 from analogsim.recipes._checkpoint import copy_checkpoint
 from analogsim.recipes._config import dump_toml, flatten
 from analogsim.recipes._data import Splits
@@ -20,7 +21,6 @@ from analogsim.recipes._study_figures import importances
 from analogsim.recipes._study_runs import StudyRuns, trial_folder
 from analogsim.recipes._tracking import Tracker
 from analogsim.recipes._training import Training
-from analogsim.report import Report, compare_plot
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from analogsim.evaluation.report import Report, compare_plot, number
 from analogsim.recipes import _links
-from analogsim.report import Report, compare_plot, number
 
 if TYPE_CHECKING:
     from analogsim.recipes.compare import Comparison

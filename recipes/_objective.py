@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analogsim.evaluation.report import FloatArray, Report
 from analogsim.recipes._checkpoint import copy_checkpoint
 from analogsim.recipes._config import from_mapping, to_mapping
 from analogsim.recipes._options import Config, StudyConfig
@@ -19,7 +20,6 @@ from analogsim.recipes._space import suggest
 from analogsim.recipes._study import surplus
 from analogsim.recipes._study_runs import Outcome, StudyRuns, trial_folder
 from analogsim.recipes._training import DivergedError, Training, in_order, load_data, report_times
-from analogsim.report import FloatArray, Report
 from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:

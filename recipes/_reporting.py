@@ -11,10 +11,10 @@ import analogsim
 from analogsim.chip.ranges import get_ranges
 from analogsim.crossbar import IDEAL, as_crossbar
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation.report import Report
 from analogsim.recipes._config import flatten
 from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import Tracker
-from analogsim.report import Report
 
 if TYPE_CHECKING:
     from analogsim.recipes._training import Training

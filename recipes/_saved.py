@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analogsim.evaluation.report import Report
 from analogsim.recipes import _store
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import flatten, from_mapping, load_toml
 from analogsim.recipes._options import Config
 from analogsim.recipes._reporting import of_hardware
-from analogsim.report import Report
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

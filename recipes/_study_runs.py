@@ -20,6 +20,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analogsim.evaluation.report import Report
 from analogsim.recipes import _store, _study_figures
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import dump_toml, flatten, from_mapping
@@ -30,7 +31,6 @@ from analogsim.recipes._study import Lease, LostLease, identity, storage_url
 from analogsim.recipes._study_views import study_links, view_tags
 from analogsim.recipes._tracking import NoRun, Run, Status, Tracker
 from analogsim.recipes._training import Training, load_data
-from analogsim.report import Report
 
 if TYPE_CHECKING:
     import optuna

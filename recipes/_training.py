@@ -23,6 +23,7 @@ from analogsim.chip.compensation import Compensation
 from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation.report import Report
 from analogsim.recipes import _data, _models
 from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes._config import flatten, from_mapping, to_mapping
@@ -31,7 +32,6 @@ from analogsim.recipes._distributed import ALONE, Group
 from analogsim.recipes._options import Config
 from analogsim.recipes._ranges import calibrate, calibration_batches, needs_ranges
 from analogsim.recipes._reporting import drifted
-from analogsim.report import Report
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import analogsim
 from analogsim.device.parse import as_device_model
 from analogsim.device.registry import factory
+from analogsim.evaluation.report import compare_plot, compare_table
 from analogsim.recipes import _data, _models, _store
 from analogsim.recipes import compare as compare_recipe
 from analogsim.recipes import evaluate as evaluate_recipe
@@ -35,7 +36,6 @@ from analogsim.recipes._options import SHORT, STUDY_SHORT, Config, StudyConfig
 from analogsim.recipes._restored import Asked
 from analogsim.recipes._space import DEFAULT_SPACE
 from analogsim.recipes._tracking import Run
-from analogsim.report import compare_plot, compare_table
 from analogsim.utils.text import table
 
 # The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analogsim.evaluation.report import Report, number
 from analogsim.recipes import _html, _links, _saved
 from analogsim.recipes._chart import MARKS, drift_chart
 from analogsim.recipes._saved import SavedRun
-from analogsim.report import Report, number
 from analogsim.utils.text import table
 from analogsim.utils.times import label
 

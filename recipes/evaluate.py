@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Unpack
 
 import analogsim
-from analogsim.ablate import Ablation
+from analogsim.evaluation.ablation import Ablation
+from analogsim.evaluation.report import Report
 from analogsim.recipes._restored import Asked, judging, restored
-from analogsim.report import Report
 
 
 def evaluate(

@@ -26,6 +26,7 @@ from typing import Any
 
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes import _tracking
 from analogsim.recipes._config import dump_toml, load_toml
 from analogsim.recipes._data import Splits
@@ -35,7 +36,6 @@ from analogsim.recipes._options import Config
 from analogsim.recipes._reporting import log_ranges, log_report, parameters
 from analogsim.recipes._tracking import NoRun, Tracker
 from analogsim.recipes._training import Progress, Training, check_evaluation, load_data, report_times
-from analogsim.report import Report, compare_plot, compare_table
 from analogsim.utils.times import seconds
 
 PLAIN, AWARE = "plain", "hardware-aware"

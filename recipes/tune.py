@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation.report import compare_plot
 from analogsim.recipes import _final
 from analogsim.recipes._config import dump_toml, flatten, from_mapping, load_mapping, to_mapping
 from analogsim.recipes._final import Final
@@ -53,7 +54,6 @@ from analogsim.recipes._study_figures import METRIC_NAMES
 from analogsim.recipes._study_runs import StudyRuns
 from analogsim.recipes._tracking import Status
 from analogsim.recipes.train import check
-from analogsim.report import compare_plot
 from analogsim.utils.times import seconds
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Gaussian, StuckAt
-from analogsim.ablate import ALL
+from analogsim.evaluation.ablation import ALL
 
 
 def trained():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import analogsim
-from analogsim.metrics import accuracy, cross_entropy
+from analogsim.evaluation.metrics import accuracy, cross_entropy
 from analogsim.utils.batches import answer, inputs_of, split
 
 X, MASK, Y = torch.randn(8, 6), torch.ones(8, 6), torch.randint(3, (8,))

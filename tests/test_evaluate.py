@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
 from analogsim import AnalogLayer, Gaussian, ReadNoise
-from analogsim import evaluate as evaluate_function
-from analogsim.report import Report
+from analogsim.evaluation import monte_carlo as evaluate_function
+from analogsim.evaluation.report import Report
 
 TIMES = (0.0, "1h", "1y")
 Batches = list[tuple[Tensor, Tensor]]

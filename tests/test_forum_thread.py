@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import analogsim
 from analogsim import Gaussian
-from analogsim.report import Report
+from analogsim.evaluation.report import Report
 
 STD = 0.01
 CHANNEL = [784, 100, 100, 10]

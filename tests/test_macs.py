@@ -10,7 +10,7 @@ from torch.nn.utils import rnn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Mapping
-from analogsim.macs import analog_macs, macs
+from analogsim.evaluation.operations import analog_macs, macs
 
 DEVICE = DeviceModel((Drift(nu=0.05, nu_std=0.02),))
 

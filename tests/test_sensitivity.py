@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, Gaussian
-from analogsim.sensitivity import Sensitivity, Share, sensitivity
+from analogsim.evaluation.kept_digital import Share
+from analogsim.evaluation.layer_sensitivity import Sensitivity, sensitivity
 
 Batches = list[tuple[Tensor, Tensor]]
 

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.evaluation.report import Report
 from analogsim.recipes import _models
 from analogsim.recipes import train as recipe
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import flatten, load_toml
 from analogsim.recipes._options import Config, StudyConfig
 from analogsim.recipes.cli import main
-from analogsim.report import Report
 
 
 @pytest.fixture

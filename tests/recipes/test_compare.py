@@ -14,12 +14,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from analogsim.evaluation.report import Report
 from analogsim.recipes import _chart, _html, _saved
 from analogsim.recipes._saved import SavedRun
 from analogsim.recipes._tracking import Run
 from analogsim.recipes.cli import main
 from analogsim.recipes.compare import Comparison, compare
-from analogsim.report import Report
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 365 * 86400.0
 TIMES = (1.0, HOUR, DAY, 30 * DAY, YEAR)

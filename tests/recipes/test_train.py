@@ -16,6 +16,7 @@ from torch import nn
 
 import analogsim
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation.report import Report
 from analogsim.recipes import _data, _models, _tracking, _training
 from analogsim.recipes import train as recipe
 from analogsim.recipes._checkpoint import load_checkpoint
@@ -24,7 +25,6 @@ from analogsim.recipes._options import Config
 from analogsim.recipes._tracking import NoRun
 from analogsim.recipes._training import Training, load_data
 from analogsim.recipes.train import AWARE, PLAIN, train
-from analogsim.report import Report
 
 Tiny = Callable[..., Config]
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import analogsim
+from analogsim.evaluation.report import Report
 from analogsim.recipes import _data, _objective, tune
 from analogsim.recipes._checkpoint import load_checkpoint
 from analogsim.recipes._config import load_toml
@@ -24,7 +25,6 @@ from analogsim.recipes.evaluate import evaluate
 from analogsim.recipes.train import train
 from analogsim.recipes.tune import configure, objective
 from analogsim.recipes.tune import tune as run_study
-from analogsim.report import Report
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 State = optuna.trial.TrialState

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from analogsim.conversion.analog import convert
@@ -17,41 +16,25 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
-from analogsim.evaluate import evaluate
+from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.monte_carlo import evaluate
+from analogsim.evaluation.operations import analog_macs, macs
+from analogsim.evaluation.report import Report, number
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState
-from analogsim.macs import analog_macs, macs
-from analogsim.metrics import Metric
-from analogsim.report import Report, number
 from analogsim.utils.batches import Data, Inputs
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-FloatArray = NDArray[np.float64]
+from analogsim.evaluation.display import FloatArray, _figure, _frame, _spread, _std, _unit
+from analogsim.evaluation.kept_digital import KeptDigital, Share, Step, _total
+
 Per = Literal["macs", "parameters"]
 _LOSSES = ("cross_entropy", "loss")
-_EXTRA = 'install it with: pip install "analogsim-torch[plot]"'
 _COUNTED = {"macs": "multiply-accumulates", "parameters": "parameters"}
-
-
-@dataclass(frozen=True)
-class Share:
-    """What analog layers are of a network, in [0, 1].
-
-    Args:
-        parameters: those on crossbars, of all its parameters.
-        macs: multiply-accumulates of one forward, of all that it takes.
-    """
-
-    parameters: float
-    macs: float
-
-    def __add__(self, other: Share) -> Share:
-        return Share(self.parameters + other.parameters, self.macs + other.macs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,142 +98,6 @@ class _Setting:
         rest = {name: state.crossbar for name, state in self.states.items() if name not in kept}
         crossbars = list(rest.values())
         return crossbars[0] if all(crossbar == crossbars[0] for crossbar in crossbars[1:]) and crossbars else rest
-
-
-def _spread(mean: float, std: float, metric: str) -> str:
-    return number(mean, metric) + ("" if np.isnan(std) else f" ± {number(std, metric)}")
-
-
-def _std(values: FloatArray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-
-
-def _unit(metric: str) -> str:
-    return " [%]" if metric == "accuracy" else ""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """A network with some layers kept digital.
-
-    Args:
-        digital: their names.
-        values: the score of each chip, ``(chips,)``.
-        share: what is left analog.
-    """
-
-    digital: tuple[str, ...]
-    values: FloatArray
-    share: Share
-
-    @property
-    def mean(self) -> float:
-        """Mean score over the chips."""
-        return float(self.values.mean())
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of the score from chip to chip (unbiased; NaN for one chip)."""
-        return _std(self.values)
-
-
-@dataclass(frozen=True, eq=False)
-class KeptDigital:
-    """Layers that a network keeps digital to reach a score, and the way there. ``str()`` is a table.
-
-    Args:
-        steps: the first with everything analog, each further one with one more layer digital; the last reaches the
-            target.
-        target: the score that the mean over chips reaches.
-        clean: the score of the digital network.
-        metric: its name.
-        device: for ``convert(model, device)``: these layers None, all others as they were.
-        crossbar: for ``convert(..., crossbar=)``: of all others as they were.
-        described: what the scores were measured on.
-    """
-
-    steps: tuple[Step, ...]
-    target: float
-    clean: float
-    metric: str
-    device: Mapping[str, DeviceModel | None]
-    crossbar: Crossbar | Mapping[str, Crossbar]
-    described: str
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The names of the layers to keep digital."""
-        return self.steps[-1].digital
-
-    @property
-    def mean(self) -> float:
-        """The score with them digital, mean over chips."""
-        return self.steps[-1].mean
-
-    @property
-    def std(self) -> float:
-        """Its standard deviation from chip to chip."""
-        return self.steps[-1].std
-
-    @property
-    def share(self) -> Share:
-        """What is left analog."""
-        return self.steps[-1].share
-
-    def to_frame(self) -> DataFrame:
-        """One row per step and chip: step, kept digital, number of the chip, the metric and the analog shares."""
-        rows = [
-            {
-                "step": at,
-                "kept digital": step.digital[-1] if at else "",
-                "chip": chip,
-                self.metric: value,
-                "analog parameters": step.share.parameters,
-                "analog multiply-accumulates": step.share.macs,
-            }
-            for at, step in enumerate(self.steps)
-            for chip, value in enumerate(step.values)
-        ]
-        return _frame(rows)
-
-    def __str__(self) -> str:
-        head = ("kept digital", f"{self.metric}{_unit(self.metric)}", "analog parameters", "analog multiply-acc.")
-        rows = [
-            (
-                f"+ {step.digital[-1] or '(the model itself)'}" if at else "nothing",
-                _spread(step.mean, step.std, self.metric),
-                f"{step.share.parameters:.1%}",
-                f"{step.share.macs:.1%}",
-            )
-            for at, step in enumerate(self.steps)
-        ]
-        rows.append(("everything", number(self.clean, self.metric), "0.0%", "0.0%"))
-        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
-        return (
-            f"{table(head, rows)}\n"
-            f"{number(self.target, self.metric)} is reached with {layers} digital; mean ± std over chips: "
-            f"{self.described}"
-        )
-
-    def plot(self) -> Figure:
-        """The score over the share of multiply-accumulates that runs analog, from everything analog to the target."""
-        figure, axes = _figure(6.4, 4.0)
-        shares = [100 * step.share.macs for step in self.steps]
-        axes.errorbar(
-            shares, [step.mean for step in self.steps], [step.std for step in self.steps], fmt="o-", capsize=3
-        )
-        for at, (share, step) in enumerate(zip(shares, self.steps, strict=True)):
-            if at:
-                axes.annotate(f"{step.digital[-1]} ", (share, step.mean), ha="right", va="bottom", fontsize=7)
-        axes.axhline(self.clean, color="C7", ls="--", lw=1, label="clean")
-        axes.axhline(self.target, color="C3", ls=":", lw=1, label="target")
-        axes.invert_xaxis()
-        axes.set_xlabel("multiply-accumulates that run analog [%]")
-        axes.set_ylabel(self.metric)
-        axes.set_title(f"layers kept digital one after the other\n{self.described}", size=9)
-        axes.legend()
-        axes.grid(alpha=0.3)
-        return figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -421,27 +268,6 @@ class Sensitivity:
         axes.legend()
         axes.grid(alpha=0.3, axis="x")
         return figure
-
-
-def _total(shares: Iterable[Share]) -> Share:
-    return sum(shares, Share(0.0, 0.0))
-
-
-def _frame(rows: list[dict[str, Any]]) -> DataFrame:
-    try:
-        import pandas as pd
-    except ImportError:
-        raise ImportError(f"to_frame needs pandas; {_EXTRA}") from None
-    return pd.DataFrame(rows)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError(f"plot needs matplotlib; {_EXTRA}") from None
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
 
 
 def _shares(analog: nn.Module, example: Inputs) -> dict[str, Share]:

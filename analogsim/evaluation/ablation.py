@@ -14,10 +14,10 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.gains import GAINS
 from analogsim.device.model import DeviceModel, Effect
-from analogsim.evaluate import evaluate
+from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.monte_carlo import evaluate
+from analogsim.evaluation.report import Report, number
 from analogsim.layers.module import matrices_of
-from analogsim.metrics import Metric
-from analogsim.report import Report, number
 from analogsim.utils.text import table
 
 ALL = "everything on"

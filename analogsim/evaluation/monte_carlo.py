@@ -19,11 +19,11 @@ from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning
+from analogsim.evaluation.metrics import Metric, as_metric, classes_axis, own_loss
+from analogsim.evaluation.report import Report
+from analogsim.evaluation.stacked_chips import Chips
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.metrics import Metric, as_metric, classes_axis, own_loss
-from analogsim.report import Report
-from analogsim.together import Chips
 from analogsim.utils.batches import Data, Inputs, answer, call, inputs_of, loss_of, moved
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
