@@ -1,7 +1,6 @@
 """analogsim: what is left of a PyTorch network on analog in-memory hardware, and training that survives it."""
 
 from analogsim import devices as devices
-from analogsim.audit import Audit, AuditError, audit
 from analogsim.chip.calibration import calibrate
 from analogsim.chip.faults import draw_faults, remap
 from analogsim.chip.file import load_chip, save_chip
@@ -32,10 +31,11 @@ from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.fit import fit_device
+from analogsim.inspection.carrying import Audit, AuditError, audit
+from analogsim.inspection.overview import summary
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import use_compiled_noise
-from analogsim.summary import summary
 from analogsim.training.clipping import clip_weights
 from analogsim.training.schedule import NoiseSchedule
 from analogsim.training.settings import set_noise_scale, set_recompute

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise, StaleChipError
-from analogsim.audit import CARRIES, DOES_NOT_MOVE, NEVER_CALLED, AuditError, audit
+from analogsim.inspection.carrying import CARRIES, DOES_NOT_MOVE, NEVER_CALLED, AuditError, audit
 
 DEVICES = ["gaussian", "pcm", [Gaussian(0.1), ReadNoise(0.05)], DeviceModel((Gaussian(0.05),), mapping=Mapping("pair"))]
 CROSSBARS = {

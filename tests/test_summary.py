@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.summary import SummaryRow
+from analogsim.inspection.overview import SummaryRow
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise, StuckAt
-from analogsim.audit import audit
+from analogsim.inspection.carrying import audit
 from analogsim.layers import AnalogEmbedding, AnalogEmbeddingBag, register_routed
 
 LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there

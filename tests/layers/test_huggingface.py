@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, ReadNoise
-from analogsim.audit import audit
+from analogsim.inspection.carrying import audit
 
 Conv1D: Any = pytest.importorskip("transformers.pytorch_utils").Conv1D
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Gaussian, Mapping, ReadNoise
-from analogsim.audit import audit
+from analogsim.inspection.carrying import audit
 from analogsim.layers import AnalogModule, recurrent
 from analogsim.layers.matrix import AnalogMatrix, Drawn
 

@@ -19,8 +19,8 @@ from torch.nn.utils import spectral_norm as old_spectral_norm
 
 import analogsim
 from analogsim import AnalogLayer, ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping, register_layer
-from analogsim.audit import audit
 from analogsim.errors import NotRoutedError
+from analogsim.inspection.carrying import audit
 from analogsim.layers import AnalogConv2d, AnalogLinear, AnalogModule, Slot, register_routed
 
 LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there

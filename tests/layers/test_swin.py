@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping
-from analogsim.audit import audit
+from analogsim.inspection.carrying import audit
 
 swin: Any = pytest.importorskip("torchvision.models.swin_transformer")
 

@@ -1,0 +1,1 @@
+"""What of a network runs analog, and the proof that it does."""
