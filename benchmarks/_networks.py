@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analogsim.recipes import _models
+from analogsim.recipes.tasks import networks
 
 CLASSES = 10
 
@@ -168,9 +168,9 @@ _DIGIT = (1, 28, 28)
 CASES = {
     case.name: case
     for case in (
-        Case("mlp", _DIGIT, 64, lambda _: _models.build("mlp", _DIGIT, CLASSES, seed=0)),
+        Case("mlp", _DIGIT, 64, lambda _: networks.build("mlp", _DIGIT, CLASSES, seed=0)),
         Case("mlp-1024", _DIGIT, 256, lambda _: _seeded(lambda: mlp((784, 1024, 1024, CLASSES)))),
-        Case("lenet5", _DIGIT, 64, lambda _: _models.build("lenet5", _DIGIT, CLASSES, seed=0)),
+        Case("lenet5", _DIGIT, 64, lambda _: networks.build("lenet5", _DIGIT, CLASSES, seed=0)),
         Case("resnet18", (3, 32, 32), 32, lambda shape: _seeded(lambda: resnet18(shape[0]))),
         Case("transformer", (128, 768), 8, lambda shape: _seeded(lambda: transformer(shape[1], 12, 4 * shape[1]))),
     )

@@ -14,11 +14,11 @@ import torch
 
 import analogsim
 from analogsim.chip.batch_norm import has_batch_norm
-from analogsim.recipes import _data, _models
-from analogsim.recipes._checkpoint import load_checkpoint, load_weights
-from analogsim.recipes._config import from_mapping
-from analogsim.recipes._options import Config
-from analogsim.recipes._training import load_data
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import from_mapping
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
+from analogsim.recipes.training.loop import load_data
 from analogsim.utils.text import table
 
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     content = load_checkpoint(options.checkpoint)
     config = from_mapping(Config, content["config"], source=str(options.checkpoint))
     data = load_data(config)
-    model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
+    model = networks.build(config.model, data.shape, data.classes, seed=config.seed)
     load_weights(model, content["model"], str(options.checkpoint))
     analog = analogsim.convert(model, options.device or config.device, crossbar=options.crossbar or config.crossbar)
     inputs = data.train.tensors[0][: options.samples]
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reports = {
         kind: analogsim.evaluate(
             analog,
-            _data.batches(data.test, config.evaluation.batch_size),
+            data_sets.batches(data.test, config.evaluation.batch_size),
             chips=options.chips,
             times=options.times.split(","),
             compensation=None if kind == "none" else kind,

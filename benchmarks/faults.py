@@ -15,11 +15,11 @@ import analogsim
 from analogsim import DeviceModel, Mapping, Quantization
 from analogsim.chip.lifecycle import Faults
 from analogsim.evaluation.report import compare_table
-from analogsim.recipes import _data, _models
-from analogsim.recipes._checkpoint import load_checkpoint, load_weights
-from analogsim.recipes._config import from_mapping
-from analogsim.recipes._options import Config
-from analogsim.recipes._training import load_data
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import from_mapping
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
+from analogsim.recipes.training.loop import load_data
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     content = load_checkpoint(options.checkpoint)
     config = from_mapping(Config, content["config"], source=str(options.checkpoint))
     data = load_data(config)
-    model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
+    model = networks.build(config.model, data.shape, data.classes, seed=config.seed)
     load_weights(model, content["model"], str(options.checkpoint))
-    batches = list(_data.batches(data.test, 1000))
+    batches = list(data_sets.batches(data.test, 1000))
     # Levels far finer than any fault: a device that is exact, but has cells.
     exact = DeviceModel((Quantization(levels=2**20),), mapping=Mapping("pair"), name=f"exact, {options.faults}")
     analog = analogsim.convert(model, exact)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, Report
-from analogsim.recipes._distributed import joined
+from analogsim.recipes.training.processes import joined
 from analogsim.utils.text import table
 from benchmarks._methods import answer, forward_backward
 from benchmarks._networks import CASES

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analogsim.recipes._config import load_toml
-from analogsim.recipes._options import Config
-from analogsim.recipes._reporting import parameters
-from analogsim.recipes._study import open_storage, pruner
-from analogsim.recipes._tracking import Run
-from analogsim.recipes._training import Training, load_data
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.study.storages import open_storage, pruner
+from analogsim.recipes.tracking.log_report import parameters
+from analogsim.recipes.tracking.tracked_run import Run
+from analogsim.recipes.training.loop import Training, load_data
 from analogsim.utils.text import table
 
 NETWORKS = {

@@ -21,7 +21,6 @@ import analogsim
 from analogsim.device.parse import as_device_model
 from analogsim.device.registry import factory
 from analogsim.evaluation.report import compare_plot, compare_table
-from analogsim.recipes import _data, _models, _store
 from analogsim.recipes import compare as compare_recipe
 from analogsim.recipes import evaluate as evaluate_recipe
 from analogsim.recipes import fit as fit_recipe
@@ -29,13 +28,15 @@ from analogsim.recipes import sensitivity as sensitivity_recipe
 from analogsim.recipes import train as train_recipe
 from analogsim.recipes import tune as tune_recipe
 from analogsim.recipes import ui as ui_recipe
-from analogsim.recipes._config import describe, load_toml
-from analogsim.recipes._distributed import joined
-from analogsim.recipes._links import PORT, compare_link, ui_address
-from analogsim.recipes._options import SHORT, STUDY_SHORT, Config, StudyConfig
-from analogsim.recipes._restored import Asked
-from analogsim.recipes._space import DEFAULT_SPACE
-from analogsim.recipes._tracking import Run
+from analogsim.recipes.config.options import SHORT, STUDY_SHORT, Config, StudyConfig
+from analogsim.recipes.config.space import DEFAULT_SPACE
+from analogsim.recipes.config.toml import describe, load_toml
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tracking import stores
+from analogsim.recipes.tracking.links import PORT, compare_link, ui_address
+from analogsim.recipes.tracking.tracked_run import Run
+from analogsim.recipes.training.processes import joined
+from analogsim.recipes.training.restored import Asked
 from analogsim.utils.text import table
 
 # The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.
@@ -151,14 +152,14 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _ui(options: argparse.Namespace) -> None:
-    store = _store.tracking_uri(options.uri)
-    if _store.is_http(store):
+    store = stores.tracking_uri(options.uri)
+    if stores.is_http(store):
         print(f"{ui_address(store)}\nthis is a server of MLflow already: there is nothing to start")
         if options.open:
             ui_recipe.open_page(ui_address(store))
         return
     port = ui_recipe.check(store, options.port)
-    print(f"MLflow starts on {_store.shown(store)}; this takes some seconds", file=sys.stderr)
+    print(f"MLflow starts on {stores.shown(store)}; this takes some seconds", file=sys.stderr)
     with ui_recipe.serve(store, port) as server:
         print(f"{server.address} answers; Ctrl-C stops it", flush=True)
         for name, page in server.experiments.items():
@@ -197,8 +198,8 @@ def _allowed(spec: Field[Any]) -> str:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    shape, classes = _data.SHAPES[options.data]
-    model = _models.build(options.model, shape, classes, seed=0)
+    shape, classes = data_sets.SHAPES[options.data]
+    model = networks.build(options.model, shape, classes, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", analogsim.ConversionWarning)  # the table says it all
         analog = analogsim.convert(model, options.device, crossbar=options.crossbar)
@@ -394,7 +395,7 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("model", help="mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
     summary.add_argument("--device", default="pcm", help="device model (default: pcm)")
     summary.add_argument("--crossbar", default="ideal", help="array, converters and wires (default: ideal)")
-    summary.add_argument("--data", default="digits", choices=tuple(_data.SHAPES), help="for the input's shape")
+    summary.add_argument("--data", default="digits", choices=tuple(data_sets.SHAPES), help="for the input's shape")
     summary.set_defaults(action=_summary)
     return parser
 

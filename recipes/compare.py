@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analogsim.evaluation.report import Report, number
-from analogsim.recipes import _html, _links, _saved
-from analogsim.recipes._chart import MARKS, drift_chart
-from analogsim.recipes._saved import SavedRun
+from analogsim.recipes.comparison import html_page, saved_runs
+from analogsim.recipes.comparison.charts import MARKS, drift_chart
+from analogsim.recipes.comparison.saved_runs import SavedRun
+from analogsim.recipes.tracking import links
 from analogsim.utils.text import table
 from analogsim.utils.times import label
 
@@ -40,7 +41,7 @@ class Comparison:
 
     runs: tuple[SavedRun, ...]
     notes: tuple[str, ...] = ()
-    port: int = _links.PORT
+    port: int = links.PORT
 
     @property
     def marks(self) -> dict[str, SavedRun]:
@@ -70,12 +71,12 @@ class Comparison:
         """MLflow's page that compares the runs; empty where none is in MLflow, or not all in one store."""
         if len({run.uri for run in self.stored}) != 1:
             return ""
-        return _links.compare_link(self.stored, self.port)
+        return links.compare_link(self.stored, self.port)
 
     @property
     def command(self) -> str:
         """The command after which the link answers; empty where there is nothing to start."""
-        return _links.ui_command(self.stored[0].uri, self.port) if self.link else ""
+        return links.ui_command(self.stored[0].uri, self.port) if self.link else ""
 
     def __str__(self) -> str:
         return self.text(_WIDTH)
@@ -152,7 +153,7 @@ class Comparison:
 
     def to_html(self) -> str:
         """One page that needs nothing beside it: curves, tables, links."""
-        return _html.page(self)
+        return html_page.page(self)
 
     def to_frame(self) -> DataFrame:
         """One row per run and time, as a pandas frame; scores as they are, not in percent."""
@@ -184,7 +185,7 @@ def compare(
     order: str | None = None,
     limit: int = LIMIT,
     uri: str | None = None,
-    port: int = _links.PORT,
+    port: int = links.PORT,
 ) -> Comparison:
     """Compare runs, or those of an experiment.
 
@@ -209,7 +210,7 @@ def compare(
         raise ValueError("compare: --filter, --order and --limit choose from an experiment: give --experiment NAME")
     if not 1 <= limit <= len(MARKS):
         raise ValueError(f"compare: --limit must be from 1 to {len(MARKS)}, got {limit}")
-    store = _saved.Store(uri)
+    store = saved_runs.Store(uri)
     notes = []
     if experiment is not None:
         found, more = store.of_experiment(experiment, filter=filter, order=order, limit=limit)
@@ -227,17 +228,17 @@ def compare(
     return Comparison(_comparable(found, notes), tuple(notes), port)
 
 
-def _found(word: str | os.PathLike[str], store: _saved.Store, uri: str | None, notes: list[str]) -> list[SavedRun]:
+def _found(word: str | os.PathLike[str], store: saved_runs.Store, uri: str | None, notes: list[str]) -> list[SavedRun]:
     text = os.fspath(word)
     if not Path(text).is_dir():
         try:
             return [store.named(text)]
         except FileNotFoundError as error:
             raise FileNotFoundError(f"compare: no folder {text!r} (in {Path.cwd()}), and {error}") from error
-    return [_located(run, store if uri else _saved.Store(run.uri), notes) for run in _saved.of_folder(text)]
+    return [_located(run, store if uri else saved_runs.Store(run.uri), notes) for run in saved_runs.of_folder(text)]
 
 
-def _located(run: SavedRun, store: _saved.Store, notes: list[str]) -> SavedRun:
+def _located(run: SavedRun, store: saved_runs.Store, notes: list[str]) -> SavedRun:
     """A run of a folder with its place in MLflow; to compare it, it need not be there."""
     if not run.run_id:
         notes.append(f"{run.name}: not in the link, it was made without MLflow")

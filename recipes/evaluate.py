@@ -13,7 +13,7 @@ from typing import Unpack
 import analogsim
 from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.report import Report
-from analogsim.recipes._restored import Asked, judging, restored
+from analogsim.recipes.training.restored import Asked, judging, restored
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from typing import Unpack
 import analogsim
 from analogsim import KeptDigital, Report, Sensitivity
 from analogsim.evaluation.layer_sensitivity import Per
-from analogsim.recipes._restored import Asked, judging, restored
+from analogsim.recipes.training.restored import Asked, judging, restored
 
 # Chips far away from those that the layers are chosen by.
 _OTHER_CHIPS = 1_000_000

@@ -27,15 +27,15 @@ from typing import Any
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report, compare_plot, compare_table
-from analogsim.recipes import _tracking
-from analogsim.recipes._config import dump_toml, load_toml
-from analogsim.recipes._data import Splits
-from analogsim.recipes._distributed import ALONE, Group
-from analogsim.recipes._environment import environment_tags
-from analogsim.recipes._options import Config
-from analogsim.recipes._reporting import log_ranges, log_report, parameters
-from analogsim.recipes._tracking import NoRun, Tracker
-from analogsim.recipes._training import Progress, Training, check_evaluation, load_data, report_times
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import dump_toml, load_toml
+from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tracking import tracked_run
+from analogsim.recipes.tracking.environment import environment_tags
+from analogsim.recipes.tracking.log_report import log_ranges, log_report, parameters
+from analogsim.recipes.tracking.tracked_run import NoRun, Tracker
+from analogsim.recipes.training.loop import Progress, Training, check_evaluation, load_data, report_times
+from analogsim.recipes.training.processes import ALONE, Group
 from analogsim.utils.times import seconds
 
 PLAIN, AWARE = "plain", "hardware-aware"
@@ -125,7 +125,7 @@ class _Bar:
 
 def _start_tracking(config: Config, kind: str, training: Training, folder: Path) -> Tracker:
     try:
-        return _tracking.start(
+        return tracked_run.start(
             config.tracking.enabled,
             experiment=config.tracking.experiment,
             name=f"{folder.name} {kind}",
@@ -185,7 +185,7 @@ def train(config: Config, folder: Path | None = None, *, show: bool = True, grou
         folder: where checkpoints and reports go; default: a new one in ``config.out``. Checkpoints that are there
             are gone on from.
         show: progress bars on the error stream.
-        group: the processes that train together, see `analogsim.recipes._distributed.joined`; each calls this, and
+        group: the processes that train together, see `processes.joined`; each calls this, and
             gets the same reports. Only process 0 writes, logs and shows anything.
 
     Raises:

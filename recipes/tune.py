@@ -25,16 +25,17 @@ from typing import TYPE_CHECKING, Any
 
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import compare_plot
-from analogsim.recipes import _final
-from analogsim.recipes._config import dump_toml, flatten, from_mapping, load_mapping, to_mapping
-from analogsim.recipes._final import Final
-from analogsim.recipes._folder import owned_folder
-from analogsim.recipes._objective import Objective, Surplus, all_times, training_config
-from analogsim.recipes._options import STUDY_SHORT, Config, StudyConfig
-from analogsim.recipes._sharing import storage_errors, storage_explained, told
-from analogsim.recipes._space import Choice, Space
-from analogsim.recipes._store import shown
-from analogsim.recipes._study import (
+from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
+from analogsim.recipes.config.space import Choice, Space
+from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping, load_mapping, to_mapping
+from analogsim.recipes.study import final_comparison
+from analogsim.recipes.study.figures import METRIC_NAMES
+from analogsim.recipes.study.final_comparison import Final
+from analogsim.recipes.study.folder import owned_folder
+from analogsim.recipes.study.objectives import Objective, Surplus, all_times, training_config
+from analogsim.recipes.study.runs import StudyRuns
+from analogsim.recipes.study.shared_database import storage_errors, storage_explained, told
+from analogsim.recipes.study.storages import (
     DEFAULT,
     Lease,
     LostLease,
@@ -50,9 +51,8 @@ from analogsim.recipes._study import (
     try_again,
     work_left,
 )
-from analogsim.recipes._study_figures import METRIC_NAMES
-from analogsim.recipes._study_runs import StudyRuns
-from analogsim.recipes._tracking import Status
+from analogsim.recipes.tracking.stores import shown
+from analogsim.recipes.tracking.tracked_run import Status
 from analogsim.recipes.train import check
 from analogsim.utils.times import seconds
 
@@ -465,7 +465,7 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
 
 def _line(study: optuna.Study, number: int) -> str:
     trial = study.get_trials(deepcopy=False)[number]
-    best = _final.best_trial(study)
+    best = final_comparison.best_trial(study)
     values = "  ".join(f"{100 * value:.2f} %" for value in trial.values or ())
     until = "" if best is None else f"  (best: trial {best.number}, {100 * best.values[-1]:.2f} %)"
     took = trial.duration.total_seconds() if trial.duration else 0.0
@@ -484,16 +484,16 @@ def _finish(
     show("comparing the best trial with the default settings and with plain training, on fresh chips")
     runs = goal.runs
     progress = runs.log_progress(study)
-    final = _final.compare(study, config, goal.data, folder, runs)
+    final = final_comparison.compare(study, config, goal.data, folder, runs)
     text = _head(study, storage_url(config.study.storage))
     if final is None:
-        text += f"\n\n{_final.why_none(study, config)}"
+        text += f"\n\n{final_comparison.why_none(study, config)}"
     else:
-        text += f"\n\n{_final.describe(study, config, final)}"
+        text += f"\n\n{final_comparison.describe(study, config, final)}"
         figure = compare_plot({name: reports[0] for name, reports in final.reports.items()})
         figure.savefig(folder / "drift.png", dpi=120)
         runs.still_ours()
-        _final.log(study, config, final, text, runs)
+        final_comparison.log(study, config, final, text, runs)
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     unsent = runs.send_unsent(study)
     whole = progress and not unsent and runs.parent.delivered and (final is None or final.delivered)

@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from analogsim.recipes import _links, _store
+from analogsim.recipes.tracking import links, stores
 
 _HOST = "127.0.0.1"
 _PATIENCE = 180.0  # seconds; MLflow takes about ten to start, on a busy machine many more
@@ -52,7 +52,7 @@ class Server:
     @property
     def address(self) -> str:
         """Where it answers."""
-        return _links.ui_address(self.uri, self.port)
+        return links.ui_address(self.uri, self.port)
 
     @property
     def experiments(self) -> dict[str, str]:
@@ -67,7 +67,7 @@ class Server:
         except (OSError, http.client.HTTPException, ValueError):
             return {}
         return {
-            each["name"]: _links.experiment_link(self.uri, each["experiment_id"], self.port)
+            each["name"]: links.experiment_link(self.uri, each["experiment_id"], self.port)
             for each in found.get("experiments", ())
             if each["name"] != "Default"  # MLflow's own, where nothing of ours is
         }
@@ -107,16 +107,16 @@ class Server:
 
 def check(store: str, port: int) -> int:
     """Whatever ``serve`` refuses before anything starts; gives the port, a free one for 0."""
-    if _store.is_http(store):
-        raise ValueError(f"the MLflow store {_store.shown(store)} is a server already: open it in the browser")
-    _store.check_exists(store)
+    if stores.is_http(store):
+        raise ValueError(f"the MLflow store {stores.shown(store)} is a server already: open it in the browser")
+    stores.check_exists(store)
     if importlib.util.find_spec("mlflow") is None:
         raise ImportError("analogsim ui needs mlflow: pip install 'analogsim-torch[recipes]'")
     return _free(port)
 
 
 @contextlib.contextmanager
-def serve(uri: str | None = None, port: int = _links.PORT) -> Iterator[Server]:
+def serve(uri: str | None = None, port: int = links.PORT) -> Iterator[Server]:
     """Serve a database; the server answers when the block begins, and is gone when it ends.
 
     SIGTERM and SIGHUP end the block as well, by SystemExit, where it is in the main thread.
@@ -132,9 +132,9 @@ def serve(uri: str | None = None, port: int = _links.PORT) -> Iterator[Server]:
         RuntimeError: MLflow did not start; with what it said.
         TimeoutError: it does not answer.
     """
-    store = _store.tracking_uri(uri)
+    store = stores.tracking_uri(uri)
     port = check(store, port)
-    with _store.alone(store):  # a database that is just being made is not to be migrated by two
+    with stores.alone(store):  # a database that is just being made is not to be migrated by two
         pass
     with (
         _signals_raise(),
@@ -164,7 +164,7 @@ def serve(uri: str | None = None, port: int = _links.PORT) -> Iterator[Server]:
 def _command(store: str, port: int) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", _HOST, "--port", str(port), "--workers", "1"]
     command += ["--uvicorn-opts", "--log-level warning"]
-    folder = _store.artifact_folder(store)
+    folder = stores.artifact_folder(store)
     return command if folder is None else [*command, "--artifacts-destination", folder.as_uri()]
 
 

@@ -94,13 +94,14 @@ def browser() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def study(browser: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Study:
-    from analogsim.recipes import _store, tune
+    from analogsim.recipes import tune
+    from analogsim.recipes.tracking import stores
 
     folder = tmp_path_factory.mktemp("study")
     with contextlib.chdir(folder):
         links = tune.tune(tune.configure(settings=SETTINGS)).links()
     uri, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
-    client = _store.connect(uri)
+    client = stores.connect(uri)
     (experiment,) = {each.experiment_id for each in client.search_experiments() if each.name != "Default"}
     runs = client.search_runs([experiment], order_by=["attributes.start_time"])
     roles = {role: {run.info.run_id: run for run in runs if run.data.tags["role"] == role} for role in ROLES}

@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from analogsim.recipes import _store
+from analogsim.recipes.tracking import stores
 
 NAME = "faults"
 EPOCHS = 20
@@ -218,7 +218,7 @@ class Study:
 
     def client(self) -> Any:
         """A client of MLflow's store."""
-        return _store.connect(self.tracking)
+        return stores.connect(self.tracking)
 
     def runs(self) -> list[Any]:
         """All runs in MLflow."""

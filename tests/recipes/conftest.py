@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes import _store
-from analogsim.recipes._config import load_toml
-from analogsim.recipes._options import Config
 from analogsim.recipes.cli import main
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.tracking import stores
 from analogsim.recipes.train import Result, train
 
 
@@ -25,7 +25,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables: making them takes seconds, copying the file does not."""
     pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    _store.connect(f"sqlite:///{path}")
+    stores.connect(f"sqlite:///{path}")
     return path
 
 

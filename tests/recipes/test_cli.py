@@ -17,12 +17,12 @@ from torch import nn
 
 import analogsim
 from analogsim.evaluation.report import Report
-from analogsim.recipes import _models
 from analogsim.recipes import train as recipe
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._config import flatten, load_toml
-from analogsim.recipes._options import Config, StudyConfig
 from analogsim.recipes.cli import main
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.toml import flatten, load_toml
+from analogsim.recipes.tasks import networks
+from analogsim.recipes.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ class Odd(nn.Module):
 def test_a_warning_is_one_readable_line(
     alone: Path, settings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_models, "build", lambda *_, **__: Odd())
+    monkeypatch.setattr(networks, "build", lambda *_, **__: Odd())
     main(["train", *settings, "optimization.epochs=1", "--no-tracking", "--quiet"])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1  # once, for four conversions

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from analogsim.evaluation.report import Report
-from analogsim.recipes import _chart, _html, _saved
-from analogsim.recipes._saved import SavedRun
-from analogsim.recipes._tracking import Run
 from analogsim.recipes.cli import main
 from analogsim.recipes.compare import Comparison, compare
+from analogsim.recipes.comparison import charts, html_page, saved_runs
+from analogsim.recipes.comparison.saved_runs import SavedRun
+from analogsim.recipes.tracking.tracked_run import Run
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 365 * 86400.0
 TIMES = (1.0, HOUR, DAY, 30 * DAY, YEAR)
@@ -97,8 +97,8 @@ def test_a_folder_of_train_gives_both_networks(finished: Any, monkeypatch: pytes
 
 def test_what_mlflow_knows_and_what_the_folder_knows_agree(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished.place)
-    for here in _saved.of_folder(finished.folder):
-        there = _saved.Store(None).named(here.run_id)
+    for here in saved_runs.of_folder(finished.folder):
+        there = saved_runs.Store(None).named(here.run_id)
         assert {**there.params, **here.params} == there.params
         assert {name: there.metrics[name] for name in here.metrics} == here.metrics
         assert (here.name, here.run_id) == (there.name, there.run_id)
@@ -232,7 +232,7 @@ def test_what_is_wrong_with_an_experiment_is_told(log: Callable[..., str]) -> No
     ):
         with pytest.raises(ValueError, match=message):
             compare(**choice)  # type: ignore[arg-type]
-    _saved.Store(None)._client.delete_experiment("1")
+    saved_runs.Store(None)._client.delete_experiment("1")
     with pytest.raises(ValueError, match=r"the experiment 'exp' .* is deleted: .*--experiment-id 1"):
         compare(experiment="exp")
 
@@ -373,7 +373,7 @@ def test_the_link_is_of_one_store() -> None:
 
 
 def chart(*reports: Report, width: int = 80) -> list[str]:
-    return _chart.drift_chart(dict(zip(_chart.MARKS, reports, strict=False)), width).splitlines()
+    return charts.drift_chart(dict(zip(charts.MARKS, reports, strict=False)), width).splitlines()
 
 
 def level(lines: list[str], mark: str, column: int) -> float:
@@ -527,15 +527,15 @@ def test_the_page_holds_everything() -> None:
 
 def test_the_drawing_takes_its_ink_from_the_page() -> None:
     reports = {mark: report(0.9 - index / 50) for index, mark in enumerate("ABCDEFGHIJKL")}
-    colors = dict(zip(reports, _html._COLORS, strict=False))
-    drawn = _html.drawing(reports, colors)
+    colors = dict(zip(reports, html_page._COLORS, strict=False))
+    drawn = html_page.drawing(reports, colors)
     picture = ElementTree.fromstring(drawn)
     assert picture.tag.endswith("svg")
     assert "1mo" in picture.itertext()
-    evil = ElementTree.fromstring(_html.drawing({"A": report(device=EVIL)}, colors))
+    evil = ElementTree.fromstring(html_page.drawing({"A": report(device=EVIL)}, colors))
     assert any(text.startswith(EVIL) for text in evil.itertext())  # neither markup nor a formula
     assert "currentColor" in drawn
-    assert _html._INK not in drawn
+    assert html_page._INK not in drawn
     assert "#000000" not in drawn
     assert all(color in drawn for color in colors.values())
     assert len(set(colors.values())) == 12

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from analogsim.recipes._config import (
+from analogsim.recipes.config.toml import (
     apply_overrides,
     describe,
     dump_toml,

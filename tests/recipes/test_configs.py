@@ -7,9 +7,9 @@ import pytest
 
 import analogsim.recipes
 from analogsim.device.parse import as_device_model
-from analogsim.recipes import _data, _models
-from analogsim.recipes._config import load_toml
-from analogsim.recipes._options import Config
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import check
 
 FOLDER = Path(analogsim.recipes.__file__).parent / "configs"
@@ -26,9 +26,9 @@ def test_a_configuration_is_one(path: Path) -> None:
     config = load_toml(Config, path)
     check(config)
     assert as_device_model(config.device).effects
-    assert config.data.name in _data.DATA_NAMES
-    shape, classes = _data.SHAPES[config.data.name]
-    assert _models.build(config.model, shape, classes)
+    assert config.data.name in data_sets.DATA_NAMES
+    shape, classes = data_sets.SHAPES[config.data.name]
+    assert networks.build(config.model, shape, classes)
     assert path.stem == f"{config.data.name}-{config.model}"
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from analogsim.recipes import _data
+from analogsim.recipes.tasks import data_sets
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -33,11 +33,11 @@ def write(folder: Path, *, train: int = 40, test: int = 20, side: int = 5, pack:
     return folder
 
 
-def tensors(splits: _data.Splits) -> list[torch.Tensor]:
+def tensors(splits: data_sets.Splits) -> list[torch.Tensor]:
     return [t for part in (splits.train, splits.validation, splits.test) for t in part.tensors]
 
 
-def same(a: _data.Splits, b: _data.Splits) -> bool:
+def same(a: data_sets.Splits, b: data_sets.Splits) -> bool:
     return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
 
 
@@ -45,7 +45,7 @@ def same(a: _data.Splits, b: _data.Splits) -> bool:
 def elsewhere(tmp_path, monkeypatch):
     """An empty working directory, and no data sets of the system."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_data, "_SYSTEM", {"fashion-mnist": tmp_path / "system"})
+    monkeypatch.setattr(data_sets, "_SYSTEM", {"fashion-mnist": tmp_path / "system"})
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def without(monkeypatch):
 
 
 def test_digits_are_standardised_and_split():
-    splits = _data.load("digits")
+    splits = data_sets.load("digits")
     assert (splits.name, splits.classes, splits.shape) == ("digits", 10, (1, 8, 8))
     assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [1294, 144, 359]
     images, labels = splits.train.tensors
@@ -79,7 +79,7 @@ def test_digits_are_standardised_and_split():
 
 
 def test_each_part_has_its_share_of_each_class():
-    splits = _data.load("digits", validation=0.25)
+    splits = data_sets.load("digits", validation=0.25)
     counts = [torch.bincount(p.tensors[1]) for p in (splits.train, splits.validation, splits.test)]
     whole = sum(counts)
     assert (counts[2] - whole * 0.2).abs().max() <= 1
@@ -87,7 +87,7 @@ def test_each_part_has_its_share_of_each_class():
 
 
 def test_the_seed_selects_the_validation_part_but_not_the_test_part():
-    first, again, other = _data.load("digits"), _data.load("digits"), _data.load("digits", seed=1)
+    first, again, other = data_sets.load("digits"), data_sets.load("digits"), data_sets.load("digits", seed=1)
     assert same(first, again)
     assert not torch.equal(first.validation.tensors[1], other.validation.tensors[1])
     assert torch.equal(first.test.tensors[1], other.test.tensors[1])
@@ -95,12 +95,12 @@ def test_the_seed_selects_the_validation_part_but_not_the_test_part():
 
 def test_loading_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
-    _data.load("digits", limit=10)
+    data_sets.load("digits", limit=10)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_limit_keeps_so_many_at_most_and_a_smaller_one_keeps_a_part_of_them():
-    small, large = _data.load("digits", limit=20), _data.load("digits", limit=200)
+    small, large = data_sets.load("digits", limit=20), data_sets.load("digits", limit=200)
     assert [len(p) for p in (small.train, small.validation, small.test)] == [20, 20, 20]
     assert [len(p) for p in (large.train, large.validation, large.test)] == [200, 144, 200]
     for part in ("train", "validation", "test"):
@@ -109,7 +109,7 @@ def test_limit_keeps_so_many_at_most_and_a_smaller_one_keeps_a_part_of_them():
 
 
 def test_one_sample_is_enough():
-    assert all(t.isfinite().all() for t in tensors(_data.load("digits", limit=1)))
+    assert all(t.isfinite().all() for t in tensors(data_sets.load("digits", limit=1)))
 
 
 def test_images_without_contrast_stay_finite(tmp_path):
@@ -117,15 +117,15 @@ def test_images_without_contrast_stay_finite(tmp_path):
     for part, count in (("train", 40), ("t10k", 20)):
         path = folder / f"{part}-images-idx3-ubyte"
         path.write_bytes(idx(np.full((count, 5, 5), 7 if part == "train" else 255, dtype=np.uint8)))
-    splits = _data.load("mnist", folder)
+    splits = data_sets.load("mnist", folder)
     assert splits.train.tensors[0].unique().tolist() == [0]
     assert splits.test.tensors[0].unique().item() == pytest.approx(248 / 255)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_idx_files_plain_and_packed_are_the_same(tmp_path, name):
-    plain = _data.load(name, write(tmp_path / "plain"))
-    packed = _data.load(name, str(write(tmp_path / "packed", pack=True)))
+    plain = data_sets.load(name, write(tmp_path / "plain"))
+    packed = data_sets.load(name, str(write(tmp_path / "packed", pack=True)))
     assert same(plain, packed)
     assert (plain.shape, plain.classes) == ((1, 5, 5), 10)
     assert [len(p) for p in (plain.train, plain.validation, plain.test)] == [36, 4, 20]
@@ -134,7 +134,7 @@ def test_idx_files_plain_and_packed_are_the_same(tmp_path, name):
 def test_idx_values_arrive_where_they_belong(tmp_path):
     folder = write(tmp_path / "m")
     stored = np.frombuffer((folder / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(20, 1, 5, 5)
-    images, labels = _data.load("mnist", folder).test.tensors
+    images, labels = data_sets.load("mnist", folder).test.tensors
     flat, values = images.flatten(), torch.from_numpy(stored.copy()).flatten().float()
     slope = (flat[1] - flat[0]) / (values[1] - values[0])
     torch.testing.assert_close(flat, flat[0] + slope * (values - values[0]), rtol=1e-4, atol=1e-5)
@@ -142,33 +142,33 @@ def test_idx_values_arrive_where_they_belong(tmp_path):
 
 
 def test_other_spellings_and_unpacked_files_that_kept_their_gz(tmp_path):
-    expected = _data.load("mnist", write(tmp_path / "a"))
+    expected = data_sets.load("mnist", write(tmp_path / "a"))
     folder = write(tmp_path / "b")
     for path in list(folder.iterdir()):
         path.rename(folder / (path.name.replace("-idx", ".idx") + (".gz" if "t10k" in path.name else "")))
-    assert same(_data.load("mnist", folder), expected)
+    assert same(data_sets.load("mnist", folder), expected)
 
 
 @pytest.mark.parametrize("place", ["data/fashion-mnist", "data/FashionMNIST/raw", "system"])
 def test_default_places(tmp_path, place):
     write(tmp_path / place)
-    assert len(_data.load("fashion-mnist").test) == 20
+    assert len(data_sets.load("fashion-mnist").test) == 20
 
 
 def test_a_folder_as_torchvision_lays_it(tmp_path):
     write(tmp_path / "root" / "MNIST" / "raw")
-    assert len(_data.load("mnist", tmp_path / "root").test) == 20
+    assert len(data_sets.load("mnist", tmp_path / "root").test) == 20
 
 
 def test_an_incomplete_folder_does_not_hide_a_complete_one(tmp_path):
     (write(tmp_path / "data" / "mnist") / "t10k-labels-idx1-ubyte").unlink()
     write(tmp_path / "data" / "MNIST" / "raw", test=30)
-    assert len(_data.load("mnist").test) == 30
+    assert len(data_sets.load("mnist").test) == 30
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_the_real_fashion_mnist():
-    splits = _data.load("fashion-mnist", DEBIAN)
+    splits = data_sets.load("fashion-mnist", DEBIAN)
     assert splits.shape == (1, 28, 28)
     assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [54000, 6000, 10000]
     assert torch.bincount(splits.validation.tensors[1]).tolist() == [600] * 10
@@ -179,14 +179,14 @@ def test_truncated_plain_file(tmp_path):
     path = write(tmp_path) / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte: truncated.*expected 1016 bytes, found 1009"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 def test_a_file_that_is_too_long(tmp_path):
     path = write(tmp_path) / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte: .*expected 28 bytes, found 29"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 3, 9])
@@ -194,7 +194,7 @@ def test_a_file_without_a_whole_header(tmp_path, size):
     path = write(tmp_path) / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ValueError, match=f"expected at least 16 bytes, found {size};"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.8, 0.99])
@@ -203,7 +203,7 @@ def test_truncated_gzip(tmp_path, keep):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(ValueError, match=r"ubyte.gz: truncated or corrupt gzip .*expected \d+ bytes, found \d+;") as e:
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
     expected, found = map(int, re.findall(r"expected (\d+) bytes, found (\d+)", str(e.value))[0])
     assert expected == 16 + 300 * 28 * 28
     assert 16 < found <= expected
@@ -215,7 +215,7 @@ def test_corrupt_gzip(tmp_path):
     content[-8] ^= 1  # the checksum
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"labels-idx1-ubyte.gz: truncated or corrupt gzip \(CRC check failed"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -226,41 +226,41 @@ def test_wrong_magic_number(tmp_path, start, shown):
     path = write(tmp_path) / "train-images-idx3-ubyte"
     path.write_bytes(start + path.read_bytes()[4:])
     with pytest.raises(ValueError, match=rf"train-images.*magic number is {shown}, expected 0x00000803"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 def test_an_idx_file_without_values(tmp_path):
     write(tmp_path, test=0)
     with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte: holds no values.*\[0, 5, 5\]"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 def test_labels_that_do_not_match_the_images(tmp_path):
     (write(tmp_path) / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(39, dtype=np.uint8)))
     with pytest.raises(ValueError, match=r"40 images but .*labels-idx1-ubyte has 39 labels"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 def test_labels_out_of_range(tmp_path):
     (write(tmp_path) / "train-labels-idx1-ubyte").write_bytes(idx(np.full(40, 10, dtype=np.uint8)))
     with pytest.raises(ValueError, match=r"labels must be in 0..9, found 10"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 def test_train_and_test_images_of_different_size(tmp_path):
     write(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(np.zeros((20, 6, 6), dtype=np.uint8)))
     with pytest.raises(ValueError, match=r"differ in size, \[\(5, 5\), \(6, 6\)\]"):
-        _data.load("mnist", tmp_path)
+        data_sets.load("mnist", tmp_path)
 
 
 def test_missing_files_are_named_with_what_to_do(tmp_path):
     (write(tmp_path / "m") / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match=r"m \(lacks t10k-labels-idx1-ubyte\).*--download") as error:
-        _data.load("mnist", tmp_path / "m")
+        data_sets.load("mnist", tmp_path / "m")
     assert "dataset-fashion-mnist" not in str(error.value)
     with pytest.raises(FileNotFoundError, match="Debian's package dataset-fashion-mnist") as error:
-        _data.load("fashion-mnist")
+        data_sets.load("fashion-mnist")
     for place in ("data/fashion-mnist", "data/FashionMNIST/raw", "system"):
         assert place in str(error.value)
 
@@ -274,9 +274,9 @@ def test_download_goes_through_torchvision_and_only_when_needed(tmp_path, monkey
         write(Path(root) / "MNIST" / "raw")
 
     monkeypatch.setattr(datasets, "MNIST", fake)
-    assert len(_data.load("mnist", download=True).test) == 20
-    assert len(_data.load("mnist", download=True).test) == 20
-    assert len(_data.load("mnist", tmp_path / "mine", download=True).test) == 20
+    assert len(data_sets.load("mnist", download=True).test) == 20
+    assert len(data_sets.load("mnist", download=True).test) == 20
+    assert len(data_sets.load("mnist", tmp_path / "mine", download=True).test) == 20
     assert calls == [(Path("data"), True), (tmp_path / "mine", True)]
 
 
@@ -295,7 +295,7 @@ def test_cifar10(tmp_path, monkeypatch):
     cifar = pytest.importorskip("torchvision.datasets.cifar")
     monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)  # ours are not the real files
     stored = write_cifar(tmp_path / "data" / "cifar10" / "cifar-10-batches-py")
-    splits = _data.load("cifar10", validation=0.2)
+    splits = data_sets.load("cifar10", validation=0.2)
     assert splits.shape == (3, 32, 32)
     assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [16, 4, 4]
     images, labels = splits.train.tensors
@@ -311,10 +311,10 @@ def test_cifar10(tmp_path, monkeypatch):
 def test_missing_and_damaged_cifar10(tmp_path):
     pytest.importorskip("torchvision")
     with pytest.raises(FileNotFoundError, match=r"data.cifar10.cifar-10-batches-py is not there.*--download"):
-        _data.load("cifar10")
+        data_sets.load("cifar10")
     write_cifar(tmp_path / "c" / "cifar-10-batches-py")  # wrong checksums
     with pytest.raises(FileNotFoundError, match="damaged"):
-        _data.load("cifar10", tmp_path / "c")
+        data_sets.load("cifar10", tmp_path / "c")
 
 
 def test_a_failed_download_says_so_itself(monkeypatch):
@@ -325,36 +325,36 @@ def test_a_failed_download_says_so_itself(monkeypatch):
 
     monkeypatch.setattr(datasets.CIFAR10, "download", fail)
     with pytest.raises(RuntimeError, match="mirror is down"):
-        _data.load("cifar10", download=True)
+        data_sets.load("cifar10", download=True)
 
 
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"'FashionMNIST', known are digits, .*did you mean 'fashion-mnist'\?"):
-        _data.load("FashionMNIST")
+        data_sets.load("FashionMNIST")
     with pytest.raises(ValueError, match=r"'zzz', known are digits, mnist, fashion-mnist, cifar10$"):
-        _data.load("zzz")
+        data_sets.load("zzz")
 
 
 @pytest.mark.parametrize("value", [0, 1, -0.1, 10, float("nan")])
 def test_validation_out_of_range(value):
     with pytest.raises(ValueError, match=rf"validation must be a fraction in \(0, 1\), got {value}"):
-        _data.load("digits", validation=value)
+        data_sets.load("digits", validation=value)
 
 
 @pytest.mark.parametrize("value", [0.001, 0.999])
 def test_too_few_samples_for_the_fraction(tmp_path, value):
     with pytest.raises(ValueError, match=f"fraction of {value} of 40 samples leaves one part empty"):
-        _data.load("mnist", write(tmp_path), validation=value)
+        data_sets.load("mnist", write(tmp_path), validation=value)
 
 
 def test_limit_out_of_range():
     with pytest.raises(ValueError, match="limit must be >= 1, or None for all samples, got 0"):
-        _data.load("digits", limit=0)
+        data_sets.load("digits", limit=0)
 
 
 def test_digits_from_a_folder():
     with pytest.raises(ValueError, match="digits: comes with scikit-learn, not from a folder; got 'here'"):
-        _data.load("digits", "here")
+        data_sets.load("digits", "here")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_digits_from_a_folder():
 def test_a_missing_package_is_named_with_the_extra(without, package, name, download):
     without(package)
     with pytest.raises(ImportError, match=r'pip install "analogsim-torch\[recipes\]"'):
-        _data.load(name, download=download)
+        data_sets.load(name, download=download)
 
 
 def numbered(count: int) -> TensorDataset:
@@ -376,7 +376,7 @@ def epoch(loader) -> list[list[int]]:
 
 
 def test_batches_in_order():
-    loader = _data.batches(numbered(7), 3)
+    loader = data_sets.batches(numbered(7), 3)
     assert len(loader) == 3
     assert epoch(loader) == epoch(loader) == [[0, 1, 2], [3, 4, 5], [6]]
     for images, labels in loader:
@@ -393,13 +393,13 @@ def test_batches_index_the_data_once_each():
             return super().__getitem__(index)
 
     data = Counted(*numbered(100).tensors)
-    epoch(_data.batches(data, 25))
+    epoch(data_sets.batches(data, 25))
     assert data.calls == 4
 
 
 def test_shuffled_batches_resume_from_the_state_of_the_generator():
     generator = torch.Generator().manual_seed(3)
-    loader = _data.batches(numbered(50), 8, generator=generator)
+    loader = data_sets.batches(numbered(50), 8, generator=generator)
     first = epoch(loader)
     state = generator.get_state()
     second, third = epoch(loader), epoch(loader)
@@ -407,19 +407,19 @@ def test_shuffled_batches_resume_from_the_state_of_the_generator():
     assert first != second != third
     resumed = torch.Generator()
     resumed.set_state(state)
-    loader = _data.batches(numbered(50), 8, generator=resumed)
+    loader = data_sets.batches(numbered(50), 8, generator=resumed)
     assert [epoch(loader), epoch(loader)] == [second, third]
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_batches_leave_the_global_random_state_alone(shuffled):
     before = torch.get_rng_state()
-    epoch(_data.batches(numbered(5), 2, generator=torch.Generator() if shuffled else None))
+    epoch(data_sets.batches(numbered(5), 2, generator=torch.Generator() if shuffled else None))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_batches_of_nothing():
     with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
-        _data.batches(numbered(5), 0)
+        data_sets.batches(numbered(5), 0)
     with pytest.raises(ValueError, match="the data set is empty"):
-        _data.batches(numbered(0), 5)
+        data_sets.batches(numbered(0), 5)

@@ -23,14 +23,14 @@ from torch.utils.data import TensorDataset
 
 import analogsim
 from analogsim.chip.ranges import get_ranges
-from analogsim.recipes import _data, _models
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._config import load_toml
-from analogsim.recipes._distributed import ALONE, Group, _Processes, joined
-from analogsim.recipes._options import Config
-from analogsim.recipes._tracking import NoRun
-from analogsim.recipes._training import Training, load_data
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tracking.tracked_run import NoRun
 from analogsim.recipes.train import AWARE, PLAIN, train
+from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.loop import Training, load_data
+from analogsim.recipes.training.processes import ALONE, Group, _Processes, joined
 
 Tiny = Callable[..., Config]
 Weights = dict[str, torch.Tensor]
@@ -243,10 +243,10 @@ def test_chips_are_shared_out_and_the_report_is_that_of_one_process(two: Two, ti
     config = tiny(*UNEVEN)
     data = load_data(config)
     for kind in (PLAIN, AWARE):
-        model = _models.build("mlp", data.shape, data.classes)
+        model = networks.build("mlp", data.shape, data.classes)
         model.load_state_dict(load_checkpoint(two.checkpoint(kind))["model"])
         twin = analogsim.convert(model, "pcm")
-        report = analogsim.evaluate(twin, _data.batches(data.test, 1000), chips=3, times=("1s", "1d"))
+        report = analogsim.evaluate(twin, data_sets.batches(data.test, 1000), chips=3, times=("1s", "1d"))
         assert [reports[kind] for reports in two.both("reports")] == [report.to_dict()] * 2
 
 
@@ -408,7 +408,7 @@ def test_processes_with_and_without_gpus_are_told(monkeypatch: pytest.MonkeyPatc
 
 
 def test_batch_norm_on_gpus_is_over_all_processes() -> None:
-    model = _models.build("resnet20", (3, 32, 32), 10)
+    model = networks.build("resnet20", (3, 32, 32), 10)
     names = list(model.state_dict())
     assert _Processes(0, 2).synchronized(model) is model  # torch has none on the CPU
     model = _Processes(0, 2).synchronized(model.to("meta"))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from analogsim.recipes import _environment
-from analogsim.recipes._tracking import _check_name
+from analogsim.recipes.tracking import environment
+from analogsim.recipes.tracking.tracked_run import _check_name
 
 
 def test_the_environment_is_told(alone: Path) -> None:
-    tags = _environment.environment_tags()
+    tags = environment.environment_tags()
     assert {"version.analogsim", "version.numpy", "version.mlflow", "hardware.cpu"} <= tags.keys()
     assert tags["version.torch"] == torch.__version__
     assert tags["hardware.cpu"].endswith(" threads")
@@ -29,12 +29,12 @@ def test_the_git_commit_is_told(alone: Path) -> None:
         return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout
 
     git("init")
-    assert "git.commit" not in _environment.environment_tags()
+    assert "git.commit" not in environment.environment_tags()
     Path("a.txt").write_text("1")
     git("add", "a.txt")
     git("commit", "-m", "first")
-    tags = _environment.environment_tags()
+    tags = environment.environment_tags()
     assert tags["git.commit"] == git("rev-parse", "HEAD").strip()
     assert tags["git.dirty"] == "false"
     Path("a.txt").write_text("2")
-    assert _environment.environment_tags()["git.dirty"] == "true"
+    assert environment.environment_tags()["git.dirty"] == "true"

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from analogsim.recipes import _links
+from analogsim.recipes.tracking import links
 
 
 @dataclass(frozen=True)
@@ -20,33 +20,33 @@ class Stored:
 
 def test_pages_of_a_database_are_served_on_this_machine() -> None:
     uri = "sqlite:////data/mlflow.db"
-    assert _links.ui_address(uri) == "http://127.0.0.1:5000"
-    assert _links.experiment_link(uri, "3") == "http://127.0.0.1:5000/#/experiments/3/runs"
-    assert _links.run_link(Stored("ab"), 5001) == "http://127.0.0.1:5001/#/experiments/1/runs/ab"
+    assert links.ui_address(uri) == "http://127.0.0.1:5000"
+    assert links.experiment_link(uri, "3") == "http://127.0.0.1:5000/#/experiments/3/runs"
+    assert links.run_link(Stored("ab"), 5001) == "http://127.0.0.1:5001/#/experiments/1/runs/ab"
 
 
 def test_pages_of_a_server_are_on_it_and_need_no_command() -> None:
     uri = "https://me:secret@mlflow.example:8443/base/"
     assert (
-        _links.run_link(Stored("ab", "2", uri), 5001)
+        links.run_link(Stored("ab", "2", uri), 5001)
         == "https://me:***@mlflow.example:8443/base/#/experiments/2/runs/ab"
     )
-    assert _links.ui_command(uri) == ""
+    assert links.ui_command(uri) == ""
 
 
 def test_the_command_says_what_is_not_the_default_here(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = f"sqlite:///{alone}/mlflow.db", "sqlite:////my data/mlflow.db"
-    assert _links.ui_command(here) == "analogsim ui"
-    assert _links.ui_command(here, 5001) == "analogsim ui --port 5001"
-    assert shlex.split(_links.ui_command(there)) == ["analogsim", "ui", "--uri", there]
+    assert links.ui_command(here) == "analogsim ui"
+    assert links.ui_command(here, 5001) == "analogsim ui --port 5001"
+    assert shlex.split(links.ui_command(there)) == ["analogsim", "ui", "--uri", there]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", there)
-    assert _links.ui_command(there) == "analogsim ui"
-    assert _links.ui_command(here) == f"analogsim ui --uri {here}"
-    assert "secret" not in _links.ui_command("postgresql://me:secret@host/mlflow")
+    assert links.ui_command(there) == "analogsim ui"
+    assert links.ui_command(here) == f"analogsim ui --uri {here}"
+    assert "secret" not in links.ui_command("postgresql://me:secret@host/mlflow")
 
 
 def test_the_compare_link_names_runs_and_experiments() -> None:
-    link = _links.compare_link([Stored("a"), Stored("b"), Stored("c", "2")])
+    link = links.compare_link([Stored("a"), Stored("b"), Stored("c", "2")])
     page, _, query = urlsplit(link).fragment.partition("?")
     assert link.startswith("http://127.0.0.1:5000/#/")
     assert page == "/compare-runs"
@@ -57,6 +57,6 @@ def test_the_compare_link_names_runs_and_experiments() -> None:
 
 def test_runs_of_several_stores_have_no_page_in_common() -> None:
     with pytest.raises(ValueError, match="runs of one store to compare, got 2 runs in"):
-        _links.compare_link([Stored("a"), Stored("b", uri="http://server")])
+        links.compare_link([Stored("a"), Stored("b", uri="http://server")])
     with pytest.raises(ValueError, match="got 0 runs"):
-        _links.compare_link([])
+        links.compare_link([])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from analogsim.evaluation.report import Report
-from analogsim.recipes._checkpoint import load_checkpoint
+from analogsim.recipes.training.checkpoint import load_checkpoint
 from tests.recipes._workers import EPOCHS, Study, free_port
 
 pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")

@@ -15,15 +15,17 @@ from torch import nn
 import analogsim
 from analogsim.chip.ranges import get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
-from analogsim.recipes import _data, _models, _training, tune
 from analogsim.recipes import train as recipe
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._objective import SEARCH_CHIPS
-from analogsim.recipes._options import Config
-from analogsim.recipes._ranges import calibration_batches
-from analogsim.recipes._training import DivergedError, Training, load_data
+from analogsim.recipes import tune
+from analogsim.recipes.config.options import Config
 from analogsim.recipes.evaluate import ablate, evaluate
+from analogsim.recipes.study.objectives import SEARCH_CHIPS
+from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
+from analogsim.recipes.training import loop
+from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.loop import DivergedError, Training, load_data
+from analogsim.recipes.training.ranges import calibration_batches
 
 Tiny = Callable[..., Config]
 
@@ -98,14 +100,14 @@ def test_learned_ranges_are_trained_as_one_would_by_hand(tiny: Tiny, tmp_path: P
     run(training)
 
     data = load_data(config)
-    model = _models.build("mlp", data.shape, data.classes, seed=0)
+    model = networks.build("mlp", data.shape, data.classes, seed=0)
     twin = analogsim.convert(model, "pcm", crossbar=config.crossbar)
     analogsim.set_noise_scale(twin, 0.0)
     analogsim.calibrate(twin, calibration_batches(config, data))
     first = get_ranges(twin)
     ranges = {"params": analogsim.range_parameters(twin), "weight_decay": 0.0}
     optimizer = torch.optim.AdamW([{"params": model.parameters()}, ranges], lr=0.02, weight_decay=0.1)
-    loader = _data.batches(data.train, 16, generator=torch.Generator().manual_seed(0))
+    loader = data_sets.batches(data.train, 16, generator=torch.Generator().manual_seed(0))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * len(loader))
     for _ in range(3):
         twin.train()
@@ -214,7 +216,7 @@ def test_a_network_whose_ranges_cannot_be_set_has_diverged(
     def silent(*_: Any, **__: Any) -> None:
         raise ValueError("calibrate: layer 'fc2' got no input other than 0")
 
-    monkeypatch.setattr(_training, "calibrate", silent)
+    monkeypatch.setattr(loop, "calibrate", silent)
     with pytest.raises(DivergedError, match=r"diverged: after epoch 1, calibrate: layer 'fc2' .* after epoch 0"):
         run(training)
     assert load_checkpoint(tmp_path / "c.pt")["epoch"] == 0
@@ -249,11 +251,11 @@ def test_evaluate_sets_ranges_where_the_run_has_none_that_fit(learned: Path, tin
 
     config = tiny(BOTH)
     data = load_data(config)
-    model = _models.build("mlp", data.shape, data.classes)
+    model = networks.build("mlp", data.shape, data.classes)
     model.load_state_dict(load_checkpoint(path)["model"])
     twin = analogsim.convert(model, "pcm", crossbar=crossbar)
     analogsim.calibrate(twin, calibration_batches(config, data))
-    loader = _data.batches(data.test, 1000)
+    loader = data_sets.batches(data.test, 1000)
     expected = analogsim.evaluate(twin, loader, chips=2, times=("1d",), compensation="column")
     assert found.to_dict() == expected.to_dict()
 
@@ -272,14 +274,14 @@ def test_evaluate_sets_ranges_where_the_run_has_none_that_fit(learned: Path, tin
 def test_compensation_takes_training_data(learned: Path, tiny: Tiny) -> None:
     config = tiny(BOTH)
     data = load_data(config)
-    model = _models.build("mlp", data.shape, data.classes)
+    model = networks.build("mlp", data.shape, data.classes)
     content = checkpoint(learned, AWARE)
     model.load_state_dict(content["model"])
     twin = analogsim.convert(model, "pcm", crossbar=config.crossbar)
     set_ranges(twin, content["ranges"][0])
     expected = analogsim.evaluate(
         twin,
-        _data.batches(data.test, 1000),
+        data_sets.batches(data.test, 1000),
         chips=2,
         times=("1s", "1d"),
         compensation="column+ranges",

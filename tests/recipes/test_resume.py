@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from analogsim.recipes import _models
 from analogsim.recipes import train as recipe
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._options import Config
-from analogsim.recipes._tracking import Run
-from analogsim.recipes._training import Training
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.tasks import networks
+from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
+from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.loop import Training
 
 Tiny = Callable[..., Config]
 
@@ -216,7 +216,7 @@ def test_what_does_not_touch_the_weights_may_change(tiny: Tiny, stopped: Path) -
 def test_a_checkpoint_of_another_architecture_is_refused(stopped: Path) -> None:
     path = stopped / PLAIN / "checkpoint.pt"
     content = load_checkpoint(path)
-    content["model"] = _models.build("lenet5", (1, 8, 8), 10).state_dict()
+    content["model"] = networks.build("lenet5", (1, 8, 8), 10).state_dict()
     torch.save(content, path)
     with pytest.raises(ValueError, match=r"plain/checkpoint.pt' belongs to another architecture: .*fc1") as told:
         train(resume_config(stopped), stopped, show=False)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes import _data
 from analogsim.recipes.cli import main
 from analogsim.recipes.sensitivity import Found, sensitivity
+from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.train import PLAIN
 
 QUICK = ["--model", "mlp", "--epochs", "8", "--chips", "2", "--no-tracking", "--quiet", "data.limit=700"]
@@ -33,7 +33,7 @@ def test_the_table_is_that_of_validation_data(trained: Path) -> None:
     result = found(trained)
     assert (result.kept, result.before, result.after) == (None, None, None)
     assert str(result) == str(result.layers)
-    data = _data.load("digits", limit=700)
+    data = data_sets.load("digits", limit=700)
     correct = result.layers.clean * len(data.validation)
     assert correct == pytest.approx(round(correct), abs=1e-6)
     assert len(data.validation) != len(data.test)
@@ -47,7 +47,7 @@ def test_layers_kept_digital_are_judged_on_other_data_and_chips(trained: Path) -
     assert before is not None
     assert after is not None
     assert kept.steps[-1].mean >= target
-    assert after.samples == len(_data.load("digits", limit=700).test)
+    assert after.samples == len(data_sets.load("digits", limit=700).test)
     assert not set(after.seeds) & set(range(2))
     assert after.mean[0] > before.mean[0]
     assert "these digital" in str(result)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes._config import dump_toml, flatten, from_mapping, load_toml, to_mapping
-from analogsim.recipes._options import Config, StudyConfig
-from analogsim.recipes._space import DEFAULT_SPACE, Choice, Range, Space, suggest
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.space import DEFAULT_SPACE, Choice, Range, Space, suggest
+from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping, load_toml, to_mapping
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from analogsim.recipes import _store
-from analogsim.recipes._tracking import Run
+from analogsim.recipes.tracking import stores
+from analogsim.recipes.tracking.tracked_run import Run
 
 pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
 
 
 def test_the_store_is_chosen_in_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _store.tracking_uri(None) == f"sqlite:///{here}/mlflow.db"
-    assert _store.tracking_uri("") == f"sqlite:///{here}/mlflow.db"
+    assert stores.tracking_uri(None) == f"sqlite:///{here}/mlflow.db"
+    assert stores.tracking_uri("") == f"sqlite:///{here}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:1")
-    assert _store.tracking_uri(None) == "http://server:1"
-    assert _store.tracking_uri("sqlite:///sqlite?timeout=3") == f"sqlite:///{here}/sqlite?timeout=3"
-    assert _store.tracking_uri("sqlite:////data/x.db") == "sqlite:////data/x.db"
-    assert _store.tracking_uri("sqlite:///:memory:") == "sqlite:///:memory:"
+    assert stores.tracking_uri(None) == "http://server:1"
+    assert stores.tracking_uri("sqlite:///sqlite?timeout=3") == f"sqlite:///{here}/sqlite?timeout=3"
+    assert stores.tracking_uri("sqlite:////data/x.db") == "sqlite:////data/x.db"
+    assert stores.tracking_uri("sqlite:///:memory:") == "sqlite:///:memory:"
 
 
 def test_an_unreachable_server_is_an_error_at_once(
@@ -85,52 +85,52 @@ def test_a_database_that_cannot_be_opened_is_named(here: Path) -> None:
 
 def test_a_database_is_opened_with_patience(here: Path) -> None:
     uri = f"sqlite:///{here}/mlflow.db"
-    assert _store.connect(uri).tracking_uri == f"{uri}?timeout=60"
-    assert _store.connect(f"{uri}?timeout=3").tracking_uri == f"{uri}?timeout=3"
-    assert _store.connect(f"{uri}?detect_types=0").tracking_uri == f"{uri}?detect_types=0&timeout=60"
+    assert stores.connect(uri).tracking_uri == f"{uri}?timeout=60"
+    assert stores.connect(f"{uri}?timeout=3").tracking_uri == f"{uri}?timeout=3"
+    assert stores.connect(f"{uri}?detect_types=0").tracking_uri == f"{uri}?detect_types=0&timeout=60"
 
 
 def test_who_only_reads_makes_no_database(alone: Path) -> None:
-    uri = _store.tracking_uri(None)
+    uri = stores.tracking_uri(None)
     with pytest.raises(
         FileNotFoundError, match=f"no MLflow database '{alone}/mlflow.db'.*--uri sqlite:///.*analogsim train"
     ):
-        _store.check_exists(uri)
+        stores.check_exists(uri)
     assert not list(alone.iterdir())
     (alone / "mlflow.db").touch()
-    _store.check_exists(uri)
-    _store.check_exists("http://server")
+    stores.check_exists(uri)
+    stores.check_exists("http://server")
     with pytest.raises(ValueError, match=f"'mlflow.db': this is a path; write sqlite:///{alone}/mlflow.db"):
-        _store.check_exists("mlflow.db")
+        stores.check_exists("mlflow.db")
 
 
 def test_one_process_at_a_time_opens_a_database(alone: Path) -> None:
-    uri = _store.tracking_uri(None)
+    uri = stores.tracking_uri(None)
     order = []
 
     def second() -> None:
-        with _store.alone(uri):
+        with stores.alone(uri):
             order.append("second")
 
-    with _store.alone(uri):
+    with stores.alone(uri):
         thread = threading.Thread(target=second)
         thread.start()
-        with _store.alone(f"sqlite:///{alone}/other.db"):  # another database is not held up
+        with stores.alone(f"sqlite:///{alone}/other.db"):  # another database is not held up
             order.append("other")
         time.sleep(0.2)
         order.append("first")
     thread.join()
     assert order == ["other", "first", "second"]
-    with _store.alone("http://server"), _store.alone("http://server"):
+    with stores.alone("http://server"), stores.alone("http://server"):
         order.append("server")
 
 
 def test_a_database_that_is_half_made_is_taken_away(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri, path = _store.tracking_uri(None), alone / "mlflow.db"
+    uri, path = stores.tracking_uri(None), alone / "mlflow.db"
     monkeypatch.setattr(tempfile, "tempdir", str(alone))
 
     def stop() -> None:
-        with _store.alone(uri):
+        with stores.alone(uri):
             path.write_text("half")
             raise KeyboardInterrupt
 
@@ -145,5 +145,5 @@ def test_a_database_that_is_half_made_is_taken_away(alone: Path, monkeypatch: py
 
 def test_a_lock_that_cannot_be_had_holds_up_nothing(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(alone / "nowhere"))
-    with _store.alone(_store.tracking_uri(None)):
+    with stores.alone(stores.tracking_uri(None)):
         pass

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes._folder import owned_folder
-from analogsim.recipes._study import (
+from analogsim.recipes.study.folder import owned_folder
+from analogsim.recipes.study.storages import (
     Lease,
     at_work,
     counted,

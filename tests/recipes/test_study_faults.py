@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes import _sharing, _study
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._study import Lease, LostLease, at_work, give_up, open_storage, try_again
-from analogsim.recipes._study_runs import PARENT, StudyRuns
 from analogsim.recipes.cli import main
+from analogsim.recipes.study import shared_database, storages
+from analogsim.recipes.study.runs import PARENT, StudyRuns
+from analogsim.recipes.study.storages import Lease, LostLease, at_work, give_up, open_storage, try_again
+from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.tune import configure, tune
 from tests.recipes._workers import EPOCHS, NAME, SETTINGS, Process, Study, free_port
 
@@ -260,7 +260,7 @@ def test_a_database_that_stays_locked_is_told(
     alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(alone)
-    monkeypatch.setattr(_study, "_LOCKED", 0.3)
+    monkeypatch.setattr(storages, "_LOCKED", 0.3)
     with contextlib.closing(sqlite3.connect(alone / "optuna.db", isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")
         with pytest.raises(SystemExit) as ended:
@@ -300,7 +300,7 @@ def test_only_one_worker_is_the_first(tmp_path: Path, shared: Any) -> None:
         study = opened(tmp_path)
         begin.wait()
         for turn in range(10):
-            if _sharing.exchange(study, f"turn {turn}", None, name):
+            if shared_database.exchange(study, f"turn {turn}", None, name):
                 won.append(turn)
 
     threads = [threading.Thread(target=claim, args=(str(index),)) for index in range(4)]
@@ -309,9 +309,9 @@ def test_only_one_worker_is_the_first(tmp_path: Path, shared: Any) -> None:
     for thread in threads:
         thread.join(120)
     assert sorted(won) == list(range(10))
-    assert not _sharing.exchange(shared, "turn 0", "nobody", "me")
-    assert _sharing.exchange(shared, "turn 0", shared.user_attrs["turn 0"], None)
-    assert _sharing.exchange(shared, "turn 0", None, "me")
+    assert not shared_database.exchange(shared, "turn 0", "nobody", "me")
+    assert shared_database.exchange(shared, "turn 0", shared.user_attrs["turn 0"], None)
+    assert shared_database.exchange(shared, "turn 0", None, "me")
     assert shared.user_attrs["turn 0"] == "me"
 
 
@@ -360,7 +360,7 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     """Not every machine has PostgreSQL: here SQLite plays a server, to see who waits for it, and how long."""
     storage: Any = open_storage(f"sqlite:///{tmp_path}/optuna.db", heartbeat=1, on_dead=try_again)
     study = optuna.create_study(storage=storage, study_name=NAME)
-    _sharing._wait_for_server(storage.engine)
+    shared_database._wait_for_server(storage.engine)
     real, away, pauses = storage.engine.dialect.connect, 3, []
 
     def connect(*arguments: Any, **options: Any) -> Any:
@@ -383,14 +383,14 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     assert len(pauses) == 3
     # nor for ever; and once it took too long, no more until the server is back
     away = 10**6
-    monkeypatch.setattr(_sharing, "OUTAGE", 0.0)
+    monkeypatch.setattr(shared_database, "OUTAGE", 0.0)
     storage.engine.dispose()
     for _ in range(2):
         with pytest.raises(optuna.exceptions.StorageInternalError):
             assert study.trials == []
     assert len(pauses) == 3
     told_in_the_end = r"study.storage: sqlite://.* failed: .*the server is restarting; .* again"
-    with pytest.raises(ConnectionError, match=told_in_the_end), _sharing.storage_explained("sqlite:///x.db"):
+    with pytest.raises(ConnectionError, match=told_in_the_end), shared_database.storage_explained("sqlite:///x.db"):
         assert study.trials == []
     away = 0
     assert study.trials == []

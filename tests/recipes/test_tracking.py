@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from analogsim.recipes import _tracking
-from analogsim.recipes._tracking import NoRun, Run
+from analogsim.recipes.tracking import tracked_run
+from analogsim.recipes.tracking.tracked_run import NoRun, Run
 
 pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
 
@@ -26,7 +26,7 @@ pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No metrics wait for others, so that each call can be seen in the store."""
-    monkeypatch.setattr(_tracking, "_LATEST", 0.0)
+    monkeypatch.setattr(tracked_run, "_LATEST", 0.0)
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_a_call_that_is_refused_does_not_hold_up_the_others(run: Run, flaky: Fla
 
 
 def test_a_store_that_hangs_is_not_asked_at_every_call(run: Run, flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tracking, "_PATIENCE", 0.1)
+    monkeypatch.setattr(tracked_run, "_PATIENCE", 0.1)
 
     def slow() -> Exception:
         time.sleep(0.2)
@@ -407,7 +407,7 @@ def test_runs_in_threads_do_not_mix(here: Path) -> None:
 
 
 def test_tracking_switched_off_takes_every_call(here: Path, tmp_path: Path) -> None:
-    tracker = _tracking.start(False, experiment="exp", name="n", params={"a@": 1})
+    tracker = tracked_run.start(False, experiment="exp", name="n", params={"a@": 1})
     assert isinstance(tracker, NoRun)
     with tracker as run:
         run.metrics({"a": 1.0}, 0)
@@ -419,7 +419,7 @@ def test_tracking_switched_off_takes_every_call(here: Path, tmp_path: Path) -> N
         run.tags({"a@": "1"})
     assert tracker.delivered
     assert (tracker.run_id, tracker.experiment_id, tracker.links()) == ("", "", "")
-    on = _tracking.start(True, experiment="exp", name="n", params={})
+    on = tracked_run.start(True, experiment="exp", name="n", params={})
     assert isinstance(on, Run)
 
 
@@ -567,7 +567,7 @@ def test_a_database_that_is_locked_for_long_loses_and_doubles_nothing(
 @pytest.mark.slow
 def test_processes_that_start_at_once_make_one_new_database(alone: Path) -> None:
     code = (
-        "import sys; from analogsim.recipes._tracking import Run\n"
+        "import sys; from analogsim.recipes.tracking.tracked_run import Run\n"
         "with Run.start(experiment='exp', name=sys.argv[1], params={}) as run: run.metrics({'x': 1.0}, 0)"
     )
     processes = [
@@ -639,8 +639,8 @@ def test_the_printed_command_serves_this_run_and_its_end_is_survived(
 
 
 def test_metrics_that_come_fast_are_sent_together(run: Run, flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tracking, "_LATEST", 3600.0)
-    monkeypatch.setattr(_tracking, "_SHARE", 1e-9)  # however fast the store and slow the machine
+    monkeypatch.setattr(tracked_run, "_LATEST", 3600.0)
+    monkeypatch.setattr(tracked_run, "_SHARE", 1e-9)  # however fast the store and slow the machine
     for step in range(1500):
         run.metrics({"a": float(step)}, step=step)
     assert flaky.tried.count("log_batch") == 1  # the first, at once
@@ -661,8 +661,8 @@ def test_metrics_wait_in_proportion_to_what_sending_costs(
     run: Run, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(_tracking.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(_tracking, "_LATEST", 10.0)
+    monkeypatch.setattr(tracked_run.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(tracked_run, "_LATEST", 10.0)
 
     def slow(*_: Any, **__: Any) -> None:
         clock[0] += 0.05

@@ -17,14 +17,16 @@ from torch import nn
 import analogsim
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report
-from analogsim.recipes import _data, _models, _tracking, _training
 from analogsim.recipes import train as recipe
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._config import flatten, load_toml
-from analogsim.recipes._options import Config
-from analogsim.recipes._tracking import NoRun
-from analogsim.recipes._training import Training, load_data
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import flatten, load_toml
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tracking import tracked_run
+from analogsim.recipes.tracking.tracked_run import NoRun
 from analogsim.recipes.train import AWARE, PLAIN, train
+from analogsim.recipes.training import loop
+from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.loop import Training, load_data
 
 Tiny = Callable[..., Config]
 
@@ -71,10 +73,10 @@ def test_a_checkpoint_holds_the_network_that_was_judged(finished: Any) -> None:
     for kind, report in finished.result.reports.items():
         content = checkpoint(finished.folder, kind)
         assert content["epoch"] == len(content["history"]) == 3
-        model = _models.build("mlp", data.shape, data.classes)
+        model = networks.build("mlp", data.shape, data.classes)
         model.load_state_dict(content["model"])
         again = analogsim.evaluate(
-            analogsim.convert(model, "pcm"), _data.batches(data.test, 1000), chips=2, times=("1s", "1d")
+            analogsim.convert(model, "pcm"), data_sets.batches(data.test, 1000), chips=2, times=("1s", "1d")
         )
         assert again.to_dict() == report.to_dict()
 
@@ -234,7 +236,7 @@ def test_a_server_that_does_not_answer_is_told_before_training(tiny: Tiny, alone
 def test_a_run_that_was_started_ends_where_the_next_one_cannot_start(
     store: Any, tiny: Tiny, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, made = _tracking.start, []
+    start, made = tracked_run.start, []
 
     def second_fails(*args: Any, **kwargs: Any) -> Any:
         if made:
@@ -242,7 +244,7 @@ def test_a_run_that_was_started_ends_where_the_next_one_cannot_start(
         made.append(start(*args, **kwargs))
         return made[0]
 
-    monkeypatch.setattr(_tracking, "start", second_fails)
+    monkeypatch.setattr(tracked_run, "start", second_fails)
     with pytest.raises(ConnectionError, match="gone"):
         train(tiny(tracking=True), show=False)
     assert store.run(made[0].run_id).info.status == "FAILED"
@@ -297,7 +299,7 @@ def test_the_checkpoint_of_the_last_good_epoch_is_kept(
         save(self)
         Functional.broken = self.epoch == 2
 
-    monkeypatch.setattr(_training, "functional", Functional)
+    monkeypatch.setattr(loop, "functional", Functional)
     monkeypatch.setattr(Training, "save", break_after_two)
     with pytest.raises(ValueError, match=r"epoch 3 of 3 is nan; .*plain/checkpoint.pt' is still .* after epoch 2"):
         train(tiny(tracking=True), Path("run"), show=False)
@@ -314,11 +316,11 @@ def test_color_images_and_residual_networks_train(tiny: Tiny, alone: Path, monke
     """With random images for CIFAR-10, through the recipe as it is used."""
     generator = torch.Generator().manual_seed(0)
 
-    def part(count: int) -> _data._Part:
+    def part(count: int) -> data_sets._Part:
         images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-        return _data._Part(images, torch.arange(count) % 10)
+        return data_sets._Part(images, torch.arange(count) % 10)
 
-    monkeypatch.setitem(_data._READERS, "cifar10", lambda *_: (part(40), part(10)))
+    monkeypatch.setitem(data_sets._READERS, "cifar10", lambda *_: (part(40), part(10)))
     config = tiny("data.name=cifar10", "model=resnet20", "optimization.epochs=1", "evaluation.chips=1")
     result = train(replace(config, data=replace(config.data, batch_size=18)), show=False)
     assert result.reports[AWARE].samples == 10

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.recipes import _data, _models
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._options import Config
-from analogsim.recipes._training import Training, load_data
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN
+from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.loop import Training, load_data
 
 Tiny = Callable[..., Config]
 
@@ -52,8 +52,8 @@ def test_plain_training_is_that_of_torch(tiny: Tiny, tmp_path: Path) -> None:
     run_all(training)
 
     data = load_data(config)
-    model = _models.build("mlp", data.shape, data.classes, seed=0)
-    loader = _data.batches(data.train, 16, generator=torch.Generator().manual_seed(0))
+    model = networks.build("mlp", data.shape, data.classes, seed=0)
+    loader = data_sets.batches(data.train, 16, generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * len(loader))
     for _ in range(3):

@@ -15,14 +15,16 @@ import torch
 
 import analogsim
 from analogsim.evaluation.report import Report
-from analogsim.recipes import _data, _objective, tune
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._config import load_toml
-from analogsim.recipes._objective import SEARCH_CHIPS
-from analogsim.recipes._options import Config, StudyConfig
-from analogsim.recipes._training import DivergedError, Training, load_data
+from analogsim.recipes import tune
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.evaluate import evaluate
+from analogsim.recipes.study import objectives
+from analogsim.recipes.study.objectives import SEARCH_CHIPS
+from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.train import train
+from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.loop import DivergedError, Training, load_data
 from analogsim.recipes.tune import configure, objective
 from analogsim.recipes.tune import tune as run_study
 
@@ -119,7 +121,7 @@ def test_a_trial_is_worth_what_its_network_keeps_on_the_chips_of_the_search(ende
     data = load_data(of_trial)
     training = Training(of_trial, data, aware=True, path=path)
     report = analogsim.evaluate(
-        training.analog, _data.batches(data.validation, 1000), chips=2, times=("1d",), seed=SEARCH_CHIPS
+        training.analog, data_sets.batches(data.validation, 1000), chips=2, times=("1d",), seed=SEARCH_CHIPS
     )
     assert best.value == pytest.approx(report.values.mean(), abs=1e-12)
     assert best.user_attrs["clean"] == pytest.approx(report.clean)
@@ -488,6 +490,6 @@ def test_no_password_is_kept_where_others_read() -> None:
     given = config(*secret, tracking=True)
     assert "hunter2" in str(given)
     assert "hunter2" not in str(tune._without_storage(given))
-    assert "hunter2" not in str(_objective.training_config(given))
+    assert "hunter2" not in str(objectives.training_config(given))
     open_server = config("tracking.uri=http://host:5000", tracking=True)
     assert tune._without_storage(open_server).tracking.uri == "http://host:5000"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from analogsim.recipes import ui
-from analogsim.recipes._tracking import Run
 from analogsim.recipes.cli import main
+from analogsim.recipes.tracking.tracked_run import Run
 
 pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups")

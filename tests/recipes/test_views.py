@@ -7,10 +7,10 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from analogsim.recipes._config import load_toml
-from analogsim.recipes._options import StudyConfig
-from analogsim.recipes._study_views import study_links, view_tags
-from analogsim.recipes._views import as_tag, state, view_link
+from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.study.page_views import study_links, view_tags
+from analogsim.recipes.tracking.page_views import as_tag, state, view_link
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from analogsim.recipes._links import Stored, run_link, ui_command
-from analogsim.recipes._options import StudyConfig
-from analogsim.recipes._reporting import drifted
-from analogsim.recipes._training import report_times
-from analogsim.recipes._views import as_tag, coordinates, curve, metric, param, state, tag, view_link
+from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.tracking.links import Stored, run_link, ui_command
+from analogsim.recipes.tracking.log_report import drifted
+from analogsim.recipes.tracking.page_views import as_tag, coordinates, curve, metric, param, state, tag, view_link
+from analogsim.recipes.training.loop import report_times
 from analogsim.utils.times import label, seconds
 
 

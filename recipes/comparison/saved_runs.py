@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analogsim.evaluation.report import Report
-from analogsim.recipes import _store
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._config import flatten, from_mapping, load_toml
-from analogsim.recipes._options import Config
-from analogsim.recipes._reporting import of_hardware
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import flatten, from_mapping, load_toml
+from analogsim.recipes.tracking import stores
+from analogsim.recipes.tracking.log_report import of_hardware
+from analogsim.recipes.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,21 +70,21 @@ class Store:
     """
 
     def __init__(self, uri: str | None) -> None:
-        self.uri = _store.tracking_uri(uri)
+        self.uri = stores.tracking_uri(uri)
         self._opened: MlflowClient | None = None
 
     @property
     def _client(self) -> MlflowClient:
         if self._opened is None:
-            _store.check_exists(self.uri)
-            with _store.explained(self.uri, _OTHERWISE):
-                self._opened = _store.connect(self.uri)
+            stores.check_exists(self.uri)
+            with stores.explained(self.uri, _OTHERWISE):
+                self._opened = stores.connect(self.uri)
         return self._opened
 
     def named(self, word: str) -> SavedRun:
         """The run of that name, or whose id is or begins so."""
         client = self._client
-        with _store.explained(self.uri, _OTHERWISE):
+        with stores.explained(self.uri, _OTHERWISE):
             found = self._search(f"attributes.run_name = {_quoted(word)}") if word else []
             if not found and re.fullmatch(r"[0-9a-f]{4,32}", word.lower()):
                 found = self._search(f"attributes.run_id LIKE '{word.lower()}%'")
@@ -99,7 +99,7 @@ class Store:
                 raise ValueError(f"run {word!r} is deleted: restore it in the MLflow UI, or leave it out")
             known = [run.info.run_name for run in client.search_runs(self._experiments(), max_results=1000)]
         raise ValueError(
-            f"no run {word!r} in {_store.shown(self.uri)}, and no such folder; give the name of a run, its id or the "
+            f"no run {word!r} in {stores.shown(self.uri)}, and no such folder; give the name of a run, its id or the "
             f"first four letters of it or more, or a folder of analogsim train{nearest(word, known)}"
         )
 
@@ -115,17 +115,17 @@ class Store:
             limit: So many at most.
         """
         client = self._client
-        with _store.explained(self.uri, _OTHERWISE):
+        with stores.explained(self.uri, _OTHERWISE):
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 known = sorted(each.name for each in client.search_experiments())
                 raise ValueError(
-                    f"no experiment {name!r} in {_store.shown(self.uri)}; there are {', '.join(map(repr, known))}"
+                    f"no experiment {name!r} in {stores.shown(self.uri)}; there are {', '.join(map(repr, known))}"
                     + nearest(name, known)
                 )
             if experiment.lifecycle_stage == "deleted":
                 raise ValueError(
-                    f"the experiment {name!r} in {_store.shown(self.uri)} is deleted: bring it back with "
+                    f"the experiment {name!r} in {stores.shown(self.uri)} is deleted: bring it back with "
                     f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
                 )
             metric, direction = _order(order)
@@ -133,7 +133,7 @@ class Store:
             found = client.search_runs([experiment.experiment_id], filter, max_results=limit + 1, order_by=by)
             if not found:
                 raise ValueError(
-                    f"the experiment {name!r} in {_store.shown(self.uri)} has no runs"
+                    f"the experiment {name!r} in {stores.shown(self.uri)} has no runs"
                     + (f" for which {filter}" if filter else "; make some: analogsim train")
                 )
             if metric is not None and metric not in found[0].data.metrics:
@@ -147,7 +147,7 @@ class Store:
     def locate(self, run: SavedRun) -> SavedRun:
         """A run of a folder with its place in this store, and what MLflow knows of it besides."""
         client = self._client
-        with _store.explained(self.uri, _OTHERWISE):
+        with stores.explained(self.uri, _OTHERWISE):
             found = client.get_run(run.run_id)
         if found.info.lifecycle_stage == "deleted":
             raise ValueError(f"run {run.run_id} is deleted")
@@ -285,7 +285,7 @@ def _network(folder: Path) -> SavedRun:
         metrics=content["history"][-1] if content["history"] else {},
         status=run.status if run.report else f"{content['epoch']} of {config.optimization.epochs} epochs",
         run_id=content["run_id"] or "",
-        uri=_store.tracking_uri(config.tracking.uri),
+        uri=stores.tracking_uri(config.tracking.uri),
     )
 
 

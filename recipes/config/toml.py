@@ -30,7 +30,7 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from analogsim.recipes._reader import BOUNDS, NONE, Reader, Table, default_of, every_option, is_table, type_name
+from analogsim.recipes.config.reader import BOUNDS, NONE, Reader, Table, default_of, every_option, is_table, type_name
 
 T = TypeVar("T")
 

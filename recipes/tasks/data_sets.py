@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
-from analogsim.recipes import _idx
+from analogsim.recipes.tasks import idx
 
 DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
 
@@ -174,7 +174,7 @@ def _mnist(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part
     places = [root / name if folder is None else root, root / raw]
     if folder is None and name in _SYSTEM:
         places.append(_SYSTEM[name])
-    place = next((place for place in places if not _idx.missing(place)), None)
+    place = next((place for place in places if not idx.missing(place)), None)
     if place is None and download:
         try:
             from torchvision import datasets
@@ -183,13 +183,13 @@ def _mnist(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part
         getattr(datasets, _TORCHVISION[name])(root, download=True)
         place = root / raw
     if place is None:
-        looked = "; ".join(f"{place} (lacks {', '.join(_idx.missing(place))})" for place in places)
+        looked = "; ".join(f"{place} (lacks {', '.join(idx.missing(place))})" for place in places)
         package = ", install Debian's package dataset-fashion-mnist" if name in _SYSTEM else ""
         raise FileNotFoundError(
             f"{name}: the four IDX files, plain or .gz, were not found; looked in {looked}. "
             f"Fetch them with --download (download=True){package}, or name a folder that holds them"
         )
-    train, test = (_Part(*_idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
+    train, test = (_Part(*idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
         raise ValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from analogsim.recipes import _store
+from analogsim.recipes.tracking import stores
 
 if TYPE_CHECKING:
     import optuna
@@ -109,7 +109,7 @@ def _wait_for_server(engine: Any) -> None:
                 if gave_up or getattr(_thread, "at_once", False):
                     raise
                 if not told:
-                    warnings.warn(f"study.storage: {_store.brief(error)}; waiting for it", RuntimeWarning, stacklevel=2)
+                    warnings.warn(f"study.storage: {stores.brief(error)}; waiting for it", RuntimeWarning, stacklevel=2)
                 told = True
                 time.sleep(1.0)
             else:
@@ -138,7 +138,7 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 def told(error: Exception) -> str:
     """What went wrong: Optuna's own error only says that something did."""
-    return _store.brief(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    return stores.brief(error.__cause__ if isinstance(error.__cause__, Exception) else error)
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def storage_explained(url: str) -> Iterator[None]:
         yield
     except storage_errors() as error:
         raise ConnectionError(
-            f"study.storage: {_store.shown(url)} failed: {told(error)}; the study is as it was then: start the "
+            f"study.storage: {stores.shown(url)} failed: {told(error)}; the study is as it was then: start the "
             "same command again when the database is well"
         ) from error
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analogsim.evaluation.report import Report, compare_plot
-from analogsim.recipes._checkpoint import copy_checkpoint
-from analogsim.recipes._config import dump_toml, flatten
-from analogsim.recipes._data import Splits
-from analogsim.recipes._objective import all_times, judged_time, statistic, training_config
-from analogsim.recipes._options import Config, StudyConfig
-from analogsim.recipes._reporting import log_ranges, log_report
-from analogsim.recipes._study_figures import importances
-from analogsim.recipes._study_runs import StudyRuns, trial_folder
-from analogsim.recipes._tracking import Tracker
-from analogsim.recipes._training import Training
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.toml import dump_toml, flatten
+from analogsim.recipes.study.figures import importances
+from analogsim.recipes.study.objectives import all_times, judged_time, statistic, training_config
+from analogsim.recipes.study.runs import StudyRuns, trial_folder
+from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tracking.log_report import log_ranges, log_report
+from analogsim.recipes.tracking.tracked_run import Tracker
+from analogsim.recipes.training.checkpoint import copy_checkpoint
+from analogsim.recipes.training.loop import Training
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:

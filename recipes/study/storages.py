@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analogsim.recipes import _sharing, _store
+from analogsim.recipes.study import shared_database
+from analogsim.recipes.tracking import stores
 from analogsim.utils.text import named_call
 
 if TYPE_CHECKING:
@@ -112,16 +113,16 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
             with quietly():
                 storage = RDBStorage(
                     url,
-                    engine_kwargs=_sharing.connect_options(url, _LOCKED),
+                    engine_kwargs=shared_database.connect_options(url, _LOCKED),
                     heartbeat_interval=heartbeat,
                     grace_period=_SILENT * heartbeat,
                     heartbeat_stale_trial_callback=on_dead,
                 )
-            _sharing.harden(storage)
+            shared_database.harden(storage)
             return storage
         except ImportError as error:
             raise ImportError(
-                f"study.storage: no driver for {_store.shown(url)}: {_store.brief(error)}; for PostgreSQL: "
+                f"study.storage: no driver for {stores.shown(url)}: {stores.brief(error)}; for PostgreSQL: "
                 'pip install "psycopg[binary]" and write postgresql+psycopg://...'
             ) from error
         except Exception as error:
@@ -129,7 +130,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
             tried = attempt == _OPENING - 1 or time.monotonic() - began > _LOCKED
             if tried or not re.search(r"exists|UNIQUE|locked|duplicate", str(error)):
                 raise ConnectionError(
-                    f"study.storage: cannot open {_store.shown(url)}: {_store.brief(error)}; is the server up, does "
+                    f"study.storage: cannot open {stores.shown(url)}: {stores.brief(error)}; is the server up, does "
                     "the folder exist, may it be written?"
                 ) from error
             time.sleep(0.2 * (attempt + 1))
@@ -261,7 +262,7 @@ def at_work(study: optuna.Study) -> int:
 
     with quietly():
         optuna.storages.fail_stale_trials(study)
-    _sharing.first_beats(study)
+    shared_database.first_beats(study)
     return sum(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
 
 
@@ -269,7 +270,7 @@ def try_again(study: optuna.Study, trial: FrozenTrial, retries: int | None = Non
     """Put a trial that was given up back into the queue, once, unless it was tried that often already."""
     import optuna
 
-    if _sharing.retried(study, trial.number):
+    if shared_database.retried(study, trial.number):
         return
     # How it was measured and where it lies is its own; the next one tells its own.
     trial.user_attrs = {key: value for key, value in trial.user_attrs.items() if key == DEFAULT}
@@ -291,7 +292,7 @@ def give_up(study: optuna.Study, number: int, retries: int | None = None) -> Non
 def identity(study: optuna.Study) -> str:
     """What tells a study from another one of the same name."""
     if _ID not in study.user_attrs:
-        _sharing.exchange(study, _ID, None, uuid.uuid4().hex)
+        shared_database.exchange(study, _ID, None, uuid.uuid4().hex)
     return str(study.user_attrs[_ID])
 
 
@@ -367,7 +368,7 @@ class Lease:
     def _write(self, old: Any, count: int | None) -> bool:
         new = None if count is None else [self._me, count]
         with self._lock:
-            if not _sharing.exchange(self._study, self._name, old, new):
+            if not shared_database.exchange(self._study, self._name, old, new):
                 return False
             self._mine = new
             return True
@@ -376,5 +377,5 @@ class Lease:
         count = 0
         while not stop.wait(self._beat) and not self._lost:
             count += 1
-            with contextlib.suppress(*_sharing.storage_errors()):  # the next beat comes
+            with contextlib.suppress(*shared_database.storage_errors()):  # the next beat comes
                 self._lost = not self._write(self._mine, count)

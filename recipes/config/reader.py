@@ -122,7 +122,7 @@ class Reader:
                     raise self.wrong(name, value, "a finite number")
                 return float(value)
         elif kind not in (bool, int, str):
-            raise TypeError(f"{name}: an option cannot be of type {type_name(kind)}; see analogsim.recipes._config")
+            raise TypeError(f"{name}: an option cannot be of type {type_name(kind)}; see analogsim.recipes.config.toml")
         elif type(value) is kind:  # not isinstance: True would pass for an int
             return value
         raise self.wrong(name, value, type_name(kind))

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from analogsim.evaluation.report import Report, compare_plot, number
-from analogsim.recipes import _links
+from analogsim.recipes.tracking import links
 
 if TYPE_CHECKING:
     from analogsim.recipes.compare import Comparison
@@ -128,7 +128,7 @@ def _scores(comparison: Comparison, badges: Mapping[str, str], first: Report) ->
     for mark, run in comparison.marks.items():
         name = escape(run.name)
         if run in comparison.stored:
-            name = f'<a href="{escape(_links.run_link(run, comparison.port))}">{name}</a>'
+            name = f'<a href="{escape(links.run_link(run, comparison.port))}">{name}</a>'
         described = run.report.described if run.report else f"no report, {run.status}"
         cells = [f"{badges[mark]}{name}<br><small>{escape(described)}</small>"]
         if run.report is None:

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader
 import analogsim
 from analogsim.chip.ranges import Ranges, set_ranges
 from analogsim.crossbar import as_crossbar
-from analogsim.recipes import _data, _models
-from analogsim.recipes._checkpoint import load_checkpoint, load_weights
-from analogsim.recipes._config import from_mapping
-from analogsim.recipes._options import Config
-from analogsim.recipes._ranges import calibrate, calibration_batches, needs_ranges
-from analogsim.recipes._training import check_evaluation, load_data, report_times, torch_device
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import from_mapping
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
+from analogsim.recipes.training.loop import check_evaluation, load_data, report_times, torch_device
+from analogsim.recipes.training.ranges import calibrate, calibration_batches, needs_ranges
 
 
 class Asked(TypedDict, total=False):
@@ -108,7 +108,7 @@ def restored(path: Path, asked: Asked, tell: Callable[[str], None]) -> Iterator[
         config = _asked(run, asked)
         check_evaluation(config)
         data = load_data(config)
-        model = _models.build(config.model, data.shape, data.classes, seed=config.seed)
+        model = networks.build(config.model, data.shape, data.classes, seed=config.seed)
         load_weights(model, content["model"], f"checkpoint {str(file)!r}")
         model.to(torch_device("cpu" if config.run_on == "cpu" else "auto"))  # a GPU that trained may be missing here
         analog = analogsim.convert(model, config.device, crossbar=config.crossbar)
@@ -116,7 +116,9 @@ def restored(path: Path, asked: Asked, tell: Callable[[str], None]) -> Iterator[
         note = _give_ranges(analog, content.get("ranges") or [{}], run, config, batches)
         if note:
             tell(f"{name}: {note}")
-        test, validation = (_data.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation))
+        test, validation = (
+            data_sets.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation)
+        )
         yield name, Restored(analog, config, test, validation, batches)
 
 

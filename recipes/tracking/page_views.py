@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from analogsim.recipes._links import PORT, Stored, experiment_link
+from analogsim.recipes.tracking.links import PORT, Stored, experiment_link
 
 _SECTION = "analogsim"
 _CHART = {"metricSectionId": _SECTION, "runsCountToCompare": 100, "deleted": False, "isGenerated": False}

@@ -24,14 +24,14 @@ from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report
-from analogsim.recipes import _data, _models
-from analogsim.recipes._checkpoint import load_checkpoint, load_weights, save_checkpoint
-from analogsim.recipes._config import flatten, from_mapping, to_mapping
-from analogsim.recipes._data import Splits
-from analogsim.recipes._distributed import ALONE, Group
-from analogsim.recipes._options import Config
-from analogsim.recipes._ranges import calibrate, calibration_batches, needs_ranges
-from analogsim.recipes._reporting import drifted
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import flatten, from_mapping, to_mapping
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tracking.log_report import drifted
+from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from analogsim.recipes.training.processes import ALONE, Group
+from analogsim.recipes.training.ranges import calibrate, calibration_batches, needs_ranges
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -59,7 +59,7 @@ def torch_device(run_on: str) -> torch.device:
 def load_data(config: Config) -> Splits:
     """The data that the options name."""
     rule = config.data
-    return _data.load(
+    return data_sets.load(
         rule.name,
         rule.folder,
         download=rule.download,
@@ -123,8 +123,10 @@ def check_evaluation(config: Config) -> None:
 
 @cache
 def _normalises(model: str, data: str) -> bool:
-    shape, classes = _data.SHAPES.get(data, _data.SHAPES["digits"])  # an unknown name is told where data are loaded
-    return has_batch_norm(_models.build(model, shape, classes, seed=0))
+    shape, classes = data_sets.SHAPES.get(
+        data, data_sets.SHAPES["digits"]
+    )  # an unknown name is told where data are loaded
+    return has_batch_norm(networks.build(model, shape, classes, seed=0))
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Training:
         self.group = group
         self._device = group.place(lambda: torch_device(config.run_on))
         self.model = group.each(
-            lambda: _models.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
+            lambda: networks.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
         )
         self.model = group.synchronized(self.model)
         self.analog = analogsim.convert(self.model, config.device, crossbar=config.crossbar)
@@ -192,7 +194,7 @@ class Training:
         self._shuffle = torch.Generator().manual_seed(config.seed)
         self._classes = data.classes
         self._samples = len(data.train)
-        self._loader = _data.batches(group.shares(data.train), config.data.batch_size, generator=self._shuffle)
+        self._loader = data_sets.batches(group.shares(data.train), config.data.batch_size, generator=self._shuffle)
         self._validation = data.validation
         self._calibration = calibration_batches(config, data)
         rule = config.optimization
@@ -340,7 +342,7 @@ class Training:
         rule = self.config.evaluation
         return self.group.evaluate(
             self.analog,
-            _data.batches(part, rule.batch_size),
+            data_sets.batches(part, rule.batch_size),
             chips=chips,
             times=times,
             compensation=rule.compensation,

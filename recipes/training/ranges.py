@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import analogsim
 from analogsim.chip.ranges import Ranges, set_ranges
 from analogsim.crossbar import as_crossbar
-from analogsim.recipes import _data
-from analogsim.recipes._data import Splits
-from analogsim.recipes._options import Config
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.tasks import data_sets
+from analogsim.recipes.tasks.data_sets import Splits
 
 
 def needs_ranges(crossbar: str) -> bool:
@@ -27,7 +27,7 @@ def calibration_batches(config: Config, data: Splits) -> DataLoader[Any]:
     drawn = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
     index = drawn[: config.calibration.samples]
     batches = -(-len(index) // config.evaluation.batch_size)
-    return _data.batches(TensorDataset(*data.train[index]), -(-len(index) // batches))
+    return data_sets.batches(TensorDataset(*data.train[index]), -(-len(index) // batches))
 
 
 def calibrate(twin: nn.Module, config: Config, batches: DataLoader[Any], *, learned: Ranges | None = None) -> None:

@@ -21,16 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analogsim.evaluation.report import Report
-from analogsim.recipes import _store, _study_figures
-from analogsim.recipes._checkpoint import load_checkpoint
-from analogsim.recipes._config import dump_toml, flatten, from_mapping
-from analogsim.recipes._environment import environment_tags
-from analogsim.recipes._options import Config, StudyConfig
-from analogsim.recipes._reporting import log_report, parameters
-from analogsim.recipes._study import Lease, LostLease, identity, storage_url
-from analogsim.recipes._study_views import study_links, view_tags
-from analogsim.recipes._tracking import NoRun, Run, Status, Tracker
-from analogsim.recipes._training import Training, load_data
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping
+from analogsim.recipes.study import figures
+from analogsim.recipes.study.page_views import study_links, view_tags
+from analogsim.recipes.study.storages import Lease, LostLease, identity, storage_url
+from analogsim.recipes.tracking import stores
+from analogsim.recipes.tracking.environment import environment_tags
+from analogsim.recipes.tracking.log_report import log_report, parameters
+from analogsim.recipes.tracking.tracked_run import NoRun, Run, Status, Tracker
+from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.loop import Training, load_data
 
 if TYPE_CHECKING:
     import optuna
@@ -128,14 +129,14 @@ class StudyRuns:
 
     def _add_views(self, name: str) -> None:
         """Views of the study's trials for MLflow's pages, see `_study_views`."""
-        client, parent = _store.connect(self._uri), self.parent
-        with _store.explained(self._uri):
+        client, parent = stores.connect(self._uri), self.parent
+        with stores.explained(self._uri):
             for key, value in view_tags(self._config, name, parent.run_id).items():
                 client.set_experiment_tag(parent.experiment_id, key, value)
 
     def links(self) -> str:
         """Where to look at the study, and the commands that serve it."""
-        url = _store.shown(storage_url(self._config.study.storage))
+        url = stores.shown(storage_url(self._config.study.storage))
         dashboard = f"optuna-dashboard {shlex.quote(url)} --server wsgiref"
         return "\n".join([*([study_links(self.parent)] if isinstance(self.parent, Run) else []), dashboard])
 
@@ -197,10 +198,10 @@ class StudyRuns:
         parent = self.parent.run_id
         try:
             known = self._found({_PARENT_TAG: parent, "role": "final"})
-            with _store.explained(self._uri):
+            with stores.explained(self._uri):
                 for run in known:
                     if run.info.status == "RUNNING":  # its worker died, or sleeps and may still tell it something
-                        _store.connect(self._uri).set_terminated(run.info.run_id, "FAILED")
+                        stores.connect(self._uri).set_terminated(run.info.run_id, "FAILED")
             ended = {run.info.run_id for run in known if run.info.status != "RUNNING"}
             run = _LeasedRun.start(
                 experiment=self._config.tracking.experiment,
@@ -257,7 +258,7 @@ class StudyRuns:
                 return False
             if not self._send_objectives(study):
                 return False
-            for path, figure in _study_figures.figures(study):
+            for path, figure in figures.figures(study):
                 self.parent.figure(figure, path)
             values = "values" if self._config.study.pareto else "value"
             frame = study.trials_dataframe(attrs=("number", "state", values, "params", "user_attrs", "duration"))
@@ -274,8 +275,8 @@ class StudyRuns:
                 time = trial.datetime_complete.replace(tzinfo=UTC)
                 points.append(Metric("objective", trial.values[0], int(1000 * time.timestamp()), trial.number))
         try:
-            with _store.explained(self._uri):
-                client = _store.connect(self._uri)
+            with stores.explained(self._uri):
+                client = stores.connect(self._uri)
                 for first in range(0, len(points), _AT_ONCE):
                     client.log_batch(self.parent.run_id, metrics=points[first : first + _AT_ONCE], synchronous=True)
         except ConnectionError:
@@ -284,7 +285,7 @@ class StudyRuns:
 
     @property
     def _uri(self) -> str:
-        return _store.tracking_uri(self._config.tracking.uri)
+        return stores.tracking_uri(self._config.tracking.uri)
 
     def _found(self, tags: Mapping[str, str]) -> list[Any]:
         """The runs of the experiment that have these tags, the latest first.
@@ -292,9 +293,9 @@ class StudyRuns:
         Raises:
             ConnectionError: MLflow cannot be reached.
         """
-        with _store.explained(self._uri):
-            client = _store.connect(self._uri)
-            experiment = _store.experiment_id(client, self._config.tracking.experiment, self._uri)
+        with stores.explained(self._uri):
+            client = stores.connect(self._uri)
+            experiment = stores.experiment_id(client, self._config.tracking.experiment, self._uri)
             wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
             return list(client.search_runs([experiment], filter_string=wanted))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import quote
 
-from analogsim.recipes import _store
+from analogsim.recipes.tracking import stores
 
 PORT = 5000  # where `analogsim ui` serves a database, unless it is told otherwise
 
@@ -17,25 +17,33 @@ class Stored(Protocol):
     """What a run's pages are named by."""
 
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str:
+        """Of the run."""
+        ...
+
     @property
-    def experiment_id(self) -> str: ...
+    def experiment_id(self) -> str:
+        """Of its experiment."""
+        ...
+
     @property
-    def uri(self) -> str: ...
+    def uri(self) -> str:
+        """Of the store that holds it."""
+        ...
 
 
 def ui_address(uri: str, port: int = PORT) -> str:
     """Where the store is looked at: a server at itself, a database through ``analogsim ui``."""
-    return _store.shown(uri).rstrip("/") if _store.is_http(uri) else f"http://127.0.0.1:{port}"
+    return stores.shown(uri).rstrip("/") if stores.is_http(uri) else f"http://127.0.0.1:{port}"
 
 
 def ui_command(uri: str, port: int = PORT) -> str:
     """The command that serves a database, with the options that it needs here; empty for a server."""
-    if _store.is_http(uri):
+    if stores.is_http(uri):
         return ""
     command = ["analogsim", "ui"]
-    if uri != _store.tracking_uri(None):
-        command += ["--uri", _store.shown(uri)]
+    if uri != stores.tracking_uri(None):
+        command += ["--uri", stores.shown(uri)]
     if port != PORT:
         command += ["--port", str(port)]
     return shlex.join(command)
@@ -53,9 +61,9 @@ def run_link(run: Stored, port: int = PORT) -> str:
 
 def compare_link(runs: Sequence[Stored], port: int = PORT) -> str:
     """The page that compares `runs`, which have to be in one store."""
-    stores = sorted({_store.shown(run.uri) for run in runs})
-    if len(stores) != 1:
-        raise ValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {stores}")
+    shown = sorted({stores.shown(run.uri) for run in runs})
+    if len(shown) != 1:
+        raise ValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {shown}")
     ids = [run.run_id for run in runs]
     experiments = list(dict.fromkeys(run.experiment_id for run in runs))
     chosen, among = (quote(json.dumps(each, separators=(",", ":")), safe="") for each in (ids, experiments))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from analogsim.recipes._reader import NONE, Reader, Table, every_option, members_of
+from analogsim.recipes.config.reader import NONE, Reader, Table, every_option, members_of
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from analogsim.chip.ranges import get_ranges
 from analogsim.crossbar import IDEAL, as_crossbar
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report
-from analogsim.recipes._config import flatten
-from analogsim.recipes._options import Config
-from analogsim.recipes._tracking import Tracker
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import flatten
+from analogsim.recipes.tracking.tracked_run import Tracker
 
 if TYPE_CHECKING:
-    from analogsim.recipes._training import Training
+    from analogsim.recipes.training.loop import Training
 
 
 def of_hardware(config: Config) -> dict[str, object]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
-from analogsim.recipes import _links, _store
+from analogsim.recipes.tracking import links, stores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,14 +100,29 @@ class NoRun(Tracker):
     run_id = ""
     experiment_id = ""
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None: ...
-    def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None: ...
-    def figure(self, figure: Figure, path: str) -> None: ...
-    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None: ...
-    def text(self, text: str, path: str) -> None: ...
-    def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None: ...
-    def tags(self, values: Mapping[str, str]) -> None: ...
-    def end(self, status: Status = "FINISHED") -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """See `Tracker`."""
+
+    def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
+        """See `Tracker`."""
+
+    def figure(self, figure: Figure, path: str) -> None:
+        """See `Tracker`."""
+
+    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
+        """See `Tracker`."""
+
+    def text(self, text: str, path: str) -> None:
+        """See `Tracker`."""
+
+    def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
+        """See `Tracker`."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """See `Tracker`."""
+
+    def end(self, status: Status = "FINISHED") -> None:
+        """See `Tracker`."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +193,11 @@ class Run(Tracker):
             labels["mlflow.parentRunId"] = parent_run_id
         for key in [*short, *labels]:
             _check_name("parameter or tag", key)
-        store = _store.tracking_uri(uri)
-        with _store.explained(store):
-            client = _store.connect(store)
+        store = stores.tracking_uri(uri)
+        with stores.explained(store):
+            client = stores.connect(store)
             if run_id is None:
-                found = client.create_run(_store.experiment_id(client, experiment, store), run_name=name)
+                found = client.create_run(stores.experiment_id(client, experiment, store), run_name=name)
             else:
                 found = client.get_run(run_id)
                 if found.info.lifecycle_stage == "deleted":
@@ -199,7 +214,7 @@ class Run(Tracker):
             try:
                 run._describe({key: value for key, value in short.items() if key not in known}, labels)
             except BaseException:
-                with contextlib.suppress(*_store.errors()):
+                with contextlib.suppress(*stores.errors()):
                     client.set_terminated(run.run_id, "FAILED")
                 raise
         for key in (key for key in full if full[key] != short[key]):
@@ -217,9 +232,11 @@ class Run(Tracker):
             self._client.log_batch(self.run_id, params=values[part], tags=labels[part], synchronous=True)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """See `Tracker`."""
         self._log([(name, value, step) for name, value in values.items()])
 
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
+        """See `Tracker`."""
         steps = [round(float(second)) for second in seconds]
         if len(steps) != len(values) or len(set(steps)) != len(steps):
             raise ValueError(
@@ -245,6 +262,7 @@ class Run(Tracker):
         self._client.log_batch(self.run_id, metrics=batch, synchronous=True)
 
     def figure(self, figure: Figure, path: str) -> None:
+        """See `Tracker`."""
         kind = posixpath.splitext(path)[1].removeprefix(".")
         if not kind:
             raise ValueError(f"figure {path!r}: wanted a suffix that names the format, such as {path}.png")
@@ -253,6 +271,7 @@ class Run(Tracker):
         self._store(picture.getvalue(), path)
 
     def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
+        """See `Tracker`."""
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) != 1 or not path.endswith(".json"):
             raise ValueError(f"table {path!r}: wanted a .json path and columns of one length, got {lengths}")
@@ -269,6 +288,7 @@ class Run(Tracker):
             self._client.set_tag(self.run_id, tag, json.dumps([*listed, table]))
 
     def text(self, text: str, path: str) -> None:
+        """See `Tracker`."""
         self._store(text.encode(), path)
 
     def _store(self, content: bytes, path: str) -> None:
@@ -283,6 +303,7 @@ class Run(Tracker):
         self._deliver(_Call(path, send))
 
     def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
+        """See `Tracker`."""
         local = Path(local_path).absolute()
         if not local.exists():
             raise FileNotFoundError(f"no file or folder {str(local)!r} to keep as an artifact")
@@ -291,6 +312,7 @@ class Run(Tracker):
         self._deliver(_Call(str(local), lambda: self._client.log_artifact(self.run_id, str(local), folder)))
 
     def tags(self, values: Mapping[str, str]) -> None:
+        """See `Tracker`."""
         for name in values:
             _check_name("tag", name)
         labels = {name: _cut(str(value)) for name, value in values.items()}
@@ -298,10 +320,12 @@ class Run(Tracker):
 
     @property
     def delivered(self) -> bool:
+        """See `Tracker`."""
         with self._lock:
             return not self._waiting and not self._refused
 
     def end(self, status: Status = "FINISHED") -> None:
+        """See `Tracker`."""
         if status not in get_args(Status):
             raise ValueError(f"a run ends as one of {', '.join(get_args(Status))}, got {status!r}")
         now = _milliseconds()
@@ -329,11 +353,11 @@ class Run(Tracker):
             while self._waiting and began >= self._not_before:
                 try:
                     self._waiting[0].send()
-                except _store.errors() as error:
+                except stores.errors() as error:
                     if _is_final(error):  # trying again would only hold up what comes behind it
                         refused = self._waiting.popleft()
                         self._refused.append(refused)
-                        _warn(f"MLflow does not take {refused.what}: {_store.brief(error)}")
+                        _warn(f"MLflow does not take {refused.what}: {stores.brief(error)}")
                         continue
                     now = time.monotonic()
                     if now - began > _PATIENCE:
@@ -341,7 +365,7 @@ class Run(Tracker):
                     if not self._warned:
                         self._warned = True
                         _warn(
-                            f"MLflow at {_store.shown(self.uri)} failed: {_store.brief(error)}. The training goes on; "
+                            f"MLflow at {stores.shown(self.uri)} failed: {stores.brief(error)}. The training goes on; "
                             "what is logged waits, and is delivered when the store answers again"
                         )
                     return
@@ -361,7 +385,7 @@ class Run(Tracker):
         lost = [*self._refused, *self._waiting]
         if not lost:
             return
-        message = f"MLflow at {_store.shown(self.uri)} did not take all of run {self.run_id}"
+        message = f"MLflow at {stores.shown(self.uri)} did not take all of run {self.run_id}"
         lines = [self._line(metric) for call in lost for metric in call.metrics]
         if lines:
             path = Path.cwd() / f"mlflow-undelivered-{self.run_id}.jsonl"
@@ -380,8 +404,9 @@ class Run(Tracker):
         return json.dumps({"run_id": self.run_id, **row}) + "\n"
 
     def links(self) -> str:
-        command = _links.ui_command(self.uri)
-        return "\n".join([*([command] if command else []), _links.run_link(self)])
+        """See `Tracker`."""
+        command = links.ui_command(self.uri)
+        return "\n".join([*([command] if command else []), links.run_link(self)])
 
 
 def start(enabled: bool, **kwargs: Any) -> Tracker:

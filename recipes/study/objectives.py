@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analogsim.evaluation.report import FloatArray, Report
-from analogsim.recipes._checkpoint import copy_checkpoint
-from analogsim.recipes._config import from_mapping, to_mapping
-from analogsim.recipes._options import Config, StudyConfig
-from analogsim.recipes._reporting import drifted
-from analogsim.recipes._space import suggest
-from analogsim.recipes._study import surplus
-from analogsim.recipes._study_runs import Outcome, StudyRuns, trial_folder
-from analogsim.recipes._training import DivergedError, Training, in_order, load_data, report_times
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.space import suggest
+from analogsim.recipes.config.toml import from_mapping, to_mapping
+from analogsim.recipes.study.runs import Outcome, StudyRuns, trial_folder
+from analogsim.recipes.study.storages import surplus
+from analogsim.recipes.tracking.log_report import drifted
+from analogsim.recipes.training.checkpoint import copy_checkpoint
+from analogsim.recipes.training.loop import DivergedError, Training, in_order, load_data, report_times
 from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:

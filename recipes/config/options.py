@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analogsim.recipes._config import option, section
-from analogsim.recipes._space import DEFAULT_SPACE, Space
+from analogsim.recipes.config.space import DEFAULT_SPACE, Space
+from analogsim.recipes.config.toml import option, section
 from analogsim.utils.times import DEFAULT_TIMES
 
 

@@ -1,0 +1,1 @@
+"""Runs beside one another: found again, drawn, as a page."""

@@ -1,0 +1,1 @@
+"""What a recipe is told: options, files, the command line, search spaces."""

@@ -1,0 +1,1 @@
+"""An Optuna study that many workers share, and its copy in MLflow."""

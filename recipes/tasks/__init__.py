@@ -1,0 +1,1 @@
+"""What recipes train: data sets and networks."""

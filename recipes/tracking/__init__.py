@@ -1,0 +1,1 @@
+"""Runs in MLflow: where they are kept, what they hold, how they are found."""
