@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import chip, compiled, draws, growth, hardware, memory, montecarlo, noise, startup, train, zoo
-from benchmarks._networks import CASES
-from benchmarks._options import add_options, begin
-from benchmarks._timing import write
-from benchmarks._zoo import NETWORKS
+from benchmarks.harness.networks import CASES
+from benchmarks.harness.options import add_options, begin
+from benchmarks.harness.timing import write
+from benchmarks.harness.zoo_networks import NETWORKS
 
 _BENCHMARKS = {"train": train.run, "chip": chip.run, "hardware": hardware.run, "montecarlo": montecarlo.run}
 

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
 from analogsim.utils.text import table
-from benchmarks._methods import answer, forward_backward
-from benchmarks._networks import Case
-from benchmarks._timing import Seconds, Spread, duration, interleave
+from benchmarks.harness.methods import answer, forward_backward
+from benchmarks.harness.networks import Case
+from benchmarks.harness.timing import Seconds, Spread, duration, interleave
 
 DEVICES = ("pcm", "gaussian")
 _TIME = "1d"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.utils.text import table
-from benchmarks import _peers
-from benchmarks._methods import Contender, HandWritten, Method, Twin, descend, relative
-from benchmarks._networks import Case
-from benchmarks._timing import Spread, duration, interleave
+from benchmarks.harness import peer_methods
+from benchmarks.harness.methods import Contender, HandWritten, Method, Twin, descend, relative
+from benchmarks.harness.networks import Case
+from benchmarks.harness.timing import Spread, duration, interleave
 
 
 class Compiled(Method):
@@ -37,7 +37,7 @@ class Compiled(Method):
 
 def contenders(inputs: Tensor) -> tuple[Contender, ...]:
     """The methods; ranges start from ``inputs``."""
-    noisy, behind = (contender.make for contender in _peers.ours(inputs))
+    noisy, behind = (contender.make for contender in peer_methods.ours(inputs))
     return (
         Contender("plain", Method),
         Contender("plain, compiled", Compiled),

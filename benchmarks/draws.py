@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.utils.text import table
-from benchmarks import _peers
-from benchmarks._methods import Contender, Method, Twin
-from benchmarks._networks import Case
-from benchmarks._timing import Spread, duration, interleave
+from benchmarks.harness import peer_methods
+from benchmarks.harness.methods import Contender, Method, Twin
+from benchmarks.harness.networks import Case
+from benchmarks.harness.timing import Spread, duration, interleave
 
 
 class CompiledNoise(Method):
@@ -38,7 +38,7 @@ class CompiledNoise(Method):
 
 def contenders(inputs: Tensor) -> tuple[Contender, ...]:
     """The methods, each with eager and with compiled noise; ranges start from ``inputs``."""
-    gaussian, converters = _peers.ours(inputs)
+    gaussian, converters = peer_methods.ours(inputs)
     found = [Contender("plain", Method)]
     for method in (gaussian, converters, Contender("convert, pcm", lambda model: Twin(model, "pcm"))):
         found.append(method)

@@ -28,9 +28,9 @@ import analogsim
 from analogsim import Crossbar, Report
 from analogsim.recipes.training.processes import joined
 from analogsim.utils.text import table
-from benchmarks._methods import answer, forward_backward
-from benchmarks._networks import CASES
-from benchmarks._timing import Call, Seconds, Spread, duration, interleave
+from benchmarks.harness.methods import answer, forward_backward
+from benchmarks.harness.networks import CASES
+from benchmarks.harness.timing import Call, Seconds, Spread, duration, interleave
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

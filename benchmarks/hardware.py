@@ -12,9 +12,9 @@ import torch
 import analogsim
 from analogsim import Crossbar, DeviceModel, Mapping, ReadNoise
 from analogsim.utils.text import table
-from benchmarks._methods import answer, forward_backward
-from benchmarks._networks import Case
-from benchmarks._timing import Spread, duration, interleave
+from benchmarks.harness.methods import answer, forward_backward
+from benchmarks.harness.networks import Case
+from benchmarks.harness.timing import Spread, duration, interleave
 
 
 @dataclass(frozen=True)

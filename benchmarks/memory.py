@@ -13,9 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from analogsim import Gaussian
 from analogsim.utils.text import table
-from benchmarks import _peers
-from benchmarks._methods import RELATIVE, Contender, HandWritten, Method, Twin, relative
-from benchmarks._networks import Case
+from benchmarks.harness import peer_methods
+from benchmarks.harness.methods import RELATIVE, Contender, HandWritten, Method, Twin, relative
+from benchmarks.harness.networks import Case
 
 
 class _Saved:
@@ -79,14 +79,14 @@ def contenders(inputs: Tensor) -> tuple[Contender, ...]:
     return (
         Contender("plain", Method),
         Contender("hand-written, relative", lambda model: HandWritten(model, relative)),
-        *_peers.ours(inputs),
+        *peer_methods.ours(inputs),
         Contender("convert, gaussian, recompute", lambda model: Twin(model, Gaussian(RELATIVE), recompute=True)),
         Contender(
             "convert, 8 bits, recompute",
-            lambda model: _peers.Behind(model, _peers.CONVERTERS, inputs, recompute=True),
+            lambda model: peer_methods.Behind(model, peer_methods.CONVERTERS, inputs, recompute=True),
         ),
         Contender("convert, pcm", lambda model: Twin(model, "pcm")),
-        *(_peers.theirs(inputs) if _peers.available() else ()),
+        *(peer_methods.theirs(inputs) if peer_methods.available() else ()),
     )
 
 

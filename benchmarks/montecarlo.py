@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import analogsim
 from analogsim.evaluation.stacked_chips import Chips
 from analogsim.utils.text import table
-from benchmarks._methods import answer
-from benchmarks._networks import Case
-from benchmarks._timing import Spread, interleave
+from benchmarks.harness.methods import answer
+from benchmarks.harness.networks import Case
+from benchmarks.harness.timing import Spread, interleave
 
 COUNTS = (1, 4, 16)
 _TIME = 86400.0

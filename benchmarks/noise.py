@@ -14,7 +14,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.draws.noisy_weight import noisy_weight
 from analogsim.noise import counter_based
 from analogsim.utils.text import table
-from benchmarks._timing import Spread, interleave
+from benchmarks.harness.timing import Spread, interleave
 
 COUNTS = (2**10, 2**14, 2**17, 2**20, 2**22)
 _TOLERANCE = 5.0  # standard errors

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from analogsim.utils.text import table
-from benchmarks import _peers
-from benchmarks._methods import Contender, HandWritten, Method, answer, relative
-from benchmarks._networks import CASES, Case
-from benchmarks._options import add_options, begin
-from benchmarks._peers import CONVERTERS, LIGHTNING
-from benchmarks._timing import Spread, duration, interleave, write
+from benchmarks.harness import peer_methods
+from benchmarks.harness.methods import Contender, HandWritten, Method, answer, relative
+from benchmarks.harness.networks import CASES, Case
+from benchmarks.harness.options import add_options, begin
+from benchmarks.harness.peer_methods import CONVERTERS, LIGHTNING
+from benchmarks.harness.timing import Spread, duration, interleave, write
 
 _TOLERANCE = 1e-9  # of a norm, in float64
 
@@ -41,8 +41,8 @@ def contenders(inputs: Tensor) -> tuple[Contender, ...]:
     return (
         Contender("plain", Method),
         Contender("hand-written, relative", lambda model: HandWritten(model, relative), "relative"),
-        *_peers.ours(inputs),
-        *_peers.theirs(inputs),
+        *peer_methods.ours(inputs),
+        *peer_methods.theirs(inputs),
     )
 
 
@@ -71,9 +71,9 @@ def check(case: Case, device: torch.device, *, batch: int = 4) -> None:
     _agree(case, "gradients", found)
     model, silent = partial(case.model, device), CONVERTERS.silent
     networks = {
-        "ours": _peers.Behind(model().double(), silent, inputs).analog,
-        "theirs": _peers.Lightning(model().double(), silent, inputs).model,
-        "theirs, fast": _peers.Lightning(model().double(), silent, inputs, fast=True).model,
+        "ours": peer_methods.Behind(model().double(), silent, inputs).analog,
+        "theirs": peer_methods.Lightning(model().double(), silent, inputs).model,
+        "theirs, fast": peer_methods.Lightning(model().double(), silent, inputs, fast=True).model,
     }
     _agree(case, "answers", {name: [answer(network, inputs)] for name, network in networks.items()})
 
@@ -114,8 +114,8 @@ def run(
             "ratio_of_least": least,
         }
         row = [name, duration(step.median), *ratio.as_ratio(), f"{least:.2f}x", "", ""]
-        if name in _peers.COUNTERPARTS:
-            to_ours = Spread.of(values / seconds[_peers.COUNTERPARTS[name]])
+        if name in peer_methods.COUNTERPARTS:
+            to_ours = Spread.of(values / seconds[peer_methods.COUNTERPARTS[name]])
             record["ratio_to_ours"] = to_ours.as_dict()
             row[-2:] = to_ours.as_ratio()
         records.append(record)
@@ -133,10 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_options(parser)
     options = parser.parse_args(arguments)
-    if not _peers.available():
+    if not peer_methods.available():
         print(_MISSING, file=sys.stderr)
         return 2
-    document = begin(options, **{LIGHTNING: _peers.version()})
+    document = begin(options, **{LIGHTNING: peer_methods.version()})
     times = {"rounds": options.rounds, "steps": options.steps}
     results = [row for name in options.models for row in run(CASES[name], options.device, **times)]
     if options.json is not None:

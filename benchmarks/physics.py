@@ -24,8 +24,8 @@ from analogsim.device import DeviceModel, Effect
 from analogsim.noise import KeyedNoise
 from analogsim.utils.text import table
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
-from benchmarks import _published as published
-from benchmarks._published import Array, Moments, Published
+from benchmarks.harness import published as published
+from benchmarks.harness.published import Array, Moments, Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.utils.text import table
-from benchmarks._methods import answer, descend
-from benchmarks._networks import CASES
-from benchmarks._timing import Seconds, Spread, duration
+from benchmarks.harness.methods import answer, descend
+from benchmarks.harness.networks import CASES
+from benchmarks.harness.timing import Seconds, Spread, duration
 
 DEVICE = "gaussian"
 KINDS = ("digital", "analog")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from analogsim.utils.text import table
-from benchmarks._methods import CONTENDERS, Contender
-from benchmarks._networks import Case
-from benchmarks._timing import Spread, duration, interleave
+from benchmarks.harness.methods import CONTENDERS, Contender
+from benchmarks.harness.networks import Case
+from benchmarks.harness.timing import Spread, duration, interleave
 
 _TOLERANCE = 1e-9  # of the norm of a gradient, in float64
 

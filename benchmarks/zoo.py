@@ -14,8 +14,8 @@ from torch import nn
 import analogsim
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.utils.modules import names_of
-from benchmarks._timing import Spread, interleave
-from benchmarks._zoo import NETWORKS, Example, Network, Perfect, deviation, loss_of, tensors
+from benchmarks.harness.timing import Spread, interleave
+from benchmarks.harness.zoo_networks import NETWORKS, Example, Network, Perfect, deviation, loss_of, tensors
 
 DEVICE = "gaussian"
 _ELEMENT_WISE = "element-wise, no matrix"

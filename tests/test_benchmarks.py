@@ -40,7 +40,7 @@ def numbers(value):
 
 def test_everything_runs_and_writes_json(tmp_path, capsys, monkeypatch):
     from benchmarks import chip, hardware, montecarlo
-    from benchmarks._methods import CONTENDERS
+    from benchmarks.harness.methods import CONTENDERS
 
     monkeypatch.setattr(montecarlo, "IMAGES", 16)
     monkeypatch.setattr(montecarlo, "BATCH", 8)
@@ -79,7 +79,7 @@ def test_the_command_runs_from_the_root_of_the_checkout():
 
 def test_methods_with_the_same_noise_have_the_same_gradients():
     from benchmarks import train
-    from benchmarks._networks import CASES, Case, resnet18
+    from benchmarks.harness.networks import CASES, Case, resnet18
 
     slim = resnet18(width=4)  # shortcuts, strides and batch norm as in the one that is timed
     for case in (CASES["mlp"], CASES["lenet5"], Case("slim", (3, 16, 16), 2, lambda _: copy.deepcopy(slim))):
@@ -88,8 +88,8 @@ def test_methods_with_the_same_noise_have_the_same_gradients():
 
 def test_a_method_that_computes_something_else_is_not_timed(monkeypatch):
     from benchmarks import train
-    from benchmarks._methods import ABSOLUTE, CONTENDERS, Contender, HandWritten
-    from benchmarks._networks import CASES
+    from benchmarks.harness.methods import ABSOLUTE, CONTENDERS, Contender, HandWritten
+    from benchmarks.harness.networks import CASES
 
     def too_small(weight):
         return weight + 0.999 * ABSOLUTE * torch.randn_like(weight)
@@ -102,8 +102,8 @@ def test_a_method_that_computes_something_else_is_not_timed(monkeypatch):
 
 def test_a_method_that_leaves_its_noise_behind_is_not_timed(monkeypatch):
     from benchmarks import train
-    from benchmarks._methods import Contender, SaveRestore
-    from benchmarks._networks import CASES
+    from benchmarks.harness.methods import Contender, SaveRestore
+    from benchmarks.harness.networks import CASES
 
     class Forgetful(SaveRestore):
         def backward(self, images, labels):
@@ -117,8 +117,8 @@ def test_a_method_that_leaves_its_noise_behind_is_not_timed(monkeypatch):
 
 
 def test_every_method_trains_and_the_noise_stays_out_of_the_weights():
-    from benchmarks._methods import CONTENDERS
-    from benchmarks._networks import CASES
+    from benchmarks.harness.methods import CONTENDERS
+    from benchmarks.harness.networks import CASES
 
     case = CASES["mlp"]
     images, labels = case.data(CPU, 4)
@@ -131,7 +131,7 @@ def test_every_method_trains_and_the_noise_stays_out_of_the_weights():
 
 
 def test_resnet18_has_the_size_of_the_paper_with_a_small_stem():
-    from benchmarks._networks import CASES
+    from benchmarks.harness.networks import CASES
 
     case = CASES["resnet18"]
     model = case.model(CPU)
@@ -154,7 +154,7 @@ def test_mistakes_on_the_command_line(arguments, capsys):
 
 
 def test_rounds_are_fair():
-    from benchmarks._timing import Spread, interleave
+    from benchmarks.harness.timing import Spread, interleave
 
     log = []
     calls = {name: lambda name=name: log.append(name) for name in "abc"}

@@ -327,7 +327,7 @@ def sensitivity(
 
     Example:
         >>> import torch, analogsim
-        >>> from analogsim.sensitivity import sensitivity
+        >>> from analogsim import sensitivity
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> batch = torch.randn(32, 4), torch.randint(2, (32,))
         >>> result = sensitivity(analogsim.convert(model, device="pcm"), [batch], chips=2)

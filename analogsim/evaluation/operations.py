@@ -196,7 +196,7 @@ def macs(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
 
     Example:
         >>> import torch
-        >>> from analogsim.macs import macs
+        >>> from analogsim import macs
         >>> macs(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)), torch.ones(3, 4))
         {'0': 96, '1': 48}
     """
@@ -254,7 +254,7 @@ def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
 
     Example:
         >>> import torch, analogsim
-        >>> from analogsim.macs import analog_macs
+        >>> from analogsim import analog_macs
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
         >>> analog_macs(analogsim.convert(model, {"0": "pcm", "*": None}), torch.ones(3, 4))
         {'0': 96}

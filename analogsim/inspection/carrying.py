@@ -447,7 +447,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
 
     Example:
         >>> import torch, analogsim
-        >>> from analogsim.audit import audit
+        >>> from analogsim import audit
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> audit(analogsim.convert(model, device="pcm"), torch.ones(1, 4)).passed
         True

@@ -19,6 +19,6 @@ def _checkout_on_the_path(monkeypatch):
 @pytest.fixture
 def tiny():
     """A network of two layers as a case of the benchmarks."""
-    from benchmarks._networks import Case
+    from benchmarks.harness.networks import Case
 
     return Case("tiny", (5,), 4, lambda _: nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 10)))

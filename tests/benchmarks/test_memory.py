@@ -16,9 +16,10 @@ WEIGHTS = 4 * (5 * 7 + 7 * 10)
 
 
 def test_bytes_of_a_known_network(tiny, monkeypatch):
-    from benchmarks import _peers, memory
+    from benchmarks import memory
+    from benchmarks.harness import peer_methods
 
-    monkeypatch.setattr(_peers, "available", lambda: False)
+    monkeypatch.setattr(peer_methods, "available", lambda: False)
     printed = []
     torch.manual_seed(0)
     rows = {row["method"]: row for row in memory.run(tiny, CPU, say=printed.append)}

@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 def tiny_transformer():
-    from benchmarks._networks import Case, transformer
+    from benchmarks.harness.networks import Case, transformer
 
     torch.manual_seed(0)
     model = transformer(8, 2, 16)
@@ -19,7 +19,7 @@ def tiny_transformer():
 
 @pytest.mark.parametrize("name", ["mlp", "mlp-1024", "lenet5", "transformer"])
 def test_a_case_is_always_the_same(name):
-    from benchmarks._networks import CASES
+    from benchmarks.harness.networks import CASES
 
     case = CASES[name]
     model, (inputs, labels) = case.model(CPU), case.data(CPU, 2)
@@ -34,7 +34,7 @@ def test_a_case_is_always_the_same(name):
 
 
 def test_the_sizes_are_those_of_the_table():
-    from benchmarks._networks import CASES
+    from benchmarks.harness.networks import CASES
 
     def linear(inputs, outputs):
         return (inputs + 1) * outputs
@@ -56,7 +56,7 @@ def test_the_sizes_are_those_of_the_table():
 
 
 def test_the_transformer_block_is_that_of_torch():
-    from benchmarks._networks import TransformerBlock
+    from benchmarks.harness.networks import TransformerBlock
 
     torch.manual_seed(0)
     ours = TransformerBlock(8, 2, 16).double()
@@ -77,7 +77,7 @@ def test_the_transformer_block_is_that_of_torch():
 
 def test_every_benchmark_takes_a_transformer(monkeypatch):
     from benchmarks import chip, hardware, memory, montecarlo, train
-    from benchmarks._methods import CONTENDERS
+    from benchmarks.harness.methods import CONTENDERS
 
     monkeypatch.setattr(montecarlo, "IMAGES", 4)
     monkeypatch.setattr(montecarlo, "BATCH", 2)

@@ -19,8 +19,8 @@ with_lightning = pytest.mark.skipif(
 @pytest.fixture
 def stand_in(monkeypatch):
     """Ours in the place of theirs; returned is the class, whose attributes make it compute something else."""
-    from benchmarks import _peers
-    from benchmarks._methods import Method
+    from benchmarks.harness import peer_methods
+    from benchmarks.harness.methods import Method
 
     class StandIn(Method):
         weight_noise = 1.0
@@ -28,21 +28,22 @@ def stand_in(monkeypatch):
 
         def __init__(self, model, hardware, inputs, *, fast=False):
             hardware = dataclasses.replace(hardware, weight_noise=self.weight_noise * hardware.weight_noise)
-            network = _peers.twin_of(model, hardware, inputs)
+            network = peer_methods.twin_of(model, hardware, inputs)
             if hardware.converters:
                 network.register_forward_hook(lambda module, args, output: output * self.gain)
             super().__init__(network)
 
-    monkeypatch.setattr(_peers, "Lightning", StandIn)
-    monkeypatch.setattr(_peers, "available", lambda: True)
-    monkeypatch.setattr(_peers, "version", lambda: "0.0")
+    monkeypatch.setattr(peer_methods, "Lightning", StandIn)
+    monkeypatch.setattr(peer_methods, "available", lambda: True)
+    monkeypatch.setattr(peer_methods, "version", lambda: "0.0")
     return StandIn
 
 
 def test_without_it_the_message_says_what_to_install(monkeypatch, capsys):
-    from benchmarks import _peers, peers
+    from benchmarks import peers
+    from benchmarks.harness import peer_methods
 
-    monkeypatch.setattr(_peers, "available", lambda: False)
+    monkeypatch.setattr(peer_methods, "available", lambda: False)
     assert peers.main(["--models", "mlp"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -63,7 +64,8 @@ def test_mistakes_on_the_command_line(arguments, capsys):
 
 @pytest.mark.usefixtures("stand_in")
 def test_it_runs_and_writes_json(tmp_path, capsys):
-    from benchmarks import _peers, peers
+    from benchmarks import peers
+    from benchmarks.harness import peer_methods
 
     file = tmp_path / "peers.json"
     assert peers.main(["--models", "mlp", "--rounds", "1", "--steps", "1", "--json", str(file)]) == 0
@@ -71,9 +73,9 @@ def test_it_runs_and_writes_json(tmp_path, capsys):
     assert document["versions"]["aihwkit-lightning"] == "0.0"
     assert document["settings"] == {"rounds": 1, "steps": 1}
     rows = {row["method"]: row for row in document["results"]}
-    assert set(_peers.COUNTERPARTS) | set(_peers.COUNTERPARTS.values()) < set(rows)
-    assert {name for name, row in rows.items() if "ratio_to_ours" in row} == set(_peers.COUNTERPARTS)
-    for name, ours in _peers.COUNTERPARTS.items():
+    assert set(peer_methods.COUNTERPARTS) | set(peer_methods.COUNTERPARTS.values()) < set(rows)
+    assert {name for name, row in rows.items() if "ratio_to_ours" in row} == set(peer_methods.COUNTERPARTS)
+    for name, ours in peer_methods.COUNTERPARTS.items():
         theirs, mine = (rows[method]["seconds"]["median"] for method in (name, ours))
         assert rows[name]["ratio_to_ours"]["median"] == pytest.approx(theirs / mine)
     assert rows["plain"]["ratio"]["median"] == 1
@@ -84,7 +86,7 @@ def test_it_runs_and_writes_json(tmp_path, capsys):
 
 def test_other_noise_is_not_timed(stand_in, monkeypatch):
     from benchmarks import peers
-    from benchmarks._networks import CASES
+    from benchmarks.harness.networks import CASES
 
     peers.check(CASES["mlp"], CPU)
     monkeypatch.setattr(stand_in, "weight_noise", 1.001)
@@ -94,7 +96,7 @@ def test_other_noise_is_not_timed(stand_in, monkeypatch):
 
 def test_other_converters_are_not_timed(stand_in, monkeypatch):
     from benchmarks import peers
-    from benchmarks._networks import CASES
+    from benchmarks.harness.networks import CASES
 
     monkeypatch.setattr(stand_in, "gain", 1.001)
     with pytest.raises(RuntimeError, match=r"answers of 'theirs' and 'ours' differ"):
@@ -103,12 +105,12 @@ def test_other_converters_are_not_timed(stand_in, monkeypatch):
 
 def test_ranges_start_where_training_finds_the_batch():
     import analogsim
-    from benchmarks import _peers
+    from benchmarks.harness import peer_methods
 
     torch.manual_seed(0)
     inputs = 3 + 10 * torch.randn(64, 2, 6, 6)
     model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 4))
-    twin = _peers.twin_of(model, _peers.CONVERTERS, inputs)
+    twin = peer_methods.twin_of(model, peer_methods.CONVERTERS, inputs)
     first, second = (float(found.detach()) for found in analogsim.range_parameters(twin))
     model.train()
     with torch.no_grad():
@@ -120,12 +122,12 @@ def test_ranges_start_where_training_finds_the_batch():
 
 
 def test_trained_ranges_are_in_the_optimizer():
-    from benchmarks import _peers
-    from benchmarks._networks import CASES
+    from benchmarks.harness import peer_methods
+    from benchmarks.harness.networks import CASES
 
     case = CASES["mlp"]
     inputs, labels = case.data(CPU, 8)
-    method = _peers.Behind(case.model(CPU), _peers.CONVERTERS, inputs)
+    method = peer_methods.Behind(case.model(CPU), peer_methods.CONVERTERS, inputs)
     trained = [tensor for group in method.optimizer.param_groups for tensor in group["params"]]
     before = [tensor.detach().clone() for tensor in trained]
     assert len(trained) == 2 * 3 + 3
@@ -137,7 +139,7 @@ def test_trained_ranges_are_in_the_optimizer():
 @pytest.mark.parametrize("name", ["mlp", "lenet5"])
 def test_both_sides_compute_the_same(name):
     from benchmarks import peers
-    from benchmarks._networks import CASES
+    from benchmarks.harness.networks import CASES
 
     peers.check(CASES[name], CPU)
 
@@ -145,14 +147,17 @@ def test_both_sides_compute_the_same(name):
 @with_lightning
 def test_both_sides_add_the_same_noise():
     """Layers that draw in the same order answer alike from one seed: also the output noise has the size asked for."""
-    from benchmarks import _peers
-    from benchmarks._networks import CASES
+    from benchmarks.harness import peer_methods
+    from benchmarks.harness.networks import CASES
 
     case = CASES["mlp"]
     inputs = case.data(CPU, 4)[0].double()
     networks = (
-        _peers.Behind(case.model(CPU).double(), _peers.CONVERTERS, inputs).analog,
-        *(_peers.Lightning(case.model(CPU).double(), _peers.CONVERTERS, inputs, fast=f).model for f in (False, True)),
+        peer_methods.Behind(case.model(CPU).double(), peer_methods.CONVERTERS, inputs).analog,
+        *(
+            peer_methods.Lightning(case.model(CPU).double(), peer_methods.CONVERTERS, inputs, fast=f).model
+            for f in (False, True)
+        ),
     )
     answers = []
     for network in networks:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks import zoo
 from benchmarks.__main__ import main
-from benchmarks._zoo import NETWORKS, Example, deviation
+from benchmarks.harness.zoo_networks import NETWORKS, Example, deviation
 
 
 def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +48,7 @@ def test_a_network_we_do_not_know_is_refused(capsys: pytest.CaptureFixture[str])
 def test_a_library_that_is_not_there_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks._zoo.find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarks.harness.zoo_networks.find_spec", lambda name: None)
     assert zoo.run(["timm-vit"], torch.device("cpu"), full=False, rounds=1, steps=1) == []
     assert "timm-vit: needs timm, which is not installed" in capsys.readouterr().out
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import DeviceModel, Drift, Gaussian
-from benchmarks._zoo import NETWORKS, Example, Network, Perfect, deviation, loss_of, tensors
+from benchmarks.harness.zoo_networks import NETWORKS, Example, Network, Perfect, deviation, loss_of, tensors
 from benchmarks.zoo import place
 
 pytestmark = [

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from benchmarks._networks import CASES
-from benchmarks._timing import environment
+from benchmarks.harness.networks import CASES
+from benchmarks.harness.timing import environment
 
 
 def _models(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar
-from benchmarks._methods import RELATIVE, Contender, Method, Twin, descend
+from benchmarks.harness.methods import RELATIVE, Contender, Method, Twin, descend
 
 LIGHTNING = "aihwkit-lightning"
 

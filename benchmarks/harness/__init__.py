@@ -1,0 +1,1 @@
+"""What benchmarks share: networks, methods, clocks, figures of others."""
