@@ -281,7 +281,7 @@ def test_a_network_that_counts_its_calls_and_writes_into_its_input_passes() -> N
 
 
 def test_a_digital_network_that_is_none_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["analogsim.audit"], "to_digital", lambda analog: analog)
+    monkeypatch.setattr(sys.modules["analogsim.inspection.carrying"], "to_digital", lambda analog: analog)
     result = audit(analogsim.convert(net(), "pcm"), images())
     assert result.moved == ("the answer of the digital network",)
     assert not result.passed

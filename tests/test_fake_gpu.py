@@ -441,7 +441,7 @@ def test_a_chip_comes_from_a_file_to_the_gpu(tmp_path: Path, monkeypatch: pytest
     analogsim.program(analog, seed=1)
     analogsim.save_chip(analog, tmp_path / "chip.safetensors")
     analogsim.erase(analog)
-    monkeypatch.setattr(analogsim.chipfile, "safe_open", opened)
+    monkeypatch.setattr(analogsim.chip.file, "safe_open", opened)
     with gpu():
         model.to("cuda")
         x = torch.randn(NETWORK[1], device="cuda")
