@@ -8,7 +8,7 @@ import pytest
 
 import analogsim
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
     *("optuna", "mlflow", "torchvision", "transformers", "timm", "matplotlib", "pandas", "sklearn", "tqdm"),
     *("scipy.optimize", "scipy.stats", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter"),
