@@ -40,7 +40,7 @@ def test_steps_with_compiled_noise(tiny, monkeypatch):
     assert len(rows) == 7
     assert {f"convert, {kind}, compiled noise" for kind in ("gaussian", "8 bits", "pcm")} < set(rows)
     assert "convert, pcm, compiled noise" in "".join(printed)
-    assert analogsim.noise._compiled is None, "the process draws as before"
+    assert analogsim.noise.sources._compiled is None, "the process draws as before"
 
 
 def test_noise_is_checked_before_it_is_timed(monkeypatch):

@@ -560,11 +560,11 @@ def test_wires_act_on_the_physical_array():
                 span = torch.as_tensor(written.largest[left:right]) / 100
                 if mapping.cells == "pair":
                     lines = torch.stack([g[cell, column] for column in range(left, right) for cell in (0, 1)], 1)
-                    seen = analogsim.wires.effective_conductance(lines, wires)
+                    seen = analogsim.crossbar.effective_conductance(lines, wires)
                     weight[left:right, top:bottom] = (seen[:, 0::2] - seen[:, 1::2]).T * span[:, top : top + 1]
                 else:
                     lines = torch.stack([*g[0, left:right], g[0, 4 + place]], 1)
-                    seen = analogsim.wires.effective_conductance(lines, wires)
+                    seen = analogsim.crossbar.effective_conductance(lines, wires)
                     weight[left:right, top:bottom] = 2 * (seen[:, :-1] - seen[:, -1:]).T * span[:, top : top + 1]
         x = torch.randn(5, 6, dtype=torch.float64)
         torch.testing.assert_close(analog(x), x @ weight.T)

@@ -162,7 +162,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
     monkeypatch.setattr(
         counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
     )
-    monkeypatch.setattr(analogsim.noise, "_compiled", None)
+    monkeypatch.setattr(analogsim.noise.sources, "_compiled", None)
     compiled._kernel.cache_clear()
     analogsim.use_compiled_noise()
     yield shapes

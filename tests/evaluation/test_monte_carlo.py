@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
 from analogsim import AnalogLayer, Gaussian, ReadNoise
-from analogsim.evaluation import monte_carlo as evaluate_function
+from analogsim import evaluate as evaluate_function
 from analogsim.evaluation.report import Report
 
 TIMES = (0.0, "1h", "1y")

@@ -163,8 +163,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return counter_based.normal((count,), key)
 
     monkeypatch.setattr(counter_based, "compiled_normal", lambda: numbers)
-    monkeypatch.setattr(analogsim.noise, "_compiled", None)
-    monkeypatch.setattr(analogsim.noise, "_WORTH_A_CALL", 1000)
+    monkeypatch.setattr(analogsim.noise.sources, "_compiled", None)
+    monkeypatch.setattr(analogsim.noise.sources, "_WORTH_A_CALL", 1000)
     analogsim.use_compiled_noise()
     return counts
 
@@ -222,7 +222,7 @@ def test_use_compiled_noise_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler, .*no g\+\+"):
         analogsim.use_compiled_noise()
-    assert analogsim.noise._compiled is None
+    assert analogsim.noise.sources._compiled is None
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_gradients_are_those_of_draws_that_are_kept(
     got = trained(analog, x)
     with monkeypatch.context() as patch:
         patch.setattr("analogsim.layers.matrix.keeping", kept)
-        patch.setattr("analogsim.crossbar.converters.keeping_source", kept)
+        patch.setattr("analogsim.crossbar.signal_path.keeping_source", kept)
         wanted = trained(analog, x)
     assert len(got) == len(wanted) > 2
     for ours, theirs in zip(got, wanted, strict=True):
@@ -82,7 +82,7 @@ def test_mappings(mapping: Mapping, crossbar: object, monkeypatch: pytest.Monkey
     analogsim.set_recompute(analog)
     got = trained(analog, x)
     monkeypatch.setattr("analogsim.layers.matrix.keeping", kept)
-    monkeypatch.setattr("analogsim.crossbar.converters.keeping_source", kept)
+    monkeypatch.setattr("analogsim.crossbar.signal_path.keeping_source", kept)
     for ours, theirs in zip(got, trained(analog, x), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
@@ -163,7 +163,7 @@ def test_codes_are_made_again_for_checkpoints_blocks_and_a_second_backward(monke
     analogsim.set_recompute(analog)
     again = [gradients(checkpointed=False), gradients(checkpointed=True)]
     monkeypatch.setattr("analogsim.layers.matrix.keeping", kept)
-    monkeypatch.setattr("analogsim.crossbar.converters.keeping_source", kept)
+    monkeypatch.setattr("analogsim.crossbar.signal_path.keeping_source", kept)
     wanted = gradients(checkpointed=False)
     for got in again:
         for ours, theirs in zip(got, wanted, strict=True):

@@ -186,7 +186,7 @@ def test_every_technology_has_cases_and_a_page():
     from benchmarks import physics
 
     folder = Path(analogsim.devices.__file__).parent.resolve()
-    factories = {name: analogsim.registry.factory(name) for name in analogsim.available_devices()}
+    factories = {name: analogsim.device.registry.factory(name) for name in analogsim.available_devices()}
     built_in = {name for name, make in factories.items() if Path(inspect.getfile(make)).parent.resolve() == folder}
     effects = {name for name, make in factories.items() if isinstance(make, type)}
     pages = {case.page for case in physics.CASES}
