@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from analogsim.chip.layer_chip import checked_faults
 from analogsim.chip.lifecycle import as_seed
-from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
+from analogsim.device.model import STUCK_OFF, STUCK_ON, Written
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.draws.noisy_weight import in_compute_dtype
 from analogsim.layers.matrix import AnalogMatrix
@@ -62,10 +62,11 @@ def draw_faults(analog: nn.Module, effect: DeviceLike = "stuck-at", seed: int = 
     return faults
 
 
-def _squared_error(device: DeviceModel, written: Written, faults: Tensor) -> Tensor:
+def _squared_error(written: Written, faults: Tensor) -> Tensor:
     """Squared error of every weight when it lies on faulty cells, ``(out, rows)``."""
-    exact = device.to_weight(written.cells.target, written)
-    wrong = device.to_weight(device.around(written.cells.target, faults), written)
+    mapped, target = written.mapped, written.cells.target
+    exact = mapped.to_weight(target)
+    wrong = mapped.to_weight(mapped.around(target, faults))
     return (wrong - exact).square().flatten(1)
 
 
@@ -98,18 +99,18 @@ def _exchanged(faults: Tensor, axis: int, blocks: Blocks, errors: Callable[[Tens
     return result
 
 
-def _columns(device: DeviceModel, written: Written, faults: Tensor, layout: Layout) -> Tensor:
+def _columns(written: Written, faults: Tensor, layout: Layout) -> Tensor:
     """The map with columns of each block of outputs exchanged."""
-    return _exchanged(faults, 1, layout.cols, lambda trial: _squared_error(device, written, trial).sum(1))
+    return _exchanged(faults, 1, layout.cols, lambda trial: _squared_error(written, trial).sum(1))
 
 
-def _rows(device: DeviceModel, written: Written, faults: Tensor, layout: Layout) -> Tensor:
+def _rows(written: Written, faults: Tensor, layout: Layout) -> Tensor:
     """The map with rows of each block of inputs exchanged, for all outputs of the layer together."""
     shape = faults.shape
     flat = faults.flatten(2) if faults.ndim > 2 else faults.unsqueeze(2)
 
     def errors(trial: Tensor) -> Tensor:
-        return _squared_error(device, written, trial.view(shape)).sum(0)
+        return _squared_error(written, trial.view(shape)).sum(0)
 
     return _exchanged(flat, 2, layout.rows, errors).view(shape)
 
@@ -143,8 +144,8 @@ def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True,
         written = _laid(layers[name])
         known = checked_faults(given, state, written.cells.target[0, : state.layout.cols[-1][1]])
         if columns:
-            known = _columns(state.device, written, known, state.layout)
+            known = _columns(written, known, state.layout)
         if rows and state.layout.groups == 1:
-            known = _rows(state.device, written, known, state.layout)
+            known = _rows(written, known, state.layout)
         result[name] = known
     return result

@@ -112,7 +112,8 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
         }
         for index in range(len(device.effects))
     )
-    written = Written(largest, cells, drawn, state.layout, tensors.get("faults"))
+    mapped = device.map_weight(largest, source.ndim, state.layout)
+    written = Written(mapped, cells, drawn, tensors.get("faults"))
     chip = LayerChip(name, entry["seed"], device, tensors["source"], written, state.layout, state.crossbar)
     chip.set_time(entry["time"], entry["compensation"])
     return chip

@@ -99,8 +99,9 @@ class LayerChip:
         """Let the array be ``t`` seconds old, with the gain that was measured then."""
         self.device.check_time(t)
         g = self._conductances(t)
-        weight = self.device.to_weight(g, self.written)
-        variance = self.device.read_variance(g, self.written)
+        noise = self.device.cell_variance(g, self.written)
+        weight = self.written.mapped.to_weight(g)
+        variance = None if noise is None else self.written.mapped.to_variance(noise)
         gain = None
         if self.device.drifts and (compensation is not None or t == 0):
             measured = weight
@@ -119,17 +120,18 @@ class LayerChip:
         self.compensation = compensation
         self._weight = weight.to(self.source.dtype)
         self._variance = variance
-        self._array = self._converted(g, gain) if self.crossbar.converts else None
+        self._array = self._converted(g, noise, gain) if self.crossbar.converts else None
         self.use_noise = StreamNoise(str(self.seed), self.name, f"t={t!r}", "use")
 
-    def _converted(self, g: Tensor, gain: Tensor | None) -> Array:
-        slices, variances = self.device.to_slices(g, self.written), self.device.slice_variance(g, self.written)
+    def _converted(self, g: Tensor, noise: Tensor | None, gain: Tensor | None) -> Array:
+        """What converters see of conductances, their white read noise (variance of each cell) and a digital gain."""
+        mapped = self.written.mapped
+        slices, variances = mapped.to_slices(g), None if noise is None else mapped.to_slice_variances(noise)
         if gain is not None:
             spread = gain if gain.ndim == 0 else self.layout.spread(gain, slices[0])
             slices = slices * spread
             variances = None if variances is None else variances * spread.square()
-        largest, dtype = self.written.largest, self.source.dtype
-        array = array_of(slices, variances, largest, self.layout, self.device, gain, dtype)
+        array = array_of(slices, variances, mapped.largest, self.layout, self.device, gain, self.source.dtype)
         return array.with_mismatch(self.crossbar, KeyedNoise(str(self.seed), self.name, "converters"))
 
     def suspect(self) -> None:
@@ -199,7 +201,7 @@ class LayerChip:
         g_max = cells.g_max.to(device) if isinstance(cells.g_max, Tensor) else cells.g_max
         self.written = replace(
             written,
-            largest=written.largest.to(device),
+            mapped=replace(written.mapped, largest=written.mapped.largest.to(device)),
             cells=replace(cells, target=cells.target.to(device), g_max=g_max, programmed=written.programmed.to(device)),
             drawn=tuple({key: value.to(device) for key, value in drawn.items()} for drawn in written.drawn),
             faults=None if written.faults is None else written.faults.to(device),

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from analogsim.device.parameters import checked
 from analogsim.mapping.layout import Layout
+from analogsim.mapping.mapped_weight import MappedWeight
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise
 from analogsim.utils.times import label
@@ -141,23 +142,31 @@ class Written:
     """What programming leaves behind: enough to know the array at any later time.
 
     Args:
-        largest: the weight that stands at ``g_max``, broadcastable.
+        mapped: how the weight lies on its cells, and the way back from their conductances.
         cells: target and programmed conductances with their range.
         drawn: for each effect of the chain, what its cells keep for life.
-        layout: the blocks that the weight lies in; None for a single one.
         faults: a map of cells known to be stuck, int8 like the conductances; None for none.
     """
 
-    largest: Tensor
+    mapped: MappedWeight
     cells: Cells
     drawn: tuple[State, ...]
-    layout: Layout | None = None
     faults: Tensor | None = None
+
+    @property
+    def largest(self) -> Tensor:
+        """The weight that stands at ``g_max``, broadcastable."""
+        return self.mapped.largest
+
+    @property
+    def layout(self) -> Layout | None:
+        """The blocks that the weight lies in; None for a single one."""
+        return self.mapped.layout
 
     @property
     def ndim(self) -> int:
         """Number of axes of the weight."""
-        return self.cells.target.ndim - 1
+        return self.mapped.ndim
 
     @property
     def programmed(self) -> Tensor:
@@ -349,13 +358,17 @@ class DeviceModel:
         """The weight that is laid on ``g_max``, see `Mapping.largest`."""
         return self.laid.largest(weight, layout)
 
+    def map_weight(self, largest: Tensor, ndim: int, layout: Layout | None = None) -> MappedWeight:
+        """How a weight of ``ndim`` axes lies on the cells of this device, with ``largest`` on ``g_max``."""
+        return MappedWeight(self.laid, layout, self.g_min, self.g_max, largest, ndim)
+
     def lay_out(self, weight: Tensor, layout: Layout | None = None) -> Written:
         """The cells of a weight as if they had been written without any error, and keep what they got."""
-        largest = self.laid.largest(weight, layout)
-        g_max = largest if self.signed else self.g_max
-        target = self.laid.to_conductance(weight, largest, self.g_min, self.g_max, layout)
+        mapped = self.map_weight(self.largest(weight, layout), weight.ndim, layout)
+        target = mapped.targets(weight)
+        g_max = mapped.largest if self.signed else self.g_max
         cells = Cells(target, self.g_min, g_max, self.signed, target)
-        return Written(largest, cells, ({},) * len(self.effects), layout)
+        return Written(mapped, cells, ({},) * len(self.effects))
 
     def program(
         self, weight: Tensor, noise: Noise, layout: Layout | None = None, faults: Tensor | None = None
@@ -371,7 +384,7 @@ class DeviceModel:
         """
         clean = self.lay_out(weight, layout)
         if faults is not None:
-            target = self.around(clean.cells.target, faults)
+            target = clean.mapped.around(clean.cells.target, faults)
             clean = replace(clean, cells=replace(clean.cells, target=target), faults=faults)
         return self.written(clean, noise)
 
@@ -411,12 +424,12 @@ class DeviceModel:
         return self.laid.around(target, faults, self.g_min, self.g_max)
 
     def to_weight(self, g: Tensor, written: Written) -> Tensor:
-        """The weight that conductances stand for."""
-        return self.laid.to_weight(g, written.ndim, written.largest, self.g_min, self.g_max, written.layout)
+        """The weight that conductances stand for, see `MappedWeight.to_weight`."""
+        return written.mapped.to_weight(g)
 
     def to_slices(self, g: Tensor, written: Written) -> Tensor:
-        """The weight that each slice stands for at full scale, ``(slices, out, ...)``; see `Mapping.slice_weights`."""
-        return self.laid.slice_weights(g, written.ndim, written.largest, self.g_min, self.g_max, written.layout)
+        """The weight that each slice stands for at full scale, see `MappedWeight.to_slices`."""
+        return written.mapped.to_slices(g)
 
     def join(self, slices: Tensor) -> Tensor:
         """The weight ``(out, ...)`` that slices ``(slices, out, ...)`` hold together."""
@@ -433,19 +446,13 @@ class DeviceModel:
 
     def read_variance(self, g: Tensor, written: Written) -> Tensor | None:
         """Variance of each weight from white read noise in one use; None for a device without."""
-        total = self.cell_variance(g, written)
-        if total is None:
-            return None
-        return self.laid.to_weight_variance(
-            total, written.ndim, written.largest, self.g_min, self.g_max, written.layout
-        )
+        variance = self.cell_variance(g, written)
+        return None if variance is None else written.mapped.to_variance(variance)
 
     def slice_variance(self, g: Tensor, written: Written) -> Tensor | None:
         """Variance of each slice's weight at full scale, ``(slices, out, ...)``; None for a device without."""
-        total = self.cell_variance(g, written)
-        if total is None:
-            return None
-        return self.laid.slice_variances(total, written.ndim, written.largest, self.g_min, self.g_max, written.layout)
+        variance = self.cell_variance(g, written)
+        return None if variance is None else written.mapped.to_slice_variances(variance)
 
     def following(self, weight: Tensor, written: Written) -> Tensor | None:
         """How far the array follows each weight (0 to 1, like the weight); None if it follows all.
@@ -458,9 +465,4 @@ class DeviceModel:
             mask = effect.held(written.drawn[place])
             if mask is not None:
                 held = mask if held is None else held | mask
-        follows = None if held is None else self.laid.following(weight, held)
-        saturated = self.laid.saturated(weight, written.largest)
-        if saturated is None:
-            return follows
-        within = (~saturated).to(weight.dtype)
-        return within if follows is None else follows * within
+        return written.mapped.following(weight, held)

@@ -20,6 +20,7 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.gains import global_gain
 from analogsim.device.model import Cells, DeviceModel, Written
 from analogsim.mapping.layout import Layout
+from analogsim.mapping.mapped_weight import MappedWeight
 from analogsim.noise.counter_based import PairedNoise
 from analogsim.noise.sources import Scale
 
@@ -73,30 +74,28 @@ def draw_pairs(
     """
     if largest is None:
         largest = device.largest(clean)
-    span = device.g_max - device.g_min
+    mapped, span = device.map_weight(largest, clean.ndim), device.g_max - device.g_min
     on = ((clean.abs() / largest).clamp(max=1) * span + device.g_min).clamp(max=device.g_max)
-    fresh_on, now_on, noise_on = _cell(on, largest, device, t, PairedNoise(keys, False))
-    fresh_off, now_off, noise_off = _cell(
-        torch.full_like(on, device.g_min), largest, device, t, PairedNoise(keys, True)
-    )
-    unit = largest / span
+    fresh_on, now_on, noise_on = _cell(on, mapped, device, t, PairedNoise(keys, False))
+    fresh_off, now_off, noise_off = _cell(torch.full_like(on, device.g_min), mapped, device, t, PairedNoise(keys, True))
+    unit = mapped.unit
     noisy, gain, variance = (now_on - now_off) * torch.where(clean < 0, -unit, unit), None, None
     if device.drifts:
         gain = global_gain(((fresh_on - fresh_off) * unit).abs().sum(), noisy)
         noisy = noisy * gain
     if noise_on is not None and noise_off is not None:
         variance = (noise_on + noise_off) * (unit * scale * (1 if gain is None else gain)).square()
-    saturated = device.laid.saturated(clean, largest)
+    saturated = mapped.saturated(clean)
     within = None if saturated is None else (~saturated).to(clean.dtype)
     return Pairs(clean + scale * (noisy - clean), largest, gain, variance, within)
 
 
 def _cell(
-    target: Tensor, largest: Tensor, device: DeviceModel, t: Tensor, noise: PairedNoise
+    target: Tensor, mapped: MappedWeight, device: DeviceModel, t: Tensor, noise: PairedNoise
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """One cell of each pair: written, as inputs find it, and the variance of its white read noise."""
     cells = Cells(target.unsqueeze(0), device.g_min, device.g_max)
-    written = device.written(Written(largest, cells, ()), noise)
+    written = device.written(Written(mapped, cells, ()), noise)
     fresh = now = written.programmed
     if device.drifts:
         now = device.read(written, t, noise)
