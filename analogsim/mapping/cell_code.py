@@ -64,13 +64,12 @@ class CellCode:
         digits.append((left / base).clamp(0, 1))
         return torch.stack(digits, 1).flatten(0, 1)
 
-    def by_plane(self, cells: Tensor, axis: int) -> Tensor:
-        """``(..., cells, *weight.shape)`` to ``(planes, ..., slices, *weight.shape)``, copies by their mean.
+    def by_plane(self, cells: Tensor, ndim: int) -> Tensor:
+        """Values of cells ``(..., cells, *weight.shape)`` as ``(planes, ..., slices, *weight.shape)``.
 
-        Args:
-            cells: one value for each cell.
-            axis: of the cells, negative.
+        Copies are there by their mean. ``ndim`` is the number of axes of the weight.
         """
+        axis = -ndim - 1
         lead = cells.shape[: cells.ndim + axis]
         each = cells.reshape(*lead, self.planes, self.slices, self.copies, *cells.shape[axis + 1 :])
         part = each.mean(axis) if self.copies > 1 else each.squeeze(axis)

@@ -41,11 +41,6 @@ class MappedWeight:
     ndim: int
 
     @property
-    def axis(self) -> int:
-        """Of the cells, from the end."""
-        return -self.ndim - 1
-
-    @property
     def unit(self) -> Tensor:
         """The weight that a µS stands for, broadcastable like ``largest``."""
         return self.largest / (self.g_max - self.g_min)
@@ -74,23 +69,24 @@ class MappedWeight:
 
     def to_weight(self, g: Tensor) -> Tensor:
         """The weight ``(..., out, ...)`` that conductances ``(..., cells, *weight.shape)`` stand for."""
-        code = self.mapping
+        code, axis = self.mapping, -self.ndim - 1
         if code.cells == "signed":
-            return g.squeeze(self.axis)
-        if code.cells == "pair" and code.cells_per_weight == 2:
-            positive, negative = g.unbind(self.axis)
+            return g.squeeze(axis)
+        if code.cells == "pair" and code.slices * code.copies == 1:
+            positive, negative = g.unbind(axis)
             return (positive - negative) * self.unit
-        return code.joined(self.to_slices(g), self.axis)
+        return code.joined(self.to_slices(g), axis)
 
     def to_slices(self, g: Tensor) -> Tensor:
         """What each slice holds of the weight, at full scale: ``(..., slices, *weight.shape)``.
 
         The weight is the sum over slices times `Mapping.significance`.
         """
-        if self.mapping.cells == "signed":
+        code = self.mapping
+        if code.cells == "signed":
             return g
-        plane = self.mapping.by_plane(g, self.axis)
-        if self.mapping.cells == "offset":
+        plane = code.by_plane(g, self.ndim)
+        if code.cells == "offset":
             difference = self._with_reference(plane[0], torch.sub).mul_(2.0)
         else:
             difference = plane[0] - plane[1]
@@ -98,9 +94,10 @@ class MappedWeight:
 
     def to_variance(self, variance: Tensor) -> Tensor:
         """Variance of the weight from independent variances of the cells (µS²), see `to_slice_variances`."""
-        if self.mapping.cells == "signed":
-            return variance.squeeze(self.axis)
-        return self.mapping.joined(self.to_slice_variances(variance), self.axis, 2)
+        code, axis = self.mapping, -self.ndim - 1
+        if code.cells == "signed":
+            return variance.squeeze(axis)
+        return code.joined(self.to_slice_variances(variance), axis, 2)
 
     def to_slice_variances(self, variance: Tensor) -> Tensor:
         """Variance of each slice from independent variances of the cells (µS²): ``(..., slices, *weight.shape)``.
@@ -111,13 +108,10 @@ class MappedWeight:
         code = self.mapping
         if code.cells == "signed":
             return variance
-        plane = code.by_plane(variance, self.axis)
+        plane = code.by_plane(variance, self.ndim)
         if code.copies > 1:
             plane = plane / code.copies
-        if code.cells == "offset":
-            total = self._with_reference(plane[0], torch.add).mul_(4.0)
-        else:
-            total = plane.sum(0)
+        total = self._with_reference(plane[0], torch.add).mul_(4.0) if code.cells == "offset" else plane.sum(0)
         return total * self.unit.square()
 
     def around(self, target: Tensor, faults: Tensor) -> Tensor:
