@@ -160,6 +160,34 @@ def _numbered(values: Any) -> tuple[IntArray, BoolArray, NDArray[Any]]:
     return cell.astype(np.intp), known, names
 
 
+def _units(stated: dict[str, str], given: Mapping[str, str] | None) -> dict[str, str]:
+    """The unit of each column that has one: by its header, or by argument, which must not say otherwise."""
+    for name, unit in (given or {}).items():
+        if name not in UNITS:
+            raise ValueError(f"fit_device: units has {name!r}; it takes {', '.join(UNITS)}")
+        if name in stated and _factor(name, unit) != _factor(name, stated[name]):
+            raise ValueError(
+                f"fit_device: {name} is in {stated[name]} by its header and in {unit} by units; give one of them"
+            )
+    return stated | dict(given or {})
+
+
+def _assumptions(units: dict[str, str], other: list[str]) -> tuple[str, ...]:
+    """Notes on columns without a unit, and on headers that are no column of ours."""
+    assumed = [f"{name} in {_ASSUMED[name]}" for name in UNITS if name not in units]
+    notes = (f"no unit given, assumed: {', '.join(assumed)}",) if assumed else ()
+    return (*notes, f"columns not used: {', '.join(other)}") if other else notes
+
+
+def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse columns that make no table, or an empty one."""
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"fit_device: the columns have different lengths: {lengths}")
+    if not any(lengths.values()):
+        raise ValueError("fit_device: there are no rows; give one row for each reading")
+
+
 def read(data: Any, units: Mapping[str, str] | None = None) -> Measurements:
     """Measurements as they stand in a table, in µS and seconds, without the rows that say nothing.
 
@@ -168,34 +196,16 @@ def read(data: Any, units: Mapping[str, str] | None = None) -> Measurements:
     """
     columns, lines = _columns(data)
     found, stated, other = _named(columns)
-    given = dict(units or {})
-    for name in given:
-        if name not in UNITS:
-            raise ValueError(f"fit_device: units has {name!r}; it takes {', '.join(UNITS)}")
-        if name in stated and _factor(name, given[name]) != _factor(name, stated[name]):
-            raise ValueError(
-                f"fit_device: {name} is in {stated[name]} by its header and in {given[name]} by units; give one of them"
-            )
-    stated |= given
-    notes = []
-    assumed = [f"{name} in {_ASSUMED[name]}" for name in UNITS if name not in stated]
-    if assumed:
-        notes.append(f"no unit given, assumed: {', '.join(assumed)}")
-    if other:
-        notes.append(f"columns not used: {', '.join(other)}")
+    known = _units(stated, units)
     numbers = {
-        name: _numbers(name, found[name], lines) * _factor(name, stated.get(name, _ASSUMED[name])) for name in UNITS
+        name: _numbers(name, found[name], lines) * _factor(name, known.get(name, _ASSUMED[name])) for name in UNITS
     }
     cell, has_cell, names = _numbered(found["cell"])
-    lengths = {name: len(values) for name, values in {**numbers, "cell": cell}.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"fit_device: the columns have different lengths: {lengths}")
-    if not len(cell):
-        raise ValueError("fit_device: there are no rows; give one row for each reading")
+    _check_lengths({**numbers, "cell": cell})
     whole = has_cell & np.logical_and.reduce([np.isfinite(values) for values in numbers.values()])
     _check_swapped(numbers, cell, whole)
     _check_values(numbers, cell, names, whole)
-    everything = Measurements(numbers["target"], numbers["time"], numbers["measured"], cell, tuple(notes))
+    everything = Measurements(numbers["target"], numbers["time"], numbers["measured"], cell, _assumptions(known, other))
     if not whole.all():
         empty = int((~whole).sum())
         everything = everything.only(whole, f"{empty} of {len(whole)} rows dropped: a value is missing")
