@@ -120,7 +120,9 @@ def test_a_weight_of_two_counts_twice_and_of_zero_not_at_all():
 def test_what_lies_far_off_is_left_out_and_nothing_else():
     x, y, known = sampled(2000)
     odd = np.arange(2000) % 20 == 7
-    law = NormalLaw(y + 5 * odd, Basis.of(x, 3), known)
+    away = 5 * np.sqrt(evaluate((0.1, 0.05), x) ** 2 + known)  # beyond four standard deviations, but within six
+    away[np.arange(2000) % 40 == 7] = 5.0
+    law = NormalLaw(np.where(odd, evaluate((0.2, 0.3), x) + away, y), Basis.of(x, 3), known)
     keep, found = law.settle((3, 2))
     assert not keep[odd].any()
     assert (~keep[~odd]).sum() <= 2  # beyond four standard deviations: 1 in 16,000

@@ -50,6 +50,16 @@ def test_a_reading_that_left_its_cell_is_seen_whatever_the_cell_lost_by_then(dri
     np.testing.assert_allclose(level, drifting.x, rtol=4.5 * 0.01 * 1.2533 / np.sqrt(12) + 0.002)
 
 
+def test_an_early_reading_is_judged_by_the_scatter_of_early_ones(drifting):
+    generator = np.random.default_rng(1)
+    late = drifting.log_time == 6
+    y = np.where(late, drifting.y * (1 + 0.2 * generator.normal(size=len(late))), drifting.y)
+    y[0] *= 1.2
+    keep, _ = follow_their_cell(replace(drifting, y=y))
+    assert not keep[0]
+    assert (~keep).sum() <= 3
+
+
 def test_two_readings_cannot_tell_which_is_odd(drifting):
     few = np.flatnonzero((drifting.cell > 0) | (np.arange(len(drifting.y)) < 2))
     y = drifting.y.copy()
