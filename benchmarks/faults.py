@@ -19,7 +19,7 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import from_mapping
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
-from analogsim.recipes.training.loop import load_data
+from analogsim.recipes.training.setup import load_data
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

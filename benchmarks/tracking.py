@@ -21,7 +21,8 @@ from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.study.storages import open_storage, pruner
 from analogsim.recipes.tracking.log_report import parameters
 from analogsim.recipes.tracking.tracked_run import Run
-from analogsim.recipes.training.loop import Training, load_data
+from analogsim.recipes.training.loop import Training
+from analogsim.recipes.training.setup import load_data
 from analogsim.utils.text import table
 
 NETWORKS = {
@@ -63,7 +64,9 @@ def measure(settings: list[str], epochs: int) -> Epochs:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = load_toml(Config, None, [*settings, f"optimization.epochs={epochs + 1}"])
     training = _Timed(config, load_data(config), aware=True, path=Path("trial/checkpoint.pt"))
-    tracker = Run.start(experiment="benchmark", name="benchmark", params=parameters(training, "hardware-aware"))
+    tracker = Run.start(
+        experiment="benchmark", name="benchmark", params=parameters(training.config, training.analog, "hardware-aware")
+    )
     storage = open_storage(f"sqlite:///{Path.cwd()}/optuna.db", heartbeat=30, on_dead=lambda *_: None)
     study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner("median", epochs))
     for value in range(10):  # that the pruner has something to compare with

@@ -24,7 +24,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.options import Config
@@ -34,9 +33,9 @@ from analogsim.recipes.tracking import tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_ranges, log_report, parameters
 from analogsim.recipes.tracking.tracked_run import NoRun, Tracker
-from analogsim.recipes.training.loop import Progress, Training, check_evaluation, load_data, report_times
+from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.processes import ALONE, Group
-from analogsim.utils.times import seconds
+from analogsim.recipes.training.setup import check, load_data, report_times
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -78,22 +77,6 @@ def _make_folder(folder: Path, *, exist_ok: bool) -> None:
         ) from error
 
 
-def check(config: Config) -> None:
-    """Whatever can be wrong in the options and is cheap to see, before any work.
-
-    Raises:
-        ValueError: which option, and what it may be.
-    """
-    as_device_model(config.device)
-    if config.noise.device is not None:
-        as_device_model(config.noise.device)
-    as_crossbar(config.crossbar)
-    as_device_model(config.device).check_time(seconds(config.evaluation.validation_time))
-    check_evaluation(config)
-    if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
-        raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
-
-
 class _Bar:
     """Progress of one network: a bar over all steps, or nothing."""
 
@@ -131,7 +114,7 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path)
             name=f"{folder.name} {kind}",
             uri=config.tracking.uri,
             run_id=training.run_id or None,
-            params=parameters(training, kind),
+            params=parameters(config, training.analog, kind),
             tags={
                 "training": kind,
                 "folder": folder.name,

@@ -53,7 +53,7 @@ from analogsim.recipes.study.storages import (
 )
 from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracked_run import Status
-from analogsim.recipes.train import check
+from analogsim.recipes.training.setup import check
 from analogsim.utils.times import seconds
 
 if TYPE_CHECKING:

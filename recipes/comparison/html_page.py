@@ -6,13 +6,11 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analogsim.evaluation.report import Report, compare_plot, number
+from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.tracking import links
-
-if TYPE_CHECKING:
-    from analogsim.recipes.compare import Comparison
 
 # Colours that can be told apart on white as well as on black.
 _COLORS = (
@@ -54,40 +52,67 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def page(comparison: Comparison) -> str:
-    """The page; every text of the runs in it is escaped."""
-    reports = {mark: run.report for mark, run in comparison.marks.items() if run.report is not None}
+def page(
+    runs: Mapping[str, SavedRun],
+    *,
+    differing: Mapping[str, Sequence[str]] | None = None,
+    notes: Sequence[str] = (),
+    link: str = "",
+    command: str = "",
+    port: int = links.PORT,
+) -> str:
+    """The page; every text of the runs in it is escaped.
+
+    Args:
+        runs: by the letters that stand for them; one of them at least has a report, and all reports are of one metric
+            and the same times.
+        differing: the parameters that are not the same in all runs, and their value in each.
+        notes: what to know beside the tables.
+        link: MLflow's page that compares the runs, if there is one.
+        command: after which it answers; empty where it does already.
+        port: where ``analogsim ui`` serves a database, for the links of single runs.
+    """
+    reports = {mark: run.report for mark, run in runs.items() if run.report is not None}
     first = next(iter(reports.values()))
     colors = dict(zip(reports, itertools.cycle(_COLORS), strict=False))
-    badges = {
-        mark: f'<span class="mark" style="background:{colors.get(mark, _NONE)}">{mark}</span>'
-        for mark in comparison.marks
-    }
-    count = "1 run" if len(comparison.runs) == 1 else f"{len(comparison.runs)} runs"
+    badges = {mark: f'<span class="mark" style="background:{colors.get(mark, _NONE)}">{mark}</span>' for mark in runs}
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     parts = [
         f"<h1>{count}: {escape(first.metric)} after programming</h1>",
         drawing(reports, colors),
         "<h2>Scores</h2>",
-        _scores(comparison, badges, first),
+        _scores(runs, badges, first, port),
+        _parameters(differing or {}, list(badges.values())),
+        _metrics(list(runs.values()), list(badges.values())),
+        *(f"<p>{escape(note)}</p>" for note in notes),
+        _to_mlflow(link, command),
     ]
-    heads = list(badges.values())
-    if comparison.differing:
-        rows = [[escape(key), *map(escape, values)] for key, values in comparison.differing.items()]
-        parts += ["<h2>Parameters that differ</h2>", _table(["parameter", *heads], rows)]
-    names = dict.fromkeys(name for run in comparison.runs for name in run.metrics)
-    if names:
-        rows = [
-            [escape(name), *(f"{run.metrics[name]:.6g}" if name in run.metrics else "" for run in comparison.runs)]
-            for name in sorted(names)
-        ]
-        listed = _table(["metric", *heads], rows)
-        parts.append(f"<h2>Metrics</h2><details><summary>the last value of each</summary>{listed}</details>")
-    parts += [f"<p>{escape(note)}</p>" for note in comparison.notes]
-    if comparison.link:
-        start = f"First start <code>{escape(comparison.command)}</code>, then open " if comparison.command else "Open "
-        link = f'<a href="{escape(comparison.link)}">the page that compares these runs</a>'
-        parts.append(f"<h2>MLflow</h2><p>{start}{link}.</p>")
-    return _PAGE.format(title=f"analogsim: {count}", style=_STYLE, body="\n".join(parts))
+    return _PAGE.format(title=f"analogsim: {count}", style=_STYLE, body="\n".join(filter(None, parts)))
+
+
+def _parameters(differing: Mapping[str, Sequence[str]], heads: Sequence[str]) -> str:
+    if not differing:
+        return ""
+    rows = [[escape(key), *map(escape, values)] for key, values in differing.items()]
+    return "<h2>Parameters that differ</h2>\n" + _table(["parameter", *heads], rows)
+
+
+def _metrics(runs: Sequence[SavedRun], heads: Sequence[str]) -> str:
+    names = sorted({name for run in runs for name in run.metrics})
+    if not names:
+        return ""
+    rows = [
+        [escape(name), *(f"{run.metrics[name]:.6g}" if name in run.metrics else "" for run in runs)] for name in names
+    ]
+    listed = _table(["metric", *heads], rows)
+    return f"<h2>Metrics</h2><details><summary>the last value of each</summary>{listed}</details>"
+
+
+def _to_mlflow(link: str, command: str) -> str:
+    if not link:
+        return ""
+    start = f"First start <code>{escape(command)}</code>, then open " if command else "Open "
+    return f'<h2>MLflow</h2><p>{start}<a href="{escape(link)}">the page that compares these runs</a>.</p>'
 
 
 def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
@@ -121,14 +146,14 @@ def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
     return drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
 
 
-def _scores(comparison: Comparison, badges: Mapping[str, str], first: Report) -> str:
+def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Report, port: int) -> str:
     metric = first.metric
     unit = " [%]" if metric == "accuracy" else ""
     rows = []
-    for mark, run in comparison.marks.items():
+    for mark, run in runs.items():
         name = escape(run.name)
-        if run in comparison.stored:
-            name = f'<a href="{escape(links.run_link(run, comparison.port))}">{name}</a>'
+        if run.experiment_id:
+            name = f'<a href="{escape(links.run_link(run, port))}">{name}</a>'
         described = run.report.described if run.report else f"no report, {run.status}"
         cells = [f"{badges[mark]}{name}<br><small>{escape(described)}</small>"]
         if run.report is None:

@@ -17,9 +17,10 @@ from analogsim.recipes.config.space import suggest
 from analogsim.recipes.config.toml import from_mapping, to_mapping
 from analogsim.recipes.study.runs import Outcome, StudyRuns, trial_folder
 from analogsim.recipes.study.storages import surplus
-from analogsim.recipes.tracking.log_report import drifted
+from analogsim.recipes.tracking.metric_names import drifted
 from analogsim.recipes.training.checkpoint import copy_checkpoint
-from analogsim.recipes.training.loop import DivergedError, Training, in_order, load_data, report_times
+from analogsim.recipes.training.loop import DivergedError, Training
+from analogsim.recipes.training.setup import in_order, load_data, report_times
 from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:

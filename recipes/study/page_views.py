@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.tracking.links import Stored, run_link, ui_command
-from analogsim.recipes.tracking.log_report import drifted
+from analogsim.recipes.tracking.metric_names import drifted
 from analogsim.recipes.tracking.page_views import as_tag, coordinates, curve, metric, param, state, tag, view_link
-from analogsim.recipes.training.loop import report_times
+from analogsim.recipes.training.setup import report_times
 from analogsim.utils.times import label, seconds
 
 

@@ -31,7 +31,8 @@ from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_report, parameters
 from analogsim.recipes.tracking.tracked_run import NoRun, Run, Status, Tracker
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from analogsim.recipes.training.loop import Training, load_data
+from analogsim.recipes.training.loop import Training
+from analogsim.recipes.training.setup import load_data
 
 if TYPE_CHECKING:
     import optuna
@@ -209,7 +210,7 @@ class StudyRuns:
                 uri=self._config.tracking.uri,
                 run_id=training.run_id if training.run_id in ended else None,
                 parent_run_id=parent,
-                params=parameters(training, tags["training"]),
+                params=parameters(training.config, training.analog, tags["training"]),
                 tags={"study": study.study_name, "role": "final", **tags, **environment_tags()},
                 keep_undelivered=False,
             )
@@ -306,7 +307,7 @@ class StudyRuns:
             uri=self._config.tracking.uri,
             run_id=outcome.run_id,
             parent_run_id=study.user_attrs.get(PARENT),
-            params=parameters(training, "hardware-aware"),
+            params=parameters(training.config, training.analog, "hardware-aware"),
             tags={
                 "study": study.study_name,
                 "role": "trial",

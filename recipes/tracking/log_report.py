@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -14,10 +13,8 @@ from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten
+from analogsim.recipes.tracking.metric_names import drifted
 from analogsim.recipes.tracking.tracked_run import Tracker
-
-if TYPE_CHECKING:
-    from analogsim.recipes.training.loop import Training
 
 
 def of_hardware(config: Config) -> dict[str, object]:
@@ -30,11 +27,16 @@ def of_hardware(config: Config) -> dict[str, object]:
     }
 
 
-def parameters(training: Training, kind: str) -> dict[str, object]:
-    """Everything that shapes a network: its options, the hardware's own parameters, its share of analog ones."""
-    config = training.config
+def parameters(config: Config, analog: nn.Module, kind: str) -> dict[str, object]:
+    """Everything that shapes a network: its options, the hardware's own parameters, its share of analog ones.
+
+    Args:
+        config: its options.
+        analog: its twin on ``config.device``.
+        kind: "plain" or "hardware-aware".
+    """
     values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
-    summary = analogsim.summary(training.analog)
+    summary = analogsim.summary(analog)
     return {
         **values,
         "training": kind,
@@ -51,11 +53,6 @@ def log_ranges(analog: nn.Module, tracker: Tracker) -> None:
         kinds = dict.fromkeys(kind for ranges in found.values() for kind in ranges)
         columns = {kind: [abs(float(ranges[kind])) for ranges in found.values()] for kind in kinds}
         tracker.table({"layer": list(found), **columns}, "ranges.json")
-
-
-def drifted(label: str) -> str:
-    """The end of a metric's name for a time such as "1d"; MLflow takes no plus sign, as in "1.5e+06s"."""
-    return f"drifted_{label.replace('+', '')}"
 
 
 def ends(report: Report, part: str) -> dict[str, float]:

@@ -18,8 +18,8 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import from_mapping
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
-from analogsim.recipes.training.loop import check_evaluation, load_data, report_times, torch_device
 from analogsim.recipes.training.ranges import calibrate, calibration_batches, needs_ranges
+from analogsim.recipes.training.setup import check_evaluation, load_data, report_times, torch_device
 
 
 class Asked(TypedDict, total=False):

@@ -16,8 +16,9 @@ import pytest
 
 from analogsim.evaluation.report import Report
 from analogsim.recipes.cli import main
-from analogsim.recipes.compare import Comparison, compare
+from analogsim.recipes.compare import compare
 from analogsim.recipes.comparison import charts, html_page, saved_runs
+from analogsim.recipes.comparison.comparison import Comparison
 from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.tracking.tracked_run import Run
 

@@ -10,7 +10,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.tasks import data_sets, networks
-from analogsim.recipes.train import check
+from analogsim.recipes.training.setup import check
 
 FOLDER = Path(analogsim.recipes.__file__).parent / "configs"
 FILES = sorted(FOLDER.rglob("*"))

@@ -26,7 +26,8 @@ from analogsim.recipes.tracking.tracked_run import NoRun
 from analogsim.recipes.train import AWARE, PLAIN, train
 from analogsim.recipes.training import loop
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from analogsim.recipes.training.loop import Training, load_data
+from analogsim.recipes.training.loop import Training
+from analogsim.recipes.training.setup import load_data
 
 Tiny = Callable[..., Config]
 

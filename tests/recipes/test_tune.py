@@ -24,7 +24,8 @@ from analogsim.recipes.study.objectives import SEARCH_CHIPS
 from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.train import train
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from analogsim.recipes.training.loop import DivergedError, Training, load_data
+from analogsim.recipes.training.loop import DivergedError, Training
+from analogsim.recipes.training.setup import load_data
 from analogsim.recipes.tune import configure, objective
 from analogsim.recipes.tune import tune as run_study
 

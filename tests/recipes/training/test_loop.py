@@ -12,7 +12,8 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from analogsim.recipes.training.loop import Training, load_data
+from analogsim.recipes.training.loop import Training
+from analogsim.recipes.training.setup import load_data
 
 Tiny = Callable[..., Config]
 

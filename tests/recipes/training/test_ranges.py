@@ -24,8 +24,9 @@ from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
 from analogsim.recipes.training import loop
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from analogsim.recipes.training.loop import DivergedError, Training, load_data
+from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.recipes.training.ranges import calibration_batches
+from analogsim.recipes.training.setup import load_data
 
 Tiny = Callable[..., Config]
 
