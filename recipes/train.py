@@ -36,6 +36,7 @@ from analogsim.recipes.tracking.tracked_run import NoRun, Tracker
 from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.processes import ALONE, Group
 from analogsim.recipes.training.setup import check, load_data, report_times
+from analogsim.training import Step, plain_step
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -160,7 +161,9 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
     return report
 
 
-def train(config: Config, folder: Path | None = None, *, show: bool = True, group: Group = ALONE) -> Result:
+def train(
+    config: Config, folder: Path | None = None, *, show: bool = True, group: Group = ALONE, step: Step = plain_step
+) -> Result:
     """Train plain and hardware-aware networks and evaluate both on many chips.
 
     Args:
@@ -170,6 +173,8 @@ def train(config: Config, folder: Path | None = None, *, show: bool = True, grou
         show: progress bars on the error stream.
         group: the processes that train together, see `processes.joined`; each calls this, and
             gets the same reports. Only process 0 writes, logs and shows anything.
+        step: how each step of both networks comes by its gradients, see `analogsim.training.step`. A run is gone on
+            with by the same one.
 
     Raises:
         ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
@@ -183,7 +188,7 @@ def train(config: Config, folder: Path | None = None, *, show: bool = True, grou
     folder = group.first(lambda: _ready_folder(config, folder))
     trackers: dict[str, Tracker] = {}
     try:
-        reports = _run(config, data, folder, trackers, show and group.main, group)
+        reports = _run(config, data, folder, trackers, show and group.main, group, step)
     except BaseException as error:
         group.leaving()
         for tracker in trackers.values():
@@ -207,13 +212,13 @@ def _ready_folder(config: Config, folder: Path | None) -> Path:
 
 
 def _run(
-    config: Config, data: Splits, folder: Path, trackers: dict[str, Tracker], show: bool, group: Group
+    config: Config, data: Splits, folder: Path, trackers: dict[str, Tracker], show: bool, group: Group, step: Step
 ) -> dict[str, Report]:
     """Train and judge; each tracker is put into ``trackers`` once it is started, for the caller to end."""
     kinds = (PLAIN, AWARE) if config.baseline else (AWARE,)
     # Whatever may be refused is refused for both networks before the first one trains.
     trainings = {
-        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt", group=group)
+        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt", group=group, step=step)
         for kind in kinds
     }
     trackers.update(dict.fromkeys(kinds, NoRun()))

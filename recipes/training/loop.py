@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,26 +15,20 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import analogsim
-from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
-from analogsim.crossbar import as_crossbar
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
-from analogsim.recipes.config.toml import flatten, from_mapping, to_mapping
+from analogsim.recipes.config.toml import to_mapping
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking.metric_names import drifted
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes.training.processes import ALONE, Group
-from analogsim.recipes.training.ranges import calibrate, calibration_batches, needs_ranges
+from analogsim.recipes.training.ranges import TwinRanges, calibration_batches
 from analogsim.recipes.training.setup import torch_device
+from analogsim.recipes.training.state import RandomStates, check_options, name_of
+from analogsim.recipes.training.step import Stepper, noise_schedule
+from analogsim.training import Loss, Step, plain_step
 
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
-# What may be another one when a run is continued: nothing of it touches the weights.
-_FREE = ("out", "run_on", "baseline", "data.folder", "data.download", "evaluation.", "tracking.")
 # A mean loss so many times that of guessing tells that training diverged.
 _DIVERGED = 1000.0
 
@@ -75,6 +68,7 @@ class Training:
         aware: with the noise of ``config.noise``, or plain.
         path: the checkpoint file; an existing one is continued. Only process 0 reads and writes it.
         group: the processes that train together; each makes a Training.
+        step: how each step comes by its gradients, see `analogsim.training.step`.
 
     Attributes:
         group: the processes that train together.
@@ -85,7 +79,16 @@ class Training:
         run_id: of the MLflow run, kept with the checkpoint.
     """
 
-    def __init__(self, config: Config, data: Splits, *, aware: bool, path: Path, group: Group = ALONE) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: Splits,
+        *,
+        aware: bool,
+        path: Path,
+        group: Group = ALONE,
+        step: Step = plain_step,
+    ) -> None:
         self.config = config
         self.path = path
         self.aware = aware
@@ -93,56 +96,44 @@ class Training:
         self.history: list[dict[str, float]] = []
         self.run_id: str | None = None
         self.group = group
+        self._method = name_of(step)
         self._device = group.place(lambda: torch_device(config.run_on))
         self.model = group.each(
             lambda: networks.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
         )
         self.model = group.synchronized(self.model)
         self.analog = analogsim.convert(self.model, config.device, crossbar=config.crossbar)
-        self._net: nn.Module = self.model
-        self._schedule: analogsim.NoiseSchedule | None = None
-        # From the seed alone, so that plain and hardware-aware training see the same batches.
-        self._shuffle = torch.Generator().manual_seed(config.seed)
+        self._random = RandomStates(config.seed, self._device, group)
         self._classes = data.classes
         self._samples = len(data.train)
-        self._loader = data_sets.batches(group.shares(data.train), config.data.batch_size, generator=self._shuffle)
+        self._loader = data_sets.batches(
+            group.shares(data.train), config.data.batch_size, generator=self._random.shuffle
+        )
         self._validation = data.validation
         self._calibration = calibration_batches(config, data)
-        rule = config.optimization
-        steps = rule.epochs * len(self._loader)
-        self._twins = [self.analog]
+        steps = config.optimization.epochs * len(self._loader)
+        self._net: nn.Module = self.model
+        twins, schedule = [self.analog], None
         if aware:
-            noise = config.noise
-            device = noise.device or config.device
-            self._net = analogsim.convert(self.model, device, crossbar=config.crossbar)
-            self._twins.append(self._net)
-            self._schedule = analogsim.NoiseSchedule(
-                self._net,
-                noise.shape,
-                start=noise.start,
-                end=noise.end,
-                steps=max(1, round(noise.ramp * steps)),
-                warmup=round(noise.warmup * steps),
-                jitter=noise.jitter,
-                seed=config.seed,
-            )
-        self._clip = config.noise.clip_sigmas if aware else None
-        # Global random state at the start of the next epoch.
-        seed = group.seed(config.seed)
-        self._random = {"cpu": torch.Generator().manual_seed(seed).get_state()}
-        if self._device.type == "cuda":
-            self._random["cuda"] = torch.Generator(self._device).manual_seed(seed).get_state()
+            self._net = analogsim.convert(self.model, config.noise.device or config.device, crossbar=config.crossbar)
+            twins.append(self._net)
+            schedule = noise_schedule(config, self._net, steps)
         content = group.first(lambda: load_checkpoint(path) if path.exists() else None)
         if content is not None:
-            group.each(lambda: self._check_options(content))
-        self._learned: list[Tensor] = []
-        self._begin_ranges([] if content is None else content.get("ranges", []))
-        self._optimizer = _OPTIMIZERS[rule.optimizer](
-            self.model.parameters(), lr=rule.lr, weight_decay=rule.weight_decay
+            group.each(lambda: check_options(content, config, aware=aware, method=self._method, source=self._name))
+        self._ranges = TwinRanges(config, twins, self._calibration, group)
+        self._ranges.begin([] if content is None else content.get("ranges", []), learn=aware)
+        self._stepper = Stepper(
+            config,
+            self.model,
+            self._net,
+            self._ranges.learned,
+            clipped=self.analog if aware else None,
+            schedule=schedule,
+            steps=steps,
+            method=step,
+            group=group,
         )
-        if self._learned:
-            self._optimizer.add_param_group({"params": self._learned, "weight_decay": 0.0})
-        self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
         if content is not None:
             group.each(lambda: self._restore(content))
 
@@ -153,9 +144,7 @@ class Training:
 
     def set_random_state(self) -> None:
         """Set torch's global random state to where this network's training stands; call before its first epoch."""
-        torch.set_rng_state(self._random["cpu"])
-        if self._device.type == "cuda" and "cuda" in self._random:
-            torch.cuda.set_rng_state(self._random["cuda"], self._device)
+        self._random.put()
 
     def run_epoch(self, on_step: Callable[[Progress], None]) -> dict[str, float]:
         """One pass over the training data, the metrics after it, and a checkpoint.
@@ -168,44 +157,33 @@ class Training:
         net = self.group.wrap(self._net.train())
         total = torch.zeros((), device=self._device)
         for batch, (inputs, targets) in enumerate(self._loader):
-            self._optimizer.zero_grad()
-            loss = functional.cross_entropy(net(inputs.to(self._device)), targets.to(self._device))
-            weight = self._weight(batch)
-            loss.backward(torch.full_like(loss, weight))  # type: ignore[no-untyped-call]
-            self.group.average_gradients(self._learned)
-            self._optimizer.step()
-            self._lr_schedule.step()
-            if self._schedule is not None:
-                self._schedule.step()
-            if self._clip is not None:
-                analogsim.clip_weights(self.analog, self._clip)
-            total.add_(loss.detach(), alpha=weight)
+            total.add_(self._stepper.step(self._loss(net, batch, inputs.to(self._device), targets.to(self._device))))
             on_step(Progress(self.epoch, batch, len(self._loader)))
         self.group.same(self.model.buffers())
         mean = self.group.mean(total).item() / len(self._loader)
         self.group.each(lambda: self._check_loss(mean))
-        metrics: dict[str, float] = {
-            "train/loss": mean,
-            "train/lr": float(self._lr_schedule.get_last_lr()[0]),
-        }
-        if self._schedule is not None:
-            metrics["train/noise_scale"] = self._schedule.get_last_scale()
+        metrics = {"train/loss": mean, **self._stepper.metrics()}
         try:
-            self._set_ranges()
+            self._ranges.set_again()
         except ValueError as error:  # a layer that is silent or without bounds
             raise self._diverged(f"after epoch {self.epoch + 1}, {error}") from error
         metrics |= self._validate()
         self.epoch += 1
         self.history.append(metrics)
-        self._random["cpu"] = torch.get_rng_state()
-        if self._device.type == "cuda":
-            self._random["cuda"] = torch.cuda.get_rng_state(self._device)
+        self._random.take()
         self.save()
         return metrics
 
-    def _weight(self, batch: int) -> float:
+    def _loss(self, net: nn.Module, batch: int, inputs: Tensor, targets: Tensor) -> Loss:
+        """The loss of this process's share, weighted so that the mean over all processes is that of the batch."""
         size = self.config.data.batch_size
-        return self.group.weight(min(size, self._samples - batch * size))
+        weight = self.group.weight(min(size, self._samples - batch * size))
+
+        def loss() -> Tensor:
+            value = functional.cross_entropy(net(inputs), targets)
+            return value if weight == 1 else value * weight
+
+        return loss
 
     def _check_loss(self, loss: float) -> None:
         if loss <= _DIVERGED * math.log(max(2, self._classes)):  # so neither NaN nor infinite
@@ -221,30 +199,6 @@ class Training:
             + (f" or less noise (noise.end, now {noise.end:g})" if self.aware else "")
             + f". {os.fspath(self.path)!r} is still the checkpoint after epoch {self.epoch}"
         )
-
-    def _begin_ranges(self, stored: Sequence[Ranges]) -> None:
-        """Ranges as they were left, or the first ones; learned ones are at hand for the optimizer then."""
-        if any(stored):
-            for twin, ranges in zip(self._twins, stored, strict=True):
-                set_ranges(twin, ranges)
-        else:
-            self._set_ranges()
-        if self.aware and as_crossbar(self.config.crossbar).learns:
-            self._learned = analogsim.range_parameters(self._net)
-
-    def _set_ranges(self) -> None:
-        """Set the ranges that come from data, the same ones in all processes; learned ones stay once they are."""
-        if not needs_ranges(self.config.crossbar):
-            return
-        learned = get_ranges(self._net) if self._learned else None
-
-        def calibrated() -> list[Ranges]:
-            for twin in self._twins:
-                calibrate(twin, self.config, self._calibration, learned=learned)
-            return [get_ranges(twin) for twin in self._twins]
-
-        for twin, ranges in zip(self._twins, self.group.first(calibrated), strict=True):
-            set_ranges(twin, ranges)
 
     def judge(
         self, part: TensorDataset, *, chips: int, times: Sequence[str], seed: int = 0, progress: bool = False
@@ -275,58 +229,31 @@ class Training:
 
     def save(self) -> None:
         """Write the checkpoint, with the random states of all processes."""
-        mine, *others = self.group.gather(self._random)
         content = {
             "config": to_mapping(self.config),
             "aware": self.aware,
+            "step": self._method,
             "epoch": self.epoch,
             "history": self.history,
             "run_id": self.run_id,
             "model": self.model.state_dict(),
-            "ranges": [get_ranges(twin) for twin in self._twins],  # of the one that is judged first
-            "optimizer": self._optimizer.state_dict(),
-            "lr_schedule": self._lr_schedule.state_dict(),
-            "noise_schedule": None if self._schedule is None else self._schedule.state_dict(),
-            "random": {**mine, "shuffle": self._shuffle.get_state()},
-            "random_of_others": others,
+            "ranges": self._ranges.now(),
+            **self._stepper.state_dict(),
+            **self._random.state_dict(),
         }
         self.group.first(lambda: save_checkpoint(content, self.path))
 
     def _restore(self, content: dict[str, Any]) -> None:
         load_weights(self.model, content["model"], self._name)
-        if self._learned and not any(content.get("ranges", [])):
+        if self._ranges.learned and not any(content.get("ranges", [])):
             raise ValueError(
                 f"{self._name} lacks the ranges that its crossbar learns: it was written before they were trained; "
                 "start anew in another folder"
             )
-        self._optimizer.load_state_dict(content["optimizer"])
-        self._lr_schedule.load_state_dict(content["lr_schedule"])
-        if self._schedule is not None:
-            self._schedule.load_state_dict(content["noise_schedule"])
-        self._shuffle.set_state(content["random"].pop("shuffle"))
-        states = [content["random"], *content.get("random_of_others", [])]
-        if len(states) != self.group.world:
-            warnings.warn(
-                f"the checkpoint is of a training in {len(states)} process(es), now there are {self.group.world}: it "
-                "goes on, but not to the very same numbers",
-                stacklevel=2,
-            )
-        if self.group.rank < len(states):
-            self._random |= states[self.group.rank]
+        self._stepper.load_state_dict(content)
+        self._random.load_state_dict(content)
         self.epoch, self.history, self.run_id = content["epoch"], content["history"], content["run_id"]
 
     @property
     def _name(self) -> str:
         return f"checkpoint {os.fspath(self.path)!r}"
-
-    def _check_options(self, content: dict[str, Any]) -> None:
-        name = self._name
-        if content["aware"] != self.aware:
-            raise ValueError(f"{name} is of the other network: hardware-aware and plain were mixed up")
-        before, now = flatten(from_mapping(Config, content["config"], source=name)), flatten(self.config)
-        for key in before:
-            if before[key] != now[key] and not key.startswith(_FREE):
-                raise ValueError(
-                    f"{name} was trained with {key}={before[key]!r}, now it is {now[key]!r}; go on with the options "
-                    "it was started with, or start anew in another folder"
-                )

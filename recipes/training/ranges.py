@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
-from analogsim.chip.ranges import Ranges, set_ranges
+from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.training.processes import Group
 
 
 def needs_ranges(crossbar: str) -> bool:
@@ -43,3 +45,57 @@ def calibrate(twin: nn.Module, config: Config, batches: DataLoader[Any], *, lear
     if learned and keep:
         set_ranges(twin, {name: {"input_range": given["input_range"]} for name, given in learned.items()})
     analogsim.calibrate(twin, batches, percentile=config.calibration.percentile, keep_learned=keep)
+
+
+class TwinRanges:
+    """The ranges of a training's twins, the same ones in all processes.
+
+    Args:
+        config: says which percentile fits.
+        twins: of one network, on ``config.crossbar``: the one that is judged first, the one that trains last.
+        batches: training data.
+        group: the processes that train together.
+
+    Attributes:
+        learned: those that the optimizer moves, once they have begun.
+    """
+
+    def __init__(self, config: Config, twins: Sequence[nn.Module], batches: DataLoader[Any], group: Group) -> None:
+        self.learned: list[Tensor] = []
+        self._config = config
+        self._twins = twins
+        self._batches = batches
+        self._group = group
+
+    def begin(self, stored: Sequence[Ranges], *, learn: bool) -> None:
+        """Set them as they were left, or for the first time.
+
+        Args:
+            stored: of each twin, as `now` gave them; nothing for the first time.
+            learn: whether training moves those that the crossbar learns.
+        """
+        if any(stored):
+            for twin, ranges in zip(self._twins, stored, strict=True):
+                set_ranges(twin, ranges)
+        else:
+            self.set_again()
+        if learn and as_crossbar(self._config.crossbar).learns:
+            self.learned = analogsim.range_parameters(self._twins[-1])
+
+    def set_again(self) -> None:
+        """Set those that come from data; learned ones stay once they are."""
+        if not needs_ranges(self._config.crossbar):
+            return
+        learned = get_ranges(self._twins[-1]) if self.learned else None
+
+        def calibrated() -> list[Ranges]:
+            for twin in self._twins:
+                calibrate(twin, self._config, self._batches, learned=learned)
+            return self.now()
+
+        for twin, ranges in zip(self._twins, self._group.first(calibrated), strict=True):
+            set_ranges(twin, ranges)
+
+    def now(self) -> list[Ranges]:
+        """Those of each twin."""
+        return [get_ranges(twin) for twin in self._twins]

@@ -108,7 +108,7 @@ def live(place: Path, settings: Sequence[str]) -> None:
                 shutil.copy(path, place / f"{kind}-1.pt")
             torch.manual_seed(99)
             training = begun(config(*UNEVEN), path, kind, group)
-            told[kind] = run(training), training.history, training._random["cpu"]
+            told[kind] = run(training), training.history, training._random.states["cpu"]
         told["empty"] = run(begun(config(*EMPTY), place / "empty.pt", PLAIN, group))
         training = begun(config(*NORM), place / "norm.pt", PLAIN, group)
         told["norm"] = run(training), training.history
@@ -230,7 +230,7 @@ def test_each_process_draws_noise_of_its_own(two: Two, tiny: Tiny, tmp_path: Pat
     assert not torch.equal(random, other)
     training = begun(tiny(*UNEVEN), tmp_path / "one.pt", AWARE)
     assert not close(weights, run(training))
-    assert torch.equal(random, training._random["cpu"])  # process 0 draws the very same numbers as one alone
+    assert torch.equal(random, training._random.states["cpu"])  # process 0 draws the very same numbers as one alone
 
 
 def test_batch_norm_of_process_0_is_that_of_all(two: Two) -> None:

@@ -22,7 +22,7 @@ from analogsim.recipes.evaluate import ablate, evaluate
 from analogsim.recipes.study.objectives import SEARCH_CHIPS
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
-from analogsim.recipes.training import loop
+from analogsim.recipes.training import ranges
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.recipes.training.ranges import calibration_batches
@@ -143,7 +143,7 @@ def test_where_ranges_are_learned_bounds_follow(tiny: Tiny, tmp_path: Path) -> N
     for name, bounds in calibrated(training, learned=True).items():
         assert ranges[name]["output_bound"] == bounds["output_bound"] != before[name]["output_bound"]
         assert ranges[name]["input_range"] != before[name]["input_range"]
-    held = [value.item() for value in training._learned]
+    held = [value.item() for value in training._ranges.learned]
     assert held == [each["input_range"].item() for each in ranges.values()]
 
 
@@ -217,7 +217,7 @@ def test_a_network_whose_ranges_cannot_be_set_has_diverged(
     def silent(*_: Any, **__: Any) -> None:
         raise ValueError("calibrate: layer 'fc2' got no input other than 0")
 
-    monkeypatch.setattr(loop, "calibrate", silent)
+    monkeypatch.setattr(ranges, "calibrate", silent)
     with pytest.raises(DivergedError, match=r"diverged: after epoch 1, calibrate: layer 'fc2' .* after epoch 0"):
         run(training)
     assert load_checkpoint(tmp_path / "c.pt")["epoch"] == 0

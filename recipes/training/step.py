@@ -1,0 +1,112 @@
+"""One optimisation step of a network: gradients, optimizer, both schedules, clipping of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import analogsim
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.training.processes import Group
+from analogsim.training import Loss, Step
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+def noise_schedule(config: Config, net: nn.Module, steps: int) -> analogsim.NoiseSchedule:
+    """The schedule that ``config.noise`` describes, of a training of so many steps; it sets the scale at once."""
+    noise = config.noise
+    return analogsim.NoiseSchedule(
+        net,
+        noise.shape,
+        start=noise.start,
+        end=noise.end,
+        steps=max(1, round(noise.ramp * steps)),
+        warmup=round(noise.warmup * steps),
+        jitter=noise.jitter,
+        seed=config.seed,
+    )
+
+
+class Stepper:
+    """Takes one step after another, and holds what moves with them.
+
+    Args:
+        config: which optimizer, and what of the noise.
+        model: the digital network, whose Parameters are trained.
+        net: what training runs: the network, or the twin of it that has the noise.
+        learned: ranges that are trained besides, without weight decay.
+        clipped: the twin whose weights are clipped after each step; None for training without noise.
+        schedule: of the noise; None for none.
+        steps: of the whole training.
+        method: how a step comes by its gradients.
+        group: the processes that train together.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: nn.Module,
+        net: nn.Module,
+        learned: Sequence[Tensor],
+        *,
+        clipped: nn.Module | None,
+        schedule: analogsim.NoiseSchedule | None,
+        steps: int,
+        method: Step,
+        group: Group,
+    ) -> None:
+        rule = config.optimization
+        self._net = net
+        self._learned = learned
+        self._sigmas = config.noise.clip_sigmas
+        self._clipped = clipped if self._sigmas is not None else None
+        self._noise_schedule = schedule
+        self._method = method
+        self._group = group
+        self._optimizer = _OPTIMIZERS[rule.optimizer](model.parameters(), lr=rule.lr, weight_decay=rule.weight_decay)
+        if learned:
+            self._optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+        self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
+
+    def step(self, loss: Loss) -> Tensor:
+        """Take a step on a batch, and give what the method gives: its loss."""
+        self._optimizer.zero_grad()
+        value = self._method(self._net, loss)
+        self._group.average_gradients(self._learned)
+        self._optimizer.step()
+        self._lr_schedule.step()
+        if self._noise_schedule is not None:
+            self._noise_schedule.step()
+        if self._clipped is not None and self._sigmas is not None:
+            analogsim.clip_weights(self._clipped, self._sigmas)
+        return value
+
+    def metrics(self) -> dict[str, float]:
+        """Where both schedules stand."""
+        values = {"train/lr": float(self._lr_schedule.get_last_lr()[0])}
+        if self._noise_schedule is not None:
+            values["train/noise_scale"] = self._noise_schedule.get_last_scale()
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "lr_schedule": self._lr_schedule.state_dict(),
+            "noise_schedule": None if self._noise_schedule is None else self._noise_schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint stands; what else is in it is left alone."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._lr_schedule.load_state_dict(state["lr_schedule"])
+        if self._noise_schedule is not None:
+            self._noise_schedule.load_state_dict(state["noise_schedule"])
