@@ -1,1 +1,29 @@
 """Scores over chips and times, what each part and each layer costs, and how many operations run analog."""
+
+from analogsim.evaluation.ablation import ALL, Ablation, ablate
+from analogsim.evaluation.kept_digital import KeptDigital, Share, Step
+from analogsim.evaluation.layer_sensitivity import Sensitivity, sensitivity
+from analogsim.evaluation.metrics import METRICS, Accumulator, Metric
+from analogsim.evaluation.monte_carlo import evaluate
+from analogsim.evaluation.operations import analog_macs, macs
+from analogsim.evaluation.report import Report, compare_plot, compare_table
+
+__all__ = [
+    "ALL",
+    "METRICS",
+    "Ablation",
+    "Accumulator",
+    "KeptDigital",
+    "Metric",
+    "Report",
+    "Sensitivity",
+    "Share",
+    "Step",
+    "ablate",
+    "analog_macs",
+    "compare_plot",
+    "compare_table",
+    "evaluate",
+    "macs",
+    "sensitivity",
+]

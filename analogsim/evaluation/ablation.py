@@ -14,9 +14,10 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.gains import GAINS
 from analogsim.device.model import DeviceModel, Effect
-from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.display import FloatArray, number, spread
+from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import evaluate
-from analogsim.evaluation.report import Report, number
+from analogsim.evaluation.report import Report
 from analogsim.layers.module import matrices_of
 from analogsim.utils.text import table
 
@@ -51,20 +52,24 @@ class Ablation:
 
     reports: Mapping[str, Report]
 
-    def gain(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def gain(self, name: str) -> FloatArray:
         """How much better the network gets without a non-ideality: mean and standard error, ``(2, times)``.
 
-        Differences are taken chip by chip, which cancels what the chips have in common. NaN errors for one chip.
+        Differences are taken chip by chip, which cancels what the chips have in common; they are positive where the
+        score is the better one, be it higher or lower. NaN errors for one chip.
         """
-        difference = self.reports[name].values - self.reports[ALL].values
+        first = self.reports[ALL]
+        difference = self.reports[name].values - first.values
+        if not first.higher_is_better:
+            difference = -difference
         chips = len(difference)
         error = difference.std(axis=0, ddof=1) / np.sqrt(chips) if chips > 1 else np.full(difference.shape[1], np.nan)
         return np.stack((difference.mean(axis=0), error))
 
     def __str__(self) -> str:
         first = self.reports[ALL]
-        unit = " [%]" if first.metric == "accuracy" else ""
-        head = [f"{first.metric}{unit}"]
+        unit = first.unit
+        head = [first.heading]
         for label in first.labels:
             head += [f"after {label}", "gain"]
         rows = []
@@ -72,17 +77,14 @@ class Ablation:
             row = [name if name == ALL else f"without {name}"]
             gains = self.gain(name)
             for index in range(len(report.times)):
-                mean, std = report.mean[index], report.std[index]
-                spread = "" if np.isnan(std) else f" ± {number(std, first.metric)}"
                 gain, error = gains[:, index]
-                more = "" if np.isnan(error) else f" ± {number(error, first.metric)}"
                 sign = "+" if gain >= 0 else "-"
                 row += [
-                    f"{number(mean, first.metric)}{spread}",
-                    "" if name == ALL else f"{sign}{number(abs(gain), first.metric)}{more}",
+                    spread(report.mean[index], report.std[index], unit),
+                    "" if name == ALL else f"{sign}{spread(abs(gain), error, unit)}",
                 ]
             rows.append(row)
-        rows.append(["clean", number(first.clean, first.metric), *[""] * (len(head) - 2)])
+        rows.append(["clean", number(first.clean, unit), *[""] * (len(head) - 2)])
         return (
             f"{table(head, rows)}\n{first.described}\n"
             "mean ± std over chips; gain: over everything on, mean ± standard error of the differences chip by chip"
@@ -110,10 +112,11 @@ def ablate(
     *,
     chips: int = 10,
     times: Sequence[float | str] | None = None,
-    metric: str | Metric = "accuracy",
+    metric: MetricLike = "accuracy",
     seed: int = 0,
     compensation: str | None = "global",
     calibration: Iterable[Any] | None = None,
+    higher_is_better: bool | None = None,
 ) -> Ablation:
     """Evaluate a network on the same chips with each non-ideality switched off in turn.
 
@@ -130,13 +133,16 @@ def ablate(
         seed: the first chip.
         compensation: of drift, and what is made from data; ``"ranges"`` only where a calibrated one is left.
         calibration: the data for it.
+        higher_is_better: whether the network with the higher metric is the better one. Default: as the metric says;
+            a function does not.
 
     Returns:
         The reports, by what is off.
 
     Raises:
-        ValueError: see `analogsim.evaluate`.
+        ValueError: it is not known which direction of the metric is better; or see `analogsim.evaluate`.
     """
+    judged = as_metric(metric).directed(higher_is_better, "ablate")
     layers = matrices_of(analog)
     changes: dict[str, Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]] = {}
     for key in dict.fromkeys(type(effect).__name__ for layer in layers for effect in layer.analog.device.effects):
@@ -145,7 +151,7 @@ def ablate(
         change = _without_part(fields)
         if any(change(layer.analog.device, layer.analog.crossbar)[1] != layer.analog.crossbar for layer in layers):
             changes[name] = change
-    given: dict[str, Any] = {"chips": chips, "times": times, "metric": metric, "seed": seed}
+    given: dict[str, Any] = {"chips": chips, "times": times, "metric": judged, "seed": seed}
     given["calibration"] = calibration
     first = evaluate(analog, loader, compensation=compensation, **given)
     given["times"] = first.times  # a device without its shortest-lived effect may have formulas for more of them

@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from analogsim.evaluation.report import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-
 FloatArray = NDArray[np.float64]
 
-
-_EXTRA = 'install it with: pip install "analogsim-torch[plot]"'
-
-
-def _spread(mean: float, std: float, metric: str) -> str:
-    return number(mean, metric) + ("" if np.isnan(std) else f" ± {number(std, metric)}")
+_INSTALL = 'install it with: pip install "analogsim-torch[plot]"'
 
 
-def _std(values: FloatArray) -> float:
+def number(value: float, unit: str | None) -> str:
+    """A score as tables show it: shares in percent, all else as it is."""
+    return f"{100 * value:.2f}" if unit == "%" else f"{value:.4g}"
+
+
+def spread(mean: float, std: float, unit: str | None) -> str:
+    """Mean ± standard deviation; the mean alone where there is none (NaN)."""
+    return number(mean, unit) + ("" if np.isnan(std) else f" ± {number(std, unit)}")
+
+
+def heading(name: str, unit: str | None) -> str:
+    """What stands above scores: ``"accuracy [%]"``."""
+    return f"{name} [{unit}]" if unit else name
+
+
+def deviation(values: FloatArray) -> float:
+    """Standard deviation (unbiased; NaN for one value)."""
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _unit(metric: str) -> str:
-    return " [%]" if metric == "accuracy" else ""
+def frame(data: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> DataFrame:
+    """A pandas frame of rows or of columns.
 
-
-def _frame(rows: list[dict[str, Any]]) -> DataFrame:
+    Raises:
+        ImportError: pandas is missing.
+    """
     try:
         import pandas as pd
     except ImportError:
-        raise ImportError(f"to_frame needs pandas; {_EXTRA}") from None
-    return pd.DataFrame(rows)
+        raise ImportError(f"to_frame needs pandas; {_INSTALL}") from None
+    return pd.DataFrame(data)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure with one set of axes; inches.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError(f"plot needs matplotlib; {_EXTRA}") from None
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+        raise ImportError(f"plot needs matplotlib; {_INSTALL}") from None
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, made.subplots()

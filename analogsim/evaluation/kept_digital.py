@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
-from analogsim.evaluation.report import number
+from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-from analogsim.evaluation.display import FloatArray, _figure, _frame, _spread, _std, _unit
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Step:
     @property
     def std(self) -> float:
         """Standard deviation of the score from chip to chip (unbiased; NaN for one chip)."""
-        return _std(self.values)
+        return deviation(self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +70,7 @@ class KeptDigital:
         device: for ``convert(model, device)``: these layers None, all others as they were.
         crossbar: for ``convert(..., crossbar=)``: of all others as they were.
         described: what the scores were measured on.
+        unit: of the metric, see `Metric`.
     """
 
     steps: tuple[Step, ...]
@@ -81,6 +80,7 @@ class KeptDigital:
     device: Mapping[str, DeviceModel | None]
     crossbar: Crossbar | Mapping[str, Crossbar]
     described: str
+    unit: str | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -116,30 +116,30 @@ class KeptDigital:
             for at, step in enumerate(self.steps)
             for chip, value in enumerate(step.values)
         ]
-        return _frame(rows)
+        return frame(rows)
 
     def __str__(self) -> str:
-        head = ("kept digital", f"{self.metric}{_unit(self.metric)}", "analog parameters", "analog multiply-acc.")
+        head = ("kept digital", heading(self.metric, self.unit), "analog parameters", "analog multiply-acc.")
         rows = [
             (
                 f"+ {step.digital[-1] or '(the model itself)'}" if at else "nothing",
-                _spread(step.mean, step.std, self.metric),
+                spread(step.mean, step.std, self.unit),
                 f"{step.share.parameters:.1%}",
                 f"{step.share.macs:.1%}",
             )
             for at, step in enumerate(self.steps)
         ]
-        rows.append(("everything", number(self.clean, self.metric), "0.0%", "0.0%"))
+        rows.append(("everything", number(self.clean, self.unit), "0.0%", "0.0%"))
         layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
         return (
             f"{table(head, rows)}\n"
-            f"{number(self.target, self.metric)} is reached with {layers} digital; mean ± std over chips: "
+            f"{number(self.target, self.unit)} is reached with {layers} digital; mean ± std over chips: "
             f"{self.described}"
         )
 
     def plot(self) -> Figure:
         """The score over the share of multiply-accumulates that runs analog, from everything analog to the target."""
-        figure, axes = _figure(6.4, 4.0)
+        drawn, axes = figure(6.4, 4.0)
         shares = [100 * step.share.macs for step in self.steps]
         axes.errorbar(
             shares, [step.mean for step in self.steps], [step.std for step in self.steps], fmt="o-", capsize=3
@@ -155,7 +155,7 @@ class KeptDigital:
         axes.set_title(f"layers kept digital one after the other\n{self.described}", size=9)
         axes.legend()
         axes.grid(alpha=0.3)
-        return figure
+        return drawn
 
 
 def _total(shares: Iterable[Share]) -> Share:

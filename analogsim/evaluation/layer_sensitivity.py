@@ -16,10 +16,12 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
-from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
+from analogsim.evaluation.kept_digital import KeptDigital, Share, Step, _total
+from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.operations import analog_macs, macs
-from analogsim.evaluation.report import Report, number
+from analogsim.evaluation.report import Report
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState
 from analogsim.utils.batches import Data, Inputs
@@ -29,11 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-from analogsim.evaluation.display import FloatArray, _figure, _frame, _spread, _std, _unit
-from analogsim.evaluation.kept_digital import KeptDigital, Share, Step, _total
-
 Per = Literal["macs", "parameters"]
-_LOSSES = ("cross_entropy", "loss")
 _COUNTED = {"macs": "multiply-accumulates", "parameters": "parameters"}
 
 
@@ -108,13 +106,11 @@ class Sensitivity:
         reports: the scores with only this layer analog, by its name; all of the same chips.
         everything: the scores with all of them analog.
         shares: what each layer is of the network.
-        higher_is_better: of the metric.
     """
 
     reports: Mapping[str, Report]
     everything: Report
     shares: Mapping[str, Share]
-    higher_is_better: bool
     _setting: _Setting = field(repr=False)
 
     @property
@@ -126,6 +122,11 @@ class Sensitivity:
     def metric(self) -> str:
         """The name of the score."""
         return self.everything.metric
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the network with the higher score is the better one."""
+        return bool(self.everything.higher_is_better)
 
     def loss(self, layer: str | None = None) -> FloatArray:
         """What each chip loses against the digital network, ``(chips,)``; negative where it gains.
@@ -145,7 +146,7 @@ class Sensitivity:
 
     def std(self, layer: str | None = None) -> float:
         """Standard deviation of the loss from chip to chip (unbiased; NaN for one chip)."""
-        return _std(self.loss(layer))
+        return deviation(self.loss(layer))
 
     @property
     def ranking(self) -> tuple[str, ...]:
@@ -155,7 +156,7 @@ class Sensitivity:
     def difference(self, layer: str, other: str) -> tuple[float, float]:
         """How much more one layer costs than another: mean and standard error of the differences chip by chip."""
         apart = self.loss(layer) - self.loss(other)
-        return float(apart.mean()), _std(apart) / float(np.sqrt(len(apart)))
+        return float(apart.mean()), deviation(apart) / float(np.sqrt(len(apart)))
 
     def keep_digital(self, target: float, *, per: Per = "macs") -> KeptDigital:
         """Which layers to keep digital, so that the rest on a chip reaches a score.
@@ -214,6 +215,7 @@ class Sensitivity:
             setting.device(kept),
             setting.crossbar(kept),
             self._described,
+            self.everything.unit,
         )
 
     @property
@@ -234,31 +236,31 @@ class Sensitivity:
             for name, report in self.reports.items()
             for seed, value, loss in zip(report.seeds, report.values[:, 0], self.loss(name), strict=True)
         ]
-        return _frame(rows)
+        return frame(rows)
 
     def __str__(self) -> str:
-        unit = _unit(self.metric)
-        head = ("analog", f"{self.metric}{unit}", f"loss{unit}", "parameters", "multiply-acc.")
+        unit = self.everything.unit
+        head = ("analog", self.everything.heading, heading("loss", unit), "parameters", "multiply-acc.")
 
         def row(title: str, name: str | None, share: Share) -> tuple[str, ...]:
             report = self.everything if name is None else self.reports[name]
             return (
                 title,
-                _spread(float(report.mean[0]), float(report.std[0]), self.metric),
-                _spread(self.mean(name), self.std(name), self.metric),
+                spread(float(report.mean[0]), float(report.std[0]), unit),
+                spread(self.mean(name), self.std(name), unit),
                 f"{share.parameters:.1%}",
                 f"{share.macs:.1%}",
             )
 
         rows = [row(name or "(the model itself)", name, self.shares[name]) for name in self.ranking]
         rows.append(row("everything", None, _total(self.shares.values())))
-        rows.append(("nothing", number(self.clean, self.metric), "", "", ""))
+        rows.append(("nothing", number(self.clean, unit), "", "", ""))
         return f"{table(head, rows)}\nmean ± std over chips: {self._described}"
 
     def plot(self) -> Figure:
         """The loss of each layer in the network's order: mean and standard deviation over chips."""
         names = list(self.reports)
-        figure, axes = _figure(6.4, 1.4 + 0.22 * len(names))
+        drawn, axes = figure(6.4, 1.4 + 0.22 * len(names))
         axes.barh(names, [self.mean(name) for name in names], xerr=np.nan_to_num([self.std(name) for name in names]))
         axes.axvline(self.mean(), color="C3", ls=":", lw=1, label="everything analog")
         axes.invert_yaxis()
@@ -267,7 +269,7 @@ class Sensitivity:
         axes.set_title(self._described, size=9)
         axes.legend()
         axes.grid(alpha=0.3, axis="x")
-        return figure
+        return drawn
 
 
 def _shares(analog: nn.Module, example: Inputs) -> dict[str, Share]:
@@ -294,7 +296,7 @@ def sensitivity(
     *,
     chips: int = 5,
     t: float | str = "1d",
-    metric: str | Metric = "accuracy",
+    metric: MetricLike = "accuracy",
     seed: int = 0,
     compensation: str | None = "global",
     calibration: Iterable[Any] | None = None,
@@ -316,14 +318,14 @@ def sensitivity(
         compensation: see `evaluate`.
         calibration: see `evaluate`.
         together: see `evaluate`.
-        higher_is_better: whether the network with the higher metric is the better one. Default: no for
-            ``"cross_entropy"`` and ``"loss"``, yes for all else.
+        higher_is_better: whether the network with the higher metric is the better one. Default: as the metric says;
+            a function does not.
 
     Returns:
         The scores of each layer alone and of all together; `Sensitivity.keep_digital` says which to leave digital.
 
     Raises:
-        ValueError: see `evaluate`.
+        ValueError: it is not known which direction of the metric is better; or see `evaluate`.
 
     Example:
         >>> import torch, analogsim
@@ -334,15 +336,15 @@ def sensitivity(
         >>> sorted(result.ranking)
         ['0', '2']
     """
+    judged = as_metric(metric).directed(higher_is_better, "sensitivity")
     states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
     if isinstance(calibration, Iterator):
         calibration = list(calibration)
     digital = to_digital(analog)
     data = Data(loader, next(digital.parameters()).device)
-    options = {"chips": chips, "times": (t,), "metric": metric, "seed": seed, "calibration": calibration}
+    options = {"chips": chips, "times": (t,), "metric": judged, "seed": seed, "calibration": calibration}
     options["together"] = together
     setting = _Setting(digital, states, data, options, compensation)
     everything = setting.report(states)
     shares = _shares(analog, next(iter(data))[0])
-    better = metric not in _LOSSES if higher_is_better is None else higher_is_better
-    return Sensitivity({name: setting.report([name]) for name in states}, everything, shares, better, setting)
+    return Sensitivity({name: setting.report([name]) for name in states}, everything, shares, setting)

@@ -1,16 +1,161 @@
-"""Scores of a network's answers."""
+"""What a network is judged by: a score, how it adds up over batches, and what people need to read it."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-Metric = Callable[[Tensor, Tensor], Tensor]
+Score = Callable[[Tensor, Tensor], Tensor]
 
 IGNORED = -100
 """The target that does not count, as torch's losses and Hugging Face's collators have it."""
+
+
+@runtime_checkable
+class Accumulator(Protocol):
+    """What a score adds up in, batch by batch; torchmetrics' metrics are such objects."""
+
+    def update(self, output: Tensor, target: Tensor, /) -> Any:
+        """Take in a batch: the network's answers and their targets."""
+
+    def compute(self) -> Any:
+        """The score of all that was taken in: a number, or a tensor that holds one."""
+
+    def reset(self) -> Any:
+        """Forget all that was taken in."""
+
+
+class Mean:
+    """The mean of a score over all samples, whatever the batches.
+
+    Args:
+        score: of ``(output, target)``: one score per sample, or their mean.
+    """
+
+    def __init__(self, score: Score) -> None:
+        self._score = score
+        self.reset()
+
+    def update(self, output: Tensor, target: Tensor, /) -> None:
+        """See `Accumulator`.
+
+        Raises:
+            TypeError: the score is neither one per sample nor their mean.
+        """
+        score: Any = self._score(output, target)
+        if not isinstance(score, Tensor) or (score.ndim and len(score) != len(target)):
+            raise TypeError(
+                "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
+                f"{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(target)} samples"
+            )
+        self._total += float(score.double().mean()) * len(target)
+        self._samples += len(target)
+
+    def compute(self) -> float:
+        """See `Accumulator`."""
+        return self._total / self._samples
+
+    def reset(self) -> None:
+        """See `Accumulator`."""
+        self._total, self._samples = 0.0, 0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of a network's answers, for `evaluate`, `ablate` and `sensitivity`.
+
+    Args:
+        name: stands in reports.
+        score: a function of ``(output, target)`` that returns one score per sample, or their mean, of which the mean
+            over all samples is taken; or, for what is no mean over samples (F1, AUROC, perplexity), an object with
+            ``update(output, target)``, ``compute()`` and ``reset()``, as those of torchmetrics: each network and chip
+            gets a copy of it, and it is left alone itself.
+        unit: of the values; ``"%"`` for shares, which tables then show times 100.
+        higher_is_better: whether the network with the higher score is the better one; None if that is not known.
+        chance: the score of guessing: a number, or a function of the number of classes; None where there is none.
+        reads: what of a network is scored: its ``"answer"`` (what it returns, or the ``logits`` in it), or the
+            ``"loss"`` that it works out by itself when it is given labels.
+
+    Raises:
+        TypeError: the score is neither.
+
+    Example:
+        >>> import torch
+        >>> from analogsim.evaluation import Metric
+        >>> def top3(output, target):
+        ...     return (output.topk(3).indices == target[:, None]).any(1).float()
+        >>> Metric("top 3", top3, unit="%", higher_is_better=True, chance=lambda classes: 3 / classes).name
+        'top 3'
+    """
+
+    name: str
+    score: Score | Accumulator
+    unit: str = ""
+    higher_is_better: bool | None = None
+    chance: float | Callable[[int], float] | None = None
+    reads: Literal["answer", "loss"] = "answer"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.score, type) or not (isinstance(self.score, Accumulator) or callable(self.score)):
+            raise TypeError(
+                f"metric {self.name!r}: the score must be a function of (output, target) or an object with update, "
+                f"compute and reset, got {self.score!r}"
+            )
+
+    def begin(self, device: torch.device) -> Accumulator:
+        """An empty accumulator, for answers on a torch device."""
+        if not isinstance(self.score, Accumulator):
+            return Mean(self.score)
+        own = copy.deepcopy(self.score)
+        own.reset()
+        return own.to(device) if isinstance(own, nn.Module) else own
+
+    def result(self, accumulator: Accumulator) -> float:
+        """The score in an accumulator as Python's own number.
+
+        Raises:
+            TypeError: it is no single number.
+        """
+        value = accumulator.compute()
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"evaluate: the metric {self.name!r} must compute one number, got {type(value).__name__}; give a "
+                "Metric whose compute() picks one"
+            ) from None
+
+    def by_chance(self, classes: int | None) -> float | None:
+        """The score of guessing among so many classes; None where there is none."""
+        if callable(self.chance):
+            return self.chance(classes) if classes else None
+        return self.chance
+
+    def directed(self, higher_is_better: bool | None, action: str) -> Metric:
+        """The metric with a direction, for what has to know which network is the better one.
+
+        Args:
+            higher_is_better: as the user says; None: as the metric has it.
+            action: who asks, for the message.
+
+        Raises:
+            ValueError: nobody says.
+        """
+        better = self.higher_is_better if higher_is_better is None else higher_is_better
+        if better is None:
+            raise ValueError(
+                f"{action}: it is not known whether a higher {self.name!r} is better; say higher_is_better=True or "
+                f"False, or give analogsim.evaluation.Metric({self.name!r}, ..., higher_is_better=...)"
+            )
+        return replace(self, higher_is_better=better)
+
+
+MetricLike = str | Metric | Score | Accumulator
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
@@ -36,9 +181,14 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     return _per_sample(losses, target)
 
 
-def own_loss(output: Tensor, target: Tensor) -> Tensor:
-    """The loss that the network works out by itself when it is given labels, as those of Hugging Face do."""
-    raise TypeError("the metric 'loss' asks the network itself")
+def own_loss(loss: Tensor, target: Tensor) -> Tensor:
+    """The loss that the network worked out by itself, as those of Hugging Face do: the mean of its batch."""
+    return loss
+
+
+def guessing(classes: int) -> float:
+    """The accuracy of one who guesses."""
+    return 1 / classes
 
 
 def classes_axis(output: Tensor, target: Tensor) -> int:
@@ -51,17 +201,34 @@ def _per_sample(values: Tensor, target: Tensor) -> Tensor:
     return (values.reshape(counted.shape) * counted).sum(1) / counted.sum(1).clamp(min=1)
 
 
-_METRICS: dict[str, Metric] = {"accuracy": accuracy, "cross_entropy": cross_entropy, "loss": own_loss}
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", accuracy, unit="%", higher_is_better=True, chance=guessing),
+        Metric("cross_entropy", cross_entropy, higher_is_better=False),
+        Metric("loss", own_loss, higher_is_better=False, reads="loss"),
+    )
+}
+"""Those that have a name. Others are given as values; what is put in here has a name everywhere."""
 
 
-def as_metric(metric: str | Metric) -> tuple[str, Metric]:
-    """A metric's name and function.
+def as_metric(metric: MetricLike) -> Metric:
+    """The metric that is meant by a name, a value, a function, or an object with update, compute and reset.
+
+    A function has its own name, no unit and no direction; an object that of its type, and the direction that it says
+    itself (``higher_is_better``, as torchmetrics has it).
 
     Raises:
         ValueError: a name that is none.
+        TypeError: a class in place of an object.
     """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, Accumulator) and not isinstance(metric, type):
+        better = getattr(metric, "higher_is_better", None)
+        return Metric(type(metric).__name__, metric, higher_is_better=better if isinstance(better, bool) else None)
     if callable(metric):
-        return getattr(metric, "__name__", type(metric).__name__), metric
-    if metric not in _METRICS:
-        raise ValueError(f"evaluate: metric must be one of {', '.join(_METRICS)} or a function, got {metric!r}")
-    return metric, _METRICS[metric]
+        return Metric(getattr(metric, "__name__", type(metric).__name__), metric)
+    if metric not in METRICS:
+        raise ValueError(f"evaluate: metric must be one of {', '.join(METRICS)} or a function, got {metric!r}")
+    return METRICS[metric]

@@ -19,7 +19,7 @@ from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning
-from analogsim.evaluation.metrics import Metric, as_metric, classes_axis, own_loss
+from analogsim.evaluation.metrics import Accumulator, Metric, MetricLike, as_metric, classes_axis
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.stacked_chips import Chips
 from analogsim.layers.matrix import AnalogMatrix
@@ -39,7 +39,7 @@ def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
 
 def _ask(metric: Metric, targets: Tensor) -> Callable[[nn.Module, Inputs], Tensor]:
     """What is asked of a network: its answer, or its loss."""
-    if metric is own_loss:
+    if metric.reads == "loss":
         return lambda model, inputs: loss_of(call(model, _with_labels(inputs, targets)))
     return lambda model, inputs: answer(call(model, inputs))
 
@@ -48,29 +48,23 @@ def _ask(metric: Metric, targets: Tensor) -> Callable[[nn.Module, Inputs], Tenso
 def _scores(
     networks: Callable[[Inputs, Callable[[nn.Module, Inputs], Tensor]], Iterable[Tensor]], data: Data, metric: Metric
 ) -> tuple[NDArray[np.float64], int, int | None]:
-    """The metric's mean over all samples for each network, the number of samples, and that of classes.
+    """The score of each network, the number of samples, and that of classes.
 
     Args:
         networks: given inputs and how to ask, the answers of one network or several.
         data: the samples.
-        metric: takes an answer and a target.
+        metric: what is scored.
     """
-    totals: list[float] = []
+    sums: list[Accumulator] = []
     samples, classes = 0, None
     for inputs, targets in data:
-        found = []
-        for output in networks(inputs, _ask(metric, targets)):
-            score = output if metric is own_loss else metric(output, targets)
-            if not isinstance(score, Tensor) or (score.ndim and len(score) != len(targets)):
-                raise TypeError(
-                    "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
-                    f"{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(targets)} samples"
-                )
-            found.append(float(score.double().mean()) * len(targets))
+        for place, output in enumerate(networks(inputs, _ask(metric, targets))):
+            if place == len(sums):
+                sums.append(metric.begin(data.device))
+            sums[place].update(output, targets)
             classes = None if output.ndim < 2 else output.shape[classes_axis(output, targets)]
-        totals = [total + more for total, more in zip(totals or [0.0] * len(found), found, strict=True)]
         samples += len(targets)
-    return np.array(totals) / samples, samples, classes
+    return np.array([metric.result(each) for each in sums]), samples, classes
 
 
 def evaluate(
@@ -79,7 +73,7 @@ def evaluate(
     *,
     chips: int = 25,
     times: Sequence[float | str] | None = None,
-    metric: str | Metric = "accuracy",
+    metric: MetricLike = "accuracy",
     seed: int = 0,
     compensation: str | None = "global",
     calibration: Iterable[Any] | None = None,
@@ -100,9 +94,11 @@ def evaluate(
         chips: how many chips.
         times: since programming, seconds or text, each at least 0. Default: one second, hour, day, month and year, as
             far as the devices' formulas go.
-        metric: ``"accuracy"``, ``"cross_entropy"``, ``"loss"`` (the network's own, when it is given labels), or a
-            function of ``(output, target)`` that returns one score per sample, or their mean; the output is what the
-            network returns, or the ``logits`` in it. Targets of -100 do not count.
+        metric: ``"accuracy"``, ``"cross_entropy"``, ``"loss"`` (the network's own, when it is given labels), a
+            function of ``(output, target)`` that returns one score per sample, or their mean, an object with
+            ``update(output, target)``, ``compute()`` and ``reset()``, or one of these with name, unit and direction:
+            an `analogsim.evaluation.Metric`. The output is what the network returns, or the ``logits`` in it. Targets
+            of -100 do not count, but for what a function of one's own does with them.
         seed: the first chip.
         compensation: ``"global"``, ``"crossbar"``, ``"column"`` or None, see `drift`; and what needs data, joined by
             ``+``: ``"batch-norm"`` (statistics estimated again on each chip at each time), ``"ranges"`` (calibrated
@@ -136,7 +132,7 @@ def evaluate(
             f"evaluate: together={together} with compensation {compensation!r}, which is made for each chip by itself; "
             "leave out one of them"
         )
-    name, function = as_metric(metric)
+    judged = as_metric(metric)
     first = as_seed(seed)
     layers = matrices_of(analog)
     instants = _default_times(layers) if times is None else tuple(seconds(t) for t in times)
@@ -145,7 +141,7 @@ def evaluate(
             layer.analog.device.check_time(t)
     data = Data(loader, layers[0].still()[0].device)
     digital = to_digital(analog).eval()
-    scores, samples, classes = _scores(lambda inputs, ask: [ask(digital, inputs)], data, function)
+    scores, samples, classes = _scores(lambda inputs, ask: [ask(digital, inputs)], data, judged)
     values = np.empty((chips, len(instants)))
     seeds = tuple(range(first, first + chips))
     groups = [range(chips)[start : start + together] for start in range(0, chips, together)]
@@ -163,7 +159,7 @@ def evaluate(
                 side_by_side = Chips(analog, [seeds[row] for row in rows], known)
                 for column, t in enumerate(instants):
                     side_by_side.drift(t, wanted.gain)
-                    values[rows, column], _, _ = _scores(side_by_side.answers, data, function)
+                    values[rows, column], _, _ = _scores(side_by_side.answers, data, judged)
                 continue
             (chip,) = (seeds[row] for row in rows)
             with (
@@ -177,7 +173,7 @@ def evaluate(
                     if wanted.batch_norm:
                         batches = (moved(batch, data.device) for batch in inputs_of(calibration or ()))
                         reestimate_batch_norm(analog, batches)
-                    values[rows, column], _, _ = _scores(lambda inputs, ask: [ask(analog, inputs)], data, function)
+                    values[rows, column], _, _ = _scores(lambda inputs, ask: [ask(analog, inputs)], data, judged)
     finally:
         for state, input_range, output_bound in ranges:
             state.input_range, state.output_bound = input_range, output_bound
@@ -186,12 +182,14 @@ def evaluate(
         values=values,
         times=instants,
         clean=float(scores[0]),  # numpy's own would be in checkpoints, which then could not be read without pickle
-        metric=name,
+        metric=judged.name,
         device=", ".join(dict.fromkeys(_described(layer) for layer in layers)),
         seeds=seeds,
         compensation=compensation,
-        chance=1 / classes if name == "accuracy" and classes else None,
+        chance=judged.by_chance(classes),
         samples=samples,
+        unit=judged.unit,
+        higher_is_better=judged.higher_is_better,
     )
 
 

@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analogsim.evaluation.display import FloatArray, figure, frame, heading, number, spread
+from analogsim.evaluation.metrics import METRICS
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-FloatArray = NDArray[np.float64]
-_EXTRA = 'install it with: pip install "analogsim-torch[plot]"'
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +32,8 @@ class Report:
         compensation: what was compensated.
         chance: the score of guessing, None where the metric has none.
         samples: number of samples in the data.
+        unit: of the metric, see `Metric`; None: that of the metric known by this name, with its direction.
+        higher_is_better: of the metric; None: not known.
     """
 
     values: FloatArray
@@ -45,6 +45,31 @@ class Report:
     compensation: str | None
     chance: float | None = None
     samples: int = 0
+    unit: str | None = None
+    higher_is_better: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit is not None:
+            return
+        known = METRICS.get(self.metric)
+        object.__setattr__(self, "unit", known.unit if known else "")
+        if known and self.higher_is_better is None:
+            object.__setattr__(self, "higher_is_better", known.higher_is_better)
+
+    @property
+    def heading(self) -> str:
+        """What stands above its scores in tables: ``"accuracy [%]"``."""
+        return heading(self.metric, self.unit)
+
+    @property
+    def tail(self) -> float:
+        """The quantile that 19 of 20 chips reach: 0.05, or 0.95 where the lower score is the better one."""
+        return 0.95 if self.higher_is_better is False else 0.05
+
+    @property
+    def tail_label(self) -> str:
+        """It as text: ``"5th pct."``."""
+        return f"{100 * self.tail:.0f}th pct."
 
     @property
     def mean(self) -> FloatArray:
@@ -59,7 +84,7 @@ class Report:
         return np.asarray(self.values.std(axis=0, ddof=1))
 
     def quantile(self, q: float) -> FloatArray:
-        """The q-quantile over chips at each time: 0.05 is what 19 of 20 chips reach."""
+        """The q-quantile over chips at each time: of `tail` it is what 19 of 20 chips reach."""
         if not 0 <= q <= 1:
             raise ValueError(f"quantile: q must be in [0, 1], got {q!r}")
         return np.asarray(np.quantile(self.values, q, axis=0))
@@ -117,11 +142,7 @@ class Report:
 
     def to_frame(self) -> DataFrame:
         """One row per chip and time: chip, seconds, time, and the metric, as a pandas frame."""
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(f"to_frame needs pandas; {_EXTRA}") from None
-        return pd.DataFrame(
+        return frame(
             {
                 "chip": np.repeat(self.seeds, len(self.times)),
                 "seconds": np.tile(self.times, len(self.seeds)),
@@ -142,6 +163,8 @@ class Report:
             "compensation": self.compensation,
             "chance": self.chance,
             "samples": self.samples,
+            "unit": self.unit,
+            "higher_is_better": self.higher_is_better,
         }
 
     @classmethod
@@ -170,33 +193,26 @@ def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
     return listed
 
 
-def number(value: float, metric: str) -> str:
-    """A score as tables show it: accuracy in percent, any other metric as it is."""
-    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4g}"
-
-
 def compare_table(reports: Mapping[str, Report]) -> str:
-    """Several reports side by side: clean, then mean ± std and 5th percentile over chips at each time.
+    """Several reports side by side: clean, then mean ± std and the `Report.tail` over chips at each time.
 
     Raises:
         ValueError: no report, or reports of different times or metrics.
     """
     listed = _check_comparable(reports)
     first = listed[0]
-    metric = first.metric
-    unit = " [%]" if metric == "accuracy" else ""
-    head = [f"{metric}{unit}"]
+    unit = first.unit
+    head = [first.heading]
     for name in reports:
-        head += [name or "mean ± std", "5th pct."]
+        head += [name or "mean ± std", first.tail_label]
     rows = [["clean"]]
     for report in listed:
-        rows[0] += [number(report.clean, metric), ""]
+        rows[0] += [number(report.clean, unit), ""]
     for index, time in enumerate(first.labels):
         row = [f"after {time}"]
         for report in listed:
-            mean, std = report.mean[index], report.std[index]
-            spread = "" if np.isnan(std) else f" ± {number(std, metric)}"
-            row += [number(mean, metric) + spread, number(report.quantile(0.05)[index], metric)]
+            low = report.quantile(first.tail)[index]
+            row += [spread(report.mean[index], report.std[index], unit), number(low, unit)]
         rows.append(row)
     what = "" if "" in reports else "mean ± std over chips: "
     if len({report.described for report in listed}) == 1:
@@ -208,12 +224,7 @@ def compare_table(reports: Mapping[str, Report]) -> str:
 def compare_plot(reports: Mapping[str, Report]) -> Figure:
     """Drift curves of several reports in one figure, see `Report.plot`."""
     listed = _check_comparable(reports)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError(f"plot needs matplotlib; {_EXTRA}") from None
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
+    drawn, axes = figure(6.4, 4.0)
     for index, (name, report) in enumerate(reports.items()):
         color = f"C{index}"
         # A logarithmic axis has no zero: the moment after programming is drawn at a tenth of a second.
@@ -231,4 +242,4 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     axes.set_title(f"mean and 5th to 95th percentile of the chips; dashed: clean\n{of}", size=9)
     axes.legend()
     axes.grid(alpha=0.3)
-    return figure
+    return drawn

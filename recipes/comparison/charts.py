@@ -27,7 +27,7 @@ def drift_chart(reports: Mapping[str, Report], width: int = 80) -> str:
         width: in characters.
     """
     first = next(iter(reports.values()))
-    scale = 100.0 if first.metric == "accuracy" else 1.0
+    scale = 100.0 if first.unit == "%" else 1.0
     values = {mark: [scale * report.clean, *(scale * report.mean)] for mark, report in reports.items()}
     every = [value for row in values.values() for value in row if math.isfinite(value)] or [0.0]
     low, step, steps = _axis(min(every), max(every), least=1.0 if scale == 100 else 0.01 * max(map(abs, every)))
@@ -55,11 +55,10 @@ def drift_chart(reports: Mapping[str, Report], width: int = 80) -> str:
         + "".join(grid[height]).rstrip()
         for height in reversed(range(len(grid)))
     ]
-    unit = " [%]" if scale == 100 else ""
     start = "" if low == 0 else f"; the scale starts at {labels[0]}, not at 0"
     return "\n".join(
         [
-            f"{first.metric}{unit}, mean over chips{start}",
+            f"{first.heading}, mean over chips{start}",
             *lines,
             " " * (left - 1) + "└" + "─" * (width - left),
             " " * left + _under(columns, ["clean", *first.labels], width - left),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analogsim.evaluation.report import Report, number
+from analogsim.evaluation.display import number
+from analogsim.evaluation.report import Report
 from analogsim.recipes.comparison import html_page
 from analogsim.recipes.comparison.charts import MARKS, drift_chart
 from analogsim.recipes.comparison.saved_runs import SavedRun
@@ -106,23 +107,22 @@ class Comparison:
         """Mean ± std at each time; where that is too wide only the mean, and the spread at the last time."""
         runs = self._judged()
         first = runs[0][1]
-        metric, last = first.metric, first.labels[-1]
+        unit, last = first.unit, first.labels[-1]
         full = []
         short = []
         for mark, report in runs:
-            means = [number(value, metric) for value in report.mean]
-            spreads = ["" if value != value else number(value, metric) for value in report.std]
-            low = number(report.quantile(0.05)[-1], metric)
-            clean = number(report.clean, metric)
+            means = [number(value, unit) for value in report.mean]
+            spreads = ["" if value != value else number(value, unit) for value in report.std]
+            low = number(report.quantile(first.tail)[-1], unit)
+            clean = number(report.clean, unit)
             pairs = [f"{mean} ± {spread}" if spread else mean for mean, spread in zip(means, spreads, strict=True)]
             full.append((mark, clean, *pairs, low))
             short.append((mark, clean, *means, spreads[-1], low))
-        unit = " [%]" if metric == "accuracy" else ""
-        text = table(("", "clean", *first.labels, f"5th pct. {last}"), full)
-        what = f"{metric}{unit}: mean ± std over chips"
+        text = table(("", "clean", *first.labels, f"{first.tail_label} {last}"), full)
+        what = f"{first.heading}: mean ± std over chips"
         if max(map(len, text.splitlines())) > width:
-            text = table(("", "clean", *first.labels, f"± std {last}", f"5th pct. {last}"), short)
-            what = f"{metric}{unit}: mean over chips"
+            text = table(("", "clean", *first.labels, f"± std {last}", f"{first.tail_label} {last}"), short)
+            what = f"{first.heading}: mean over chips"
         return f"{what}\n{text}"
 
     def _parameters(self, width: int) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from analogsim.evaluation.report import Report, compare_plot, number
+from analogsim.evaluation.display import number
+from analogsim.evaluation.report import Report, compare_plot
 from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.tracking import links
 
@@ -147,8 +148,7 @@ def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
 
 
 def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Report, port: int) -> str:
-    metric = first.metric
-    unit = " [%]" if metric == "accuracy" else ""
+    unit = first.unit
     rows = []
     for mark, run in runs.items():
         name = escape(run.name)
@@ -159,13 +159,15 @@ def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Repo
         if run.report is None:
             cells += [""] * (1 + len(first.times))
         else:
-            cells.append(number(run.report.clean, metric))
-            for mean, std, low in zip(run.report.mean, run.report.std, run.report.quantile(0.05), strict=True):
-                spread = "" if std != std else f" ± {number(std, metric)}"
-                cells.append(f"{number(mean, metric)}{spread}<br><small>{number(low, metric)}</small>")
+            cells.append(number(run.report.clean, unit))
+            for mean, std, low in zip(run.report.mean, run.report.std, run.report.quantile(first.tail), strict=True):
+                spread = "" if std != std else f" ± {number(std, unit)}"
+                cells.append(f"{number(mean, unit)}{spread}<br><small>{number(low, unit)}</small>")
         rows.append(cells)
-    said = "<p><small>Mean ± standard deviation over chips; below it the 5th percentile.</small></p>"
-    head = [f"{escape(metric)}{unit}", "clean", *(f"after {time}" for time in first.labels)]
+    said = (
+        f"<p><small>Mean ± standard deviation over chips; below it the {100 * first.tail:.0f}th percentile.</small></p>"
+    )
+    head = [escape(first.heading), "clean", *(f"after {time}" for time in first.labels)]
     return _table(head, rows) + said
 
 

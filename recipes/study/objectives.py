@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analogsim.evaluation.report import FloatArray, Report
+from analogsim.evaluation.display import FloatArray
+from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import suggest
 from analogsim.recipes.config.toml import from_mapping, to_mapping

@@ -62,9 +62,9 @@ def ends(report: Report, part: str) -> dict[str, float]:
         report: over chips and times.
         part: of which data, the start of the names: "test" gives ``test/accuracy/drifted_1d``.
     """
-    named = {f"{part}/accuracy/clean": report.clean}
+    named = {f"{part}/{report.metric}/clean": report.clean}
     for index, time in enumerate(report.labels):
-        name = f"{part}/accuracy/{drifted(time)}"
+        name = f"{part}/{report.metric}/{drifted(time)}"
         named[name] = float(report.mean[index])
         named[f"{name}_p05"] = float(report.quantile(0.05)[index])
         named[f"{name}_std"] = float(report.std[index])
@@ -77,6 +77,6 @@ def log_report(report: Report, tracker: Tracker, *, step: int, part: str) -> Non
     # A step is a whole number: of several times within one second, the last stands for all.
     whole = {round(time): index for index, time in enumerate(report.times)}
     for name, values in (("drift", report.mean), ("drift_p05", report.quantile(0.05))):
-        tracker.curve(f"{part}/accuracy/{name}", list(whole), values[list(whole.values())].tolist())
+        tracker.curve(f"{part}/{report.metric}/{name}", list(whole), values[list(whole.values())].tolist())
     frame = report.to_frame()
     tracker.table({str(column): frame[column].tolist() for column in frame}, "chips.json")

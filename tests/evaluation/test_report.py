@@ -131,9 +131,29 @@ def test_text() -> None:
         "pcm, 4 chips, 500 samples, compensation: global",
     ]
     text = str(report(metric="cross_entropy", compensation=None))
-    assert text.splitlines()[0].split() == ["cross_entropy", "mean", "±", "std", "5th", "pct."]
+    assert text.splitlines()[0].split() == ["cross_entropy", "mean", "±", "std", "95th", "pct."]
     assert "0.9025 ± 0.01708" in text
+    assert text.splitlines()[3].split()[-1] == f"{np.quantile(VALUES[:, 0], 0.95):.4g}", "what 19 of 20 stay below"
     assert text.endswith("compensation: none")
+
+
+def test_unit_and_direction_are_those_of_the_metric_unless_told() -> None:
+    assert (report().unit, report().higher_is_better, report().tail) == ("%", True, 0.05)
+    loss = report(metric="cross_entropy")
+    assert (loss.unit, loss.higher_is_better, loss.tail) == ("", False, 0.95)
+    own = report(metric="half")
+    assert (own.unit, own.higher_is_better, own.tail, own.tail_label) == ("", None, 0.05, "5th pct.")
+    assert str(report(metric="accuracy", unit="")).splitlines()[0].split()[0:2] == ["accuracy", "mean"]
+    bits = report(metric="information", unit="bit", higher_is_better=True)
+    assert str(bits).startswith("information [bit]")
+    assert "0.9025 ± 0.01708" in str(bits)
+
+
+def test_reports_of_files_without_unit_and_direction_are_read() -> None:
+    for metric in ("accuracy", "cross_entropy", "half"):
+        stored = report(metric=metric).to_dict()
+        del stored["unit"], stored["higher_is_better"]
+        assert Report.from_dict(stored).to_dict() == report(metric=metric).to_dict()
 
 
 def png(figure: Any) -> bytes:

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import analogsim
+from analogsim.evaluation import METRICS, Metric
+from analogsim.evaluation.metrics import Mean, accuracy, as_metric
+
+
+class F1:
+    """Harmonic mean of precision and recall of class 1, over all that was seen; made as torchmetrics' metrics are."""
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        found = output.argmax(1) == 1
+        self.hits += int((found & (target == 1)).sum())
+        self.misses += int((found != (target == 1)).sum())
+
+    def compute(self) -> Tensor:
+        return torch.tensor(2 * self.hits / max(2 * self.hits + self.misses, 1), dtype=torch.float64)
+
+    def reset(self) -> None:
+        self.hits = self.misses = 0
+
+
+class Perplexity(nn.Module):
+    """With its state in a module, as torchmetrics has it."""
+
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.float64))
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        loss = nn.functional.cross_entropy(output.double(), target, reduction="sum")
+        self.seen += torch.stack((loss, torch.tensor(float(len(target)), dtype=torch.float64)))
+
+    def compute(self) -> Tensor:
+        return (self.seen[0] / self.seen[1]).exp()
+
+    def reset(self) -> None:
+        self.seen.zero_()
+
+
+def network() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    torch.manual_seed(0)
+    x = torch.randn(90, 6)
+    y = (x[:, 0] > 0.8).long()
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model, list(zip(x.split(20), y.split(20), strict=True))
+
+
+OPTIONS: dict[str, Any] = {"chips": 3, "times": ("1s", "1y")}
+
+
+def by_hand(analog: nn.Module, data: list[tuple[Tensor, Tensor]], score: Any) -> np.ndarray[Any, Any]:
+    x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
+    rows = []
+    for seed in range(3):
+        with analogsim.programmed(analog, seed), torch.no_grad():
+            row = []
+            for t in OPTIONS["times"]:
+                analogsim.drift(analog, t)
+                row.append(float(score(analog(x), y)))
+            rows.append(row)
+    return np.array(rows)
+
+
+def f1(output: Tensor, target: Tensor) -> Tensor:
+    whole = F1()
+    whole.update(output, target)
+    return whole.compute()
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_f1_over_all_samples_is_no_mean_over_batches(together: int) -> None:
+    model, data = network()
+    analog = analogsim.convert(model, "gaussian(std=0.2)")
+    mine = F1()
+    mine.hits = 7  # of other data; it must neither count nor be lost
+    report = analogsim.evaluate(analog, data, metric=mine, together=together, **OPTIONS)
+    np.testing.assert_array_equal(report.values, by_hand(analog, data, f1))
+    assert (mine.hits, report.metric, report.unit, report.higher_is_better) == (7, "F1", "", True)
+    assert len(np.unique(report.values)) > 1
+    means = analogsim.evaluate(analog, data, metric=lambda output, target: f1(output, target), **OPTIONS)
+    assert not np.array_equal(means.values, report.values)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_perplexity_is_the_exponential_of_the_whole(together: int) -> None:
+    model, data = network()
+    analog = analogsim.convert(model, "gaussian(std=0.2)")
+    report = analogsim.evaluate(analog, data, metric=Perplexity(), together=together, **OPTIONS)
+    losses = analogsim.evaluate(analog, data, metric="cross_entropy", **OPTIONS)
+    np.testing.assert_allclose(report.values, np.exp(losses.values), rtol=1e-5)
+    assert report.clean == pytest.approx(math.exp(losses.clean), rel=1e-5)
+    assert type(report.clean) is float
+
+
+def test_a_layers_loss_of_an_objects_metric() -> None:
+    model, data = network()
+    analog = analogsim.convert(model, "gaussian(std=0.5)")
+    result = analogsim.sensitivity(analog, data, t=0, chips=2, metric=Perplexity())
+    assert not result.higher_is_better
+    assert result.mean() == pytest.approx(float(result.everything.mean[0]) - result.clean)
+    ablation = analogsim.ablate(analog, data, times=(0,), chips=2, metric=Perplexity())
+    assert ablation.gain("Gaussian")[0, 0] == pytest.approx(result.mean())
+
+
+def test_a_metric_of_ones_own_is_shown_as_it_says() -> None:
+    model, data = network()
+    analog = analogsim.convert(model, "gaussian(std=0.5)")
+    own = Metric("right", accuracy, unit="%", higher_is_better=True, chance=lambda classes: 1 / classes)
+    report = analogsim.evaluate(analog, data, metric=own, **OPTIONS)
+    known = analogsim.evaluate(analog, data, **OPTIONS)
+    mine, theirs = (str(each).splitlines() for each in (report, known))
+    assert mine[0].split() == ["right", *theirs[0].split()[1:]]
+    assert [line.split() for line in mine[2:]] == [line.split() for line in theirs[2:]]
+    np.testing.assert_array_equal(report.normalized, known.normalized)
+    table = str(analogsim.sensitivity(analog, data, t=0, chips=2, metric=own))
+    assert table.splitlines()[0].split()[:5] == ["analog", "right", "[%]", "loss", "[%]"]
+    assert str(analogsim.ablate(analog, data, times=(0,), chips=2, metric=own)).startswith("right [%]")
+    fixed = analogsim.evaluate(analog, data, metric=Metric("half", accuracy, chance=0.25), **OPTIONS)
+    assert fixed.chance == 0.25
+
+
+@pytest.mark.parametrize("judge", [analogsim.sensitivity, analogsim.ablate])
+def test_an_unknown_direction_is_said_and_not_guessed(judge: Any) -> None:
+    model, data = network()
+    analog = analogsim.convert(model, "gaussian(std=0.5)")
+
+    def wrong(output: Tensor, target: Tensor) -> Tensor:
+        return (output.argmax(1) != target).float()
+
+    with pytest.raises(ValueError, match="not known whether a higher 'wrong' is better; say higher_is_better=True"):
+        judge(analog, data, chips=1, metric=wrong)
+    told = judge(analog, data, chips=1, metric=wrong, higher_is_better=False)
+    same = judge(analog, data, chips=1, metric=Metric("wrong", wrong, higher_is_better=False))
+    assert str(told) == str(same)
+
+
+def test_a_lower_score_is_the_better_one_of_a_loss() -> None:
+    model, data = network()
+    ablation = analogsim.ablate(
+        analogsim.convert(model, "gaussian(std=0.5)"), data, times=(0,), chips=3, metric="cross_entropy"
+    )
+    assert ablation.gain("Gaussian")[0, 0] > 0
+
+
+def test_the_mean_counts_samples_and_starts_again() -> None:
+    mean = Mean(lambda output, target: output)
+    mean.update(torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3))
+    mean.update(torch.tensor(10.0), torch.zeros(1))
+    assert mean.compute() == 4.0
+    mean.reset()
+    mean.update(torch.tensor(5.0), torch.zeros(2))
+    assert mean.compute() == 5.0
+
+
+def test_what_a_metric_can_be_given_as() -> None:
+    assert as_metric("accuracy") is METRICS["accuracy"]
+    own = Metric("own", accuracy)
+    assert as_metric(own) is own
+    function = as_metric(accuracy)
+    assert (function.name, function.unit, function.higher_is_better, function.chance) == ("accuracy", "", None, None)
+    assert (as_metric(F1()).name, as_metric(F1()).higher_is_better) == ("F1", True)
+    for score in (F1, "accuracy", 3):
+        with pytest.raises(TypeError, match=r"the score must be a function of .output, target. or an object with"):
+            Metric("own", score)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the score must be a function"):
+        as_metric(F1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="metric must be one of accuracy, cross_entropy, loss or a function, got 3"):
+        as_metric(3)  # type: ignore[arg-type]
+
+
+def test_a_result_that_is_no_number() -> None:
+    class Several(F1):
+        def compute(self) -> Any:
+            return {"precision": 1.0, "recall": 0.5}
+
+    model, data = network()
+    with pytest.raises(TypeError, match="'Several' must compute one number, got dict; give a Metric whose compute"):
+        analogsim.evaluate(analogsim.convert(model, "pcm"), data, metric=Several(), **OPTIONS)
+
+
+def test_metrics_that_have_a_name_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "f1", Metric("f1", F1(), higher_is_better=True))
+    model, data = network()
+    analog = analogsim.convert(model, "pcm")
+    named = analogsim.evaluate(analog, data, metric="f1", **OPTIONS)
+    np.testing.assert_array_equal(named.values, analogsim.evaluate(analog, data, metric=F1(), **OPTIONS).values)
