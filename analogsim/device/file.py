@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import tomllib
@@ -15,6 +14,7 @@ from typing import Any
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.device.registry import available_devices, factory
 from analogsim.mapping.mapping import Mapping
+from analogsim.utils.text import nearest
 
 _FORMAT = "analogsim-device-1"
 
@@ -23,11 +23,6 @@ def _kinds(parent: type[Effect] = Effect) -> Iterator[type[Effect]]:
     for kind in parent.__subclasses__():
         yield kind
         yield from _kinds(kind)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def _effect_class(name: str) -> type[Effect]:
@@ -42,8 +37,8 @@ def _effect_class(name: str) -> type[Effect]:
     if not found:
         public = sorted(word for word in known if not word.startswith("_"))
         raise ValueError(
-            f"unknown effect {name!r}{_nearest(name, public)} Known: {', '.join(public)}; import the package that "
-            "defines another one first"
+            f"unknown effect {name!r}{nearest(name, public) or '.'} Known: {', '.join(public)}; import the package "
+            "that defines another one first"
         )
     built_in = [kind for kind in found if kind.__module__.startswith("analogsim.")]
     return (built_in or found)[-1]
@@ -135,7 +130,8 @@ def _made(kind: type[Any], values: dict[str, Any]) -> Any:
     for word in values:
         if word not in known:
             raise ValueError(
-                f"{kind.__name__} has no parameter {word!r}{_nearest(word, known)} It has {', '.join(known) or 'none'}"
+                f"{kind.__name__} has no parameter {word!r}{nearest(word, known) or '.'} "
+                f"It has {', '.join(known) or 'none'}"
             )
     return kind(**{word: _tuples(value) for word, value in values.items()})
 

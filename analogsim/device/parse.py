@@ -9,10 +9,10 @@ from typing import Any
 
 from analogsim.device.file import load_device
 from analogsim.device.model import DeviceModel, Effect
-from analogsim.device.registry import Part, _nearest, factory
-from analogsim.utils.text import arguments_of
+from analogsim.device.registry import DevicePart, factory
+from analogsim.utils.text import arguments_of, nearest
 
-DeviceLike = str | Part | Sequence[str | Part]
+DeviceLike = str | DevicePart | Sequence[str | DevicePart]
 
 
 # A name, parameters in parentheses if any, and the "+" to the next part or the end.
@@ -21,25 +21,25 @@ _PART = re.compile(
 )
 
 
-def _make(name: str, arguments: dict[str, Any]) -> Part:
+def _make(name: str, arguments: dict[str, Any]) -> DevicePart:
     """The effect or device model of that name with those parameters."""
     make = factory(name)
     known = inspect.signature(make).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         for word in arguments.keys() - known.keys():
             has = f"It has {', '.join(known)}" if known else "It has none"
-            raise ValueError(f"device: {name!r} has no parameter {word!r}{_nearest(word, known)} {has}")
+            raise ValueError(f"device: {name!r} has no parameter {word!r}{nearest(word, known) or '.'} {has}")
     part = make(**arguments)
-    if not isinstance(part, Part):
+    if not isinstance(part, DevicePart):
         raise TypeError(f"device: {name!r} must make an Effect or a DeviceModel, it made {part!r}")
     return part
 
 
-def _parse(text: str) -> list[Part]:
+def _parse(text: str) -> list[DevicePart]:
     """The parts of ``"quantization(levels=16)+stuck-at"``, or the device model of a file ``"mine.toml"``."""
     if text.endswith(".toml"):
         return [load_device(text)]
-    parts: list[Part] = []
+    parts: list[DevicePart] = []
     place, more = 0, "+"
     while more:
         match = _PART.match(text, place)
@@ -54,7 +54,7 @@ def _parse(text: str) -> list[Part]:
     return parts
 
 
-def _join(parts: Sequence[Part], name: str) -> DeviceModel:
+def _join(parts: Sequence[DevicePart], name: str) -> DeviceModel:
     """One chain of several parts; the range and the mapping are those of the device models among them."""
     models = [part for part in parts if isinstance(part, DeviceModel)]
     if len(parts) == 1 and models:
@@ -69,9 +69,9 @@ def _join(parts: Sequence[Part], name: str) -> DeviceModel:
 
 def _listed(device: Sequence[object]) -> DeviceModel:
     """The chain of a list, in which names and device models may stand among effects."""
-    parts: list[Part] = []
+    parts: list[DevicePart] = []
     for item in device:
-        if not isinstance(item, str | Part):
+        if not isinstance(item, str | DevicePart):
             raise TypeError(f"device: a list holds effects, device models or names, got {item!r}")
         parts += _parse(item) if isinstance(item, str) else [item]
     return _join(parts, "+".join(part.name if isinstance(part, DeviceModel) else type(part).__name__ for part in parts))

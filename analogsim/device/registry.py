@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TypeVar
 
 from analogsim.device.model import DeviceModel, Effect
+from analogsim.utils.text import nearest
 
 GROUP = "analogsim.devices"
 
-Part = Effect | DeviceModel
-Factory = Callable[..., Part]
+DevicePart = Effect | DeviceModel
+"""What a chain is joined of."""
+
+Factory = Callable[..., DevicePart]
 F = TypeVar("F", bound=Factory)
 
-_factories: dict[str, Factory] = {}
+factories: dict[str, Factory] = {}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -45,10 +47,10 @@ def register(name: str) -> Callable[[F], F]:
     def add(factory: F) -> F:
         if not callable(factory):
             raise TypeError(f"register: {name!r} must be an effect class or a function, got {factory!r}")
-        known = _factories.get(name)
+        known = factories.get(name)
         if known is not None and known is not factory:
             raise ValueError(f"register: the name {name!r} is taken by {known!r}; choose another one")
-        _factories[name] = factory
+        factories[name] = factory
         return factory
 
     return add
@@ -56,12 +58,7 @@ def register(name: str) -> Callable[[F], F]:
 
 def available_devices() -> tuple[str, ...]:
     """The names that ``convert(model, device=...)`` takes, those of installed packages included."""
-    return tuple(sorted(_factories.keys() | {point.name for point in entry_points(group=GROUP)}))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else "."
+    return tuple(sorted(factories.keys() | {point.name for point in entry_points(group=GROUP)}))
 
 
 def _load(name: str) -> None:
@@ -89,9 +86,9 @@ def factory(name: str) -> Factory:
         ValueError: nobody registered it; the message lists the known names and the nearest match.
         ImportError: an installed package offers it and fails to load.
     """
-    if name not in _factories:
+    if name not in factories:
         _load(name)
-    if name not in _factories:
+    if name not in factories:
         known = available_devices()
-        raise ValueError(f"device: unknown name {name!r}{_nearest(name, known)} Known: {', '.join(known)}")
-    return _factories[name]
+        raise ValueError(f"device: unknown name {name!r}{nearest(name, known) or '.'} Known: {', '.join(known)}")
+    return factories[name]

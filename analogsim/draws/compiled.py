@@ -18,11 +18,12 @@ from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import row_keys
 from analogsim.noise.sources import Scale, TrainingNoise, noise_is_compiled
 
-Drawn = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]  # the fields of `Pairs`
-Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], Drawn]
+KernelOutput = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""The fields of `Pairs`, as a kernel hands them back."""
+Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], KernelOutput]
 
 
-def draw(
+def draw_compiled(
     weight: Tensor,
     device: DeviceModel,
     scale: Scale,
@@ -65,7 +66,7 @@ def draw(
         factor = scale if isinstance(scale, Tensor) else torch.full((), scale, device=weight.device)
         t = time() if device.drifts else torch.zeros((), device=weight.device)
         try:
-            kernel = _kernel(device, weight.dtype, top is not None)
+            kernel = kernel_of(device, weight.dtype, top is not None)
             drawn = kernel(
                 turned.contiguous().flatten(1), rows_of_top, factor, t, noise.row_keys(len(weight), weight.device)
             )
@@ -79,7 +80,8 @@ def draw(
     return replace(pairs, noisy=noisy.view(turned.shape).permute(back))
 
 
-def _compiled(kernel: FunctionType) -> Kernel:
+def compile_kernel(kernel: FunctionType) -> Kernel:
+    """A kernel in machine code, apart from those of other devices."""
     # torch.compile counts what it compiled for a code object, all devices together, and gives up after a few. What the
     # code reads besides its arguments is its own device, so that only the arguments need to be checked in each call.
     own = FunctionType(kernel.__code__.replace(), kernel.__globals__, kernel.__name__, None, kernel.__closure__)
@@ -87,7 +89,7 @@ def _compiled(kernel: FunctionType) -> Kernel:
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(device: DeviceModel, dtype: torch.dtype, given: bool) -> Kernel:
+def kernel_of(device: DeviceModel, dtype: torch.dtype, given: bool) -> Kernel:
     """The kernel of a device.
 
     Args:
@@ -96,13 +98,13 @@ def _kernel(device: DeviceModel, dtype: torch.dtype, given: bool) -> Kernel:
         given: whether the kernel is told which weight is on ``g_max``.
     """
 
-    def kernel(clean: Tensor, largest: Tensor | None, scale: Tensor, t: Tensor, keys: Tensor) -> Drawn:
-        values = clean.float() if clean.itemsize < 4 else clean  # as training.in_compute_dtype
+    def kernel(clean: Tensor, largest: Tensor | None, scale: Tensor, t: Tensor, keys: Tensor) -> KernelOutput:
+        values = clean.float() if clean.itemsize < 4 else clean  # as noisy_weight.in_compute_dtype
         drawn = draw_pairs(values, largest, device, scale, t, keys)
         return drawn.noisy.to(clean.dtype), drawn.largest, drawn.gain, drawn.variance, drawn.within
 
     device.prepare()
-    compiled = _compiled(cast(FunctionType, kernel))
+    compiled = compile_kernel(cast(FunctionType, kernel))
     # Made for any shape, and for one that is worth all threads.
     example = torch.linspace(-1, 1, 2**20, dtype=dtype, device="cpu").view(2**10, 2**10)
     keys = row_keys(2**10, example.device, torch.Generator())

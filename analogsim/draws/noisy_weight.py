@@ -12,8 +12,8 @@ from torch import Tensor
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.gains import global_gain
 from analogsim.crossbar.signal_path import Array, array_of
-from analogsim.device.model import DeviceModel, Written
-from analogsim.draws.compiled import draw
+from analogsim.device.model import DeviceModel, Effect, Written
+from analogsim.draws.compiled import draw_compiled
 from analogsim.draws.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, TrainingNoise, is_silent
@@ -35,8 +35,8 @@ def _draw_time(like: Tensor, times: tuple[float, float], noise: Noise) -> Tensor
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """One fresh draw of a device.
+class DrawnCells:
+    """One fresh draw of a device, cell by cell.
 
     Args:
         clean: the laid weight, in at least float32.
@@ -55,30 +55,31 @@ class _Draw:
     following: Tensor | None
 
 
-def _draw(
+def draw_cells(
     weight: Tensor,
     device: DeviceModel,
     times: tuple[float, float],
     layout: Layout | None,
     crossbar: Crossbar,
     noise: Noise,
-) -> _Draw:
+) -> DrawnCells:
+    """A weight ``(out, ...)`` written anew, aged to one of the times if the device drifts, and read."""
     clean = in_compute_dtype(weight.detach())
     written = device.program(clean, noise, layout)
-    g, gain = written.programmed, None
+    g, gain, mapped = written.programmed, None, written.mapped
 
     def behind_wires(g: Tensor) -> Tensor:
-        return g if layout is None else crossbar.wired(g, written.ndim, layout, fast=True)
+        return g if layout is None else crossbar.wired(g, mapped.ndim, layout, fast=True)
 
     if device.drifts:
-        fresh = device.to_weight(behind_wires(g), written)
+        fresh = mapped.to_weight(behind_wires(g))
         g = behind_wires(device.read(written, _draw_time(clean, times, noise), noise))
-        noisy = device.to_weight(g, written)
+        noisy = mapped.to_weight(g)
         gain = global_gain(fresh.abs().sum(), noisy)
     else:
         g = behind_wires(g)
-        noisy = device.to_weight(g, written)
-    return _Draw(clean, written, g, noisy, gain, device.following(clean, written))
+        noisy = mapped.to_weight(g)
+    return DrawnCells(clean, written, g, noisy, gain, device.following(clean, written))
 
 
 def _added(weight: Tensor, error: Tensor, scale: Scale) -> Tensor:
@@ -136,7 +137,7 @@ def _pairs(
         return _draw_time(in_compute_dtype(weight.detach()), times, noise)
 
     if not noise.fuses():
-        drawn = draw(weight, device, scale, time, layout, crossbar, noise)
+        drawn = draw_compiled(weight, device, scale, time, layout, crossbar, noise)
         return None if drawn is None else (cast(Tensor, _Through.apply(weight, drawn.noisy, drawn.within)), drawn)
     if weight.ndim < 2 or not come_in_pairs(device, crossbar):
         return None
@@ -189,7 +190,7 @@ def noisy_weight(
         clean = in_compute_dtype(weight.detach())
         added = effect.error(clean, lambda g: device.largest(g, layout), noise)
         return _added(weight, added, scale), None
-    draw = _draw(weight, device, times, layout, crossbar, noise)
+    draw = draw_cells(weight, device, times, layout, crossbar, noise)
     variance = device.read_variance(draw.g, draw.written)
     factor = scale if draw.gain is None else draw.gain * scale
     if variance is not None and not (draw.gain is None and not isinstance(scale, Tensor) and scale == 1):
@@ -200,6 +201,76 @@ def noisy_weight(
     # Not in place: what an effect hands back unchanged is the memory of the weight itself.
     error = (draw.noisy if draw.gain is None else draw.noisy * draw.gain) - draw.clean
     return _added(weight, error, scale), variance
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What converters see of a weight.
+
+    Args:
+        slices: the weights that each slice stands for, ``(slices, out, ...)``.
+        largest: the weight at full scale.
+        variance: of white read noise, like ``slices``; None without.
+        gain: of drift compensation as converters see it; None without.
+        linear: the noisy weight to take the gradient at; None where ``slices`` have one of their own.
+    """
+
+    slices: Tensor
+    largest: Tensor
+    variance: Tensor | None = None
+    gain: Tensor | None = None
+    linear: Tensor | None = None
+
+
+def _seen_clean(weight: Tensor, device: DeviceModel, layout: Layout, stepped: bool) -> _Seen:
+    """A weight without any error; where what is seen goes in steps, as it lies on its cells."""
+    clean = in_compute_dtype(weight.detach())
+    if not stepped:
+        return _Seen(weight.unsqueeze(0), device.largest(clean, layout))
+    written = device.lay_out(clean, layout)
+    slices = written.mapped.to_slices(written.cells.target)
+    return _Seen(slices, written.largest, linear=weight + (device.join(slices) - clean).to(weight.dtype))
+
+
+def _seen_added(
+    weight: Tensor, effect: Effect, device: DeviceModel, scale: Scale, layout: Layout, noise: Noise
+) -> _Seen:
+    """A weight with the error that the one effect of an additive device adds to it."""
+    clean = in_compute_dtype(weight.detach())
+    largest = device.largest(clean, layout)
+    return _Seen(_added(weight, effect.error(clean, lambda _: largest, noise), scale).unsqueeze(0), largest)
+
+
+def _seen_pairs(noisy: Tensor, drawn: Pairs, scale: Scale) -> _Seen:
+    """A draw of cells in pairs."""
+    variance = None if drawn.variance is None else drawn.variance.unsqueeze(0)
+    return _Seen(noisy.unsqueeze(0), drawn.largest, variance, _digital_gain(drawn.gain, scale))
+
+
+def _seen_cells(weight: Tensor, draw: DrawnCells, device: DeviceModel, scale: Scale, stepped: bool) -> _Seen:
+    """A draw cell by cell.
+
+    What comes out is ideal + scale (compensated - ideal), as without converters. These see it before the digital gain,
+    which is never more than the device's own.
+    """
+    clean, gain, mapped = draw.clean, draw.gain, draw.written.mapped
+    followed = _followed(weight, draw.following)
+    if stepped:
+        ideal, noisy = mapped.to_slices(draw.written.cells.target), mapped.to_slices(draw.g)
+    else:
+        ideal, noisy = clean.unsqueeze(0), draw.noisy.unsqueeze(0)
+    variance = device.slice_variance(draw.g, draw.written)
+    factor = scale
+    if gain is not None:
+        noisy, factor = noisy * gain, gain * scale
+    variance = None if variance is None else variance * factor**2
+    slices = _moved(ideal, noisy, scale)
+    gain = _digital_gain(gain, scale)
+    if stepped:
+        linear = followed + (device.join(slices) - clean).to(weight.dtype)
+        return _Seen(slices, mapped.largest, variance, gain, linear)
+    through = followed + (slices.squeeze(0) - clean).to(weight.dtype)
+    return _Seen(through.unsqueeze(0), mapped.largest, variance, gain)
 
 
 def noisy_array(
@@ -217,41 +288,17 @@ def noisy_array(
         The array, and the noisy weight to take the gradient at where the array's own values have none (bit slices,
         inputs bit by bit); None where they have.
     """
-    clean = in_compute_dtype(weight.detach())
     stepped = crossbar.bit_serial or device.slices > 1
     silent = is_silent(scale)
-    gain, variance, linear = None, None, None
     paired = None if stepped or silent else _pairs(weight, device, scale, times, layout, crossbar, noise)
-    if paired is not None:
-        slices, drawn = paired[0].unsqueeze(0), paired[1]
-        largest, gain = drawn.largest, _digital_gain(drawn.gain, scale)
-        variance = None if drawn.variance is None else drawn.variance.unsqueeze(0)
-    elif not stepped and (silent or device.additive is not None):
-        largest = device.largest(clean, layout)
-        seen = weight
-        if not silent and device.additive is not None:
-            seen = _added(weight, device.additive.error(clean, lambda _: largest, noise), scale)
-        slices = seen.unsqueeze(0)
+    if silent:
+        seen = _seen_clean(weight, device, layout, stepped)
+    elif paired is not None:
+        seen = _seen_pairs(*paired, scale)
+    elif device.additive is not None and not stepped:
+        seen = _seen_added(weight, device.additive, device, scale, layout, noise)
     else:
-        draw = None if silent else _draw(weight, device, times, layout, crossbar, noise)
-        written = device.lay_out(clean, layout) if draw is None else draw.written
-        largest, followed = written.largest, weight
-        slices = device.to_slices(written.cells.target, written) if stepped else clean.unsqueeze(0)
-        if draw is not None:
-            followed = _followed(weight, draw.following)
-            # What comes out is ideal + scale (compensated - ideal), as without converters. These see it before the
-            # digital gain, which is never more than the device's own.
-            noisy = device.to_slices(draw.g, written) if stepped else draw.noisy.unsqueeze(0)
-            variance = device.slice_variance(draw.g, written)
-            factor = scale
-            if draw.gain is not None:
-                noisy, factor = noisy * draw.gain, draw.gain * scale
-                gain = _digital_gain(draw.gain, scale)
-            variance = None if variance is None else variance * factor**2
-            slices = _moved(slices, noisy, scale)
-        if stepped:
-            linear = followed + (device.join(slices) - clean).to(weight.dtype)
-        else:  # straight through
-            slices = (followed + (slices.squeeze(0) - clean).to(weight.dtype)).unsqueeze(0)
-    array = array_of(slices, variance, largest, layout, device, gain, weight.dtype)
-    return array.with_mismatch(crossbar, noise, scale), linear
+        draw = draw_cells(weight, device, times, layout, crossbar, noise)
+        seen = _seen_cells(weight, draw, device, scale, stepped)
+    array = array_of(seen.slices, seen.variance, seen.largest, layout, device, seen.gain, weight.dtype)
+    return array.with_mismatch(crossbar, noise, scale), seen.linear

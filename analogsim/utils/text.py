@@ -1,10 +1,11 @@
-"""Plain text: tables, and names with parameters such as ``gaussian(std=0.05)``."""
+"""Plain text: tables, names with parameters such as ``gaussian(std=0.05)``, names nearly written."""
 
 from __future__ import annotations
 
 import ast
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _CALL = re.compile(r"\s*([A-Za-z][\w-]*)\s*(\(.*\))?\s*", re.DOTALL)
@@ -23,6 +24,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: int = 1) ->
         return "  ".join(cells).rstrip()
 
     return "\n".join([join(lines[0]), "  ".join("-" * width for width in widths), *map(join, lines[1:])])
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """The end of an error about a name that is not known: ``"; did you mean 'pcm'?"``, or nothing.
+
+    Args:
+        name: what was asked for; small and capital letters count as the same.
+        known: the names that there are.
+        cutoff: how much alike two names must be, from 0 to 1.
+    """
+    spelled = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=cutoff)
+    return f"; did you mean {spelled[near[0]]!r}?" if near else ""
 
 
 def named_call(text: str, what: str, example: str) -> tuple[str, dict[str, Any]]:

@@ -27,15 +27,15 @@ def test_steps_with_compiled_noise(tiny, monkeypatch):
     from analogsim.noise import counter_based
     from benchmarks import draws
 
-    monkeypatch.setattr(compiled, "_compiled", lambda kernel: kernel)
+    monkeypatch.setattr(compiled, "compile_kernel", lambda kernel: kernel)
     monkeypatch.setattr(
         counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
     )
-    compiled._kernel.cache_clear()
+    compiled.kernel_of.cache_clear()
     printed = []
     rows = {row["method"]: row for row in draws.run(tiny, CPU, rounds=2, steps=1, say=printed.append)}
-    assert compiled._kernel.cache_info().misses == 1, "pcm's"
-    compiled._kernel.cache_clear()
+    assert compiled.kernel_of.cache_info().misses == 1, "pcm's"
+    compiled.kernel_of.cache_clear()
     assert rows["plain"]["ratio"]["median"] == 1
     assert len(rows) == 7
     assert {f"convert, {kind}, compiled noise" for kind in ("gaussian", "8 bits", "pcm")} < set(rows)
@@ -48,15 +48,15 @@ def test_noise_is_checked_before_it_is_timed(monkeypatch):
     from analogsim.noise import counter_based
     from benchmarks import noise
 
-    monkeypatch.setattr(compiled, "_compiled", lambda kernel: kernel)
-    compiled._kernel.cache_clear()
+    monkeypatch.setattr(compiled, "compile_kernel", lambda kernel: kernel)
+    compiled.kernel_of.cache_clear()
     monkeypatch.setattr(noise, "COUNTS", (2**10,))
     monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.randn_like)
     monkeypatch.setattr(
         counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
     )
     rows = noise.run(CPU, rounds=2, steps=1, say=lambda _: None)
-    compiled._kernel.cache_clear()
+    compiled.kernel_of.cache_clear()
     assert len({row["source"] for row in rows}) == len(rows) == 6
     assert all(row["nanoseconds"]["median"] > 0 for row in rows)
     monkeypatch.setattr(noise, "_torch_compiled", lambda: torch.rand_like)

@@ -29,8 +29,8 @@ BUILT_IN = "analogsim.devices."
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """The built-in names alone; what a test registers is gone after it."""
-    built_in = {name: made for name, made in registry._factories.items() if made.__module__.startswith(BUILT_IN)}
-    monkeypatch.setattr(registry, "_factories", built_in)
+    built_in = {name: made for name, made in registry.factories.items() if made.__module__.startswith(BUILT_IN)}
+    monkeypatch.setattr(registry, "factories", built_in)
 
 
 @pytest.fixture

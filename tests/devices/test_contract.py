@@ -174,7 +174,7 @@ def made_by(name):
 
 
 def test_every_built_in_name_is_covered():
-    built_in = {name for name in registry._factories if made_by(name).startswith(FOLDER_MODULE)}
+    built_in = {name for name in registry.factories if made_by(name).startswith(FOLDER_MODULE)}
     kinds = [kind for kind in DeviceContract.__subclasses__() if kind.__module__ == __name__]
     covered = {kind.device for kind in kinds if isinstance(getattr(kind, "device", None), str)}
     assert len(built_in) >= 11

@@ -19,7 +19,7 @@ from analogsim import Cells, Crossbar, DeviceModel, Drift, Effect, Gaussian, Map
 from analogsim.crossbar import IDEAL
 from analogsim.device.parse import as_device_model
 from analogsim.draws import compiled
-from analogsim.draws.noisy_weight import _draw, noisy_weight
+from analogsim.draws.noisy_weight import draw_cells, noisy_weight
 from analogsim.draws.pairs import come_in_pairs, draw_pairs
 from analogsim.noise import GlobalNoise, Noise, counter_based
 from analogsim.noise.counter_based import PairedNoise, row_keys
@@ -50,7 +50,7 @@ def test_draws_follow_the_law_of_cells_drawn_one_by_one(name: str) -> None:
     weight = torch.linspace(-1, 1, 9).unsqueeze(1).repeat(1, columns)
     weight[:, 0] = 1.0
     torch.manual_seed(3)
-    wanted = _draw(weight, device, (DAY, DAY), None, IDEAL, GlobalNoise())
+    wanted = draw_cells(weight, device, (DAY, DAY), None, IDEAL, GlobalNoise())
     variance = device.read_variance(wanted.g, wanted.written)
     drawn = draw_pairs(weight, None, device, 1.0, torch.tensor(DAY), row_keys(9, weight.device, generator()))
     # Gains are measured on other cells, so each is taken off first.
@@ -158,15 +158,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
 
         return run
 
-    monkeypatch.setattr(compiled, "_compiled", plain)
+    monkeypatch.setattr(compiled, "compile_kernel", plain)
     monkeypatch.setattr(
         counter_based, "compiled_normal", lambda: lambda count, key: counter_based.normal((count,), key)
     )
     monkeypatch.setattr(analogsim.noise.sources, "_compiled", None)
-    compiled._kernel.cache_clear()
+    compiled.kernel_of.cache_clear()
     analogsim.use_compiled_noise()
     yield shapes
-    compiled._kernel.cache_clear()
+    compiled.kernel_of.cache_clear()
 
 
 NETWORKS = {
@@ -279,14 +279,14 @@ def test_equal_devices_share_a_kernel(drawn: list[torch.Size]) -> None:
     for _ in range(3):
         noisy_weight(torch.randn(4, 5), as_device_model("pcm"), 1.0, (DAY, DAY))
     assert len(drawn) == 4
-    assert compiled._kernel.cache_info().misses == 1
+    assert compiled.kernel_of.cache_info().misses == 1
 
 
 def test_a_device_that_cannot_be_compiled_is_named(drawn: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> object:
         raise OSError("no way")
 
-    monkeypatch.setattr(compiled, "_compiled", broken)
+    monkeypatch.setattr(compiled, "compile_kernel", broken)
     with pytest.raises(RuntimeError, match=r"failed on device 'pcm'; .*use_compiled_noise\(False\): no way"):
         noisy_weight(torch.randn(4, 5), as_device_model("pcm"), 1.0, (DAY, DAY))
 
@@ -300,7 +300,7 @@ def test_machine_code_draws_what_eager_code_does() -> None:
         device = (
             as_device_model("pcm") if spread == 1 else CHAIN.replace(effects=(*CHAIN.effects[1:3], ReadNoise(spread)))
         )
-        kernel = compiled._kernel(device, torch.float32, False)
+        kernel = compiled.kernel_of(device, torch.float32, False)
         for shape in ((6, 25), (100, 784), (1, 7), (5, 1), (33, 65)):
             weight, keys = torch.randn(shape), row_keys(shape[0], t.device)
             got, scale = kernel(weight, None, torch.tensor(0.7), t, keys), torch.tensor(0.7)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from analogsim.utils.text import named_call, table
+from analogsim.utils.text import named_call, nearest, table
 
 
 def test_columns_stand_in_line() -> None:
@@ -38,3 +38,21 @@ def test_a_name_with_parameters(text: str, call: tuple[str, dict[str, object]]) 
 def test_what_is_no_call_is_told(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         named_call(text, "study.pruner", "n=5")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("gausian", ["Drift", "Gaussian"], "; did you mean 'Gaussian'?"),
+        ("PCM", ["pcm", "pcm-hermes"], "; did you mean 'pcm'?"),
+        ("pcm", [], ""),
+        ("zzz", ["pcm"], ""),
+    ],
+)
+def test_the_nearest_name_ends_an_error(name: str, known: list[str], hint: str) -> None:
+    assert nearest(name, known) == hint
+
+
+def test_how_near_is_near_can_be_told() -> None:
+    assert nearest("drift", ["draft"], cutoff=0.8) == "; did you mean 'draft'?"
+    assert nearest("drift", ["draft"], cutoff=0.9) == ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Cells, DeviceModel, Drift, Effect, Gaussian, Mapping, ReadNoise, StuckAt, param, register
-from analogsim.device.registry import _factories
+from analogsim.device.registry import factories
 from analogsim.draws.noisy_weight import noisy_weight
 from analogsim.noise import GlobalNoise, Noise
 
@@ -289,7 +289,7 @@ def test_trap_28_a_device_model_is_added_without_editing_the_library() -> None:
         analogsim.program(analog)
         assert float((chip_weight(analog) / model.weight).median().detach()) == pytest.approx(0.5, abs=0.1)
     finally:
-        _factories.pop("shrink-for-test", None)
+        factories.pop("shrink-for-test", None)
 
 
 def test_trap_28_chip_dimensions_in_front_are_batched() -> None:
