@@ -176,6 +176,35 @@ class Written:
         return self.cells.programmed
 
 
+def _chain_of(effects: Any) -> tuple[Effect, ...]:
+    """The chain that a device model is given, if it is one."""
+    if isinstance(effects, Effect | str):
+        raise TypeError(
+            f"device model: effects must be a sequence of effects, got {effects!r}; analogsim.as_device_model takes a "
+            "single effect or a name"
+        )
+    chain = tuple(effects)
+    for effect in chain:
+        if not isinstance(effect, Effect):
+            raise TypeError(f"device model: every element must be an Effect, got {effect!r}")
+    if not chain:
+        raise ValueError("device model: the chain of effects is empty; give at least one")
+    return chain
+
+
+def _conductance(end: str, value: object) -> float:
+    """One end of the range, if it is a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"device model: {end} must be a number (µS), got {value!r}")
+    return float(value)
+
+
+def _usual_mapping(effects: Sequence[Effect]) -> Mapping:
+    """The mapping of a chain that was given none."""
+    weight_noise = all(effect.signed for effect in effects)
+    return Mapping("signed", "tensor") if weight_noise else Mapping("pair", "column")
+
+
 @dataclass(frozen=True)
 class DeviceModel:
     """A chain of effects over a conductance range, and how weights are laid on it.
@@ -207,22 +236,9 @@ class DeviceModel:
     unit: str = "µS"
 
     def __post_init__(self) -> None:
-        if isinstance(self.effects, Effect | str):
-            raise TypeError(
-                f"device model: effects must be a sequence of effects, got {self.effects!r}; analogsim.as_device_model "
-                "takes a single effect or a name"
-            )
-        object.__setattr__(self, "effects", tuple(self.effects))
-        for effect in self.effects:
-            if not isinstance(effect, Effect):
-                raise TypeError(f"device model: every element must be an Effect, got {effect!r}")
-        if not self.effects:
-            raise ValueError("device model: the chain of effects is empty; give at least one")
+        object.__setattr__(self, "effects", _chain_of(self.effects))
         for end in ("g_min", "g_max"):
-            value = getattr(self, end)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-                raise TypeError(f"device model: {end} must be a number (µS), got {value!r}")
-            object.__setattr__(self, end, float(value))
+            object.__setattr__(self, end, _conductance(end, getattr(self, end)))
         if not (0 <= self.g_min < self.g_max < math.inf):
             raise ValueError(
                 f"device model: need 0 <= g_min < g_max in µS, got g_min={self.g_min!r}, g_max={self.g_max!r}"
@@ -233,9 +249,7 @@ class DeviceModel:
             if not isinstance(getattr(self, text), str):
                 raise TypeError(f"device model: {text} must be text, got {getattr(self, text)!r}")
         if self.mapping is None:
-            weight_noise = all(effect.signed for effect in self.effects)
-            mapping = Mapping("signed", "tensor") if weight_noise else Mapping("pair", "column")
-            object.__setattr__(self, "mapping", mapping)
+            object.__setattr__(self, "mapping", _usual_mapping(self.effects))
         if not self.name:
             object.__setattr__(self, "name", self._made_name)
         for effect in self.effects:
