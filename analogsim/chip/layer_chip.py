@@ -132,7 +132,7 @@ class LayerChip:
             slices = slices * spread
             variances = None if variances is None else variances * spread.square()
         array = array_of(slices, variances, mapped.largest, self.layout, self.device, gain, self.source.dtype)
-        return array.with_mismatch(self.crossbar, KeyedNoise(str(self.seed), self.name, "converters"))
+        return array.with_converter_errors(self.crossbar, KeyedNoise(str(self.seed), self.name, "converters"))
 
     def suspect(self) -> None:
         """Compare the weights by value at the next use."""

@@ -47,11 +47,12 @@ def _inner(one: Tensor, other: Tensor) -> Tensor:
     return (one * other).sum()
 
 
-class _Drive(torch.autograd.Function):
+class Drive(torch.autograd.Function):
     """An input converter in four operations, which keeps nothing but its input."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, full: Tensor | float, lowest: int, highest: int) -> Tensor:
+        """See ``torch.autograd.Function``."""
         ctx.limits = lowest, highest
         ctx.full = None if isinstance(full, Tensor) else full
         ctx.save_for_backward(input, full if isinstance(full, Tensor) else None)
@@ -60,6 +61,7 @@ class _Drive(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """See ``torch.autograd.Function``."""
         input, full = ctx.saved_tensors
         full = ctx.full if full is None else full
         lowest, highest = ctx.limits
@@ -72,7 +74,7 @@ class _Drive(torch.autograd.Function):
         return of_input if ctx.needs_input_grad[0] else None, of_full, None, None
 
 
-class _Convert(torch.autograd.Function):
+class Convert(torch.autograd.Function):
     """Output converters with their noise, behind them what a step and the input range count in the digital output.
 
     Keeps the codes, or a mask if that will do. ``disturbance`` is a tuple, empty or of a tensor that is written over.
@@ -88,6 +90,7 @@ class _Convert(torch.autograd.Function):
         full: Tensor | float,
         highest: int,
     ) -> Tensor:
+        """See ``torch.autograd.Function``."""
         kind = torch.result_type(current, unit)
         if not disturbance:
             value = current * unit
@@ -109,6 +112,7 @@ class _Convert(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """See ``torch.autograd.Function``."""
         code, unit, counts, step = ctx.saved_tensors
         gradient, highest, nothing = gradients[0], ctx.highest, (None,) * 5
         if step is None:
@@ -125,21 +129,23 @@ class _Convert(torch.autograd.Function):
         return of_current.to(gradient.dtype), None, None, None, of_full, None
 
 
-class _OfRange(torch.autograd.Function):
+class OfRange(torch.autograd.Function):
     """A current that depends on the input range: forward it is itself, backward the range gets its share."""
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, full: Tensor, slope: Tensor) -> Tensor:
+        """See ``torch.autograd.Function``."""
         ctx.save_for_backward(full, slope)
         return current.view_as(current)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """See ``torch.autograd.Function``."""
         full, slope = ctx.saved_tensors
         return gradients[0], _inner(gradients[0], slope).to(full.dtype), None
 
 
-def _by_hand() -> bool:
+def written_out() -> bool:
     """Whether forward and backward of a converter are written out: not where a compiler or torch.func takes over."""
     return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
 
@@ -156,19 +162,19 @@ def drive(input: Tensor, input_range: Tensor | float, crossbar: Crossbar) -> Ten
         return input / input_range
     codes = largest_code(crossbar)
     lowest = 0 if crossbar.dac == "unsigned" else -codes
-    if _by_hand():
-        return cast(Tensor, _Drive.apply(input, input_range, lowest, codes))
+    if written_out():
+        return cast(Tensor, Drive.apply(input, input_range, lowest, codes))
     return _code(input / input_range * codes, lowest, codes) / codes
 
 
-def _alone(full: Tensor, crossbar: Crossbar) -> bool:
+def gets_gradient_alone(full: Tensor, crossbar: Crossbar) -> bool:
     """Whether a range can get its gradient apart from the product's: one that is learned, without bit-serial inputs."""
     learned = full.requires_grad and full.ndim == 0 and torch.is_grad_enabled()
-    return learned and crossbar.dac_bits is not None and not crossbar.bit_serial and _by_hand()
+    return learned and crossbar.dac_bits is not None and not crossbar.bit_serial and written_out()
 
 
 @torch.no_grad()
-def _slope(input: Tensor, full: Tensor, crossbar: Crossbar) -> Tensor:
+def slope_of(input: Tensor, full: Tensor, crossbar: Crossbar) -> Tensor:
     """How much what word lines get changes with the range."""
     codes, relative = largest_code(crossbar), input / full
     return _masked(relative, relative * codes, 0 if crossbar.dac == "unsigned" else -codes, codes).div_(-full)
@@ -181,11 +187,32 @@ def steps_of(bits: int | None, bound: Tensor | float | None) -> Tensor | float:
     return 1 / bound if bits is None else ((1 << (bits - 1)) - 1) / bound
 
 
-def read_out(value: Tensor, bits: int | None, bound: Tensor | float | None) -> Tensor:
-    """What the converter at the foot of a bit line says to a value in its steps."""
-    if bound is None:
-        return value
-    if bits is None:
-        return value.clamp(-1, 1)
-    codes = (1 << (bits - 1)) - 1
-    return _code(value, -codes, codes)
+def read_out(
+    current: Tensor,
+    unit: Tensor,
+    disturbance: Tensor | None,
+    step: Tensor,
+    full: Tensor | float,
+    bits: int | None,
+    bound: Tensor | float | None,
+) -> Tensor:
+    """What the converters at the foot of bit lines say to currents, in units of the output.
+
+    Args:
+        current: of the bit lines.
+        unit: steps of the converter in one unit of the current.
+        disturbance: what is added, in steps; it may be written over. None for nothing.
+        step: what a step counts.
+        full: what an input at full scale counts.
+        bits: resolution; None for no steps.
+        bound: full scale; None for none.
+    """
+    codes = 0 if bits is None else (1 << (bits - 1)) - 1
+    if codes and bound is not None and written_out():
+        return cast(
+            Tensor, Convert.apply(current, unit, () if disturbance is None else (disturbance,), step, full, codes)
+        )
+    value = current * unit if disturbance is None else current * unit + disturbance
+    if bound is not None:
+        value = _code(value, -codes, codes) if codes else value.clamp(-1, 1)
+    return value * (step * full)

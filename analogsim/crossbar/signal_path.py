@@ -6,31 +6,23 @@ column. The product is taken in units of the weight, and what it is relative to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from analogsim.crossbar.converters import (
-    _alone,
-    _by_hand,
-    _Convert,
-    _OfRange,
-    _slope,
-    drive,
-    largest_code,
-    read_out,
-    steps_of,
-)
+from analogsim.crossbar.converters import OfRange, drive, gets_gradient_alone, largest_code, slope_of
 from analogsim.crossbar.crossbar import Crossbar
+from analogsim.crossbar.foot import Foot, draw_converter_errors
 from analogsim.device.model import DeviceModel
 from analogsim.mapping.layout import Layout
-from analogsim.noise.sources import Noise, Scale, is_silent
+from analogsim.noise.sources import Noise, Scale
 from analogsim.utils.recompute import keeping_source
 
 
@@ -46,6 +38,14 @@ class Product(Protocol):
         ...
 
 
+class Table(Protocol):
+    """What the signal path asks of a layer that is looked up."""
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The columns of ``weight`` that indices ``(...)`` name, as ``(..., features)``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Array:
     """What the converters of a layer see.
@@ -58,8 +58,7 @@ class Array:
             to it.
         layout: the blocks.
         variances: of white read noise, like ``slices``; None without.
-        mismatch: error of the gain and offset of each output converter, two of ``(slices, out, row blocks)``; None if
-            all are alike.
+        converter_errors: of each output converter by name, ``(slices, out, row blocks)`` each; empty if all are alike.
     """
 
     slices: Tensor
@@ -67,7 +66,7 @@ class Array:
     scale: Tensor
     layout: Layout
     variances: Tensor | None = None
-    mismatch: tuple[Tensor, Tensor] | None = None
+    converter_errors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def slice(self, place: int) -> Tensor:
         """The weights of one slice, ``(out, inputs + bias rows)``."""
@@ -76,24 +75,19 @@ class Array:
 
     def to(self, device: torch.device) -> Array:
         """The same array on another torch device."""
-        variances = None if self.variances is None else self.variances.to(device)
-        mismatch = None if self.mismatch is None else (self.mismatch[0].to(device), self.mismatch[1].to(device))
-        moved = replace(self, slices=self.slices.to(device), scale=self.scale.to(device), variances=variances)
-        return replace(moved, mismatch=mismatch)
+        return replace(
+            self,
+            slices=self.slices.to(device),
+            scale=self.scale.to(device),
+            variances=None if self.variances is None else self.variances.to(device),
+            converter_errors={name: error.to(device) for name, error in self.converter_errors.items()},
+        )
 
-    def with_mismatch(self, crossbar: Crossbar, noise: Noise, scale: Scale = 1.0) -> Array:
-        """The same array with output converters that differ from one another.
-
-        Args:
-            crossbar: says by how much.
-            noise: where the converters come from.
-            scale: factor on how much.
-        """
-        if not crossbar.mismatched or is_silent(scale):
-            return self
+    def with_converter_errors(self, crossbar: Crossbar, noise: Noise, scale: Scale = 1.0) -> Array:
+        """The same array with output converters that differ from one another; see `draw_converter_errors`."""
         like = self.scale.expand(len(self.significance), *self.scale.shape)
-        gain = noise.normal_like(like, crossbar.gain_mismatch) * scale
-        return replace(self, mismatch=(gain, noise.normal_like(like, crossbar.offset_mismatch) * scale))
+        errors = draw_converter_errors(crossbar, like, noise, scale)
+        return replace(self, converter_errors=errors) if errors else self
 
 
 def array_of(
@@ -169,108 +163,71 @@ def convert_product(
         recompute: whether backward makes the codes of the inputs again instead of finding them kept.
         observe: is shown what the bit lines carry, as ``"output"``.
     """
-    full, ones = input_range, input.new_ones(()) if array.layout.bias_rows else None
+    layout = array.layout
+    full, ones = input_range, input.new_ones(()) if layout.bias_rows else None
     slopes = None
-    if isinstance(full, Tensor) and not input.requires_grad and _alone(full, crossbar):
+    if isinstance(full, Tensor) and not input.requires_grad and gets_gradient_alone(full, crossbar):
         # Nobody but the range needs the gradient of the first layer's inputs. A product with their slope is cheaper: of
         # a convolution's two gradients, that of its input is the dear one.
-        slopes = _slope(input, full, crossbar), None if ones is None else _slope(ones, full, crossbar)
+        slopes = slope_of(input, full, crossbar), None if ones is None else slope_of(ones, full, crossbar)
         full = full.detach()
     driven = drive(input, full, crossbar)
-    one = None if ones is None else drive(ones, full, crossbar)
-    if crossbar.bit_serial:
-        bits = _bits_of(driven, crossbar)
-        biases = repeat(None) if one is None else (plane for _, plane in _bits_of(one, crossbar))
-        planes = [(factor, plane, bias) for (factor, plane), bias in zip(bits, biases, strict=False)]
-    else:
-        planes = [(1.0, driven, one)]
-
-    def keeping_input() -> AbstractContextManager[None]:
-        if not recompute or crossbar.bit_serial:
-            return nullcontext()
-        fixed = full.detach() if isinstance(full, Tensor) else full
-        return keeping_source(driven, input.detach(), partial(drive, input_range=fixed, crossbar=crossbar))
-
+    planes = _planes(driven, None if ones is None else drive(ones, full, crossbar), crossbar)
+    kept = partial(_keeping, input, driven, full, crossbar) if recompute and not crossbar.bit_serial else nullcontext
     # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
     common = not isinstance(input_range, Tensor) or input_range.ndim == 0
-    line = _Line(layer, array, crossbar, noise, output_bound, noise_scale, input_range if common else 1.0)
+    counts = input_range if common else 1.0
+    foot = Foot(
+        array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, counts, observe=observe
+    )
     total: Tensor | None = None
-    for block, (start, end) in enumerate(array.layout.rows):
+    for block, (start, end) in enumerate(layout.rows):
+        of_outputs = partial(_of_block, layer, block)
         for place, share in enumerate(array.significance):
             for factor, plane, bias in planes:
-                with keeping_input():
-                    current = _current(layer, plane, bias, array, place, start, end, noise)
+                with kept():
+                    current = _summed(layer, plane, bias, array.slice(place), layout, start, end)
                 if slopes is not None:
                     with torch.no_grad():
-                        slope = _summed(layer, *slopes, array.slice(place), array.layout, start, end)
-                    current = _OfRange.apply(current, input_range, slope)
-                if observe is not None:
-                    observe("output", current / layer.per_output(array.scale[:, block]))
-                said = line.read(current, place, block, share * factor)
+                        slope = _summed(layer, *slopes, array.slice(place), layout, start, end)
+                    current = OfRange.apply(current, input_range, slope)
+                power = None
+                if array.variances is not None:
+                    power = partial(_power, layer, plane, bias, array.variances[place], layout, start, end)
+                said = foot.read(current, power, of_outputs, place=place, share=share * factor)
                 total = said if total is None else total + said
     if total is None:  # pragma: no cover - there is always a block
         raise RuntimeError("no blocks")
     return total if common else (total * input_range).to(total.dtype)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """What happens at the foot of the bit lines; see `convert_product`."""
-
-    layer: Product
-    array: Array
-    crossbar: Crossbar
-    noise: Noise
-    bound: Tensor | float | None
-    noise_scale: Scale
-    input_range: Tensor | float
-
-    def read(self, current: Tensor, place: int, block: int, share: float) -> Tensor:
-        """What currents in units of the weight, of one slice and block, count in the output."""
-        crossbar, bits = self.crossbar, self.crossbar.adc_bits
-        kind = current.dtype  # under autocast not the input's
-        noisy = crossbar.output_noise and not is_silent(self.noise_scale)
-        mismatch = self.array.mismatch
-        if self.bound is None and not noisy and mismatch is None:
-            return (current * self.input_range * share if share != 1 else current * self.input_range).to(kind)
-        steps = steps_of(bits, self.bound)
-        # The vector first: two scalars of float32 would make its product in a network of float64 one of float32.
-        step = self.layer.per_output(self.array.scale[:, block])
-        if self.bound is not None:
-            step = step * (self.bound / (1 if bits is None else (1 << (bits - 1)) - 1))
-        unit = step.reciprocal().clamp(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
-        disturbance = None
-        if noisy:
-            size = crossbar.output_noise * self.noise_scale * steps
-            disturbance = self.noise.normal_like(current).mul_(size)
-        if mismatch is not None:
-            gain, offset = (self.layer.per_output(error[place, :, block]) for error in mismatch)
-            unit = unit * (1 + gain)
-            disturbance = offset * steps if disturbance is None else disturbance * (1 + gain) + offset * steps
-        step = step if share == 1 else step * share
-        if bits is not None and self.bound is not None and _by_hand():
-            added = () if disturbance is None else (disturbance,)
-            codes = (1 << (bits - 1)) - 1
-            return cast(Tensor, _Convert.apply(current, unit, added, step, self.input_range, codes))
-        value = current * unit if disturbance is None else current * unit + disturbance
-        return (read_out(value, bits, self.bound) * (step * self.input_range)).to(kind)
+def _planes(driven: Tensor, one: Tensor | None, crossbar: Crossbar) -> list[tuple[float, Tensor, Tensor | None]]:
+    """What is driven at once, with its share in the full scale: inputs, and the 1 of the bias rows."""
+    if not crossbar.bit_serial:
+        return [(1.0, driven, one)]
+    bits = _bits_of(driven, crossbar)
+    biases = repeat(None) if one is None else (plane for _, plane in _bits_of(one, crossbar))
+    return [(factor, plane, bias) for (factor, plane), bias in zip(bits, biases, strict=False)]
 
 
-def _current(
-    layer: Product, driven: Tensor, one: Tensor | None, array: Array, place: int, start: int, end: int, noise: Noise
+def _keeping(input: Tensor, driven: Tensor, full: Tensor | float, crossbar: Crossbar) -> AbstractContextManager[None]:
+    """Where what is driven would be kept for backward, keep the input, and make it again."""
+    fixed = full.detach() if isinstance(full, Tensor) else full
+    return keeping_source(driven, input.detach(), partial(drive, input_range=fixed, crossbar=crossbar))
+
+
+def _of_block(layer: Product, block: int, values: Tensor) -> Tensor:
+    """Those of values ``(out, row blocks)`` that belong to a block, so that they broadcast to the outputs."""
+    return layer.per_output(values[:, block])
+
+
+def _power(
+    layer: Product, driven: Tensor, one: Tensor | None, variances: Tensor, layout: Layout, start: int, end: int
 ) -> Tensor:
-    """What the bit lines of one block of rows carry, read noise included."""
-    current = _summed(layer, driven, one, array.slice(place), array.layout, start, end)
-    if array.variances is None:
-        return current
-    # In float32 at least: squares leave the range of float16.
-    with torch.no_grad(), torch.autocast(driven.device.type, enabled=False):
-        variances = array.variances[place]
-        squares = driven.detach().to(variances.dtype).square()
-        of_one = None if one is None else one.detach().to(variances.dtype).square()
-        power = _summed(layer, squares, of_one, variances, array.layout, start, end)
-        disturbance = noise.normal_like(power) * power.clamp(min=0).sqrt()
-    return current + disturbance.to(current.dtype)
+    """What variances of read noise sum up to in one block of rows."""
+    squares = driven.detach().to(variances.dtype).square()
+    of_one = None if one is None else one.detach().to(variances.dtype).square()
+    return _summed(layer, squares, of_one, variances, layout, start, end)
 
 
 def _summed(
@@ -285,3 +242,52 @@ def _summed(
     if end <= inputs or one is None:
         return current
     return current + one * layer.per_output(matrix[:, max(start, inputs) : end].sum(1))
+
+
+def convert_lookup(
+    table: Table,
+    index: Tensor,
+    array: Array,
+    crossbar: Crossbar,
+    noise: Noise,
+    *,
+    output_bound: Tensor | float | None,
+    noise_scale: Scale = 1.0,
+    observe: Callable[[str, Tensor], None] | None = None,
+) -> Tensor:
+    """Vectors that are read from a table through the converters, one word line at full scale at a time.
+
+    Args:
+        table: takes look-ups.
+        index: which entries, ``(...)``; each is read from the block of rows that it lies in. Rows of bias are not
+            driven.
+        array: what is on the crossbars.
+        crossbar: the converters.
+        noise: where read and output noise come from.
+        output_bound: b; None for none.
+        noise_scale: factor on the output noise.
+        observe: is shown what the bit lines carry, as ``"output"``.
+
+    Returns:
+        The vectors, ``(..., features)``.
+    """
+    rows, entries = array.layout.rows, array.slices.shape[2] - array.layout.bias_rows
+    # Block k ends at entry rows * k // blocks (`cut`); a tensor of the ends would have to be copied to a GPU.
+    blocks = ((index.long() + 1) * len(rows) - 1) // rows[-1][1]
+    scale = functional.embedding(blocks, array.scale.t())
+
+    def of_outputs(values: Tensor) -> Tensor:
+        return scale if values is array.scale else functional.embedding(blocks, values.t())
+
+    foot = Foot(array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, observe=observe)
+    total: Tensor | None = None
+    for place, share in enumerate(array.significance):
+        current = table.product(index, array.slice(place)[:, :entries], None)
+        power = None
+        if array.variances is not None:
+            power = partial(table.product, index, array.variances[place, :, :entries], None)
+        said = foot.read(current, power, of_outputs, place=place, share=share)
+        total = said if total is None else total + said
+    if total is None:  # pragma: no cover - there is always a slice
+        raise RuntimeError("no slices")
+    return total

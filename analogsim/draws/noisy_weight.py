@@ -301,4 +301,4 @@ def noisy_array(
         draw = draw_cells(weight, device, times, layout, crossbar, noise)
         seen = _seen_cells(weight, draw, device, scale, stepped)
     array = array_of(seen.slices, seen.variance, seen.largest, layout, device, seen.gain, weight.dtype)
-    return array.with_mismatch(crossbar, noise, scale), seen.linear
+    return array.with_converter_errors(crossbar, noise, scale), seen.linear

@@ -52,8 +52,8 @@ class _StackedChip:
         """See `LayerChip.array_for`."""
         array = cast(Array, self._array)
         mine = {key: self._held[f"{self._name}/{key}"] for key in _tensors(array)}
-        mismatch = (mine.pop("gain"), mine.pop("offset")) if "gain" in mine else None
-        return replace(array, slices=mine["slices"], scale=mine["scale"], mismatch=mismatch)
+        errors = {name: mine[name] for name in array.converter_errors}
+        return replace(array, slices=mine["slices"], scale=mine["scale"], converter_errors=errors)
 
     def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Nothing to compare."""
@@ -67,8 +67,7 @@ class _StackedChip:
 
 
 def _tensors(array: Array) -> _Held:
-    mismatch = {} if array.mismatch is None else dict(zip(("gain", "offset"), array.mismatch, strict=True))
-    return {"slices": array.slices, "scale": array.scale, **mismatch}
+    return {"slices": array.slices, "scale": array.scale, **array.converter_errors}
 
 
 class Chips:

@@ -26,14 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.crossbar.converters import read_out, steps_of
-from analogsim.crossbar.signal_path import Array
+from analogsim.crossbar.signal_path import Array, convert_lookup
 from analogsim.layers.matrix import Drawn
 from analogsim.layers.module import AnalogLayer
 from analogsim.layers.registry import register_layer
 from analogsim.layers.slot import Slot
 from analogsim.layers.state import AnalogState
-from analogsim.noise.sources import is_silent
 
 
 class _AnalogTable(AnalogLayer):
@@ -82,56 +80,26 @@ class _Lookup(Drawn):
         norm = torch.linalg.vector_norm(read.detach(), table.norm_type, -1, keepdim=True)
         return read * torch.where(norm > table.max_norm, table.max_norm / (norm + 1e-7), 1.0)
 
-    def _with_read_noise(self, output: Tensor, input: Tensor, variance: Tensor) -> Tensor:
+    def _power(self, input: Tensor, variance: Tensor) -> Tensor:
         state = self._owner.analog
-        return output + self._disturbance(input, state.layout.lift(variance, state.shape)[0]).to(output.dtype)
-
-    @torch.no_grad()
-    def _disturbance(self, input: Tensor, variance: Tensor) -> Tensor:
-        power = self._owner.product(input, variance, None)
-        return self._noise.normal_like(power) * power.clamp_min_(0).sqrt_()
+        return self._owner.product(input, state.layout.lift(variance, state.shape)[0], None)
 
     def _converted(self, input: Tensor, array: Array) -> Tensor:
-        owner, state = self._owner, self._owner.analog
-        crossbar, layout = state.crossbar, array.layout
-        _, bound = state.ranges
-        bound = bound.to(input.device) if isinstance(bound, Tensor) else bound  # it does not move with the network
+        state = self._owner.analog
+        _, bound = self._ranges(input)
         if state.observe is not None:
             state.observe("input", array.scale.new_ones(1))
-        # Block k ends at entry rows * k // blocks (`cut`); a tensor of the ends would have to be copied to a GPU.
-        blocks = ((input.long() + 1) * len(layout.rows) - 1) // layout.rows[-1][1]
-
-        def of_block(values: Tensor) -> Tensor:
-            """Values ``(features, row blocks)`` of the block that each index lies in."""
-            return functional.embedding(blocks, values.t())
-
-        scale = 1.0 if self._scale is None else self._scale
-        entries = state.shape[1]
-        kind, steps = array.slices.dtype, steps_of(crossbar.adc_bits, bound)
-        weights = of_block(array.scale)
-        total: Tensor | None = None
-        for place, share in enumerate(array.significance):
-            current = owner.product(input, array.slices[place, :, :entries], None)
-            if array.variances is not None:
-                current = current + self._disturbance(input, array.variances[place, :, :entries]).to(kind)
-            current = current / weights
-            if state.observe is not None:
-                state.observe("output", current)
-            if crossbar.output_noise and not is_silent(scale):
-                current = current + self._noise.normal_like(current, crossbar.output_noise).mul_(scale)
-            if array.mismatch is not None:
-                gain, offset = (of_block(error[place]) for error in array.mismatch)
-                current = current * (1 + gain) + offset
-            said = read_out(current * steps, crossbar.adc_bits, bound) * share
-            total = said if total is None else total + said
-        if total is None:  # pragma: no cover - there is always a slice
-            raise RuntimeError("no slices")
-        output = (total * weights / steps).to(kind)
-        if self._linear is None:
-            return output
-        # Digits of weights have no gradient of their own.
-        plain = owner.product(input, layout.lift(self._linear, state.shape)[0], None)
-        return plain + (output - plain).detach()
+        output = convert_lookup(
+            self._owner,
+            input,
+            array,
+            state.crossbar,
+            self._noise,
+            output_bound=bound,
+            noise_scale=1.0 if self._scale is None else self._scale,
+            observe=state.observe,
+        )
+        return output if self._linear is None else self._straight_through(output, input, self._linear)
 
 
 @register_layer(nn.Embedding)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from analogsim.crossbar.converters import drive
 from analogsim.crossbar.crossbar import Crossbar
+from analogsim.crossbar.foot import with_read_noise
 from analogsim.crossbar.signal_path import Array, convert_product
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
@@ -193,9 +194,7 @@ class Drawn:
         """The answer through the converters."""
         owner, state = self._owner, self._owner.analog
         crossbar = state.crossbar
-        full, bound = (
-            value.to(input.device) if isinstance(value, Tensor) else value for value in state.ranges
-        )  # they do not move with the network
+        full, bound = self._ranges(input)
         if full is None:
             full = owner.per_vector(input.detach())
             if state.layout.bias_rows:
@@ -215,27 +214,37 @@ class Drawn:
             observe=state.observe,
         )
         if self._linear is not None:
-            # Digits of inputs and weights are steps, so that the sum of their products has no gradient of its own: it
-            # gets that of the plain product of the driven inputs.
-            weight, bias = state.layout.lift(self._linear, state.shape)
-            plain = owner.product(drive(input, full, crossbar) * full, weight, bias)
-            output = plain + (output - plain).detach()
+            output = self._straight_through(output, drive(input, full, crossbar) * full, self._linear)
         if self._bias is None:
             return output
         return output + owner.per_output(self._bias).to(output.dtype)
 
+    def _ranges(self, input: Tensor) -> tuple[Tensor | float | None, Tensor | float | None]:
+        """Those of the converters where the input is: they do not move with the network."""
+        full, bound = (
+            value.to(input.device) if isinstance(value, Tensor) else value for value in self._owner.analog.ranges
+        )
+        return full, bound
+
+    def _straight_through(self, output: Tensor, driven: Tensor, linear: Tensor) -> Tensor:
+        """An output with the gradient of the plain product of what is driven.
+
+        Digits of inputs and weights are steps, so that the sum of their products has no gradient of its own.
+        """
+        state = self._owner.analog
+        plain = self._owner.product(driven, *state.layout.lift(linear, state.shape))
+        return plain + (output - plain).detach()
+
     def _with_read_noise(self, output: Tensor, input: Tensor, variance: Tensor) -> Tensor:
-        # Independent Gaussian noise of every weight in every product sums up to N(0, sum_j s_ij^2 x_j^2): exact, and
-        # one product instead of one weight matrix per row. In float32, since squares leave the range of float16.
         if input.is_nested:  # torch's encoder packs sequences with padding, and knows few operations on them
             rows = zip(output.unbind(), input.unbind(), strict=True)
             return torch.nested.as_nested_tensor([self._with_read_noise(*row, variance) for row in rows])
-        state = self._owner.analog
-        with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
-            variance, of_bias = state.layout.lift(variance, state.shape)
-            power = self._owner.product(input.detach().to(variance.dtype).square(), variance, of_bias)
-            disturbance = self._noise.normal_like(power) * power.clamp(min=0).sqrt()
-        return output + disturbance.to(output.dtype)
+        return with_read_noise(output, partial(self._power, input, variance), self._noise)
+
+    def _power(self, input: Tensor, variance: Tensor) -> Tensor:
+        """What variances sum up to for an input."""
+        variance, of_bias = self._owner.analog.layout.lift(variance, self._owner.analog.shape)
+        return self._owner.product(input.detach().to(variance.dtype).square(), variance, of_bias)
 
 
 Circumstances = tuple[DeviceModel, Scale, tuple[float, float], Layout, Crossbar]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import analogsim
 from analogsim import Crossbar, Mapping
 from analogsim.crossbar import converters
-from analogsim.crossbar.converters import _Convert, _Drive, drive
+from analogsim.crossbar.converters import Convert, Drive, drive
 from analogsim.device.parse import DeviceLike, as_device_model
 
 CROSSBARS = {
@@ -56,7 +56,7 @@ def test_by_hand_all_is_as_by_torch(network: str, crossbar: str, monkeypatch: py
         model, x = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 2)), torch.rand(2, 2, 6, 6) * 1.4
     model, x = model.double(), x.double()
     by_hand = answers(model, CROSSBARS[crossbar], x)
-    monkeypatch.setattr(converters, "_by_hand", lambda: False)
+    monkeypatch.setattr(converters, "written_out", lambda: False)
     by_torch = answers(model, CROSSBARS[crossbar], x)
     assert len(by_hand) == len(by_torch) > 2
     for ours, theirs in zip(by_hand, by_torch, strict=True):
@@ -94,7 +94,7 @@ def test_gradients_stop_where_the_nearest_code_is_beyond_the_last() -> None:
     (slope,) = torch.autograd.grad(drive(x, 1.0, crossbar).sum(), x)
     assert slope.tolist() == [0, 1, 1, 0, 1, 1, 0]
     one = torch.ones((), dtype=torch.float64)
-    said = _Convert.apply(x, 7 * one, (), one / 7, 1.0, 7)
+    said = Convert.apply(x, 7 * one, (), one / 7, 1.0, 7)
     assert torch.equal(said, drive(x, 1.0, crossbar))
     (slope,) = torch.autograd.grad(said.sum(), x)
     assert slope.tolist() == [0, 1, 1, 0, 1, 1, 0]
@@ -105,7 +105,7 @@ def test_gradients_of_gradients() -> None:
     g = torch.randn(5, dtype=torch.float64, requires_grad=True)
     x = torch.tensor([-2.0, -0.4, 0.1, 0.5, 3.0], dtype=torch.float64, requires_grad=True)
     full = torch.tensor(1.1, dtype=torch.float64, requires_grad=True)
-    driven = _Drive.apply(x, full, -7, 7)
+    driven = Drive.apply(x, full, -7, 7)
     (slope,) = torch.autograd.grad(driven, x, g, create_graph=True)
     (again,) = torch.autograd.grad(slope.sum(), g)
     torch.testing.assert_close(again, torch.tensor([0.0, 1, 1, 1, 0], dtype=torch.float64) / 1.1)
@@ -117,7 +117,7 @@ def test_gradients_of_gradients_behind_output_converters(learned: bool) -> None:
     full = torch.tensor(2.0, dtype=torch.float64, requires_grad=learned)
     g = torch.randn(5, dtype=torch.float64, requires_grad=True)
     step = torch.full((5,), 1 / 7, dtype=torch.float64)
-    said = _Convert.apply(current, 1 / step, (), step, full, 7)
+    said = Convert.apply(current, 1 / step, (), step, full, 7)
     slopes = torch.autograd.grad(said, [current, full] if learned else [current], g, create_graph=True)
     (again,) = torch.autograd.grad(sum(slope.sum() for slope in slopes), g)
     of_current = 2 * torch.tensor([0.0, 1, 1, 1, 0], dtype=torch.float64)
@@ -126,14 +126,14 @@ def test_gradients_of_gradients_behind_output_converters(learned: bool) -> None:
 
 def test_two_bytes_of_code_are_what_an_output_converter_keeps_for_a_learned_range() -> None:
     current, full = torch.randn(40, 30, requires_grad=True), torch.ones((), requires_grad=True)
-    said = _Convert.apply(current, torch.ones(30), (), torch.ones(30), full, 127)
+    said = Convert.apply(current, torch.ones(30), (), torch.ones(30), full, 127)
     kept = [tensor for tensor in said.grad_fn.saved_tensors if tensor is not None]
     assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == 2 * 40 * 30 + 3 * 30 * 4
 
 
 def test_a_mask_of_one_byte_is_what_an_output_converter_keeps() -> None:
     current = torch.randn(40, 30, requires_grad=True)
-    said = _Convert.apply(current, torch.ones(30), (), torch.ones(30), 1.0, 7)
+    said = Convert.apply(current, torch.ones(30), (), torch.ones(30), 1.0, 7)
     kept = [tensor for tensor in said.grad_fn.saved_tensors if tensor is not None]
     assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == 40 * 30 + 2 * 30 * 4
 

@@ -249,7 +249,7 @@ def test_each_converter_of_a_chip_is_its_own(slices):
     mapping = Mapping("pair", "tensor", slices=slices, slice_bits=1)
     analog = analogsim.convert(layer, DeviceModel((Drift(nu=0.0, nu_std=0.0),), mapping=mapping), crossbar=crossbar)
     analogsim.program(analog, seed=1)
-    gain, offset = analog.analog.chip.array_for(layer.weight).mismatch
+    gain, offset = analog.analog.chip.array_for(layer.weight).converter_errors.values()
     assert gain.shape == offset.shape == (slices, 400 // slices, 2)
     for values, std in ((gain, 0.05), (offset, 0.2)):
         assert float(values.std() / std) == pytest.approx(1, abs=5 / math.sqrt(2 * 800))

@@ -206,7 +206,7 @@ def test_mismatched_converters_and_their_noise() -> None:
     device = DeviceModel((Exact(),), mapping=Mapping("pair", "tensor"))
     analog = convert(model, device, crossbar).eval()
     weight, full = model.weight.detach(), model.weight.detach().abs().max()
-    gain, offset = analog.analog.chip.array_for(analog.matrix).mismatch
+    gain, offset = analog.analog.chip.array_for(analog.matrix).converter_errors.values()
     for block, (start, end) in enumerate(analog.analog.layout.rows):
         wanted = weight[start:end] * (1 + gain[0, :, block]) + offset[0, :, block] * full
         torch.testing.assert_close(analog(x)[start:end], wanted, rtol=1e-6, atol=1e-6)

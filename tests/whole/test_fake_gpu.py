@@ -386,7 +386,7 @@ def held(analog: nn.Module) -> list[Any]:
             chip.written.programmed,
         ]
         found += [drawn for state in chip.written.drawn for drawn in state.values()]
-        found += [] if array is None else [array.slices, array.scale, array.variances, array.mismatch]
+        found += [] if array is None else [array.slices, array.scale, array.variances, *array.converter_errors.values()]
     return found
 
 
