@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from analogsim.layers.module import AnalogLayer, AnalogModule
-from analogsim.layers.registry import _analog_types, analog_type
+from analogsim.layers.registry import analog_type, analog_types
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -25,7 +25,7 @@ def hides_layers(module: nn.Module) -> bool:
     """Whether a module may read the weights of the layers in it by itself, as the type that it derives from does."""
     if isinstance(module, AnalogModule) or analog_type(module) is not None:
         return False
-    known = [_analog_types[kind] for kind in type(module).__mro__ if kind in _analog_types]
+    known = [analog_types[kind] for kind in type(module).__mro__ if kind in analog_types]
     return any(not issubclass(kind, AnalogLayer) and kind.slots(module) for kind in known)
 
 
@@ -63,7 +63,7 @@ def why_digital(module: nn.Module) -> str:
         return "element-wise, no matrix"
     if "forward" in vars(module):
         return "its forward was replaced, which may compute something else"
-    base = next((kind.__name__ for kind in type(module).__mro__[1:] if kind in _analog_types), None)
+    base = next((kind.__name__ for kind in type(module).__mro__[1:] if kind in analog_types), None)
     if base is not None:
         return f"a subclass of {base}, which may compute something else (register_layer)"
     return f"bare Parameters, no analog layer for {type(module).__name__} (register_layer, register_routed)"

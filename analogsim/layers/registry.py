@@ -15,7 +15,7 @@ from analogsim.layers.slot import Slot
 A = TypeVar("A", bound=type[AnalogModule])
 
 
-_analog_types: dict[type[nn.Module], type[AnalogModule]] = {}
+analog_types: dict[type[nn.Module], type[AnalogModule]] = {}
 
 
 # Types of packages that we do not import, and our modules that know them.
@@ -76,12 +76,12 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
     def add(analog: A) -> A:
         if not (issubclass(analog, AnalogModule) and issubclass(analog, digital)):
             raise TypeError(f"register_layer: {analog.__name__} must subclass AnalogLayer and {digital.__name__}")
-        if any(known is analog and kind is not digital for kind, known in _analog_types.items()):
+        if any(known is analog and kind is not digital for kind, known in analog_types.items()):
             raise ValueError(f"register_layer: {analog.__name__} stands for another type already; subclass it")
-        if _analog_types.get(digital, analog) is not analog:
-            raise ValueError(f"register_layer: {digital.__name__} already becomes {_analog_types[digital].__name__}")
+        if analog_types.get(digital, analog) is not analog:
+            raise ValueError(f"register_layer: {digital.__name__} already becomes {analog_types[digital].__name__}")
         analog.stands_for = digital
-        _analog_types[digital] = analog
+        analog_types[digital] = analog
         return analog
 
     return add
@@ -147,10 +147,10 @@ def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
     adapter = _ADAPTERS.get(f"{kind.__module__}.{kind.__qualname__}")
     if adapter is not None:
         importlib.import_module(adapter)
-    if kind in _analog_types:
-        return _analog_types[kind]
+    if kind in analog_types:
+        return analog_types[kind]
     for base in kind.__mro__[1:]:
-        known = _analog_types.get(base)
+        known = analog_types.get(base)
         if known is None:
             continue
         if kind.forward is cast(Any, base).forward:

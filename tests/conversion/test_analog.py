@@ -16,7 +16,7 @@ from torch.nn import functional
 import analogsim
 from analogsim import AnalogLayer, ConversionWarning, DeviceModel, Drift, Effect, Gaussian, Mapping, register_layer
 from analogsim.layers import AnalogConv2d, AnalogLinear
-from analogsim.layers.registry import _analog_types
+from analogsim.layers.registry import analog_types
 
 # Two devices without any error: one on weights, one that goes through conductances and back.
 CLEAN = {"signed": Gaussian(std=0.0), "pair": DeviceModel((Drift(nu=0.0, nu_std=0.0),))}
@@ -695,10 +695,10 @@ def test_repr_tells_device_and_chip() -> None:
 
 @pytest.fixture
 def registry() -> Iterator[None]:
-    before = dict(_analog_types)
+    before = dict(analog_types)
     yield
-    _analog_types.clear()
-    _analog_types.update(before)
+    analog_types.clear()
+    analog_types.update(before)
 
 
 @pytest.mark.usefixtures("registry")

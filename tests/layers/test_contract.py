@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import analogsim
 from analogsim.layers.module import AnalogLayer
-from analogsim.layers.registry import _analog_types
+from analogsim.layers.registry import analog_types
 from analogsim.testing import LayerContract
 
 
@@ -251,11 +251,11 @@ class Bare(nn.Module):
 class TestRegisteredRouted(LayerContract):
     @pytest.fixture(autouse=True)
     def _registered(self) -> Any:
-        before = dict(_analog_types)
+        before = dict(analog_types)
         analogsim.register_routed(Bare, {"up": None, "down": None})
         yield
-        _analog_types.clear()
-        _analog_types.update(before)
+        analog_types.clear()
+        analog_types.update(before)
 
     def layer(self) -> nn.Module:
         return Bare()
@@ -322,7 +322,7 @@ def test_a_layer_that_is_analog_in_name_only_does_not_hold_it(monkeypatch: pytes
             return (noise(3, 4),)
 
     monkeypatch.setattr(AnalogInName, "stands_for", InName, raising=False)
-    monkeypatch.setitem(_analog_types, InName, AnalogInName)
+    monkeypatch.setitem(analog_types, InName, AnalogInName)
     contract = Contract()
     made = InName(4, 3).double(), (noise(3, 4).double(),)
     for name in (
