@@ -1,0 +1,408 @@
+"""The house: one room for each stage of a weight's life, and no import that runs back up.
+
+A storey's packages may import what stands on the storeys below them, and nothing of their own storey or above it. That
+holds for imports inside functions, for those that only types need, and through the links analogsim/devices and
+analogsim/recipes.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+import analogsim
+from tests.whole.tree import (
+    Import,
+    Module,
+    all_imports,
+    circles,
+    complexity,
+    floors,
+    functions_of,
+    graph,
+    hidden_modules,
+    read_tree,
+    without_circles,
+)
+
+PLACE = Path(analogsim.__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
+
+# The allowed order, from the ground up: the way of a weight, one line a package.
+STOREYS: dict[str, tuple[dict[str, str], ...]] = {
+    "analogsim": (
+        {
+            "errors": "what users catch: errors and warnings",
+            "utils": "what knows nothing of hardware: text, times, files, module trees, tensors, batches",
+        },
+        {
+            "noise": "the one door for randomness",
+            "mapping": "weights to conductances and back; the blocks of crossbars that they lie in",
+        },
+        {"device": "effects, device models, their names, their files"},
+        {
+            "devices": "the built-in device models, one file a technology",
+            "crossbar": "one array's periphery: wires, converters, the path of a signal, measured gains",
+        },
+        {
+            "fit": "a device model from measurements",
+            "draws": "one fresh draw of the device, as a training forward sees it",
+        },
+        {"layers": "matrices, and the modules that hold them"},
+        {
+            "chip": "one programmed chip: written, aged, saved, calibrated, compensated",
+            "conversion": "from a digital network to its analog twin, and back",
+            "training": "what training with noise is steered by: how much, its schedule, clipping",
+        },
+        {
+            "evaluation": "scores over chips and times, what each part and layer costs, operations",
+            "inspection": "what of a network runs analog, and the proof that it does",
+        },
+        {"__init__": "the public names"},
+        {
+            "testing": "what device models and layers must hold, as tests for anybody",
+            "recipes": "runnable programs",
+        },
+        {"__main__": "python -m analogsim"},
+    ),
+    "analogsim.recipes": (
+        {
+            "__init__": "nothing but a refusal of bare imports",
+            "config": "settings: options, their files, what a study searches",
+            "tasks": "data sets and networks",
+        },
+        {"training": "the loop, its processes, checkpoints, runs restored"},
+        {"tracking": "runs in MLflow, their links and pages"},
+        {
+            "comparison": "runs found again, charts, the page",
+            "study": "trials in a shared database, their runs, the final comparison",
+        },
+        {
+            "train": "analogsim train",
+            "evaluate": "analogsim evaluate",
+            "sensitivity": "analogsim sensitivity",
+            "compare": "analogsim compare",
+            "fit": "analogsim fit",
+            "ui": "analogsim ui",
+        },
+        {"tune": "analogsim tune"},
+        {"cli": "the command line"},
+    ),
+    "benchmarks": (
+        {"__init__": "nothing", "harness": "what benchmarks share: networks, methods, peers, timing"},
+        dict.fromkeys(
+            (
+                *("chip", "compensation", "compiled", "draws", "faults", "growth", "hardware", "memory", "montecarlo"),
+                *("noise", "peers", "physics", "startup", "tracking", "train", "wires", "zoo"),
+            ),
+            "one benchmark each",
+        ),
+        {"__main__": "python -m benchmarks"},
+    ),
+}
+
+# A factory goes by its technology, and the technology has a file: `from analogsim.devices import pcm` is the factory, as
+# plug-ins know it, and the rest of the file is reached by `from analogsim.devices.pcm import PCMDrift`.
+FACTORIES = {"pcm", "pcm_hermes", "reram_cmo", "reram_milo", "reram_wan2022", "sonos"}
+
+
+def read(*names: str) -> dict[str, Module]:
+    found = {"analogsim": PLACE, "benchmarks": ROOT / "benchmarks"}
+    return read_tree(*(found[name] for name in names if found[name].is_dir()))
+
+
+MODULES = read("analogsim", "benchmarks")
+IMPORTS = all_imports(MODULES)
+
+
+def room_of(module: str, house: str) -> str | None:
+    """The room of a house that a module is in: a package or a file at its first look; None outside."""
+    if module == house:
+        return "__init__"
+    return module.removeprefix(f"{house}.").partition(".")[0] if module.startswith(f"{house}.") else None
+
+
+def rooms_of(house: str, modules: Mapping[str, Module]) -> set[str]:
+    return {room for module in modules if (room := room_of(module, house)) is not None}
+
+
+def between(house: str, imports: list[Import]) -> list[tuple[str, str, Import]]:
+    """The imports from one room of a house to another."""
+    found = []
+    for one in imports:
+        source, target = room_of(one.source, house), room_of(one.target, house)
+        if source is not None and target is not None and source != target:
+            found.append((source, target, one))
+    return found
+
+
+def running_up(house: str, storeys: tuple[dict[str, str], ...], imports: list[Import]) -> list[str]:
+    """The imports between rooms that do not lead to a storey below."""
+    number = {room: level for level, storey in enumerate(storeys) for room in storey}
+    return [
+        f"{one}: {target} (storey {number[target]}) is not below {source} (storey {number[source]})"
+        for source, target, one in between(house, imports)
+        if number[target] >= number[source]
+    ]
+
+
+def in_circles(imports: list[Import]) -> list[str]:
+    """The imports between modules that lie in one circle."""
+    group = {node: number for number, found in enumerate(circles(links(imports))) for node in found}
+    return [str(one) for one in imports if one.source in group and group[one.source] == group.get(one.target)]
+
+
+def links(imports: list[Import]) -> dict[str, set[str]]:
+    return graph((one.source, one.target) for one in imports)
+
+
+def test_modules_are_found_through_the_links() -> None:
+    assert {"analogsim.devices.pcm", "analogsim.recipes.cli", "analogsim.noise.sources"} <= set(MODULES)
+    assert len(IMPORTS) > len(MODULES)
+
+
+@pytest.mark.parametrize("house", STOREYS)
+def test_every_room_has_its_line(house: str) -> None:
+    named = [room for storey in STOREYS[house] for room in storey]
+    if house == "benchmarks" and house not in MODULES:
+        pytest.skip("not in a checkout")
+    assert sorted(named) == sorted(rooms_of(house, MODULES))
+
+
+@pytest.mark.parametrize("house", STOREYS)
+def test_no_import_runs_back_up(house: str) -> None:
+    found = running_up(house, STOREYS[house], IMPORTS)
+    assert not found, "\n".join(found)
+
+
+def test_no_import_circle() -> None:
+    found = in_circles(IMPORTS)
+    assert not found, "\n".join(found)
+
+
+def test_eight_floors_below_the_public_face() -> None:
+    """The face of analogsim, and the rooms above it, are what users hold in their hands."""
+    above = ("__init__", "__main__", "testing", "recipes")
+    edges = [(a, b) for a, b, _ in between("analogsim", IMPORTS) if a not in above and b not in above]
+    found = floors(without_circles(graph(edges)))
+    assert max(found.values()) <= 8, found
+
+
+@pytest.mark.parametrize("house", [name for name in MODULES if MODULES[name].is_package and "bench" not in name])
+def test_sixteen_rooms_at_a_look(house: str) -> None:
+    """But for doors, and for recipes, a house of its own that hangs in analogsim by a link."""
+    found = rooms_of(house, MODULES) - {"__init__", "__main__"}
+    assert len(found - ({"recipes"} if house == "analogsim" else set())) <= 16, sorted(found)
+
+
+def test_no_package_hides_a_module() -> None:
+    """``import package.module as name`` gives the module."""
+    found = [one for one in hidden_modules(MODULES) if one.partition(",")[0].split(".")[-1] not in FACTORIES]
+    assert not found, "\n".join(found)
+
+
+def test_names_of_modules_have_no_underscore() -> None:
+    found = [str(one.path) for one in MODULES.values() if one.path.stem.startswith("_") and one.path.stem[:2] != "__"]
+    assert not found, found
+
+
+def test_what_a_module_keeps_to_itself_nobody_imports() -> None:
+    """A name with an underscore is its module's own, and stays within it: import it under a plain name, or not at all."""
+    found = [str(one) for one in IMPORTS for name in one.names if name.startswith("_") and not name.startswith("__")]
+    assert not found, "\n".join(dict.fromkeys(found))
+
+
+def place_of_tests(module: Module) -> Path | None:
+    """Where the tests of a module are; None for doors, and for what has no function: faces that only hand on, errors."""
+    if module.name.endswith("__main__") or not any(functions_of(module.tree)):
+        return None
+    parts = module.name.removeprefix("analogsim.").split(".")
+    if parts[0] == "benchmarks" and len(parts) == 2:  # it runs each of them
+        return Path("tests", "whole", "test_benchmarks.py")
+    return Path("tests", *(parts if module.is_package else parts[:-1]), f"test_{parts[-1]}.py")
+
+
+# They are tested, but under other names.
+WITHOUT_TESTS_OF_THEIR_NAME = {
+    "analogsim.chip.batch_norm",
+    "analogsim.chip.layer_chip",
+    "analogsim.conversion.digital",
+    "analogsim.conversion.patterns",
+    "analogsim.crossbar.gains",
+    "analogsim.crossbar.signal_path",
+    "analogsim.device.parameters",
+    "analogsim.device.parse",
+    "analogsim.draws.compiled",
+    "analogsim.evaluation.display",
+    "analogsim.evaluation.kept_digital",
+    "analogsim.evaluation.metrics",
+    "analogsim.fit.clock",
+    "analogsim.fit.estimate",
+    "analogsim.fit.lines",
+    "analogsim.fit.measurements",
+    "analogsim.fit.model",
+    "analogsim.fit.readings",
+    "analogsim.fit.result",
+    "analogsim.fit.sample",
+    "analogsim.fit.summary",
+    "analogsim.layers.candidates",
+    "analogsim.layers.linear",
+    "analogsim.layers.matrix",
+    "analogsim.layers.module",
+    "analogsim.layers.registry",
+    "analogsim.layers.routing",
+    "analogsim.layers.slot",
+    "analogsim.layers.state",
+    "analogsim.recipes.comparison.charts",
+    "analogsim.recipes.comparison.html_page",
+    "analogsim.recipes.comparison.saved_runs",
+    "analogsim.recipes.config.options",
+    "analogsim.recipes.config.reader",
+    "analogsim.recipes.evaluate",
+    "analogsim.recipes.fit",
+    "analogsim.recipes.study.figures",
+    "analogsim.recipes.study.final_comparison",
+    "analogsim.recipes.study.folder",
+    "analogsim.recipes.study.objectives",
+    "analogsim.recipes.study.page_views",
+    "analogsim.recipes.study.runs",
+    "analogsim.recipes.study.shared_database",
+    "analogsim.recipes.tasks.idx",
+    "analogsim.recipes.tracking.log_report",
+    "analogsim.recipes.training.checkpoint",
+    "analogsim.recipes.training.restored",
+    "analogsim.testing.device",
+    "analogsim.testing.layer",
+    "analogsim.training.clipping",
+    "analogsim.training.settings",
+    "analogsim.utils.modules",
+    "analogsim.utils.tensors",
+    "benchmarks.harness.methods",
+    "benchmarks.harness.networks",
+    "benchmarks.harness.options",
+    "benchmarks.harness.peer_methods",
+    "benchmarks.harness.published",
+    "benchmarks.harness.timing",
+    "benchmarks.harness.zoo_networks",
+}
+
+
+def test_every_module_has_its_tests() -> None:
+    if not (ROOT / "benchmarks").is_dir():
+        pytest.skip("not in a checkout")
+    places = {name: place for name, module in MODULES.items() if (place := place_of_tests(module)) is not None}
+    found = {name: str(place) for name, place in places.items() if not (ROOT / place).is_file()}
+    missing = found.keys() - WITHOUT_TESTS_OF_THEIR_NAME
+    assert not missing, "\n".join(f"{name} has no {found[name]}" for name in sorted(missing))
+
+
+def test_no_function_is_beyond_what_one_reads() -> None:
+    found = [
+        f"{module.path}:{function.lineno} {name}: {number}"
+        for module in MODULES.values()
+        for name, function in functions_of(module.tree)
+        if (number := complexity(function)) > 15
+    ]
+    assert not found, "\n".join(found)
+
+
+# The tools themselves, on packages made up for the purpose.
+
+Made = Callable[[dict[str, str]], dict[str, Module]]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """A package ``p`` of these files."""
+
+    def make(files: dict[str, str]) -> dict[str, Module]:
+        for name, text in {"__init__.py": "", **files}.items():
+            path = tmp_path / "p" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return read_tree(tmp_path / "p")
+
+    return make
+
+
+def test_imports_are_read_from_anywhere_in_the_text(made: Made) -> None:
+    modules = made(
+        {
+            "a.py": "import torch\nimport p.b, p.c as x\n",
+            "b.py": "def f():\n    from p.c import g, h\n    from p import d\n",
+            "c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .sub.e import E\n",
+            "d.py": "import importlib\nNAME = 'p.a'\ndef f():\n    importlib.import_module(NAME)\n",
+            "sub/__init__.py": "from . import e\n",
+            "sub/e.py": "from ..b import f\nNAME = 'p.a'\n",
+        }
+    )
+    assert sorted(str(one) for one in all_imports(modules)) == [
+        "p.a:2 imports p.b",
+        "p.a:2 imports p.c",
+        "p.b:2 imports p.c (g, h)",
+        "p.b:3 imports p.d",
+        "p.c:3 imports p.sub.e (E)",
+        "p.d:2 imports p.a",
+        "p.sub.e:1 imports p.b (f)",
+        "p.sub:1 imports p.sub.e",
+    ]
+
+
+def test_links_are_followed(made: Made, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.py").write_text("from p import b\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "linked").symlink_to(other, target_is_directory=True)
+    modules = made({"b.py": "from p.linked.a import c\n"})
+    assert circles(links(all_imports(modules))) == [["p.b", "p.linked.a"]]
+
+
+@pytest.mark.parametrize("way", ["{}", "def f():\n    {}", "from typing import *\nif TYPE_CHECKING:\n    {}"])
+def test_a_circle_is_found(made: Made, way: str) -> None:
+    files = {"a.py": "from p.b import x", "b.py": "from p.c import y\nfrom p.d import z", "d.py": ""}
+    assert in_circles(all_imports(made({**files, "c.py": "from p.d import w"}))) == []
+    assert in_circles(all_imports(made({**files, "c.py": way.format("from p.a import z")}))) == [
+        "p.a:1 imports p.b (x)",
+        "p.b:1 imports p.c (y)",
+        f"p.c:{way.count(chr(10)) + 1} imports p.a (z)",
+    ]
+
+
+def test_an_import_back_up_is_found(made: Made) -> None:
+    storeys = ({"low": ""}, {"one": "", "other": ""}, {"__init__": ""})
+    files = {"__init__.py": "from p.one.a import f", "low.py": "", "other.py": "import p.low"}
+    assert running_up("p", storeys, all_imports(made({**files, "one/a.py": "from p.low import g"}))) == []
+    (found,) = running_up("p", storeys, all_imports(made({**files, "one/a.py": "from p.other import h"})))
+    assert found == "p.one.a:1 imports p.other (h): other (storey 1) is not below one (storey 1)"
+    (_, found) = running_up("p", storeys, all_imports(made({**files, "low.py": "def f():\n    from p import f"})))
+    assert found == "p.low:2 imports p (f): __init__ (storey 2) is not below low (storey 0)"
+
+
+def test_floors_are_counted() -> None:
+    edges = {"a": {"b", "c"}, "b": {"c"}, "c": set(), "d": {"a", "e"}, "e": {"d"}}
+    assert circles(edges) == [["d", "e"]]
+    assert floors(without_circles(edges)) == {"a": 3, "b": 2, "c": 1, "d+e": 4}
+
+
+def test_a_hidden_module_is_found(made: Made) -> None:
+    modules = made({"__init__.py": "from p.audit import audit\nfrom p import b as b\nimport p.c\n", "audit.py": ""})
+    assert [one.partition(",")[0] for one in hidden_modules(modules)] == ["p.audit"]
+
+
+def test_complexity_is_that_of_the_function_alone() -> None:
+    text = (
+        "def f(x):\n"
+        "    if x and x > 1 or x < 0:\n"
+        "        return [y for y in x if y]\n"
+        "    for z in x:\n"
+        "        pass\n"
+        "    else:\n"
+        "        z = 1 if x else 2\n"
+        "    def inner():\n"
+        "        while x: pass\n"
+    )
+    assert {name: complexity(one) for name, one in functions_of(ast.parse(text))} == {"f": 9, "f.inner": 2}
