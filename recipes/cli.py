@@ -37,6 +37,7 @@ from analogsim.recipes.tracking.links import PORT, compare_link, ui_address
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.training.processes import joined
 from analogsim.recipes.training.restored import Asked
+from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.text import table
 
 # The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.
@@ -116,9 +117,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     reports = evaluate_recipe.evaluate(Path(options.run), show=not options.quiet, tell=print, **asked)
     print(compare_table(reports))
     if options.json is not None:
-        Path(options.json).write_text(json.dumps({name: report.to_dict() for name, report in reports.items()}))
+        write_whole(options.json, json.dumps({name: report.to_dict() for name, report in reports.items()}))
     if options.plot is not None:
-        compare_plot(reports).savefig(options.plot, dpi=120)
+        write_figure(options.plot, compare_plot(reports))
 
 
 def _sensitivity(options: argparse.Namespace) -> None:
@@ -141,7 +142,7 @@ def _compare(options: argparse.Namespace) -> None:
     )
     print(found.text(shutil.get_terminal_size((200, 24)).columns))  # a pipe has no width: the wide tables
     if options.html is not None:
-        Path(options.html).write_text(found.to_html(), encoding="utf-8")
+        write_whole(options.html, found.to_html())
         print(f"\nas a page: {options.html}")
     if found.link:
         print("\n" + "\n".join(["Side by side in MLflow:", *([found.command] if found.command else []), found.link]))

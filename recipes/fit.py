@@ -8,6 +8,7 @@ from pathlib import Path
 
 import analogsim
 from analogsim.fit import FittedDevice
+from analogsim.utils.files import write_figure
 
 
 def fit(
@@ -47,5 +48,5 @@ def fit(
         )
     fitted.save(out)
     if plot is not None:
-        fitted.plot().savefig(plot, dpi=120)
+        write_figure(plot, fitted.plot())
     return fitted

@@ -37,6 +37,7 @@ from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.processes import ALONE, Group
 from analogsim.recipes.training.setup import check, load_data, report_times
 from analogsim.training import Step, plain_step
+from analogsim.utils.files import write_figure, write_whole
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -151,7 +152,7 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
 
     def keep() -> None:
         path = training.path.with_name("report.json")
-        path.write_text(json.dumps(report.to_dict()))
+        write_whole(path, json.dumps(report.to_dict()))
         log_report(report, tracker, step=training.epoch, part="test")
         log_ranges(training.analog, tracker)
         tracker.artifact(training.path, "checkpoint")
@@ -244,8 +245,8 @@ def _run(
 def _keep(reports: dict[str, Report], folder: Path, trackers: dict[str, Tracker]) -> None:
     """The comparison of the networks, in the folder and in each run."""
     table, figure = compare_table(reports), compare_plot(reports)
-    (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
-    figure.savefig(folder / "drift.png", dpi=120)
+    write_whole(folder / "report.txt", table + "\n")
+    write_figure(folder / "drift.png", figure)
     for tracker in trackers.values():
         tracker.text(table, "report.txt")
         tracker.figure(figure, "drift.png")

@@ -54,6 +54,7 @@ from analogsim.recipes.study.storages import (
 from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracked_run import Status
 from analogsim.recipes.training.setup import check
+from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.times import seconds
 
 if TYPE_CHECKING:
@@ -491,10 +492,10 @@ def _finish(
     else:
         text += f"\n\n{final_comparison.describe(study, config, final)}"
         figure = compare_plot({name: reports[0] for name, reports in final.reports.items()})
-        figure.savefig(folder / "drift.png", dpi=120)
+        write_figure(folder / "drift.png", figure)
         runs.still_ours()
         final_comparison.log(study, config, final, text, runs)
-    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / "report.txt", text + "\n")
     unsent = runs.send_unsent(study)
     whole = progress and not unsent and runs.parent.delivered and (final is None or final.delivered)
     if not whole:

@@ -17,6 +17,7 @@ from analogsim.chip.lifecycle import layer_chips
 from analogsim.device.model import Cells, Written
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
+from analogsim.utils.files import write_whole
 
 _FORMAT = "analogsim-chip-2"
 
@@ -72,15 +73,11 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             "time": chip.time,
             "compensation": chip.compensation,
         }
-    target = Path(path)
-    part = target.with_name(f"{target.name}.part")
+    about = {"format": _FORMAT, "layers": json.dumps(layers)}
     try:
-        save_file(tensors, part, metadata={"format": _FORMAT, "layers": json.dumps(layers)})
-        os.replace(part, target)
-    except SafetensorError as error:
+        write_whole(path, lambda draft: save_file(tensors, draft, metadata=about))
+    except (OSError, SafetensorError) as error:
         raise OSError(f"save_chip: cannot write {os.fspath(path)!r}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tensor]) -> LayerChip:

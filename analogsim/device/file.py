@@ -14,6 +14,7 @@ from typing import Any
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.device.registry import available_devices, factory
 from analogsim.mapping.mapping import Mapping
+from analogsim.utils.files import write_whole
 from analogsim.utils.text import nearest
 
 _FORMAT = "analogsim-device-1"
@@ -114,14 +115,7 @@ def save_device(device: DeviceModel, path: str | os.PathLike[str]) -> None:
         name = type(effect).__name__
         if _effect_class(name) is not type(effect):
             raise ValueError(f"save_device: several classes of effects are named {name!r}; give yours another name")
-    target = Path(path)
-    text = _document(device, target.name)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, _document(device, Path(path).name))
 
 
 def _made(kind: type[Any], values: dict[str, Any]) -> Any:

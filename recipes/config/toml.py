@@ -24,13 +24,13 @@ import json
 import os
 import tomllib
 import typing
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from analogsim.recipes.config.reader import BOUNDS, NONE, Reader, Table, default_of, every_option, is_table, type_name
+from analogsim.utils.files import write_whole
 
 T = TypeVar("T")
 
@@ -188,12 +188,7 @@ def dump_toml(config: Any, path: str | os.PathLike[str]) -> None:
     if again != config:
         raise ValueError(f"{target}: would be read back as {again!r}, not {config!r}; use from_mapping to build it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(target, text)
 
 
 def describe(cls: type[Any]) -> str:

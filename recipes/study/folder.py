@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from analogsim.utils.files import write_whole
+
 _OWNER = ".study"
 
 
@@ -28,7 +30,7 @@ def owned_folder(parent: Path, name: str, owner: str) -> Path:
             draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
             try:
                 draft.chmod(0o755)  # mkdtemp makes it for the owner alone
-                (draft / _OWNER).write_text(owner)
+                write_whole(draft / _OWNER, owner)
                 with contextlib.suppress(OSError):  # another process was faster
                     os.rename(draft, folder)
             finally:

@@ -22,6 +22,7 @@ from analogsim.recipes.tracking.metric_names import drifted
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.recipes.training.setup import in_order, load_data, report_times
+from analogsim.utils.files import write_whole
 from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Objective:
                 except optuna.exceptions.UpdateFinishedTrialError:
                     outcome.why = "others took its worker for dead"
                     raise
-                (folder / "report.json").write_text(json.dumps(report.to_dict()))
+                write_whole(folder / "report.json", json.dumps(report.to_dict()))
                 outcome.state = "COMPLETE"
                 outcome.metrics = {"seconds": time.monotonic() - began}
                 if not self.config.study.pareto:

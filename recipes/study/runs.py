@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shlex
 import threading
 import warnings
@@ -33,6 +32,7 @@ from analogsim.recipes.tracking.tracked_run import NoRun, Run, Status, Tracker
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.recipes.training.setup import load_data
+from analogsim.utils.files import write_whole
 
 if TYPE_CHECKING:
     import optuna
@@ -185,7 +185,7 @@ class StudyRuns:
                     with contextlib.suppress(UpdateFinishedTrialError):  # given away just now
                         trial.set_user_attr(_LOGGED, outcome.state)
             finally:  # last: from then on others may send what MLflow did not take
-                _save(json.dumps(asdict(outcome)), Path(outcome.folder) / _OUTCOME)
+                write_whole(Path(outcome.folder) / _OUTCOME, json.dumps(asdict(outcome)))
 
     def final(self, study: optuna.Study, name: str, training: Training, tags: Mapping[str, str]) -> Tracker:
         """The run of a network of the comparison at the end; one that takes nothing where MLflow is away.
@@ -423,13 +423,6 @@ def _outcome(trial: FrozenTrial) -> tuple[Outcome, bool]:
 def _in_optuna(state: str | None) -> str | None:
     """Optuna's name for a state."""
     return "FAIL" if state == "STOPPED" else state
-
-
-def _save(text: str, path: Path) -> None:
-    """Write a file; a kill leaves the old one or the new one."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def _cell(value: Any) -> Any:

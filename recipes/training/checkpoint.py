@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from analogsim.utils.files import write_whole
+
 _FORMAT = "analogsim-checkpoint-1"
 
 
@@ -49,14 +51,9 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
         OSError: the disk is full, or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
     whole = io.BytesIO()  # torch's own writing says nothing of a disk that is full
     torch.save({"format": _FORMAT, **content}, whole)
-    try:
-        part.write_bytes(whole.getbuffer())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-    os.replace(part, path)
+    write_whole(path, whole.getbuffer())
 
 
 def copy_checkpoint(source: Path, target: Path) -> bool:

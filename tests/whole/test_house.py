@@ -104,8 +104,8 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
     ),
 }
 
-# A factory goes by its technology, and the technology has a file: `from analogsim.devices import pcm` is the factory, as
-# plug-ins know it, and the rest of the file is reached by `from analogsim.devices.pcm import PCMDrift`.
+# A factory goes by its technology, and so does its file: `from analogsim.devices import pcm` is the factory, as
+# plug-ins know it, and what else is in the file is reached by `from analogsim.devices.pcm import PCMDrift`.
 FACTORIES = {"pcm", "pcm_hermes", "reram_cmo", "reram_milo", "reram_wan2022", "sonos"}
 
 
@@ -210,13 +210,13 @@ def test_names_of_modules_have_no_underscore() -> None:
 
 
 def test_what_a_module_keeps_to_itself_nobody_imports() -> None:
-    """A name with an underscore is its module's own, and stays within it: import it under a plain name, or not at all."""
+    """A name with an underscore is its module's own: what another one needs has a plain name."""
     found = [str(one) for one in IMPORTS for name in one.names if name.startswith("_") and not name.startswith("__")]
     assert not found, "\n".join(dict.fromkeys(found))
 
 
 def place_of_tests(module: Module) -> Path | None:
-    """Where the tests of a module are; None for doors, and for what has no function: faces that only hand on, errors."""
+    """Where the tests of a module are; None for doors, and for what has no function: faces, errors."""
     if module.name.endswith("__main__") or not any(functions_of(module.tree)):
         return None
     parts = module.name.removeprefix("analogsim.").split(".")
@@ -316,7 +316,7 @@ Made = Callable[[dict[str, str]], dict[str, Module]]
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    """A package ``p`` of these files."""
+    """A package ``p`` of these files, besides those it has."""
 
     def make(files: dict[str, str]) -> dict[str, Module]:
         for name, text in {"__init__.py": "", **files}.items():
@@ -378,7 +378,8 @@ def test_an_import_back_up_is_found(made: Made) -> None:
     assert running_up("p", storeys, all_imports(made({**files, "one/a.py": "from p.low import g"}))) == []
     (found,) = running_up("p", storeys, all_imports(made({**files, "one/a.py": "from p.other import h"})))
     assert found == "p.one.a:1 imports p.other (h): other (storey 1) is not below one (storey 1)"
-    (_, found) = running_up("p", storeys, all_imports(made({**files, "low.py": "def f():\n    from p import f"})))
+    files |= {"one/a.py": "from p.low import g", "low.py": "def f():\n    from p import f"}
+    (found,) = running_up("p", storeys, all_imports(made(files)))
     assert found == "p.low:2 imports p (f): __init__ (storey 2) is not below low (storey 0)"
 
 

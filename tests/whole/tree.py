@@ -91,7 +91,8 @@ def imports_of(module: Module, modules: Mapping[str, Module]) -> Iterator[Import
     does not import the packages that it lies in by being one of their files. In a module that calls ``import_module``
     every text that is the name of a module of the tree counts as an import of it.
     """
-    by_text = any(isinstance(node, ast.Call) and _called(node) == "import_module" for node in ast.walk(module.tree))
+    calls = (called(node) for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+    by_text = any(name.rpartition(".")[2] == "import_module" for name in calls)
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -109,10 +110,11 @@ def imports_of(module: Module, modules: Mapping[str, Module]) -> Iterator[Import
             yield Import(module.name, node.value, (), node.lineno)
 
 
-def _called(call: ast.Call) -> str:
-    """The last name of what is called."""
+def called(call: ast.Call) -> str:
+    """What is called, as far as it is written in names: ``os.replace``, ``write_text``."""
     if isinstance(call.func, ast.Attribute):
-        return call.func.attr
+        owner = call.func.value
+        return f"{owner.id}.{call.func.attr}" if isinstance(owner, ast.Name) else call.func.attr
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import shutil
 import signal
@@ -212,19 +214,20 @@ def test_the_folder_cannot_be_written_any_more(study: Study) -> None:
     assert study.count(3).states["FAIL"] == 1
 
 
-def test_a_full_disk_stops_the_worker_and_not_the_study(alone: Path) -> None:
+def test_a_full_disk_stops_the_worker_and_not_the_study(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configure(settings=[*SETTINGS, "optimization.epochs=1", "tracking.enabled=false", "study.trials=2"])
-    full = alone / "full"
-    full.symlink_to("/dev/full")
+    folder, sync = alone / "runs" / NAME / "trial-0001", os.fsync
 
-    def fill(line: str) -> None:
-        if line.startswith("trial 0"):  # from the next trial on
-            (alone / "runs" / NAME / "trial-0001").mkdir()
-            full.rename(alone / "runs" / NAME / "trial-0001" / "checkpoint.pt.part")
+    def full(file: int) -> None:
+        if any(os.path.samestat(os.fstat(file), draft.stat()) for draft in folder.glob(".checkpoint.pt.*")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(file)
 
-    with pytest.raises(OSError, match=r"No space left on device: '.*trial-0001/checkpoint.pt'"):
-        tune(config, show=fill)
-    (alone / "runs" / NAME / "trial-0001" / "checkpoint.pt.part").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*trial-0001/checkpoint.pt'"):
+            tune(config)
+    assert not list(folder.glob(".*"))
     trials = tune(config).study.trials
     assert [trial.state for trial in trials] == [State.COMPLETE, State.FAIL, State.COMPLETE]
     assert trials[2].params == trials[1].params

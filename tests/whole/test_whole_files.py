@@ -1,0 +1,106 @@
+"""Every file that analogsim and its recipes write whole goes through `write_whole`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import analogsim
+from tests.whole.tree import Module, called, read_tree
+
+WRITING = {
+    *(
+        "write_text",
+        "write_bytes",
+        "save_file",
+        "savefig",
+        "torch.save",
+        "json.dump",
+        "pickle.dump",
+        "tofile",
+        "to_csv",
+    ),
+    *("to_json", "to_html", "to_parquet", "savetxt", "savez", "imsave", "copy2", "copyfile", "copytree"),
+    *("os.replace", "os.rename", "shutil.copy", "shutil.move"),
+    *("mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryFile", "TemporaryDirectory"),
+}
+
+# Where else something is written, and why that is no file which must be whole.
+OTHERWISE = {
+    ("analogsim.utils.files", "savefig"): "into memory, which write_whole takes",
+    ("analogsim.utils.files", "open(wb)"): "write_whole itself",
+    ("analogsim.utils.files", "open(r+b)"): "write_whole itself",
+    ("analogsim.utils.files", "os.open"): "write_whole itself",
+    ("analogsim.utils.files", "os.replace"): "write_whole itself",
+    ("analogsim.recipes.cli", "os.open"): "standard output that nobody reads, to nowhere",
+    ("analogsim.recipes.comparison.html_page", "savefig"): "into the text of the page",
+    ("analogsim.recipes.comparison.saved_runs", "TemporaryDirectory"): "what is read from MLflow on its way",
+    ("analogsim.recipes.study.folder", "mkdtemp"): "a folder, made with its mark and renamed into place",
+    ("analogsim.recipes.study.folder", "os.rename"): "of that folder",
+    ("analogsim.recipes.tracking.tracked_run", "savefig"): "into memory, on its way to MLflow",
+    ("analogsim.recipes.tracking.tracked_run", "TemporaryDirectory"): "what is on its way to MLflow",
+    ("analogsim.recipes.tracking.tracked_run", "write_bytes"): "in that folder",
+    ("analogsim.recipes.tracking.tracked_run", "open(a)"): "metrics that MLflow did not take, appended",
+    ("analogsim.recipes.training.checkpoint", "torch.save"): "into memory, which write_whole takes",
+    ("analogsim.recipes.tune", "TemporaryFile"): "a try whether the folder can be written",
+}
+
+
+def writing(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """The calls that write a file, each with its line; those of a function that `write_whole` is given are its own."""
+    if isinstance(node, ast.Call):
+        name = called(node)
+        if name == "write_whole":
+            return
+        last = name.rpartition(".")[2]
+        if name in WRITING or last in WRITING:
+            yield name if name in WRITING else last, node.lineno
+        elif name == "os.open":
+            yield name, node.lineno
+        elif last in ("open", "fdopen") and (mode := _mode(node)) is not None:
+            yield f"open({mode})", node.lineno
+    for below in ast.iter_child_nodes(node):
+        yield from writing(below)
+
+
+def _mode(call: ast.Call) -> str | None:
+    """The mode that a file is opened in, if that is not for reading; of a path's method it is the first argument."""
+    given = [*call.args[:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    texts = [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    return next((mode for mode in texts if set(mode) <= set("rwaxbt+") and set(mode) & set("wax+")), None)
+
+
+def modules() -> dict[str, Module]:
+    return read_tree(Path(analogsim.__file__).resolve().parent)
+
+
+def test_files_are_written_whole() -> None:
+    found = {(module.name, call): line for module in modules().values() for call, line in writing(module.tree)}
+    new = [f"{name}:{line} {call}" for (name, call), line in found.items() if (name, call) not in OTHERWISE]
+    assert not new, "\n".join(["analogsim.utils.files.write_whole writes files:", *new])
+    assert sorted(OTHERWISE.keys() - found.keys()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("Path('a').write_text('')", "write_text"),
+        ("import torch\ntorch.save({}, 'a')", "torch.save"),
+        ("open('file', 'w')", "open(w)"),
+        ("open(name, mode='xb')", "open(xb)"),
+        ("def f(path):\n    with path.open('r+b'): pass", "open(r+b)"),
+        ("figure.savefig('a.png')", "savefig"),
+        ("lambda: os.replace('a', 'b')", "os.replace"),
+        ("gzip.open('file', 'wb')", "open(wb)"),
+        ("write_whole('a', lambda draft: save_file({}, draft))", None),
+        ("open('file')", None),
+        ("open('file', 'rb')", None),
+        ("Path('wax').open()", None),
+        ("text.replace('a', 'b')", None),
+    ],
+)
+def test_the_walk_sees_what_writes(text: str, call: str | None) -> None:
+    assert [name for name, _ in writing(ast.parse(text))] == ([] if call is None else [call])
