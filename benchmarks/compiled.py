@@ -52,7 +52,7 @@ def run(
     case: Case, device: torch.device, *, rounds: int, steps: int | None, say: Callable[[str], object] = print
 ) -> list[dict[str, Any]]:
     """Time a training step of every method on one network; print the table and return its rows for JSON."""
-    torch._dynamo.reset()  # it compiles no more than eight networks of a process
+    torch.compiler.reset()  # it compiles no more than eight networks of a process
     images, labels = case.data(device)
     calls = {}
     for contender in contenders(images):

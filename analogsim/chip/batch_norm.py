@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from analogsim.utils.batches import Inputs, call
+from analogsim.utils.torch_private import BatchNorm, own_buffers, put_buffers
 
 
-def _norms(model: nn.Module) -> list[_BatchNorm]:
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+def _norms(model: nn.Module) -> list[BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -24,14 +24,14 @@ def has_batch_norm(model: nn.Module) -> bool:
 @contextmanager
 def own_statistics(twin: nn.Module) -> Iterator[None]:
     """Let batch norm of a twin keep its statistics apart from the model's, for a block."""
-    shared = [(module, module._buffers, module.momentum) for module in _norms(twin)]
+    shared = [(module, own_buffers(module), module.momentum) for module in _norms(twin)]
     try:
         for module, buffers, _ in shared:
-            module.__dict__["_buffers"] = {name: None if b is None else b.clone() for name, b in buffers.items()}
+            put_buffers(module, {name: None if b is None else b.clone() for name, b in buffers.items()})
         yield
     finally:
         for module, buffers, momentum in shared:
-            module.__dict__["_buffers"] = buffers
+            put_buffers(module, buffers)
             module.momentum = momentum
 
 

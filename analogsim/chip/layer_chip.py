@@ -21,6 +21,7 @@ from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import KeyedNoise, StreamNoise
 from analogsim.utils.tensors import Stamp, stamp_of
 from analogsim.utils.times import label
+from analogsim.utils.torch_private import is_batched
 
 
 @contextmanager
@@ -177,7 +178,7 @@ class LayerChip:
         # are compared when they did, and whenever the chip became suspect (a change of mode), since writes through
         # .data leave no trace.
         on_cells = (weight,) if bias is None or not self.layout.bias_rows else (weight, bias)
-        if any(torch._C._functorch.is_batchedtensor(tensor) for tensor in on_cells):
+        if any(is_batched(tensor) for tensor in on_cells):
             raise StaleChipError(
                 f"layer {self.name!r}: vmap gives it many weights, and one is on the chip; in eval map over inputs"
             )

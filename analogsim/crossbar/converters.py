@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from analogsim.crossbar.crossbar import Crossbar
+from analogsim.utils.torch_private import transforms_are_active
 
 _MARGIN = 0.5
 """How far beyond the last code, in steps, a converter still passes gradients on: as far as inputs round to its codes.
@@ -147,7 +148,7 @@ class OfRange(torch.autograd.Function):
 
 def written_out() -> bool:
     """Whether forward and backward of a converter are written out: not where a compiler or torch.func takes over."""
-    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    return not torch.compiler.is_compiling() and not transforms_are_active()
 
 
 def largest_code(crossbar: Crossbar) -> int:

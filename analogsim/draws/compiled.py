@@ -17,6 +17,7 @@ from analogsim.draws.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_s
 from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import row_keys
 from analogsim.noise.sources import Scale, TrainingNoise, noise_is_compiled
+from analogsim.utils.torch_private import mark_dynamic
 
 KernelOutput = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 """The fields of `Pairs`, as a kernel hands them back."""
@@ -111,8 +112,8 @@ def kernel_of(device: DeviceModel, dtype: torch.dtype, given: bool) -> Kernel:
     scale, t = torch.ones(2, device="cpu").unbind()  # two tensors, or the code is made for one that is both
     sized = [example, keys] if not given else [example, keys, example.abs()]
     for tensor in sized:
-        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        mark_dynamic(tensor, 0)
     for tensor in (example, *sized[2:]):
-        torch._dynamo.maybe_mark_dynamic(tensor, 1)
+        mark_dynamic(tensor, 1)
     compiled(example, sized[2] if given else None, scale, t, keys)
     return compiled

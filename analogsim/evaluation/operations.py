@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
@@ -20,6 +18,7 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.noise.sources import Noise, Silence
 from analogsim.utils.modules import names_of, visited
+from analogsim.utils.torch_private import TorchDispatchMode, own_parameters, storage_key, tree_leaves, trilinear
 
 _aten = torch.ops.aten
 
@@ -37,7 +36,7 @@ _MORE: dict[Any, Callable[..., int]] = {
     _aten.dot: lambda one, other: one.numel(),
     _aten.vdot: lambda one, other: one.numel(),
     _aten.addbmm: lambda bias, one, other, **_: one.numel() * other.shape[-1],
-    _aten._trilinear: lambda one, weight, other, *_: one.shape[0] * weight.numel(),
+    trilinear: lambda one, weight, other, *_: one.shape[0] * weight.numel(),
     _aten.mkldnn_rnn_layer: _recurrent,
 }
 
@@ -62,7 +61,7 @@ def _storage(tensor: Tensor) -> int | None:
     """Which memory a tensor lies in."""
     if tensor.is_nested or tensor.layout is not torch.strided:
         return None
-    return int(tensor.untyped_storage()._cdata)
+    return storage_key(tensor)
 
 
 _Shares = dict[str, float]  # of which matrices a tensor is made, as shares of its elements
@@ -83,7 +82,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._inside: list[nn.Module] = []
         self._owners: dict[int | None, list[nn.Module]] = {}
         for module in self._names:
-            for parameter in module._parameters.values():
+            for parameter in own_parameters(module).values():
                 if parameter is not None:
                     self._owners.setdefault(_storage(parameter), []).append(module)
         self._marks: dict[int | None, _Shares] = {_storage(t): {name: 1.0} for name, t in (marked or {}).items()}

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import layer_chips, programmed
@@ -22,6 +21,7 @@ from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.noise.sources import KeyedNoise, Noise, Silence
 from analogsim.utils.modules import names_of, visited
 from analogsim.utils.text import table
+from analogsim.utils.torch_private import TorchDispatchMode, own_buffers, own_parameters, uncompiled
 
 CARRIES = "carries"
 NEVER_CALLED = "never called"
@@ -252,7 +252,7 @@ class _Snapshot:
         self._tensors: list[tuple[str, dict[str, Tensor | None], str, Tensor, Tensor]] = []
         copies: dict[int, Tensor] = {}
         for module, (path, *_) in names_of(analog).items():
-            held = (("parameter", module._parameters), ("buffer", module._buffers))
+            held = (("parameter", own_parameters(module)), ("buffer", own_buffers(module)))
             for kind, tensors in cast("tuple[tuple[str, dict[str, Tensor | None]], ...]", held):
                 for key, tensor in tensors.items():
                     if tensor is not None:
@@ -452,7 +452,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         >>> audit(analogsim.convert(model, device="pcm"), torch.ones(1, 4)).passed
         True
     """
-    analog = getattr(analog, "_orig_mod", analog)  # of torch.compile
+    analog = uncompiled(analog)
     matrices = matrices_of(analog)
     owners = {
         id(matrix): module

@@ -11,6 +11,7 @@ from torch.nn import functional
 from analogsim.layers.module import AnalogModule
 from analogsim.layers.registry import register_layer
 from analogsim.layers.slot import Slot
+from analogsim.utils.torch_private import canonical_mask, dtype_of, has_joint_projection
 
 
 @register_layer(nn.MultiheadAttention)
@@ -26,7 +27,7 @@ class AnalogMultiheadAttention(AnalogModule, nn.MultiheadAttention):
     def slots(cls, module: nn.Module) -> dict[str, Slot]:
         """See `AnalogModule.slots`."""
         attention = cast(nn.MultiheadAttention, module)
-        size, joint = attention.embed_dim, attention._qkv_same_embed_dim
+        size, joint = attention.embed_dim, has_joint_projection(attention)
         return {
             f"{name}_proj": Slot(
                 "in_proj_weight" if joint else f"{name}_proj_weight",
@@ -94,13 +95,11 @@ class AnalogMultiheadAttention(AnalogModule, nn.MultiheadAttention):
             raise AssertionError(f"query, key and value must all have 3 axes, or 2 without a batch, got {axes}")
         if is_causal and attn_mask is None:
             raise RuntimeError("is_causal says of an attn_mask that it is causal: give the mask too")
-        padding = functional._canonical_mask(
-            key_padding_mask, "key_padding_mask", functional._none_or_dtype(attn_mask), "attn_mask", query.dtype
-        )
-        mask = functional._canonical_mask(attn_mask, "attn_mask", None, "", query.dtype, check_other=False)
+        padding = canonical_mask(key_padding_mask, "key_padding_mask", dtype_of(attn_mask), "attn_mask", query.dtype)
+        mask = canonical_mask(attn_mask, "attn_mask", None, "", query.dtype, check_other=False)
         if query.shape[-1] != self.embed_dim:
             raise AssertionError(f"query must have embed_dim={self.embed_dim} features, got {query.shape[-1]}")
-        shared = query.ndim if self._qkv_same_embed_dim else query.ndim - 1
+        shared = query.ndim if has_joint_projection(self) else query.ndim - 1
         if key.shape[:shared] != value.shape[:shared]:
             raise AssertionError(f"key {tuple(key.shape)} and value {tuple(value.shape)} do not fit together")
         if query.ndim == 2:

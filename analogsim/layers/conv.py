@@ -10,6 +10,7 @@ from analogsim.layers.module import AnalogLayer
 from analogsim.layers.registry import register_layer
 from analogsim.layers.routing import product_as
 from analogsim.layers.slot import Slot
+from analogsim.utils.torch_private import convolve, output_padding
 
 
 class _AnalogConv(AnalogLayer):
@@ -22,8 +23,7 @@ class _AnalogConv(AnalogLayer):
 
     def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `AnalogMatrix.product`."""
-        # torch's own method knows every padding mode; it is the documented place to hand in another weight.
-        return cast(Tensor, cast(nn.Conv2d, self)._conv_forward(input, weight, bias))
+        return convolve(self, input, weight, bias)
 
     def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
         """See `AnalogMatrix.partial`: a convolution over the channels that these rows belong to."""
@@ -94,11 +94,7 @@ class _AnalogConvTranspose(_AnalogConv):
         """The layer's answer, of a certain size if one is wanted; see `AnalogLayer.forward`."""
         if output_size is None:
             return super().forward(input)
-        layer, axes = cast(Any, self), len(self.analog.shape) - 2
-        # torch's own method checks the size against what the stride leaves open.
-        padding = layer._output_padding(
-            input, output_size, layer.stride, layer.padding, layer.kernel_size, axes, layer.dilation
-        )
+        padding = output_padding(self, input, output_size, len(self.analog.shape) - 2)
         with product_as(self, lambda input, weight, bias: self._spread(input, weight, bias, padding)):
             return super().forward(input)
 

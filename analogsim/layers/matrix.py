@@ -21,6 +21,7 @@ from analogsim.layers.state import AnalogState, MatrixChip
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
 from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping
+from analogsim.utils.torch_private import own_parameters
 
 _GLOBAL = GlobalNoise()
 
@@ -317,7 +318,7 @@ class Part(LinearMatrix):
     @property
     def computed(self) -> bool:
         """See `AnalogMatrix.computed`."""
-        return self._slot.weight not in self._owner._parameters
+        return self._slot.weight not in own_parameters(self._owner)
 
     def put(self, matrix: Tensor) -> None:
         """See `AnalogMatrix.put`."""

@@ -12,6 +12,7 @@ from analogsim.errors import NotProgrammedError
 from analogsim.layers.matrix import AnalogMatrix, Drawn, Part
 from analogsim.layers.slot import Slot, still
 from analogsim.layers.state import AnalogState, MatrixChip
+from analogsim.utils.torch_private import own_parameters
 
 
 class AnalogModule(nn.Module):
@@ -121,7 +122,7 @@ class AnalogLayer(AnalogMatrix, AnalogModule):
     @property
     def computed(self) -> bool:
         """See `AnalogMatrix.computed`."""
-        return cast(Slot, self._slot).weight not in self._parameters
+        return cast(Slot, self._slot).weight not in own_parameters(self)
 
     def put(self, matrix: Tensor) -> None:
         """See `AnalogMatrix.put`."""

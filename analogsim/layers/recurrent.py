@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
@@ -17,6 +15,13 @@ from analogsim.layers.matrix import Drawn
 from analogsim.layers.module import AnalogModule, Clean
 from analogsim.layers.registry import register_layer
 from analogsim.layers.slot import Slot
+from analogsim.utils.torch_private import (
+    compact,
+    compiles_recurrent_layers,
+    disable_dynamo,
+    flat_weight_names,
+    update_flat_weights,
+)
 
 State = tuple[Tensor, ...]
 """What goes from one time step to the next: ``(h,)``, of an LSTM ``(h, c)``."""
@@ -143,13 +148,12 @@ def _compacted(module: nn.RNNBase, weights: list[Tensor]) -> list[Tensor]:
     """The same weights; on a GPU in one piece of memory, which cuDNN wants and otherwise makes, with a warning."""
     if not weights[0].is_cuda or torch.compiler.is_compiling():
         return weights
-    # torch's method moves what it finds in the attribute; views of the weights, so that these stay where they are.
-    views = [weight.view_as(weight) for weight in weights]
-    nn.RNNBase.flatten_parameters(cast(nn.RNNBase, SimpleNamespace(**{**vars(module), "_flat_weights": views})))
+    views = [weight.view_as(weight) for weight in weights]  # so that the weights stay where they are
+    compact(module, views)
     return views
 
 
-@_disable_dynamo  # the public way would import the compiler with this file
+@disable_dynamo
 def _uncompiled(module: _AnalogRNN, input: Any, hx: Any) -> Any:
     return module._answer(input, hx)
 
@@ -158,7 +162,7 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
     @classmethod
     def slots(cls, module: nn.Module) -> dict[str, Slot]:
         """See `AnalogModule.slots`; the labels are the names of the Parameters, such as ``weight_ih_l0_reverse``."""
-        names = cast(nn.RNNBase, module)._flat_weights_names
+        names = flat_weight_names(cast(nn.RNNBase, module))
         biases = {name: name.replace("weight", "bias") for name in names}
         return {
             name: Slot(name, biases[name] if biases[name] in names else None)
@@ -168,12 +172,12 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the digital layer's. Each matrix is drawn once; read noise and converters act anew at each time step."""
-        if torch.compiler.is_compiling() and not torch._dynamo.config.allow_rnn:
+        if torch.compiler.is_compiling() and not compiles_recurrent_layers():
             return _uncompiled(self, input, hx)
         return self._answer(input, hx)
 
     def _answer(self, input: Any, hx: Any) -> Any:
-        self._update_flat_weights()
+        update_flat_weights(self)
         packed = isinstance(input, PackedSequence)
         data, sizes, order, back = input if packed else (input, None, None, None)
         unbatched = not packed and data.ndim == 2
@@ -191,7 +195,7 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
         draws = {label: self.draw_of(label) for label in slots}
         weights = _plain(slots, draws)
         if weights is not None:
-            output, *end = self._fused(data, sizes, start, [weights[name] for name in self._flat_weights_names])
+            output, *end = self._fused(data, sizes, start, [weights[name] for name in flat_weight_names(self)])
         else:
             output, *end = self._stepped(data, sizes, start, draws)
         if back is not None:

@@ -12,6 +12,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -58,7 +60,7 @@ class Slot:
         """The Parameters in which weight and bias lie, or from which they are computed (pruning, weight norm)."""
         found = []
         for name in (self.weight, self.bias):
-            own = None if name is None else module._parameters.get(name)
+            own = None if name is None else own_parameters(module).get(name)
             if own is not None:
                 found.append(own)
             elif name is not None and parametrize.is_parametrized(module, name):
@@ -89,7 +91,7 @@ def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
     try:
         for part, _ in modes:
             part.training = False
-        for hook in module._forward_pre_hooks.values():
+        for hook in forward_pre_hooks(module).values():
             if isinstance(hook, _OLDER_RULES):  # what they compute lags behind until the next forward
                 hook(module, None)
         bias = slot.bias_of(module)

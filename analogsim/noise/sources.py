@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from analogsim.noise import counter_based
+from analogsim.utils.torch_private import transforms_are_active
 
 Scale = float | Tensor
 """Of the noise: a number, and in compiled training a scalar where the weights are, never 0."""
@@ -82,7 +83,7 @@ def noise_is_compiled(like: Tensor) -> bool:
         _compiled is not None
         and like.device.type == "cpu"
         and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
+        and not transforms_are_active()
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, cast
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 import analogsim
 from analogsim.crossbar.crossbar import Crossbar
@@ -22,6 +21,7 @@ from analogsim.devices import Gaussian, ReadNoise
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise
+from analogsim.utils.torch_private import tree_leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class LayerContract:
         model, x = made
         analog = self.convert(model, IDEAL).train(mode)
         analogsim.program(analog)
-        torch._dynamo.reset()
+        torch.compiler.reset()
         compiled = torch.compile(analog, fullgraph=True, backend="aot_eager")
         close(self.answer(cast(nn.Module, compiled), x), self.answer(analog, x), 1e-10)
 

@@ -9,14 +9,10 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-
-class Drawing(Protocol):
-    """What of a matplotlib figure is needed to keep it."""
-
-    def savefig(self, file: io.BytesIO, **options: Any) -> Any:
-        """Draw into a file."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview | Callable[[Path], object]) -> None:
@@ -91,7 +87,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(opened)
 
 
-def write_figure(path: str | os.PathLike[str], figure: Drawing, *, dpi: int = 120) -> None:
+def write_figure(path: str | os.PathLike[str], figure: Figure, *, dpi: int = 120) -> None:
     """Write a matplotlib figure whole, in the format that the file's suffix names; PNG, with its suffix, without one.
 
     Raises:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from analogsim.utils.torch_private import own_buffers, own_parameters, without_compiled_call
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -54,7 +56,7 @@ def copy_tree(model: M, replaced: dict[nn.Module, nn.Module], shared: Iterable[o
         if isinstance(value, Tensor):
             memo[id(value)] = value
         elif isinstance(value, nn.Module):
-            memo |= {id(tensors): tensors for tensors in (value._parameters, value._buffers)}
+            memo |= {id(tensors): tensors for tensors in (own_parameters(value), own_buffers(value))}
         else:
             owner, name = value.__self__, value.__name__
             # The owner's class changes, and with it the method of that name.
@@ -62,8 +64,7 @@ def copy_tree(model: M, replaced: dict[nn.Module, nn.Module], shared: Iterable[o
                 memo[id(value)] = getattr(replaced[owner], name)
     try:
         for old, new in replaced.items():
-            state = {name: value for name, value in old.__dict__.items() if name != "_compiled_call_impl"}
-            new.__dict__.update(copy.deepcopy(state, memo))  # module.compile() leaves a call of the old layer there
+            new.__dict__.update(copy.deepcopy(without_compiled_call(old.__dict__), memo))  # that is of the old layer
         return copy.deepcopy(model, memo)
     except (TypeError, RuntimeError, AssertionError) as error:  # the last is FSDP's
         raise TypeError(

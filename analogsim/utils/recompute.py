@@ -12,6 +12,12 @@ import torch
 from torch import Tensor
 
 from analogsim.utils.tensors import stamp_of
+from analogsim.utils.torch_private import (
+    SavedTensorsHooks,
+    saved_tensors_hooks_in_force,
+    transforms_are_active,
+    version_of,
+)
 
 
 def can_seed() -> bool:
@@ -20,7 +26,7 @@ def can_seed() -> bool:
     Nothing else may decide it: checkpointing makes the forward again in another mode of gradients, and must meet the
     same numbers.
     """
-    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    return not torch.compiler.is_compiling() and not transforms_are_active()
 
 
 def fresh_seed() -> int:
@@ -68,7 +74,7 @@ class _Other:
     version: int
 
     def tensor(self) -> Tensor:
-        if self.kept._version != self.version:
+        if version_of(self.kept) != self.version:
             raise RuntimeError(
                 "a tensor that backward needs was written into after an analog layer used it; write into a copy"
             )
@@ -117,12 +123,9 @@ class _Derived:
         return made.as_strided(self.size, self.stride, self.offset)
 
 
-Hooks = tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]
-
-
-def _other(tensor: Tensor, others: Hooks | None) -> _Other | _Passed:
+def _other(tensor: Tensor, others: SavedTensorsHooks | None) -> _Other | _Passed:
     """What autograd keeps of a tensor that it keeps as ever, or as those wish who were asked before us."""
-    return _Other(tensor, tensor._version) if others is None else _Passed(others[0](tensor), others[1])
+    return _Other(tensor, version_of(tensor)) if others is None else _Passed(others[0](tensor), others[1])
 
 
 @contextmanager
@@ -134,7 +137,7 @@ def keeping_source(made: Tensor, source: Tensor, make: Callable[[Tensor], Tensor
         source: what it is made of, kept by something else anyway.
         make: makes it, laid out in memory as ``made`` is.
     """
-    place, others = made.untyped_storage().data_ptr(), torch._C._autograd._top_saved_tensors_default_hooks(True)
+    place, others = made.untyped_storage().data_ptr(), saved_tensors_hooks_in_force(True)
 
     def pack(tensor: Tensor) -> _Derived | _Passed | _Other:
         if tensor.untyped_storage().data_ptr() != place or tensor.dtype is not made.dtype:
@@ -155,7 +158,7 @@ def keeping(recipe: Recipe, tensors: Sequence[Tensor]) -> Iterator[None]:
     """
     places = {tensor.untyped_storage().data_ptr(): (index, tensor.dtype) for index, tensor in enumerate(tensors)}
 
-    others = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    others = saved_tensors_hooks_in_force(True)
 
     def pack(tensor: Tensor) -> _Kept | _Passed | _Other:
         index, dtype = places.get(tensor.untyped_storage().data_ptr(), (None, None))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from analogsim.utils.torch_private import is_wrapped, version_of
+
 Stamp = tuple[int, ...]
 
 _optimizer_steps = 0
@@ -25,12 +27,12 @@ def stamp_of(*tensors: Tensor) -> Stamp:
     """Changes with nearly every write into one of the tensors; writes through ``.data`` leave no trace in it."""
     numbers = [_optimizer_steps]
     for tensor in tensors:
-        numbers += (tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version)
+        numbers += (tensor.data_ptr(), -1 if tensor.is_inference() else version_of(tensor))
     return tuple(numbers)
 
 
 def clamp_own(values: Tensor, low: float, high: float) -> Tensor:
     """Values of one's own, stopped at two limits: in place, but under functorch, whose vmap has no rule for that."""
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values):
+    if torch.compiler.is_compiling() or is_wrapped(values):
         return values.clamp(low, high)
     return values.clamp_(low, high)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils import rnn
 
 from analogsim import Effect
+from analogsim.utils.torch_private import BatchNorm
 
 CLASSES = 10
 WORDS = 50  # of the vocabulary of tiny networks
@@ -138,7 +139,7 @@ class Network:
 @torch.no_grad()
 def _set_batch_norm(network: nn.Module, example: Example) -> None:
     """Give batch norm the statistics of the example: with those it is made with, deep networks forget their input."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
