@@ -18,7 +18,8 @@ from pathlib import Path
 
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import load_toml
-from analogsim.recipes.study.storages import open_storage, pruner
+from analogsim.recipes.study.samplers import pruner
+from analogsim.recipes.study.storages import open_storage
 from analogsim.recipes.tracking.log_report import parameters
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.training.loop import Training

@@ -32,25 +32,13 @@ from analogsim.recipes.study import final_comparison
 from analogsim.recipes.study.figures import METRIC_NAMES
 from analogsim.recipes.study.final_comparison import Final
 from analogsim.recipes.study.folder import owned_folder
+from analogsim.recipes.study.lease import Lease, LostLease
 from analogsim.recipes.study.objectives import Objective, Surplus, all_times, training_config
 from analogsim.recipes.study.runs import StudyRuns
+from analogsim.recipes.study.samplers import pruner, sampler
 from analogsim.recipes.study.shared_database import storage_errors, storage_explained, told
-from analogsim.recipes.study.storages import (
-    DEFAULT,
-    Lease,
-    LostLease,
-    at_work,
-    database_file,
-    give_up,
-    identity,
-    open_storage,
-    pruner,
-    quietly,
-    sampler,
-    storage_url,
-    try_again,
-    work_left,
-)
+from analogsim.recipes.study.storages import database_file, open_storage, quietly, storage_url
+from analogsim.recipes.study.trials import DEFAULT, at_work, give_up, identity, try_again, work_left
 from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracked_run import Status
 from analogsim.recipes.training.setup import check

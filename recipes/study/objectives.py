@@ -17,7 +17,7 @@ from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import suggest
 from analogsim.recipes.config.toml import from_mapping, to_mapping
 from analogsim.recipes.study.runs import Outcome, StudyRuns, trial_folder
-from analogsim.recipes.study.storages import surplus
+from analogsim.recipes.study.trials import surplus
 from analogsim.recipes.tracking.metric_names import drifted
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training

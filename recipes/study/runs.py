@@ -23,8 +23,10 @@ from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping
 from analogsim.recipes.study import figures
+from analogsim.recipes.study.lease import Lease, LostLease
 from analogsim.recipes.study.page_views import study_links, view_tags
-from analogsim.recipes.study.storages import Lease, LostLease, identity, storage_url
+from analogsim.recipes.study.storages import storage_url
+from analogsim.recipes.study.trials import identity
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_report, parameters
@@ -129,7 +131,7 @@ class StudyRuns:
             study.set_user_attr(PARENT, self.parent.run_id)
 
     def _add_views(self, name: str) -> None:
-        """Views of the study's trials for MLflow's pages, see `_study_views`."""
+        """Views of the study's trials for MLflow's pages, see `study.page_views`."""
         client, parent = stores.connect(self._uri), self.parent
         with stores.explained(self._uri):
             for key, value in view_tags(self._config, name, parent.run_id).items():

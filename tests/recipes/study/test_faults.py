@@ -19,8 +19,10 @@ import pytest
 
 from analogsim.recipes.cli import main
 from analogsim.recipes.study import shared_database, storages
+from analogsim.recipes.study.lease import Lease, LostLease
 from analogsim.recipes.study.runs import PARENT, StudyRuns
-from analogsim.recipes.study.storages import Lease, LostLease, at_work, give_up, open_storage, try_again
+from analogsim.recipes.study.storages import open_storage
+from analogsim.recipes.study.trials import at_work, give_up, try_again
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.tune import configure, tune
 from tests.recipes._workers import EPOCHS, NAME, SETTINGS, Process, Study, free_port

@@ -1,0 +1,102 @@
+"""Something that one worker of a study at a time may do; if it dies, another may."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from analogsim.recipes.study import shared_database
+
+if TYPE_CHECKING:
+    import optuna
+
+SILENT = 4  # heartbeats without a sign of life after which a worker is dead
+
+
+class LostLease(RuntimeError):  # noqa: N818 - what another worker goes on with is no error
+    """The others took this worker for dead, and one of them does what it was doing."""
+
+
+class Lease:
+    """Something that one worker of a study at a time may do; if it dies, another may.
+
+    The holder renews an attribute of the study every `beat` seconds. Whoever wants it watches that attribute by its own
+    clock, so that the clocks of several machines do not have to agree.
+
+    Args:
+        study: the study.
+        name: of the attribute.
+        beat: seconds.
+    """
+
+    def __init__(self, study: optuna.Study, name: str, beat: float) -> None:
+        self._study = study
+        self._name = name
+        self._beat = beat
+        self._me = uuid.uuid4().hex
+        self._mine: list[Any] | None = None
+        self._lost = False
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def held(self, unless: Callable[[], bool]) -> Iterator[bool]:
+        """Wait for the lease and hold it for the block; False, without it, once ``unless()`` is true."""
+        self._mine, self._lost = None, False
+        seen, since = None, time.monotonic()
+        while True:
+            if unless():
+                yield False
+                return
+            asked = time.monotonic()
+            now = self._study.user_attrs.get(self._name)
+            # Where the answer took long the storage was away, and the holder could not give a sign of life either.
+            if now != seen or time.monotonic() - asked > self._beat:
+                seen, since = now, time.monotonic()
+            if (now is None or time.monotonic() - since > SILENT * self._beat) and self._write(now, 0):
+                break
+            time.sleep(min(1.0, self._beat / 2))
+        stop = threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(stop,), daemon=True)
+        renewing.start()
+        try:
+            yield not unless()  # what another did while we took the lease need not be done again
+        finally:
+            stop.set()
+            renewing.join()
+            self._write(self._mine, None)
+
+    def free(self) -> bool:
+        """Whether nobody else has it; one who died has it until somebody waits for it."""
+        with self._lock:
+            now = self._study.user_attrs.get(self._name)
+            return now is None or now == self._mine
+
+    def check(self) -> None:
+        """Make sure that it is still held.
+
+        Raises:
+            LostLease: this worker was silent for so long that another has taken it.
+        """
+        with self._lock:
+            held = not self._lost and self._study.user_attrs.get(self._name) == self._mine
+        if not held:
+            raise LostLease(f"{self._name}: another worker has taken it over")
+
+    def _write(self, old: Any, count: int | None) -> bool:
+        new = None if count is None else [self._me, count]
+        with self._lock:
+            if not shared_database.exchange(self._study, self._name, old, new):
+                return False
+            self._mine = new
+            return True
+
+    def _renew(self, stop: threading.Event) -> None:
+        count = 0
+        while not stop.wait(self._beat) and not self._lost:
+            count += 1
+            with contextlib.suppress(*shared_database.storage_errors()):  # the next beat comes
+                self._lost = not self._write(self._mine, count)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from analogsim.recipes.study.samplers import pruner, sampler
+
+optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
+
+
+@pytest.fixture(autouse=True)
+def silent() -> Any:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(verbosity)
+
+
+def suggestions(text: str, seed: int, restart_after: int | None = None) -> list[float]:
+    """What a study of ten trials tries, in one go or with a restart after some."""
+    storage = optuna.storages.InMemoryStorage()
+    tried: list[float] = []
+    for count in (10,) if restart_after is None else (restart_after, 10 - restart_after):
+        study = optuna.create_study(
+            storage=storage, study_name="s", load_if_exists=True, sampler=sampler(text, seed), direction="maximize"
+        )
+        study.optimize(lambda trial: -((trial.suggest_float("x", -5, 5) - 1) ** 2), n_trials=count)
+        tried = [trial.params["x"] for trial in study.trials]
+    return tried
+
+
+@pytest.mark.parametrize("text", ["tpe", "tpe(n_startup_trials=3)", "random", "gp"])
+def test_a_stopped_study_suggests_what_it_would_have_suggested(text: str) -> None:
+    whole = suggestions(text, seed=1)
+    assert suggestions(text, seed=1, restart_after=4) == whole
+    assert suggestions(text, seed=2) != whole
+    assert len(set(whole)) == 10
+
+
+def test_two_workers_do_not_suggest_the_same() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    studies = [
+        optuna.create_study(storage=storage, study_name="s", load_if_exists=True, sampler=sampler("tpe", 0))
+        for _ in range(2)
+    ]
+    assert len({study.ask().suggest_float("x", 0, 1) for study in studies}) == 2
+
+
+@pytest.mark.parametrize("text", ["nsgaii", "nsgaiii", "qmc", "brute-force"])
+def test_every_sampler_samples(text: str) -> None:
+    study = optuna.create_study(sampler=sampler(text, 0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1, step=0.05), n_trials=5)
+    assert len(study.trials) == 5
+
+
+def test_pruners_know_how_long_a_trial_is() -> None:
+    assert pruner("median", 20)._n_warmup_steps == 5
+    assert pruner("median(n_warmup_steps=1)", 20)._n_warmup_steps == 1
+    assert pruner("percentile", 20)._percentile == 25.0
+    assert pruner("hyperband", 20)._max_resource == 20
+    assert isinstance(pruner("none", 20), optuna.pruners.NopPruner)
+    assert isinstance(pruner("successive-halving(reduction_factor=2)", 20), optuna.pruners.SuccessiveHalvingPruner)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: sampler("tep", 0), "study.sampler: unknown name 'tep', known are tpe, .*; did you mean 'tpe'"),
+        (
+            lambda: sampler("tpe(startup=3)", 0),
+            "study.sampler: 'tpe' has no parameter 'startup'; it has .*n_startup_trials",
+        ),
+        (lambda: sampler("tpe(3)", 0), "study.sampler: parameters in .* need their names, such as n_startup_trials=20"),
+        (lambda: sampler("tpe(", 0), "study.sampler: cannot read"),
+        (lambda: pruner("mean", 5), "study.pruner: unknown name 'mean', known are median"),
+        (
+            lambda: pruner("percentile(percentile=200)", 5),
+            "study.pruner: 'percentile.percentile=200.': Percentile must be",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
