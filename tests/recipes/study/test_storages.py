@@ -16,7 +16,7 @@ def test_the_storage_is_chosen(alone: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql+psycopg://me@host/name")
     assert storage_url(None) == "postgresql+psycopg://me@host/name"
     assert storage_url("sqlite:////x.db") == "sqlite:////x.db"
-    with pytest.raises(ValueError, match="study.storage: 'optuna.db' is not the URL of a database; write sqlite:///"):
+    with pytest.raises(ValueError, match=r"study.storage: 'optuna.db' is not the URL of a database; write sqlite:///"):
         storage_url("optuna.db")
 
 
