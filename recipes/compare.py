@@ -7,7 +7,9 @@ Runs come from MLflow or from folders. ``analogsim ui`` serves the page of MLflo
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,9 @@ from analogsim.recipes.comparison import saved_runs
 from analogsim.recipes.comparison.charts import MARKS
 from analogsim.recipes.comparison.comparison import Comparison
 from analogsim.recipes.comparison.saved_runs import SavedRun
+from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.tracking import links
+from analogsim.utils.files import write_whole
 from analogsim.utils.times import label
 
 LIMIT = 10  # runs of an experiment, unless another number is asked for
@@ -41,7 +45,7 @@ def compare(
         filter: MLflow's filter string for its runs, such as ``params.model = 'lenet5'``.
         order: The metric that orders them, the highest first (``"train/loss asc"``: the lowest); default: newest first.
         limit: So many of them at most.
-        uri: MLflow tracking URI; see ``_store.tracking_uri``.
+        uri: MLflow tracking URI; see ``stores.tracking_uri``.
         port: Where ``analogsim ui`` serves a database, for the links.
 
     Raises:
@@ -122,3 +126,50 @@ def _comparable(found: Sequence[SavedRun], notes: list[str]) -> tuple[SavedRun, 
         left = ", ".join(label(time) for time in every if time not in shared)
         notes.append(f"left out, because not all runs were evaluated then: {left}")
     return tuple(replace(run, report=run.report and run.report.only(shared)) for run in distinct)
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Compare runs: their drift curves side by side, and the parameters in which they differ."
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="the name of an MLflow run, its id or the beginning of it, or a folder of analogsim train",
+    )
+    parser.add_argument("--experiment", metavar="NAME", help="the runs of an MLflow experiment, newest first")
+    parser.add_argument("--filter", default="", help="of these: MLflow's filter, such as \"params.model = 'lenet5'\"")
+    parser.add_argument("--order", metavar="METRIC", help='highest first; "METRIC asc" for the lowest first')
+    parser.add_argument("--limit", type=int, default=LIMIT, help="so many at most (%(default)s)")
+    parser.add_argument("--html", metavar="FILE", help="write a page that needs nothing beside it")
+    parser.add_argument("--open", action="store_true", help="open MLflow's page that compares them")
+    parser.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    parser.add_argument("--port", type=int, default=links.PORT, help="of analogsim ui, for the links (%(default)s)")
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    if options.html is not None and not Path(options.html).absolute().parent.is_dir():
+        raise FileNotFoundError(f"compare: there is no folder for {options.html!r}; make it first")
+    found = compare(
+        options.runs,
+        experiment=options.experiment,
+        filter=options.filter,
+        order=options.order,
+        limit=options.limit,
+        uri=options.uri,
+        port=options.port,
+    )
+    print(found.text(shutil.get_terminal_size((200, 24)).columns))  # a pipe has no width: the wide tables
+    if options.html is not None:
+        write_whole(options.html, found.to_html())
+        print(f"\nas a page: {options.html}")
+    if found.link:
+        print("\n" + "\n".join(["Side by side in MLflow:", *([found.command] if found.command else []), found.link]))
+    if options.open:
+        if not found.link:
+            raise ValueError("compare: --open: there is no page of MLflow for these runs, see above")
+        links.open_page(found.link)
+
+
+PROGRAM = Program(
+    "compare", "compare runs: drift curves, and in what the runs differ", _declare, _run_command, words="runs"
+)

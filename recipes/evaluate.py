@@ -6,14 +6,18 @@ analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --crossbar standard --
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
 import analogsim
 from analogsim.evaluation.ablation import Ablation
-from analogsim.evaluation.report import Report
-from analogsim.recipes.training.restored import Asked, judging, restored
+from analogsim.evaluation.report import Report, compare_plot, compare_table
+from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.training.restored import Asked, add_judging, asked_by, judging, restored
+from analogsim.utils.files import write_figure, write_whole
 
 
 def evaluate(
@@ -54,3 +58,35 @@ def ablate(path: Path, *, tell: Callable[[str], None] = lambda _: None, **asked:
         name: analogsim.ablate(network.analog, network.test, **judging(network, asked))
         for name, network in restored(path, asked, tell)
     }
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Evaluate the networks of a run again: on another device, with more chips, at other times."
+    add_judging(parser)
+    parser.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
+    parser.add_argument("--json", metavar="FILE", help="write the reports")
+    parser.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
+    parser.add_argument("--ablate", action="store_true", help="switch each non-ideality off in turn")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    for file in (options.json, options.plot):  # told before the work, not after it
+        if file is not None and not Path(file).absolute().parent.is_dir():
+            raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
+    asked = asked_by(options, None if options.times is None else options.times.split(","))
+    if options.ablate:
+        if options.json is not None or options.plot is not None:
+            raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
+        for name, ablation in ablate(Path(options.run), tell=print, **asked).items():
+            print(f"{name} network\n\n{ablation}\n")
+        return
+    reports = evaluate(Path(options.run), show=not options.quiet, tell=print, **asked)
+    print(compare_table(reports))
+    if options.json is not None:
+        write_whole(options.json, json.dumps({name: report.to_dict() for name, report in reports.items()}))
+    if options.plot is not None:
+        write_figure(options.plot, compare_plot(reports))
+
+
+PROGRAM = Program("evaluate", "evaluate a trained network again", _declare, _run_command)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import analogsim
 from analogsim.fit import FittedDevice
+from analogsim.recipes.config.arguments import Program
 from analogsim.utils.files import write_figure
 
 
@@ -50,3 +52,55 @@ def fit(
     if plot is not None:
         write_figure(plot, fitted.plot())
     return fitted
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Fit programming error, drift and read noise to measured conductances of single cells: a CSV file "
+        "with the columns target, time, measured, cell and units in the header, such as 'target [µS]'."
+    )
+    parser.add_argument("measurements", metavar="FILE.csv", help="one row for each reading of one cell")
+    parser.add_argument("--out", metavar="FILE.toml", default="device.toml", help="the device file (%(default)s)")
+    parser.add_argument("--plot", metavar="FILE", help="draw measurements and fit (png, svg, pdf)")
+    parser.add_argument(
+        "--unit",
+        dest="units",
+        metavar="COLUMN=UNIT",
+        action="append",
+        default=[],
+        help="of target and measured (nS, uS, mS, S) or time (s, min, h, d); default: the header's, else uS and s",
+    )
+    parser.add_argument(
+        "--t0", type=float, metavar="S", help="from programming to the first reading, if time starts there"
+    )
+    parser.add_argument(
+        "--g-min", type=float, metavar="uS", help="of a cell that stands for zero; default: lowest target"
+    )
+    parser.add_argument("--g-max", type=float, metavar="uS", help="of the largest weight; default: highest target")
+    parser.add_argument("--bootstrap", type=int, default=200, help="samples for the intervals (%(default)s); 0: none")
+    parser.add_argument("--seed", type=int, default=0, help="of these samples")
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    units = {}
+    for text in options.units:
+        name, equals, unit = text.partition("=")
+        if not equals:
+            raise ValueError(f"fit: --unit takes COLUMN=UNIT, such as time=h, got {text!r}")
+        units[name] = unit
+    fitted = fit(
+        options.measurements,
+        options.out,
+        plot=options.plot,
+        units=units,
+        t0=options.t0,
+        g_min=options.g_min,
+        g_max=options.g_max,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+    )
+    print(fitted)
+    print(f'\nuse it: analog = analogsim.convert(model, device="{options.out}")')
+
+
+PROGRAM = Program("fit", "fit a device model to your measurements", _declare, _run_command)

@@ -6,6 +6,7 @@ analogsim sensitivity runs/20260101-120000-digits-resnet20-pcm/plain/checkpoint.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Unpack
 import analogsim
 from analogsim import KeptDigital, Report, Sensitivity
 from analogsim.evaluation.layer_sensitivity import Per
-from analogsim.recipes.training.restored import Asked, judging, restored
+from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.training.restored import Asked, add_judging, asked_by, judging, restored
 
 # Chips far away from those that the layers are chosen by.
 _OTHER_CHIPS = 1_000_000
@@ -84,3 +86,27 @@ def sensitivity(
         analogsim.set_ranges(chosen, {layer: ranges[layer] for layer in ranges if layer in left})
         results[name] = Found(layers, kept, before, analogsim.evaluate(chosen, network.test, **how))
     return results
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Make the layers of a trained network analog one at a time, on validation data."
+    add_judging(parser)
+    parser.add_argument("--time", default="1d", help="since programming (default: 1d)")
+    parser.add_argument(
+        "--keep",
+        type=float,
+        metavar="SCORE",
+        help="keep layers digital until the mean over chips reaches this, such as 0.97; and judge that on test data",
+    )
+    parser.add_argument(
+        "--per", choices=("macs", "parameters"), default="macs", help="what a digital layer costs (default: macs)"
+    )
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    asked = asked_by(options, (options.time,))
+    found = sensitivity(Path(options.run), keep=options.keep, per=options.per, tell=print, **asked)
+    print("\n\n".join(f"{name} network\n\n{result}" for name, result in found.items()))
+
+
+PROGRAM = Program("sensitivity", "which layers cost most, and which to keep digital", _declare, _run_command)

@@ -14,6 +14,7 @@ Several GPUs or CPUs, and several machines, train one network together when torc
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import json
@@ -26,15 +27,17 @@ from typing import Any
 
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report, compare_plot, compare_table
-from analogsim.recipes.config.options import Config
-from analogsim.recipes.config.toml import dump_toml, load_toml
+from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
+from analogsim.recipes.config.options import SHORT, Config
+from analogsim.recipes.config.toml import describe, dump_toml, load_toml
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking import tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
+from analogsim.recipes.tracking.links import compare_link
 from analogsim.recipes.tracking.log_report import log_ranges, log_report, parameters
-from analogsim.recipes.tracking.tracked_run import NoRun, Tracker
+from analogsim.recipes.tracking.tracked_run import NoRun, Run, Tracker
 from analogsim.recipes.training.loop import Progress, Training
-from analogsim.recipes.training.processes import ALONE, Group
+from analogsim.recipes.training.processes import ALONE, Group, joined
 from analogsim.recipes.training.setup import check, load_data, report_times
 from analogsim.training import Step, plain_step
 from analogsim.utils.files import write_figure, write_whole
@@ -267,3 +270,54 @@ def resume_config(folder: Path, *, tracking: bool = True) -> Config:
         raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
     config = load_toml(Config, path)
     return config if tracking else replace(config, tracking=replace(config.tracking, enabled=False))
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train a network for a device, beside the same network trained plainly, and evaluate both on many "
+        "chips through time. With no options: LeNet-5 on the bundled digits, for phase-change memory, one minute."
+    )
+    parser.epilog = "all settings, for the file and for KEY=VALUE:\n\n" + describe(Config)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_settings(parser, SHORT)
+    parser.add_argument("--no-baseline", action="store_true", help="only the hardware-aware network")
+    parser.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _asked_for(options: argparse.Namespace) -> tuple[Config, Path | None]:
+    """What ``analogsim train`` is to do, and the folder to go on in."""
+    if options.resume is not None:
+        given = [f"--{name}" for name in SHORT if getattr(options, name) is not None]
+        if options.settings or given or options.no_baseline or options.download:
+            raise ValueError(
+                "--resume goes on with the options of the run; the only others are --no-tracking and --quiet"
+            )
+        folder = Path(options.resume)
+        return resume_config(folder, tracking=not options.no_tracking), folder
+    files, overrides = files_and_overrides(options, SHORT)
+    overrides += ["baseline=false"] if options.no_baseline else []
+    return load_toml(Config, files[0] if files else None, overrides), None
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    with joined() as group:
+        config, folder = group.first(lambda: _asked_for(options))
+        result = train(config, folder, show=not options.quiet, group=group)
+    if not group.main:
+        return
+    print(f"\n{result}\n\nreport, drift curve, checkpoints: {result.folder}")
+    runs = [tracker for tracker in result.trackers.values() if isinstance(tracker, Run)]
+    if runs:
+        print(f"\nSee the run in MLflow:\n{runs[-1].links()}")
+    if len(runs) > 1:
+        print(f"Both networks side by side:\n{compare_link(runs)}")
+
+
+PROGRAM = Program(
+    "train",
+    "train a network for a device, beside the same network trained plainly",
+    _declare,
+    _run_command,
+    words="settings",
+)

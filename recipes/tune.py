@@ -10,9 +10,11 @@ and on chips that the search never used. The same command, started again or on a
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import math
+import os
 import shlex
 import tempfile
 import time
@@ -25,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import compare_plot
+from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
-from analogsim.recipes.config.space import Choice, Space
-from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping, load_mapping, to_mapping
+from analogsim.recipes.config.space import DEFAULT_SPACE, Choice, Space
+from analogsim.recipes.config.toml import describe, dump_toml, flatten, from_mapping, load_mapping, to_mapping
 from analogsim.recipes.study import final_comparison
 from analogsim.recipes.study.figures import METRIC_NAMES
 from analogsim.recipes.study.final_comparison import Final
@@ -496,3 +499,43 @@ def _head(study: optuna.Study, url: str) -> str:
     return f"study {study.study_name!r} in {shown(url)}: " + ", ".join(
         f"{count} {state}" for state, count in sorted(states.items())
     )
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Let Optuna find the training noise with which a network survives best. Started again with "
+        "the same --study and --storage it goes on; started several times at once, the workers share the trials."
+    )
+    parser.epilog = (
+        f"what is searched, unless a file says otherwise:\n\n{DEFAULT_SPACE}\n\n"
+        'another range: search.noise.end="{low=1, high=4}"; out of the search: search.noise.end=none\n\n'
+        f"all settings, for the file and for KEY=VALUE:\n\n{describe(StudyConfig)}"
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_settings(parser, STUDY_SHORT)
+    parser.add_argument("--pareto", action="store_true", help="the whole front of clean against drifted accuracy")
+    parser.add_argument("--quiet", action="store_true", help="no line for each trial")
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("tune: torchrun makes one network of several processes; start the same command several times")
+    files, overrides = files_and_overrides(options, STUDY_SHORT)
+    overrides += ["study.pareto=true"] if options.pareto else []
+    config = load(files[0] if files else None, overrides)
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+
+    tuned = tune(config) if options.quiet else tune(config, show=show)
+    print(f"\n{tuned}\n\nbest settings, trials, checkpoints: {tuned.folder}")
+    print(tuned.links())
+
+
+PROGRAM = Program(
+    "tune",
+    "let Optuna find the noise schedule with which a network survives best",
+    _declare,
+    _run_command,
+    words="settings",
+)

@@ -7,6 +7,7 @@ One worker and none of MLflow's job processes, on 127.0.0.1 only; everything end
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import http.client
@@ -19,14 +20,13 @@ import subprocess
 import sys
 import threading
 import time
-import webbrowser
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
+from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.tracking import links, stores
 
 _HOST = "127.0.0.1"
@@ -122,7 +122,7 @@ def serve(uri: str | None = None, port: int = links.PORT) -> Iterator[Server]:
     SIGTERM and SIGHUP end the block as well, by SystemExit, where it is in the main thread.
 
     Args:
-        uri: tracking URI; see ``_store.tracking_uri``.
+        uri: tracking URI; see ``stores.tracking_uri``.
         port: of 127.0.0.1; 0 takes a free one.
 
     Raises:
@@ -166,24 +166,6 @@ def _command(store: str, port: int) -> list[str]:
     command += ["--uvicorn-opts", "--log-level warning"]
     folder = stores.artifact_folder(store)
     return command if folder is None else [*command, "--artifacts-destination", folder.as_uri()]
-
-
-def open_page(link: str) -> None:
-    """Open an address of MLflow in the browser.
-
-    Raises:
-        ConnectionError: nothing answers there.
-    """
-    parts = urlsplit(link)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((host, port), timeout=3).close()
-    except OSError as error:
-        raise ConnectionError(
-            f"nothing answers at {parts.scheme}://{host}:{port} ({error.strerror or error}): start the server first, "
-            "in another terminal: analogsim ui"
-        ) from error
-    webbrowser.open(link)
 
 
 def _free(port: int) -> int:
@@ -275,3 +257,31 @@ def _tell(process: subprocess.Popen[str], name: str) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all of them are gone
         os.killpg(process.pid, getattr(signal, name))
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Serve MLflow's pages for the runs of all commands here, on this machine only, until Ctrl-C."
+    parser.add_argument("--port", type=int, default=links.PORT, help="where (%(default)s); 0 takes a free one")
+    parser.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    parser.add_argument("--open", action="store_true", help="open the browser when it answers")
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    store = stores.tracking_uri(options.uri)
+    if stores.is_http(store):
+        print(f"{links.ui_address(store)}\nthis is a server of MLflow already: there is nothing to start")
+        if options.open:
+            links.open_page(links.ui_address(store))
+        return
+    port = check(store, options.port)
+    print(f"MLflow starts on {stores.shown(store)}; this takes some seconds", file=sys.stderr)
+    with serve(store, port) as server:
+        print(f"{server.address} answers; Ctrl-C stops it", flush=True)
+        for name, page in server.experiments.items():
+            print(f"runs of {name!r}: {page}", flush=True)
+        if options.open:
+            links.open_page(next(iter(server.experiments.values()), server.address))
+        server.wait()
+
+
+PROGRAM = Program("ui", "look at all runs in the browser", _declare, _run_command)

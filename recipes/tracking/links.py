@@ -1,12 +1,14 @@
-"""Addresses of MLflow's pages, and the command that serves them."""
+"""Addresses of MLflow's pages, the command that serves them, and the browser that opens them."""
 
 from __future__ import annotations
 
 import json
 import shlex
+import socket
+import webbrowser
 from collections.abc import Sequence
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from analogsim.recipes.tracking import stores
 
@@ -68,3 +70,21 @@ def compare_link(runs: Sequence[Stored], port: int = PORT) -> str:
     experiments = list(dict.fromkeys(run.experiment_id for run in runs))
     chosen, among = (quote(json.dumps(each, separators=(",", ":")), safe="") for each in (ids, experiments))
     return f"{ui_address(runs[0].uri, port)}/#/compare-runs?runs={chosen}&experiments={among}"
+
+
+def open_page(link: str) -> None:
+    """Open an address of MLflow in the browser.
+
+    Raises:
+        ConnectionError: nothing answers there.
+    """
+    parts = urlsplit(link)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port), timeout=3).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"nothing answers at {parts.scheme}://{host}:{port} ({error.strerror or error}): start the server first, "
+            "in another terminal: analogsim ui"
+        ) from error
+    webbrowser.open(link)

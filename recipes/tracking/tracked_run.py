@@ -173,7 +173,7 @@ class Run(Tracker):
         Args:
             experiment: Name of the experiment; made if there is none.
             name: Name of the run; a reopened run keeps its own, and stays in its experiment.
-            uri: Tracking URI; see ``_store.tracking_uri``.
+            uri: Tracking URI; see ``stores.tracking_uri``.
             run_id: The run to reopen. Parameters cannot change: those that differ become tags
                 ``resumed.<name>``.
             parent_run_id: A run of the same experiment under which MLflow's UI shows this one.

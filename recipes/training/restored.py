@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -149,4 +150,33 @@ def judging(network: Restored, asked: Asked) -> dict[str, Any]:
         "compensation": rule.compensation,
         "calibration": network.calibration,
         "seed": asked.get("seed", 0),
+    }
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which run to judge, and on which chips."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint file")
+    parser.add_argument("--device", help="device model; default: the run's")
+    parser.add_argument("--crossbar", help="array, converters and wires; default: the run's")
+    parser.add_argument("--chips", type=int, help="how many chips; default: the run's")
+    parser.add_argument("--compensation", help='such as "column" or "global+batch-norm", or none; default: the run\'s')
+    parser.add_argument("--folder", help="where the data lie")
+    parser.add_argument("--seed", type=int, default=0, help="the first chip")
+
+
+def asked_by(options: argparse.Namespace, times: Sequence[str] | None) -> Asked:
+    """What the arguments of `add_judging` ask for.
+
+    Args:
+        options: as they were given.
+        times: since programming; None for those of the run.
+    """
+    return {
+        "device": options.device,
+        "crossbar": options.crossbar,
+        "chips": options.chips,
+        "times": times,
+        "compensation": options.compensation,
+        "folder": options.folder,
+        "seed": options.seed,
     }

@@ -258,18 +258,6 @@ def test_a_server_is_named_and_nothing_started(
         pass
 
 
-def test_a_page_is_opened_only_where_something_answers(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
-    with pytest.raises(ConnectionError, match=f"nothing answers at http://127.0.0.1:{closed_port} .*: analogsim ui"):
-        ui.open_page(f"http://127.0.0.1:{closed_port}/#/experiments")
-    assert opened == []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        link = f"http://127.0.0.1:{server.getsockname()[1]}/#/experiments"
-        ui.open_page(link)
-    assert opened == [link]
-
-
 @pytest.mark.slow
 def test_mlflow_serves_our_runs(
     here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -60,3 +62,15 @@ def test_runs_of_several_stores_have_no_page_in_common() -> None:
         links.compare_link([Stored("a"), Stored("b", uri="http://server")])
     with pytest.raises(ValueError, match="got 0 runs"):
         links.compare_link([])
+
+
+def test_a_page_is_opened_only_where_something_answers(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    with pytest.raises(ConnectionError, match=f"nothing answers at http://127.0.0.1:{closed_port} .*: analogsim ui"):
+        links.open_page(f"http://127.0.0.1:{closed_port}/#/experiments")
+    assert opened == []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        link = f"http://127.0.0.1:{server.getsockname()[1]}/#/experiments"
+        links.open_page(link)
+    assert opened == [link]
