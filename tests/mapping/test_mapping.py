@@ -153,22 +153,6 @@ def test_scale_of_each_crossbar():
     assert part[0, 0] == block.sort().values[-(-len(block) // 2) - 1]
 
 
-def test_stuck_cells_take_their_share_of_the_gradient():
-    weight = torch.tensor([[1.0, -1.0]])
-    held = torch.zeros(8, 1, 2, dtype=torch.bool)
-    mapping = Mapping("pair", slices=2, slice_bits=2, copies=2)
-    held[0, 0, 0] = True  # one copy of the upper slice of G+
-    held[4, 0, 0] = True  # of G-, which carries nothing
-    share = mapping.significance[0]
-    torch.testing.assert_close(mapping.following(weight, held), torch.tensor([[1 - share / 2, 1.0]]))
-    two = torch.zeros(2, 1, 2, dtype=torch.bool)
-    two[0, 0, 0] = True
-    assert Mapping("two-sided").following(weight, two).tolist() == [[0.5, 1.0]]
-    assert Mapping("pair").following(weight, two).tolist() == [[0.0, 1.0]]
-    one = torch.tensor([[[True, False], [True, True]]])  # the second row is the reference column
-    assert Mapping("offset").following(weight, one).tolist() == [[0.0, 1.0]]
-
-
 def test_zero_stands_at_g_min():
     _, g = there(Mapping("pair"), torch.tensor([[0.0, 1.0]]))
     assert g[:, 0, 0].tolist() == [G_MIN, G_MIN]
