@@ -41,7 +41,12 @@ def row_keys(rows: int, device: torch.device, generator: torch.Generator | None 
     return torch.randint(low, high, shape, dtype=torch.int32, device=device, generator=generator)
 
 
-def _bits(count: int, key: Tensor) -> Tensor:
+def place_bits(count: int, key: Tensor) -> Tensor:
+    """Bits of an int32 for each of ``count`` places.
+
+    Raises:
+        ValueError: there are more places than an int32 counts.
+    """
     if count > _PLACES:
         raise ValueError(f"counter: at most {_PLACES} places can be told apart, got {count}")
     places = torch.arange(count, dtype=torch.int32, device=key.device)
@@ -61,13 +66,13 @@ def _polar(bits: Tensor, salt: Tensor) -> tuple[Tensor, Tensor]:
 
 def uniform(shape: Sequence[int], key: Tensor) -> Tensor:
     """Numbers in [0, 1), float32."""
-    return _fraction(_bits(math.prod(shape), key)).view(shape)
+    return _fraction(place_bits(math.prod(shape), key)).view(shape)
 
 
 def normal(shape: Sequence[int], key: Tensor) -> Tensor:
     """Normal numbers of mean 0 and standard deviation 1, float32; none is beyond 5.9."""
     count = math.prod(shape)
-    radius, angle = _polar(_bits((count + 1) // 2, key), key[1])
+    radius, angle = _polar(place_bits((count + 1) // 2, key), key[1])
     # Side by side in halves, not in turn: each half is written in one run.
     return torch.cat((radius * angle.cos(), radius * angle.sin()))[:count].view(shape)
 

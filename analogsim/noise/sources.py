@@ -44,7 +44,8 @@ class Noise(Protocol):
         ...
 
 
-def _is_fused() -> bool:
+def is_fused() -> bool:
+    """Whether numbers drawn now are made in the code that torch.compile makes of a forward."""
     # An exported program should draw as other programs draw: what reads it knows normal numbers, but not these.
     return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
 
@@ -100,7 +101,7 @@ class GlobalNoise:
 
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
-        if _is_fused():
+        if is_fused():
             numbers = counter_based.normal(like.shape, counter_based.fresh_key(like.device)).to(like.dtype)
         elif torch.compiler.is_compiling():
             numbers = torch.randn_like(like)  # torch.export knows it better than randn of a shape
@@ -113,14 +114,14 @@ class GlobalNoise:
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""
-        if _is_fused():
+        if is_fused():
             kind = torch.promote_types(like.dtype, torch.float32)
             return counter_based.uniform(like.shape, counter_based.fresh_key(like.device)).to(kind)
         return torch.rand_like(like)
 
     def fuses(self) -> bool:
         """Whether its numbers are made in the code that torch.compile makes of a forward."""
-        return _is_fused()
+        return is_fused()
 
     def row_keys(self, rows: int, device: torch.device) -> Tensor:
         """Fresh keys of `counter_based.PairedNoise`."""

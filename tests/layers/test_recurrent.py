@@ -754,7 +754,7 @@ def test_compiled_there_is_one_graph_break_as_with_torch(
     kind: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch leaves recurrent layers out of graphs, and so are those of the twin: nothing of them is compiled."""
-    monkeypatch.setattr("analogsim.noise.sources._is_fused", lambda: True)  # everywhere the draws of compiled code
+    monkeypatch.setattr("analogsim.noise.sources.is_fused", lambda: True)  # everywhere the draws of compiled code
     model = Between(LAYERS[kind]())
     analog = analogsim.convert(model, device)
     inputs = [torch.randn(steps, BATCH, IN) for steps in (2, 2, 3)]
@@ -776,7 +776,7 @@ def test_where_torch_traces_recurrent_layers_it_does_so_with_the_twin(
     kind: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its setting ``allow_rnn``: one graph for each number of time steps."""
-    monkeypatch.setattr("analogsim.noise.sources._is_fused", lambda: True)
+    monkeypatch.setattr("analogsim.noise.sources.is_fused", lambda: True)
     model = Between(LAYERS[kind]())
     analog = analogsim.convert(model, device)
     inputs = [torch.randn(steps, BATCH, IN) for steps in (2, 2, 3)]

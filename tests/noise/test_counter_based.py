@@ -54,7 +54,7 @@ def test_neighbours_are_independent(kind: object) -> None:
 
 
 def test_every_bit_of_the_mixer_is_even() -> None:
-    bits = counter_based._bits(N, key(3, 4))
+    bits = counter_based.place_bits(N, key(3, 4))
     for place in range(32):
         assert abs(((bits >> place) & 1).double().mean() - 0.5) < K * 0.5 / math.sqrt(N)
     assert len(bits.unique()) == N, "a key gives each place its own number"
@@ -81,7 +81,7 @@ def test_a_key_comes_from_torchs_generator() -> None:
 
 def test_too_many_places_are_refused() -> None:
     with pytest.raises(ValueError, match="places can be told apart, got 2147483649"):
-        counter_based._bits(2**31 + 1, key(0, 0))
+        counter_based.place_bits(2**31 + 1, key(0, 0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])

@@ -40,6 +40,18 @@ def test_bare_packages_of_the_checkout_refuse(name: str) -> None:
     assert f"ImportError: import analogsim.{name}, not {name}" in done.stderr
 
 
+def test_what_plug_ins_are_written_with_is_handed_on() -> None:
+    """A strict type checker takes what stands in ``__all__`` only."""
+    device = ("Cells", "DeviceModel", "Effect", "State", "Written", "as_device_model", "param", "register")
+    for module, names in (
+        (analogsim.device, device),
+        (analogsim.noise, ("KeyedNoise", "Noise", "Scale", "TrainingNoise")),
+        (analogsim.mapping, ("Layout", "MappedWeight", "Mapping")),
+    ):
+        assert set(names) <= set(module.__all__), module.__name__
+        assert all(hasattr(module, name) for name in module.__all__), module.__name__
+
+
 def test_every_public_name_is_there_and_sorted() -> None:
     assert sorted(analogsim.__all__) == analogsim.__all__
     assert len(set(analogsim.__all__)) == len(analogsim.__all__)
