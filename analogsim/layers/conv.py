@@ -5,7 +5,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.layers.matrix import largest_magnitude
+from analogsim.layers.matrix import ConvolutionMatrix
 from analogsim.layers.module import AnalogLayer
 from analogsim.layers.registry import register_layer
 from analogsim.layers.routing import product_as
@@ -13,9 +13,7 @@ from analogsim.layers.slot import Slot
 from analogsim.utils.torch_private import convolve, output_padding
 
 
-class _AnalogConv(AnalogLayer):
-    autocasts = True
-
+class _AnalogConv(ConvolutionMatrix, AnalogLayer):
     @classmethod
     def slots(cls, module: nn.Module) -> dict[str, Slot]:
         """See `AnalogModule.slots`."""
@@ -24,29 +22,6 @@ class _AnalogConv(AnalogLayer):
     def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `AnalogMatrix.product`."""
         return convolve(self, input, weight, bias)
-
-    def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
-        """See `AnalogMatrix.partial`: a convolution over the channels that these rows belong to."""
-        kernel = self.analog.shape[2:]
-        size = kernel.numel()
-        first, last = start // size, -(-end // size)
-        missing = start - first * size, last * size - end
-        whole = functional.pad(rows, missing) if any(missing) else rows  # padding with nothing would copy
-        weight = whole.reshape(-1, last - first, *kernel)
-        axis = input.ndim - len(kernel) - 1
-        groups = cast(nn.Conv2d, self).groups
-        if groups == 1:
-            return self.product(input.narrow(axis, first, last - first), weight, None)
-        grouped = input.reshape(*input.shape[:axis], groups, -1, *input.shape[axis + 1 :])
-        return self.product(grouped.narrow(axis + 1, first, last - first).flatten(axis, axis + 1), weight, None)
-
-    def per_output(self, values: Tensor) -> Tensor:
-        """See `AnalogMatrix.per_output`."""
-        return values.view(-1, *(1,) * (len(self.analog.shape) - 2))
-
-    def per_vector(self, input: Tensor) -> Tensor:
-        """See `AnalogMatrix.per_vector`."""
-        return largest_magnitude(input, tuple(range(1 - len(self.analog.shape), 0)))
 
 
 @register_layer(nn.Conv1d)
@@ -85,7 +60,7 @@ class _AnalogConvTranspose(_AnalogConv):
     def _spread(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, output_padding: tuple[int, ...] | list[int]
     ) -> Tensor:
-        layer, turned = cast(nn.ConvTranspose2d, self), cast(Slot, self._slot).turned(weight)
+        layer, turned = cast(nn.ConvTranspose2d, self), self.analog.slot.turned(weight)
         transposed = _TRANSPOSED[weight.ndim - 2]
         where = (layer.stride, layer.padding, output_padding, layer.groups, layer.dilation)
         return cast(Tensor, transposed(input, turned, bias, *where))

@@ -16,7 +16,7 @@ from analogsim.crossbar.signal_path import Array, convert_product
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
 from analogsim.errors import NotProgrammedError
-from analogsim.layers.slot import Slot, still
+from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState, MatrixChip
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
@@ -41,27 +41,37 @@ class AnalogMatrix:
     training: bool
 
     @property
+    def holder(self) -> nn.Module:
+        """The module in whose Parameters it lies."""
+        raise NotImplementedError(f"{type(self).__name__} must say which module holds its matrix")
+
+    @property
     def matrix(self) -> Tensor:
         """The clean weights ``(out, ...)``, differentiable down to the Parameters."""
-        raise NotImplementedError(f"{type(self).__name__} must have a matrix")
+        return self.analog.slot.matrix(self.holder)
+
+    @property
+    def own_weight(self) -> Tensor:
+        """The weight as a forward finds it in its module, not turned into a matrix."""
+        return self.analog.slot.weight_of(self.holder)
 
     def still(self) -> tuple[Tensor, Tensor | None]:
         """The clean weights and the bias, detached; reading them changes nothing."""
-        raise NotImplementedError(f"{type(self).__name__} must have a matrix")
+        return still(self.holder, self.analog.slot)
 
     @property
-    def device(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """Where its weights are."""
-        raise NotImplementedError(f"{type(self).__name__} must have a matrix")
+        return self.analog.slot.parameters(self.holder)[0].device
 
     @property
     def computed(self) -> bool:
         """Whether its weights are computed from other Parameters (weight norm, pruning)."""
-        raise NotImplementedError(f"{type(self).__name__} must say whether its matrix is computed")
+        return self.analog.slot.weight not in own_parameters(self.holder)
 
     def put(self, matrix: Tensor) -> None:
         """Write other clean weights into the Parameters."""
-        raise NotImplementedError(f"{type(self).__name__} must write into its Parameters")
+        self.analog.slot.put(self.holder, matrix)
 
     def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The linear map with another weight ``(out, ...)``; everything else comes from the layer."""
@@ -287,52 +297,67 @@ class LinearMatrix(AnalogMatrix):
         return largest_magnitude(input, (-1,))
 
 
-class Part(LinearMatrix):
-    """One of several matrices of a module.
+class ConvolutionMatrix(AnalogMatrix):
+    """A matrix ``(out, in / groups, *kernel)`` for inputs ``(batch, in, *size)``; without axes of a kernel, linear."""
+
+    autocasts = True
+
+    def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
+        """See `AnalogMatrix.partial`: a convolution over the channels that these rows belong to."""
+        kernel, groups = self.analog.shape[2:], self.analog.slot.groups
+        if groups == 1 and not kernel:
+            return self.product(input[..., start:end], rows, None)
+        size = kernel.numel()
+        first, last = start // size, -(-end // size)
+        missing = start - first * size, last * size - end
+        whole = functional.pad(rows, missing) if any(missing) else rows  # padding with nothing would copy
+        weight = whole.reshape(-1, last - first, *kernel)
+        axis = input.ndim - len(kernel) - 1
+        if groups == 1:
+            return self.product(input.narrow(axis, first, last - first), weight, None)
+        grouped = input.reshape(*input.shape[:axis], groups, -1, *input.shape[axis + 1 :])
+        return self.product(grouped.narrow(axis + 1, first, last - first).flatten(axis, axis + 1), weight, None)
+
+    def per_output(self, values: Tensor) -> Tensor:
+        """See `AnalogMatrix.per_output`."""
+        axes = len(self.analog.shape) - 2
+        return values.view(-1, *(1,) * axes) if axes else values
+
+    def per_vector(self, input: Tensor) -> Tensor:
+        """See `AnalogMatrix.per_vector`."""
+        return largest_magnitude(input, tuple(range(1 - len(self.analog.shape), 0)))
+
+
+class ModuleMatrix(ConvolutionMatrix):
+    """One of several matrices of a module: linear, or with the product that its `Slot` says.
 
     Args:
-        owner: the module.
-        slot: where the matrix lies in it.
-        state: what else is known of it.
+        holder: the module.
+        state: what is known of it.
     """
 
-    def __init__(self, owner: nn.Module, slot: Slot, state: AnalogState) -> None:
-        self._owner = owner
-        self._slot = slot
+    def __init__(self, holder: nn.Module, state: AnalogState) -> None:
+        self._holder = holder
         self.analog = state
 
     @property
-    def matrix(self) -> Tensor:
-        """See `AnalogMatrix.matrix`."""
-        return self._slot.matrix(self._owner)
+    def holder(self) -> nn.Module:
+        """See `AnalogMatrix.holder`."""
+        return self._holder
 
-    def still(self) -> tuple[Tensor, Tensor | None]:
-        """See `AnalogMatrix.still`."""
-        return still(self._owner, self._slot)
-
-    @property
-    def device(self) -> torch.device:
-        """See `AnalogMatrix.device`."""
-        return self._slot.parameters(self._owner)[0].device
-
-    @property
-    def computed(self) -> bool:
-        """See `AnalogMatrix.computed`."""
-        return self._slot.weight not in own_parameters(self._owner)
-
-    def put(self, matrix: Tensor) -> None:
-        """See `AnalogMatrix.put`."""
-        self._slot.put(self._owner, matrix)
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See `AnalogMatrix.product`."""
+        return self.analog.slot.taken(input, weight, bias)
 
     @property
     def bias(self) -> Tensor | None:
         """Its bias ``(out,)``, or None."""
-        return self._slot.bias_of(self._owner)
+        return self.analog.slot.bias_of(self._holder)
 
     @property
     def training(self) -> bool:  # type: ignore[override]
         """The mode of the module."""
-        return self._owner.training
+        return self._holder.training
 
 
 def largest_magnitude(input: Tensor, axes: tuple[int, ...]) -> Tensor:

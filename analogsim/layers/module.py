@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 
 from analogsim.errors import NotProgrammedError
-from analogsim.layers.matrix import AnalogMatrix, Drawn, Part
-from analogsim.layers.slot import Slot, still
+from analogsim.layers.matrix import AnalogMatrix, Drawn, ModuleMatrix
+from analogsim.layers.slot import Slot
 from analogsim.layers.state import AnalogState, MatrixChip
-from analogsim.utils.torch_private import own_parameters
 
 
 class AnalogModule(nn.Module):
@@ -38,7 +36,9 @@ class AnalogModule(nn.Module):
     def attach(self, states: dict[str, AnalogState], module: nn.Module) -> None:
         """Take over what is known of the analog ones among the matrices of a digital module."""
         slots = self.slots(module)
-        self.__dict__["matrices"] = {label: Part(self, slots[label], state) for label, state in states.items()}
+        for label, state in states.items():
+            state.slot = slots[label]
+        self.__dict__["matrices"] = {label: ModuleMatrix(self, state) for label, state in states.items()}
 
     def draw_of(self, label: str) -> Drawn | Clean:
         """What one forward finds in a matrix: a draw, or the clean weights where it stays digital."""
@@ -74,10 +74,11 @@ class Clean:
 
     def __init__(self, module: nn.Module, slot: Slot) -> None:
         self.plain: tuple[Tensor, Tensor | None] = slot.matrix(module), slot.bias_of(module)
+        self._slot = slot
 
     def __call__(self, input: Tensor) -> Tensor:
-        """The product ``(..., out)`` with an input ``(..., in)``."""
-        return nn.functional.linear(input, *self.plain)
+        """The product with an input; ``(..., out)`` of one ``(..., in)`` unless the slot says otherwise."""
+        return self._slot.taken(input, *self.plain)
 
 
 class AnalogLayer(AnalogMatrix, AnalogModule):
@@ -88,7 +89,7 @@ class AnalogLayer(AnalogMatrix, AnalogModule):
     """
 
     weight: Tensor
-    analog_only = ("analog", "_slot")
+    analog_only = ("analog",)
 
     @classmethod
     def slots(cls, module: nn.Module) -> dict[str, Slot]:
@@ -97,8 +98,8 @@ class AnalogLayer(AnalogMatrix, AnalogModule):
 
     def attach(self, states: dict[str, AnalogState], module: nn.Module) -> None:
         """See `AnalogModule.attach`."""
+        states[""].slot = self.slots(module)[""]
         self.__dict__["analog"] = states[""]
-        self.__dict__["_slot"] = self.slots(module)[""]
 
     @property
     def matrices(self) -> Mapping[str, AnalogMatrix]:  # type: ignore[override]
@@ -106,34 +107,17 @@ class AnalogLayer(AnalogMatrix, AnalogModule):
         return {"": self} if "analog" in self.__dict__ else {}
 
     @property
-    def matrix(self) -> Tensor:
-        """See `AnalogMatrix.matrix`."""
-        return cast(Slot, self._slot).matrix(self)
-
-    def still(self) -> tuple[Tensor, Tensor | None]:
-        """See `AnalogMatrix.still`."""
-        return still(self, cast(Slot, self._slot))
-
-    @property
-    def device(self) -> torch.device:
-        """See `AnalogMatrix.device`."""
-        return cast(Slot, self._slot).parameters(self)[0].device
-
-    @property
-    def computed(self) -> bool:
-        """See `AnalogMatrix.computed`."""
-        return cast(Slot, self._slot).weight not in own_parameters(self)
-
-    def put(self, matrix: Tensor) -> None:
-        """See `AnalogMatrix.put`."""
-        cast(Slot, self._slot).put(self, matrix)
+    def holder(self) -> nn.Module:
+        """Itself."""
+        return self
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's answer: fresh noise in training, the programmed chip in eval."""
         return self.draw()(input)
 
 
-def _matrices_in(model: nn.Module) -> list[AnalogMatrix]:
+def matrices_in(model: nn.Module) -> list[AnalogMatrix]:
+    """The analog matrices in a module, each once; none if there are none."""
     modules = [module for module in model.modules() if isinstance(module, AnalogModule)]
     return [matrix for module in modules for matrix in module.matrices.values()]
 
@@ -144,7 +128,7 @@ def matrices_of(model: nn.Module) -> list[AnalogMatrix]:
     Raises:
         ValueError: there are none; the model is not what `convert` returned.
     """
-    matrices = _matrices_in(model)
+    matrices = matrices_in(model)
     if not matrices:
         raise ValueError(
             f"{type(model).__name__} has no analog layer: give the twin that analogsim.convert(model, ...) returned"

@@ -23,27 +23,27 @@ from analogsim.utils.torch_private import (
     update_flat_weights,
 )
 
-State = tuple[Tensor, ...]
+Hidden = tuple[Tensor, ...]
 """What goes from one time step to the next: ``(h,)``, of an LSTM ``(h, c)``."""
 
 Draws = Mapping[str, Drawn | Clean]
 
 
-def _tanh(driven: Tensor, fed: Tensor, state: State) -> State:
+def _tanh(driven: Tensor, fed: Tensor, state: Hidden) -> Hidden:
     return ((driven + fed).tanh(),)
 
 
-def _relu(driven: Tensor, fed: Tensor, state: State) -> State:
+def _relu(driven: Tensor, fed: Tensor, state: Hidden) -> Hidden:
     return ((driven + fed).relu(),)
 
 
-def _lstm(driven: Tensor, fed: Tensor, state: State) -> State:
+def _lstm(driven: Tensor, fed: Tensor, state: Hidden) -> Hidden:
     i, f, g, o = (driven + fed).chunk(4, -1)
     c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
 
 
-def _gru(driven: Tensor, fed: Tensor, state: State) -> State:
+def _gru(driven: Tensor, fed: Tensor, state: Hidden) -> Hidden:
     (r_x, z_x, n_x), (r_h, z_h, n_h) = driven.chunk(3, -1), fed.chunk(3, -1)
     n = (n_x + (r_x + r_h).sigmoid() * n_h).tanh()
     return (n + (z_x + z_h).sigmoid() * (state[0] - n),)
@@ -60,7 +60,7 @@ class _Kind:
         cell: torch's kernel for one time step.
     """
 
-    gates: Callable[[Tensor, Tensor, State], State]
+    gates: Callable[[Tensor, Tensor, Hidden], Hidden]
     layers: Callable[..., Any]
     cell: Callable[..., Any]
 
@@ -103,13 +103,13 @@ class _Step:
     hidden: Drawn | Clean
     project: Drawn | Clean | None = None
 
-    def __call__(self, driven: Tensor, state: State) -> State:
+    def __call__(self, driven: Tensor, state: Hidden) -> Hidden:
         """The next state of ``W_ih x + b_ih`` and the state."""
         h, *rest = self.kind.gates(driven, self.hidden(state[0]), state)
         return (h if self.project is None else self.project(h), *rest)
 
 
-def _sweep(step: _Step, driven: Tensor, sizes: list[int], start: State, backwards: bool) -> tuple[Tensor, State]:
+def _sweep(step: _Step, driven: Tensor, sizes: list[int], start: Hidden, backwards: bool) -> tuple[Tensor, Hidden]:
     """All time steps in one direction of one layer.
 
     Args:
@@ -127,7 +127,7 @@ def _sweep(step: _Step, driven: Tensor, sizes: list[int], start: State, backward
     batch = sizes[order[0]]
     state = tuple(part[:batch] for part in start)
     outputs = list(pieces)
-    ended: list[State] = []
+    ended: list[Hidden] = []
     for time in order:
         now = sizes[time]
         if now < batch:  # forwards, where sequences ended
@@ -205,26 +205,26 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
         answer = PackedSequence(output, sizes, order, back) if packed else output
         return answer, self._handed(tuple(end))
 
-    def _handed(self, state: State) -> Any:
+    def _handed(self, state: Hidden) -> Any:
         """A state in the form in which the digital layer takes and gives it."""
         return state if self.mode == "LSTM" else state[0]
 
-    def _start(self, data: Tensor, sizes: Tensor | None) -> State:
+    def _start(self, data: Tensor, sizes: Tensor | None) -> Hidden:
         """States of zeros."""
         h = data.new_zeros(self.get_expected_hidden_size(data, sizes))
         if self.mode != "LSTM":
             return (h,)
         return h, data.new_zeros((*h.shape[:2], self.hidden_size))
 
-    def _fused(self, data: Tensor, sizes: Tensor | None, start: State, weights: list[Tensor]) -> State:
+    def _fused(self, data: Tensor, sizes: Tensor | None, start: Hidden, weights: list[Tensor]) -> Hidden:
         """Output and states by torch's kernel."""
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         kernel, weights, hx = _KINDS[self.mode].layers, _compacted(self, weights), self._handed(start)
         if sizes is None:
-            return cast(State, kernel(data, hx, weights, *options, self.batch_first))
-        return cast(State, kernel(data, sizes, hx, weights, *options))
+            return cast(Hidden, kernel(data, hx, weights, *options, self.batch_first))
+        return cast(Hidden, kernel(data, sizes, hx, weights, *options))
 
-    def _stepped(self, data: Tensor, sizes: Tensor | None, start: State, draws: Draws) -> State:
+    def _stepped(self, data: Tensor, sizes: Tensor | None, start: Hidden, draws: Draws) -> Hidden:
         """Output and states step by step; the products with the inputs of all time steps are one."""
         if sizes is None:
             data = data.transpose(0, 1) if self.batch_first else data
@@ -234,7 +234,7 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
             counts, flow = sizes.tolist(), data
         if not counts:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        ends: list[State] = []
+        ends: list[Hidden] = []
         for layer in range(self.num_layers):
             if layer and self.dropout:
                 flow = functional.dropout(flow, self.dropout, self.training)

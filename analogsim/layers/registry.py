@@ -39,9 +39,10 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
 
     Example:
         A type with one matrix says how its product is taken; one with several says where they lie, and takes the
-        products in its forward.
+        products in its forward. They are linear unless their slots say otherwise.
 
         >>> import torch
+        >>> from functools import partial
         >>> from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer
         >>> class Turned(torch.nn.Module):
         ...     def __init__(self):
@@ -71,6 +72,27 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
         ...         return {name: Slot(name, None) for name in ("value", "gate")}
         ...     def forward(self, input):
         ...         return self.draw_of("value")(input) * self.draw_of("gate")(input).sigmoid()
+        >>> from torch.nn.functional import conv2d
+        >>> class Separable(torch.nn.Module):
+        ...     def __init__(self, channels, stride):
+        ...         super().__init__()
+        ...         self.options = {"stride": stride, "padding": 1, "groups": channels}
+        ...         self.depthwise = torch.nn.Parameter(torch.randn(channels, 1, 3, 3))
+        ...         self.pointwise = torch.nn.Parameter(torch.randn(2 * channels, channels, 1, 1))
+        ...         self.bias = torch.nn.Parameter(torch.zeros(2 * channels))
+        ...     def forward(self, input):
+        ...         return conv2d(conv2d(input, self.depthwise, None, **self.options).relu(), self.pointwise, self.bias)
+        >>> @register_layer(Separable)
+        ... class AnalogSeparable(AnalogModule, Separable):
+        ...     @classmethod
+        ...     def slots(cls, module):
+        ...         own = partial(conv2d, **module.options)
+        ...         return {
+        ...             "depthwise": Slot("depthwise", None, groups=module.options["groups"], product=own),
+        ...             "pointwise": Slot("pointwise", "bias", product=conv2d),
+        ...         }
+        ...     def forward(self, input):
+        ...         return self.draw_of("pointwise")(self.draw_of("depthwise")(input).relu())
     """
 
     def add(analog: A) -> A:
@@ -87,13 +109,14 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
     return add
 
 
-def register_routed(digital: type[nn.Module], weights: Mapping[str, str | None] | None = None) -> None:
+def register_routed(digital: type[nn.Module], weights: Mapping[str, str | Slot | None] | None = None) -> None:
     """Let `convert` follow a type whose forward hands weights to ``functional.linear`` or a convolution by itself.
 
     Args:
         digital: the type.
-        weights: its own Parameters that are such weights, ``(out, in)``, each with the name of its bias (or None);
-            default: none, only those of the layers in it.
+        weights: its own Parameters that are such weights, ``(out, in, ...)``, each with the name of its bias (or None),
+            or a `Slot` for one with groups or of a transposed convolution; default: none, only those of the layers in
+            it.
 
     Raises:
         ValueError: the type has an analog class already.
@@ -110,7 +133,7 @@ def register_routed(digital: type[nn.Module], weights: Mapping[str, str | None] 
         >>> print(analogsim.convert(Gate(), "pcm"))
         AnalogGate(device=pcm, no chip)
     """
-    known = {name: Slot(name, bias) for name, bias in (weights or {}).items()}
+    known = {name: told if isinstance(told, Slot) else Slot(name, told) for name, told in (weights or {}).items()}
     register_layer(digital)(_derived((Routed,), digital, {"slots": classmethod(lambda cls, module: known)}))
 
 

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from analogsim.errors import NotRoutedError
 from analogsim.layers.matrix import AnalogMatrix, Drawn
-from analogsim.layers.module import AnalogModule, _matrices_in
-from analogsim.layers.slot import Slot
+from analogsim.layers.module import AnalogModule, matrices_in
 
-_PRODUCTS = (
+PRODUCTS = (
     functional.linear,
     functional.conv1d,
     functional.conv2d,
@@ -26,7 +25,7 @@ _PRODUCTS = (
     functional.conv_transpose3d,
 )
 
-_LOOKUPS = (functional.embedding, functional.embedding_bag)
+LOOKUPS = (functional.embedding, functional.embedding_bag)
 
 Taken = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -58,7 +57,7 @@ class Routing(TorchFunctionMode):
 
     def __init__(self, matrices: Iterable[AnalogMatrix]) -> None:
         super().__init__()
-        self._weights = [(_as_it_lies(matrix), matrix) for matrix in matrices]
+        self._weights = [(matrix.own_weight, matrix) for matrix in matrices]
         self._draws: dict[int, Drawn] = {}
         self.used: list[AnalogMatrix] = []
 
@@ -67,25 +66,18 @@ class Routing(TorchFunctionMode):
     ) -> Any:
         """Let a product with a weight we know go through its matrix; all else is as it is."""
         kwargs = kwargs or {}
-        if func in _PRODUCTS or func in _LOOKUPS:
+        if func in PRODUCTS or func in LOOKUPS:
             weight = args[1] if len(args) > 1 else kwargs.get("weight")
             for place, (known, matrix) in enumerate(self._weights):
                 # A table may be tied to the matrix of an output layer.
-                if weight is known and getattr(matrix, "stored", False) == (func in _LOOKUPS):
+                if weight is known and getattr(matrix, "stored", False) == (func in LOOKUPS):
                     self.used.append(matrix)
-                    if func in _LOOKUPS:
+                    if func in LOOKUPS:
                         return _looked_up(matrix, args, kwargs)
                     if place not in self._draws:  # a forward that takes several products meets one array
                         self._draws[place] = matrix.draw()
                     return _through(matrix, self._draws[place], func, args, kwargs)
         return func(*args, **kwargs)
-
-
-def _as_it_lies(matrix: AnalogMatrix) -> Tensor:
-    """The weight as a forward finds it in its module, not turned into a matrix."""
-    if not isinstance(matrix, nn.Module):
-        return matrix.matrix
-    return cast(Tensor, getattr(matrix, cast(Any, matrix)._slot.weight))
 
 
 def _looked_up(matrix: AnalogMatrix, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -102,10 +94,10 @@ def _through(
     input = args[0] if args else kwargs["input"]
     bias: Tensor | None = args[2] if len(args) > 2 else kwargs.get("bias")
     own = matrix.bias
-    if func is functional.linear or not isinstance(matrix, nn.Module):
+    if func is functional.linear:
         output = drawn(input)
     else:
-        slot: Slot = cast(Any, matrix)._slot
+        slot = matrix.analog.slot
 
         def taken(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             stored = slot.turned(weight) if slot.transposed else weight
@@ -113,10 +105,17 @@ def _through(
 
         with product_as(matrix, taken):
             output = drawn(input)
+    difference = _difference(bias, own)
+    return output if difference is None else output + matrix.per_output(difference).to(output.dtype)
+
+
+def _difference(bias: Tensor | None, own: Tensor | None) -> Tensor | None:
+    """What is added digitally where a call brings another bias than the one that a product has by itself."""
     if bias is own:
-        return output
-    difference = -own if bias is None else bias if own is None else bias - own  # added digitally
-    return output + matrix.per_output(difference).to(output.dtype)
+        return None
+    if own is None:
+        return bias
+    return -own if bias is None else bias - own
 
 
 class Routed(AnalogModule):
@@ -129,7 +128,7 @@ class Routed(AnalogModule):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The digital forward with its products routed."""
         own = list(self.matrices.values())
-        inner = [matrix for matrix in _matrices_in(self) if matrix not in own]
+        inner = [matrix for matrix in matrices_in(self) if matrix not in own]
         # What parametrizations compute is known by its identity, and computed once.
         computed = any(matrix.computed for matrix in (*own, *inner))
         with parametrize.cached() if computed else nullcontext():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class Slot:
             the part is all of it.
         transposed: the Parameter is ``(in, out / groups, ...)``.
         groups: of outputs with inputs of their own.
+        product: how one of several matrices of a module is multiplied by an input, ``product(input, weight, bias)``
+            with the weight as it lies in the Parameter: a function, or a ``functools.partial`` of one such as
+            ``functional.conv2d`` with its stride. None: linear, unless the class of the layer says otherwise.
     """
 
     weight: str = "weight"
@@ -33,11 +40,31 @@ class Slot:
     rows: tuple[int, int] | None = None
     transposed: bool = False
     groups: int = 1
+    product: Product | None = field(default=None, compare=False)
 
     def matrix(self, module: nn.Module) -> Tensor:
         """The matrix ``(out, ...)``, one row per output; a view of the Parameter but for transposed groups."""
-        weight = self._part(getattr(module, self.weight))
+        weight = self.weight_of(module)
         return self.turned(weight) if self.transposed else weight
+
+    def weight_of(self, module: nn.Module) -> Tensor:
+        """The weight as it lies in the Parameter: the matrix, or ``(in, out / groups, ...)`` where it is transposed."""
+        return self._part(cast(Tensor, getattr(module, self.weight)))
+
+    def taken(self, input: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        """The product of an input and a matrix ``(out, ...)``.
+
+        Raises:
+            TypeError: it has more than two axes, and there is no word on how its product is taken.
+        """
+        if self.product is not None:
+            return self.product(input, self.turned(matrix) if self.transposed else matrix, bias)
+        if matrix.ndim != 2:
+            raise TypeError(
+                f"the weight {self.weight!r} is a matrix {tuple(matrix.shape)}, which takes part in no linear map: say "
+                f"in slots what its product is, as in Slot({self.weight!r}, product=torch.nn.functional.conv2d)"
+            )
+        return functional.linear(input, matrix, bias)
 
     def _part(self, tensor: Tensor) -> Tensor:
         if self.rows is None or len(tensor) == self.rows[1] - self.rows[0]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -13,6 +13,7 @@ from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.signal_path import Array
 from analogsim.device.model import DeviceModel
 from analogsim.errors import NotCalibratedError
+from analogsim.layers.slot import Slot
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import Noise
 
@@ -58,6 +59,7 @@ class AnalogState:
         shape: of the matrix, ``(out, ...)``.
         layout: the blocks of crossbars in which it lies.
         crossbar: their size, converters and wires.
+        slot: where it lies in the Parameters of its module; set by `AnalogModule.attach`.
         noise_scale: how much of the device's errors a training forward sees.
         compiled_scale: the same as a scalar where the weights are, one for all layers there, which compiled forwards
             take; None before it is set, and where it is 0.
@@ -75,6 +77,7 @@ class AnalogState:
     shape: torch.Size
     layout: Layout
     crossbar: Crossbar = IDEAL
+    slot: Slot = field(default_factory=Slot)
     noise_scale: float = 1.0
     compiled_scale: Tensor | None = None
     recompute: bool = False

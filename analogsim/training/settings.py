@@ -22,7 +22,7 @@ def set_noise_scale(analog: nn.Module, scale: float) -> None:
     # A graph would hold a number as it is, or as a tensor on the CPU, which keeps it out of CUDA graphs.
     tensors: dict[torch.device, Tensor] = {}
     for layer in matrices_of(analog):
-        state, place = layer.analog, layer.device
+        state, place = layer.analog, layer.torch_device
         state.noise_scale, held = value, state.compiled_scale
         if value == 0:
             state.compiled_scale = None

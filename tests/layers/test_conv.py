@@ -139,7 +139,7 @@ def test_read_noise_by_its_output_law(periphery: Crossbar, groups: int) -> None:
     analog.eval()
     with torch.no_grad():
         _, variance = analog.analog.chip.weight_for(analog.matrix, analog.bias)
-        turned = analog._slot.turned(variance.to(torch.float64))
+        turned = analog.analog.slot.turned(variance.to(torch.float64))
         law = nn.functional.conv_transpose2d(x.square(), turned, None, 2, 0, 0, groups)
         uses = torch.cat([analog(x.expand(500, -1, -1, -1)) for _ in range(8)])
         off = (uses.mean(0) - model(x)[0]) / (law[0] / 4000).sqrt()

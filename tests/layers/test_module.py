@@ -1,0 +1,215 @@
+"""Modules with several matrices: linear ones, convolutions, transposed convolutions."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.functional import conv1d, conv2d, conv_transpose2d
+
+import analogsim
+from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise
+from analogsim.layers import AnalogModule, Slot, matrices_of, register_layer, register_routed
+from analogsim.layers.registry import analog_types
+from analogsim.testing import LayerContract
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+class Hourglass(nn.Module):
+    """Down by a convolution, through one with groups, up again by a transposed one; a linear map of the channels."""
+
+    down_options = {"stride": 2, "padding": (1, 0)}  # noqa: RUF012
+    up_options = {"stride": 2, "groups": 2, "output_padding": (1, 0)}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.down_bias = nn.Parameter(torch.randn(4, 2, 3, 2)), nn.Parameter(torch.randn(4))
+        self.within = nn.Parameter(torch.randn(4, 2, 2, 2))
+        self.up, self.up_bias = nn.Parameter(torch.randn(4, 2, 3, 2)), nn.Parameter(torch.randn(4))
+        self.mixed = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, input: Tensor) -> Tensor:
+        hidden = conv2d(input, self.down, self.down_bias, **self.down_options).tanh()
+        hidden = conv2d(hidden, self.within, None, groups=2, dilation=2, padding=1).tanh()
+        wide = conv_transpose2d(hidden, self.up, self.up_bias, **self.up_options).tanh()
+        return functional.linear(wide.movedim(-3, -1), self.mixed)
+
+
+@register_layer(Hourglass)
+class AnalogHourglass(AnalogModule, Hourglass):
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        return {
+            "down": Slot("down", "down_bias", product=partial(conv2d, **cls.down_options)),
+            "within": Slot("within", None, groups=2, product=partial(conv2d, groups=2, dilation=2, padding=1)),
+            "up": Slot("up", "up_bias", transposed=True, groups=2, product=partial(conv_transpose2d, **cls.up_options)),
+            "mixed": Slot("mixed", None),
+        }
+
+    def forward(self, input: Tensor) -> Tensor:
+        hidden = self.draw_of("down")(input).tanh()
+        hidden = self.draw_of("within")(hidden).tanh()
+        wide = self.draw_of("up")(hidden).tanh()
+        return self.draw_of("mixed")(wide.movedim(-3, -1))
+
+
+class TestHourglass(LayerContract):
+    """Every mapping, cut and converter, in training, on chips, in copies and files, compiled and under autocast."""
+
+    def layer(self) -> nn.Module:
+        return Hourglass()
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (images(2, 2, 7, 6),)
+
+
+class TestWithoutABatch(TestHourglass):
+    def inputs(self) -> tuple[Any, ...]:
+        return (images(2, 7, 6),)
+
+
+class Waves(nn.Module):
+    """Two convolutions of one Parameter, the second with the last rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(6, 2, 3))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return conv1d(input, self.kernel[:2]) + conv1d(input, self.kernel[2:], stride=1).unflatten(-2, (2, 2)).sum(-2)
+
+
+@register_layer(Waves)
+class AnalogWaves(AnalogModule, Waves):
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        return {
+            "first": Slot("kernel", None, rows=(0, 2), product=conv1d),
+            "second": Slot("kernel", None, rows=(2, 6), product=conv1d),
+        }
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.draw_of("first")(input) + self.draw_of("second")(input).unflatten(-2, (2, 2)).sum(-2)
+
+
+class TestWaves(LayerContract):
+    def layer(self) -> nn.Module:
+        return Waves()
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (images(3, 2, 5),)
+
+
+CONVERTED = Crossbar(rows=5, dac_bits=6, adc_bits=6, input_range="dynamic", output_bound=2.0, gain_mismatch=0.05)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("crossbar", [CONVERTED, CONVERTED.replace(bit_serial=True), Crossbar()], ids=str)
+def test_a_convolution_of_several_is_one_of_its_own(crossbar: Crossbar, mode: bool) -> None:
+    """With converters, read noise and bias rows: the same numbers as torch's layers with the same names."""
+    torch.manual_seed(0)
+    one = Hourglass()
+    layers = nn.ModuleDict(
+        {
+            "down": nn.Conv2d(2, 4, (3, 2), 2, (1, 0)),
+            "within": nn.Conv2d(4, 4, 2, groups=2, dilation=2, padding=1, bias=False),
+            "up": nn.ConvTranspose2d(4, 4, (3, 2), 2, groups=2, output_padding=(1, 0)),
+            "mixed": nn.Linear(4, 3, bias=False),
+        }
+    )
+    for name, layer in layers.items():
+        layer.weight = getattr(one, name)
+        layer.bias = getattr(one, f"{name}_bias", None)
+    device = DeviceModel((Gaussian(0.02), ReadNoise(0.02)), mapping=Mapping("pair", "column", slices=2, bias_rows=1))
+    joint, apart = (analogsim.convert(model, device, crossbar=crossbar) for model in (one, layers))
+    x = images(2, 2, 7, 6)
+    for analog in (joint, apart):
+        analogsim.program(analog, seed=1)
+        analog.train(mode)
+    torch.manual_seed(2)
+    answer = joint(x)
+    torch.manual_seed(2)
+    hidden = apart["within"](apart["down"](x).tanh()).tanh()
+    wanted = apart["mixed"](apart["up"](hidden).tanh().movedim(-3, -1))
+    assert torch.equal(answer, wanted)
+
+
+def test_one_convolution_of_several_may_stay_digital() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Hourglass()), images(2, 2, 7, 6)
+    for digital in ("down", "within", "up", "mixed"):
+        analog = analogsim.convert(model, {f"0.{digital}": None, "*": Gaussian(0.0)})
+        assert [matrix.analog.name for matrix in matrices_of(analog)] == [
+            f"0.{name}" for name in ("down", "within", "up", "mixed") if name != digital
+        ]
+        torch.testing.assert_close(analog(x), model(x))
+
+
+class Unsaid(Hourglass):
+    """Of whose kernels nobody says what is made of them."""
+
+
+@register_layer(Unsaid)
+class AnalogUnsaid(AnalogModule, Unsaid):
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        return {"down": Slot("down", None)}
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.draw_of("down")(input)
+
+
+@pytest.mark.parametrize("device", ["pcm", {"*": None}], ids=["analog", "digital"])
+def test_a_kernel_without_a_product_is_refused(device: Any) -> None:
+    analog = AnalogUnsaid()
+    if device == "pcm":
+        with pytest.warns(analogsim.ConversionWarning, match="within"):
+            analog = analogsim.convert(Unsaid(), device)
+    else:
+        analog.__dict__["matrices"] = {}
+    message = r"'down' is a matrix \(4, 2, 3, 2\).*Slot\('down', product=torch.nn.functional.conv2d\)"
+    with pytest.raises(TypeError, match=message):
+        analog(images(2, 2, 7, 6))
+
+
+class Followed(Hourglass):
+    """The same forward, followed where its products are taken."""
+
+
+class TestFollowed(LayerContract):
+    @pytest.fixture(autouse=True)
+    def _registered(self) -> Any:
+        before = dict(analog_types)
+        register_routed(
+            Followed,
+            {
+                "down": "down_bias",
+                "within": Slot("within", None, groups=2),
+                "up": Slot("up", "up_bias", transposed=True, groups=2),
+                "mixed": None,
+            },
+        )
+        yield
+        analog_types.clear()
+        analog_types.update(before)
+
+    def layer(self) -> nn.Module:
+        return Followed()
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (images(2, 2, 7, 6),)
+
+
+def test_slots_are_values() -> None:
+    """Two that lie in the same place are one, whatever functions their products are made by."""
+    first, second = (AnalogHourglass.slots(Hourglass()) for _ in range(2))
+    assert first == second
+    assert copy.deepcopy(first) == first
