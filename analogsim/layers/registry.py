@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
 
 from torch import nn
@@ -18,6 +19,8 @@ A = TypeVar("A", bound=type[AnalogModule])
 analog_types: dict[type[nn.Module], type[AnalogModule]] = {}
 
 
+GROUP = "analogsim.layers"
+
 # Types of packages that we do not import, and our modules that know them.
 _ADAPTERS = {
     "transformers.pytorch_utils.Conv1D": "analogsim.layers.huggingface",
@@ -28,6 +31,10 @@ _ADAPTERS = {
 
 def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
     """Register an analog class for a digital type, and for its subclasses without a ``forward`` of their own.
+
+    A package that is installed need not be imported for it: an entry point of the group ``analogsim.layers`` has the
+    digital type's path as its name (``my_package.nets.MyConv``, where it is defined), and as its value the analog class
+    or the module that registers it. It is loaded when a network holds such a type.
 
     Args:
         digital: the type that `convert` replaces; an `AnalogLayer` needs a Parameter ``weight`` of shape
@@ -164,18 +171,59 @@ def analog_type(module: nn.Module) -> type[AnalogModule] | None:
     return None if "forward" in vars(module) else _class_for(type(module))
 
 
+@functools.cache
+def _offers() -> dict[str, dict[str, EntryPoint]]:
+    """Analog layers that nobody imported yet: by the path of the digital type, and where to find them."""
+    found = {name: {value: EntryPoint(name, value, GROUP)} for name, value in _ADAPTERS.items()}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, {})[point.value] = point
+    return found
+
+
+def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
+    """Register what is offered for a type."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if len(offers) > 1:
+        raise ValueError(
+            f"convert: several installed packages offer an analog layer for {name}: {', '.join(sorted(offers))}; keep "
+            "one of them"
+        )
+    ((value, point),) = offers.items()
+    try:
+        loaded = point.load()
+    except Exception as error:
+        raise ImportError(
+            f"convert: the analog layer of {name} is offered by an installed package as {value!r}, which fails to "
+            f"load: {type(error).__name__}: {error}"
+        ) from error
+    if kind not in analog_types and isinstance(loaded, type):
+        register_layer(kind)(cast(Any, loaded))
+    if kind not in analog_types:
+        raise TypeError(
+            f"convert: {value!r} is offered by an installed package as the analog layer of {name}, and registers none "
+            f"for it; it must be a class that subclasses AnalogLayer and {kind.__name__}, or a module with "
+            f"@register_layer({kind.__name__})"
+        )
+
+
+def _known(kind: type[nn.Module]) -> type[AnalogModule] | None:
+    """The analog class of just this type: registered, or offered by an installed package."""
+    if kind not in analog_types:
+        offers = _offers().get(f"{kind.__module__}.{kind.__qualname__}")
+        if offers is not None:
+            _load(kind, offers)
+    return analog_types.get(kind)
+
+
 def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
     if issubclass(kind, AnalogModule):
         return None
-    adapter = _ADAPTERS.get(f"{kind.__module__}.{kind.__qualname__}")
-    if adapter is not None:
-        importlib.import_module(adapter)
-    if kind in analog_types:
-        return analog_types[kind]
-    for base in kind.__mro__[1:]:
-        known = analog_types.get(base)
+    for base in kind.__mro__:
+        known = _known(base)
         if known is None:
             continue
+        if base is kind:
+            return known
         if kind.forward is cast(Any, base).forward:
             return _derived((known,), kind)
         return _derived((Routed, known), kind) if issubclass(known, AnalogLayer) else None
