@@ -12,6 +12,7 @@ from torch import Tensor
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.gains import gains, measured_sums
 from analogsim.crossbar.signal_path import Array, array_of
+from analogsim.crossbar.wired_blocks import wired
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.draws.noisy_weight import in_compute_dtype
 from analogsim.errors import StaleChipError
@@ -93,7 +94,8 @@ class LayerChip:
     def _conductances(self, t: float) -> Tensor:
         """What inputs find at time t: cells behind their wires, µS."""
         noise = KeyedNoise(str(self.seed), self.name, f"t={t!r}")
-        return self.crossbar.wired(self.device.read(self.written, t, noise), self.written.ndim, self.layout)
+        g = self.device.read(self.written, t, noise)
+        return wired(g, self.written.ndim, self.layout, self.crossbar.wires)
 
     @_outside_autograd()
     def set_time(self, t: float, compensation: str | None) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from analogsim.crossbar.wires import Wires, effective_conductance, solved
+from analogsim.crossbar.wires import Wires
 from analogsim.device.model import DeviceModel
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapping import Mapping
@@ -30,6 +28,11 @@ def _check_whole(name: str, value: Any, least: int, most: int | None) -> None:
 def _check_positive(name: str, value: Any, others: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"crossbar: {name} must be a number > 0 {others}, got {value!r}")
+
+
+def _check_spread(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"crossbar: {name} must be a finite number >= 0, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -84,25 +87,26 @@ class Crossbar:
     def __post_init__(self) -> None:
         for name, least, most in (("rows", 1, None), ("cols", 1, None), ("dac_bits", 2, 24), ("adc_bits", 2, 24)):
             _check_whole(name, getattr(self, name), least, most)
-        if self.dac not in ("symmetric", "unsigned"):
-            raise ValueError(f'crossbar: dac must be "symmetric" or "unsigned", got {self.dac!r}')
-        if self.input_range not in RANGES:
-            _check_positive("input_range", self.input_range, f"or one of {', '.join(RANGES)}")
+        for name in ("output_noise", "gain_mismatch", "offset_mismatch"):
+            _check_spread(name, getattr(self, name))
+        self._check_inputs()
         if self.output_bound is not None and self.output_bound != "calibrated":
             _check_positive("output_bound", self.output_bound, 'or "calibrated" or None')
-        if not isinstance(self.bit_serial, bool):
-            raise TypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
-        if self.bit_serial and self.dac_bits is None:
-            raise ValueError("crossbar: bit_serial needs dac_bits: how many bits to drive one after the other")
-        for name in ("output_noise", "gain_mismatch", "offset_mismatch"):
-            std = getattr(self, name)
-            if isinstance(std, bool) or not isinstance(std, int | float) or not 0 <= std < math.inf:
-                raise ValueError(f"crossbar: {name} must be a finite number >= 0, got {std!r}")
         if not isinstance(self.wire_resistance, Wires):
             ohm = self.wire_resistance
             object.__setattr__(self, "wire_resistance", Wires(row=ohm, col=ohm) if ohm != 0 else 0.0)
         if self.output_bound is None and self.adc_bits is not None:
             object.__setattr__(self, "output_bound", 12.0)
+
+    def _check_inputs(self) -> None:
+        if self.dac not in ("symmetric", "unsigned"):
+            raise ValueError(f'crossbar: dac must be "symmetric" or "unsigned", got {self.dac!r}')
+        if self.input_range not in RANGES:
+            _check_positive("input_range", self.input_range, f"or one of {', '.join(RANGES)}")
+        if not isinstance(self.bit_serial, bool):
+            raise TypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
+        if self.bit_serial and self.dac_bits is None:
+            raise ValueError("crossbar: bit_serial needs dac_bits: how many bits to drive one after the other")
 
     @property
     def wires(self) -> Wires | None:
@@ -186,46 +190,6 @@ class Crossbar:
                     + (" and a reference column" if reserved else "")
                 )
         return Layout.of(shape, groups=groups, rows=self.rows, cols=columns, bias_rows=mapping.bias_rows)
-
-    def wired(self, g: Tensor, ndim: int, layout: Layout, *, fast: bool = False) -> Tensor:
-        """Effective conductances of cells behind their wires.
-
-        The cells of a weight lie side by side on its word line (interleaved pairs), a reference column behind the
-        columns of its block.
-
-        Args:
-            g: conductances ``(cells, out (+ references), ...)``, µS.
-            ndim: number of axes of the weight.
-            layout: where they lie.
-            fast: take the approximation in any case, and the conductances as given: in training nothing waits for a
-                check.
-        """
-        wires = self.wires
-        if wires is None:
-            return g
-        solve = effective_conductance
-        if fast:
-            wires, solve = replace(wires, mode="fast"), solved
-        cells, out = g.shape[0], layout.cols[-1][1]
-        flat = g.reshape(cells, g.shape[1], -1)
-        result = torch.empty_like(flat)
-        alike: defaultdict[tuple[int, int], list[tuple[slice, tuple[slice, ...]]]] = defaultdict(list)
-        references = g.shape[1] - out
-        for place, (left, right) in enumerate(layout.cols):
-            # Slices, since a tensor of indices would be copied to a GPU, and waited for.
-            own = (slice(left, right), *([slice(out + place, out + place + 1)] if references else []))
-            for top, bottom in layout.rows:
-                alike[(bottom - top, right - left + bool(references))].append((slice(top, bottom), own))
-        for (rows, columns), blocks in alike.items():
-            # (cells, columns, rows) to (rows, columns * cells): the order of bit lines.
-            tiles = torch.stack([torch.cat([flat[:, part, span] for part in own], 1) for span, own in blocks])
-            lines = tiles.permute(0, 3, 2, 1).reshape(len(blocks), rows, columns * cells)
-            seen = solve(lines, wires).view(len(blocks), rows, columns, cells).permute(0, 3, 2, 1)
-            for (span, own), tile in zip(blocks, seen, strict=True):
-                pieces = tile.split([part.stop - part.start for part in own], 1)
-                for part, piece in zip(own, pieces, strict=True):
-                    result[:, part, span] = piece
-        return result.view(g.shape)
 
 
 IDEAL = Crossbar()

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -163,17 +163,7 @@ def convert_product(
         recompute: whether backward makes the codes of the inputs again instead of finding them kept.
         observe: is shown what the bit lines carry, as ``"output"``.
     """
-    layout = array.layout
-    full, ones = input_range, input.new_ones(()) if layout.bias_rows else None
-    slopes = None
-    if isinstance(full, Tensor) and not input.requires_grad and gets_gradient_alone(full, crossbar):
-        # Nobody but the range needs the gradient of the first layer's inputs. A product with their slope is cheaper: of
-        # a convolution's two gradients, that of its input is the dear one.
-        slopes = slope_of(input, full, crossbar), None if ones is None else slope_of(ones, full, crossbar)
-        full = full.detach()
-    driven = drive(input, full, crossbar)
-    planes = _planes(driven, None if ones is None else drive(ones, full, crossbar), crossbar)
-    kept = partial(_keeping, input, driven, full, crossbar) if recompute and not crossbar.bit_serial else nullcontext
+    lines = _word_lines(input, input_range, array.layout, crossbar, recompute)
     # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
     common = not isinstance(input_range, Tensor) or input_range.ndim == 0
     counts = input_range if common else 1.0
@@ -181,19 +171,14 @@ def convert_product(
         array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, counts, observe=observe
     )
     total: Tensor | None = None
-    for block, (start, end) in enumerate(layout.rows):
+    for block, (start, end) in enumerate(array.layout.rows):
         of_outputs = partial(_of_block, layer, block)
         for place, share in enumerate(array.significance):
-            for factor, plane, bias in planes:
-                with kept():
-                    current = _summed(layer, plane, bias, array.slice(place), layout, start, end)
-                if slopes is not None:
-                    with torch.no_grad():
-                        slope = _summed(layer, *slopes, array.slice(place), layout, start, end)
-                    current = OfRange.apply(current, input_range, slope)
+            for factor, plane, bias in lines.planes:
+                current = lines.current(layer, plane, bias, array.slice(place), start, end)
                 power = None
                 if array.variances is not None:
-                    power = partial(_power, layer, plane, bias, array.variances[place], layout, start, end)
+                    power = partial(_power, layer, plane, bias, array.variances[place], array.layout, start, end)
                 said = foot.read(current, power, of_outputs, place=place, share=share * factor)
                 total = said if total is None else total + said
     if total is None:  # pragma: no cover - there is always a block
@@ -201,8 +186,54 @@ def convert_product(
     return total if common else (total * input_range).to(total.dtype)
 
 
+@dataclass(frozen=True)
+class _WordLines:
+    """What the word lines get during one product.
+
+    Args:
+        planes: what is driven at once, with its share in the full scale: inputs, and the 1 of the bias rows.
+        layout: the blocks.
+        kept: gives the context in which backward keeps the input, and makes what is driven again.
+        input_range: r, a scalar that gets its gradient from the slopes; None where it gets it with the product's.
+        slopes: how much what inputs and bias rows get changes with it.
+    """
+
+    planes: list[tuple[float, Tensor, Tensor | None]]
+    layout: Layout
+    kept: Callable[[], AbstractContextManager[None]]
+    input_range: Tensor | None
+    slopes: tuple[Tensor, Tensor | None] | None
+
+    def current(
+        self, layer: Product, driven: Tensor, one: Tensor | None, matrix: Tensor, start: int, end: int
+    ) -> Tensor:
+        """What the bit lines of one block of rows carry without noise, in units of the weight."""
+        with self.kept():
+            current = _summed(layer, driven, one, matrix, self.layout, start, end)
+        if self.slopes is None:
+            return current
+        with torch.no_grad():
+            slope = _summed(layer, *self.slopes, matrix, self.layout, start, end)
+        return cast(Tensor, OfRange.apply(current, self.input_range, slope))
+
+
+def _word_lines(
+    input: Tensor, input_range: Tensor | float, layout: Layout, crossbar: Crossbar, recompute: bool
+) -> _WordLines:
+    full, ones = input_range, input.new_ones(()) if layout.bias_rows else None
+    learned, slopes = None, None
+    if isinstance(full, Tensor) and not input.requires_grad and gets_gradient_alone(full, crossbar):
+        # Nobody but the range needs the gradient of the first layer's inputs. A product with their slope is cheaper: of
+        # a convolution's two gradients, that of its input is the dear one.
+        slopes = slope_of(input, full, crossbar), None if ones is None else slope_of(ones, full, crossbar)
+        learned, full = full, full.detach()
+    driven = drive(input, full, crossbar)
+    planes = _planes(driven, None if ones is None else drive(ones, full, crossbar), crossbar)
+    kept = partial(_keeping, input, driven, full, crossbar) if recompute and not crossbar.bit_serial else nullcontext
+    return _WordLines(planes, layout, kept, learned, slopes)
+
+
 def _planes(driven: Tensor, one: Tensor | None, crossbar: Crossbar) -> list[tuple[float, Tensor, Tensor | None]]:
-    """What is driven at once, with its share in the full scale: inputs, and the 1 of the bias rows."""
     if not crossbar.bit_serial:
         return [(1.0, driven, one)]
     bits = _bits_of(driven, crossbar)

@@ -12,6 +12,7 @@ from torch import Tensor
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.gains import global_gain
 from analogsim.crossbar.signal_path import Array, array_of
+from analogsim.crossbar.wired_blocks import wired
 from analogsim.device.model import DeviceModel, Effect, Written
 from analogsim.draws.compiled import draw_compiled
 from analogsim.draws.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
@@ -69,7 +70,7 @@ def draw_cells(
     g, gain, mapped = written.programmed, None, written.mapped
 
     def behind_wires(g: Tensor) -> Tensor:
-        return g if layout is None else crossbar.wired(g, mapped.ndim, layout, fast=True)
+        return g if layout is None else wired(g, mapped.ndim, layout, crossbar.wires, fast=True)
 
     if device.drifts:
         fresh = mapped.to_weight(behind_wires(g))
