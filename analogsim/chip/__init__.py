@@ -1,1 +1,40 @@
-"""One programmed chip: written, followed through time, saved and loaded, calibrated and compensated."""
+"""What happens to a chip: programming, drift, calibration, compensation, faults, files."""
+
+from analogsim.chip.calibration import calibrate
+from analogsim.chip.compensation import (
+    COMPENSATIONS,
+    Adjustment,
+    BatchNormStatistics,
+    CalibratedRanges,
+    CalibrationData,
+    Compensation,
+    Compensations,
+    Gain,
+)
+from analogsim.chip.faults import draw_faults, remap
+from analogsim.chip.file import load_chip, save_chip
+from analogsim.chip.lifecycle import drift, erase, program, programmed
+from analogsim.chip.ranges import get_ranges, range_parameters, set_ranges
+
+__all__ = [
+    "COMPENSATIONS",
+    "Adjustment",
+    "BatchNormStatistics",
+    "CalibratedRanges",
+    "CalibrationData",
+    "Compensation",
+    "Compensations",
+    "Gain",
+    "calibrate",
+    "draw_faults",
+    "drift",
+    "erase",
+    "get_ranges",
+    "load_chip",
+    "program",
+    "programmed",
+    "range_parameters",
+    "remap",
+    "save_chip",
+    "set_ranges",
+]

@@ -2,64 +2,309 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, ClassVar
 
-from analogsim.crossbar.gains import GAINS
+import torch
+from torch import Tensor, nn
 
-FROM_DATA = ("batch-norm", "ranges")
+from analogsim.chip.batch_norm import has_batch_norm, own_statistics, reestimate_batch_norm
+from analogsim.chip.calibration import calibrate
+from analogsim.crossbar.gains import Rule, column_gains, crossbar_gains, layer_gain
+from analogsim.layers.module import matrices_of
+from analogsim.mapping.layout import Layout
+from analogsim.utils.batches import Inputs, inputs_of, moved
+
+
+class Compensation(ABC):
+    """A correction of a chip, under a name; either a `Gain` or an `Adjustment`.
+
+    Compensations and their names are joined by ``+``: ``"column+batch-norm"``, ``"column" + Offset()``.
+
+    Args:
+        name: stands in reports.
+    """
+
+    name: str
+    needs_data: ClassVar[bool]
+    """Whether data have to go through the chip for it."""
+
+    def why_not(self, analog: nn.Module) -> str:
+        """Why there is nothing for it to do in a network, in words; empty if there is."""
+        return ""
+
+    def __add__(self, other: CompensationLike) -> Compensations:
+        return as_compensations(self) + other
+
+    def __radd__(self, other: CompensationLike) -> Compensations:
+        return as_compensations(other) + self
 
 
 @dataclass(frozen=True)
-class Compensation:
-    """What is corrected, as people write it: ``"column+batch-norm"``.
+class Gain(Compensation):
+    """Digital gains on what comes out of a layer, measured right after programming and again when the chip drifts.
 
     Args:
-        gain: digital gains on what comes out of a layer, from one measurement right after programming and one now:
-            one ``"global"`` gain for the layer, one for each ``"crossbar"``, one for each ``"column"`` of a crossbar;
-            None for none.
-        batch_norm: whether means and variances of batch norm are estimated again on the chip as it is.
-        ranges: whether calibrated ranges of converters are set again on the chip as it is.
+        name: see `Compensation`.
+        rule: the gains, from the sums over columns measured then, those measured now (each ``(out, row blocks)``) and
+            the layer's blocks: a scalar, or ``(out, row blocks)``.
     """
 
-    gain: str | None = "global"
-    batch_norm: bool = False
-    ranges: bool = False
+    name: str
+    rule: Rule
+    needs_data: ClassVar[bool] = False
 
-    @classmethod
-    def of(cls, text: str | None) -> Self:
-        """What a text such as ``"global"`` or ``"column+batch-norm+ranges"`` means; None for nothing.
+    def gains(self, reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
+        """What the rule says.
 
         Raises:
-            ValueError: it is something else, or names two kinds of gain.
+            ValueError: the rule gives no gains for this layer.
         """
-        if text is None:
-            return cls(None)
-        parts = text.split("+") if isinstance(text, str) else [repr(text)]
-        gains = [part for part in parts if part in GAINS]
-        if len(set(parts)) < len(parts) or len(gains) > 1 or not all(part in GAINS + FROM_DATA for part in parts):
+        found = self.rule(reference, now, layout)
+        if not isinstance(found, Tensor) or found.shape not in ((), reference.shape):
             raise ValueError(
-                f"compensation: must be None, or one of {', '.join(GAINS)}, or one of these (or none) and any of "
-                f"{', '.join(FROM_DATA)} joined by '+', got {text!r}"
+                f"compensation {self.name!r}: its rule must give a scalar tensor or one of {tuple(reference.shape)}, "
+                f"got {tuple(found.shape) if isinstance(found, Tensor) else found!r}"
             )
-        return cls(gains[0] if gains else None, "batch-norm" in parts, "ranges" in parts)
-
-    @property
-    def from_data(self) -> bool:
-        """Whether data have to go through the chip for it."""
-        return self.batch_norm or self.ranges
+        return found
 
 
-def gain_of(compensation: str | None) -> str | None:
-    """The kind of gain, where there are no data to do more from.
+@dataclass(frozen=True)
+class CalibrationData:
+    """What an adjustment is made of.
+
+    Args:
+        digital: the network without hardware, in eval mode; its modules have the names of the twin's.
+        loader: as the user gave it, see `calibrate`; None where no adjustment needs data.
+        place: the torch device of the network.
+    """
+
+    digital: nn.Module
+    loader: Iterable[Any] | None
+    place: torch.device
+
+    def inputs(self) -> Iterator[Inputs]:
+        """The batches of inputs, where the network is; to be asked as often as needed.
+
+        Raises:
+            ValueError: there are none.
+        """
+        for batch in inputs_of(self.loader or ()):
+            yield moved(batch, self.place)
+
+
+Renew = Callable[[], None]
+
+
+class Adjustment(Compensation):
+    """A correction that is made on the chip as it is, anew after each drift, and undone at the end.
+
+    Subclasses say `name` and `on_chip`, and ``needs_data = False`` if they are made without any. An offset of the whole
+    network's outputs, for example::
+
+        class MeanOutput(Adjustment):
+            name = "mean-output"
+
+            @contextmanager
+            def on_chip(self, analog, data):
+                shift = 0.0
+                hook = analog.register_forward_hook(lambda module, inputs, output: output + shift)
+
+                def renew():
+                    nonlocal shift
+                    shift = 0.0
+                    errors = [data.digital(inputs) - analog(inputs) for inputs in data.inputs()]
+                    shift = torch.cat(errors).mean(0)
+
+                try:
+                    yield renew
+                finally:
+                    hook.remove()
+    """
+
+    needs_data: ClassVar[bool] = True
+    early: ClassVar[bool] = False
+    """Whether it comes before those that are not early, wherever it is written: what all others measure through."""
+
+    @abstractmethod
+    def on_chip(self, analog: nn.Module, data: CalibrationData) -> AbstractContextManager[Renew]:
+        """A block for one chip, which gives a function that makes the correction for the chip's present age.
+
+        After the block the twin is as before it, whatever happened. The function is called after each drift, without
+        autograd, when those before it have been made.
+
+        Args:
+            analog: the twin, programmed, in eval mode.
+            data: what to measure with.
+        """
+
+
+@dataclass(frozen=True)
+class BatchNormStatistics(Adjustment):
+    """Means and variances of batch norm, estimated again on the chip as it is: see `reestimate_batch_norm`."""
+
+    name = "batch-norm"
+
+    def why_not(self, analog: nn.Module) -> str:
+        """See `Compensation`."""
+        return "" if has_batch_norm(analog) else "the network has no batch norm"
+
+    @contextmanager
+    def on_chip(self, analog: nn.Module, data: CalibrationData) -> Iterator[Renew]:
+        """See `Adjustment`."""
+        with own_statistics(analog):
+            yield lambda: reestimate_batch_norm(analog, data.inputs())
+
+
+@dataclass(frozen=True)
+class CalibratedRanges(Adjustment):
+    """Calibrated ranges of converters, set again on the chip as it is; learned ones stay: see `calibrate`."""
+
+    early: ClassVar[bool] = True
+    name = "ranges"
+
+    def why_not(self, analog: nn.Module) -> str:
+        """See `Compensation`."""
+        if any(matrix.analog.crossbar.calibrates for matrix in matrices_of(analog)):
+            return ""
+        return (
+            "no crossbar leaves a range to calibration; give "
+            'Crossbar(input_range="calibrated") or output_bound="calibrated"'
+        )
+
+    @contextmanager
+    def on_chip(self, analog: nn.Module, data: CalibrationData) -> Iterator[Renew]:
+        """See `Adjustment`."""
+        states = [matrix.analog for matrix in matrices_of(analog)]
+        before = [(state, state.input_range, state.output_bound) for state in states]
+        try:
+            yield lambda: calibrate(analog, data.loader or (), keep_learned=True)
+        finally:
+            for state, input_range, output_bound in before:
+                state.input_range, state.output_bound = input_range, output_bound
+
+
+COMPENSATIONS: dict[str, Compensation] = {
+    each.name: each
+    for each in (
+        Gain("global", layer_gain),
+        Gain("crossbar", crossbar_gains),
+        Gain("column", column_gains),
+        BatchNormStatistics(),
+        CalibratedRanges(),
+    )
+}
+"""Those that have a name. Others are given as values; what is put in here has a name everywhere."""
+
+
+@dataclass(frozen=True)
+class Compensations:
+    """All that is corrected on a chip.
+
+    Args:
+        parts: of distinct names, one gain at most.
 
     Raises:
-        ValueError: it is no compensation, or needs data.
+        ValueError: several gains, or one compensation twice.
     """
-    wanted = Compensation.of(compensation)
-    if wanted.from_data:
+
+    parts: tuple[Compensation, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.parts) or sum(isinstance(part, Gain) for part in self.parts) > 1:
+            raise ValueError(_what_there_is(self.text))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parts, as they are written."""
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def text(self) -> str | None:
+        """The names joined by ``+``; None for nothing."""
+        return "+".join(self.names) or None
+
+    @property
+    def gain(self) -> Gain | None:
+        """What is measured when the chip drifts."""
+        return next((part for part in self.parts if isinstance(part, Gain)), None)
+
+    @property
+    def adjustments(self) -> tuple[Adjustment, ...]:
+        """What is made on the chip afterwards, in the order in which it is made."""
+        found = [part for part in self.parts if isinstance(part, Adjustment)]
+        return tuple(sorted(found, key=lambda part: not part.early))
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether data have to go through the chip for any of them."""
+        return any(part.needs_data for part in self.parts)
+
+    def check(self, analog: nn.Module, action: str) -> None:
+        """Raise ValueError, in the name of an action, unless each of them has something to do in a network."""
+        for part in self.parts:
+            if reason := part.why_not(analog):
+                raise ValueError(f"{action}: compensation {self.text!r}: {reason}")
+
+    def fitting(self, analog: nn.Module) -> Compensations:
+        """Those that have something to do in a network."""
+        return Compensations(tuple(part for part in self.parts if not part.why_not(analog)))
+
+    def without_gain(self) -> Compensations:
+        """All but the gain."""
+        return Compensations(tuple(part for part in self.parts if not isinstance(part, Gain)))
+
+    def __add__(self, other: CompensationLike) -> Compensations:
+        return Compensations((*self.parts, *as_compensations(other).parts))
+
+    def __radd__(self, other: CompensationLike) -> Compensations:
+        return as_compensations(other) + self
+
+
+CompensationLike = str | Compensation | Compensations | None
+
+
+def _what_there_is(got: object) -> str:
+    gains = ", ".join(name for name, part in COMPENSATIONS.items() if isinstance(part, Gain))
+    others = ", ".join(name for name, part in COMPENSATIONS.items() if not isinstance(part, Gain))
+    return (
+        f"compensation: must be None, or one of {gains}, or one of these (or none) and any of {others} joined by '+', "
+        f"got {got!r}"
+    )
+
+
+def as_compensations(asked: CompensationLike) -> Compensations:
+    """What is meant by ``"global"``, ``"column+batch-norm+ranges"``, an object, several joined by ``+``, or None.
+
+    Raises:
+        ValueError: it is something else, or names two kinds of gain.
+    """
+    if asked is None:
+        return Compensations()
+    if isinstance(asked, Compensations):
+        return asked
+    if isinstance(asked, Gain | Adjustment):
+        return Compensations((asked,))
+    names = asked.split("+") if isinstance(asked, str) else []
+    if not names or not all(name in COMPENSATIONS for name in names):
+        raise ValueError(_what_there_is(asked))
+    return Compensations(tuple(COMPENSATIONS[name] for name in names))
+
+
+def gain_of(compensation: CompensationLike) -> Gain | None:
+    """The gain, where nothing more can be done.
+
+    Raises:
+        ValueError: it is no compensation, or there is more to it than a gain.
+    """
+    wanted = as_compensations(compensation)
+    if wanted.adjustments:
+        why = "needs data that go through the chip" if wanted.needs_data else "is made anew for each use of the chip"
+        gains = ", ".join(name for name, part in COMPENSATIONS.items() if isinstance(part, Gain))
         raise ValueError(
-            f"compensation: {compensation!r} needs data that go through the chip; here give one of {', '.join(GAINS)} "
-            "or None, and the rest to analogsim.evaluate"
+            f"compensation: {wanted.text!r} {why}; here give one of {gains} or None, and the rest to analogsim.evaluate"
         )
     return wanted.gain

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from analogsim.chip.compensation import COMPENSATIONS, Gain
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import layer_chips
 from analogsim.device.model import Cells, Written
@@ -46,6 +47,29 @@ def _tensor(value: float | None, place: torch.device, *, requires_grad: bool = F
     return None if value is None else torch.tensor(value, device=place, requires_grad=requires_grad)
 
 
+def _name_of(gain: Gain | None) -> str | None:
+    if gain is None:
+        return None
+    if COMPENSATIONS.get(gain.name) != gain:
+        raise ValueError(
+            f"save_chip: the file holds a gain by its name, and {gain.name!r} is none that is known; put it into "
+            "analogsim.chip.COMPENSATIONS under its name, here and where the chip is loaded"
+        )
+    return gain.name
+
+
+def _gain_named(gain: str | None, layer: str) -> Gain | None:
+    if gain is None:
+        return None
+    found = COMPENSATIONS.get(gain)
+    if not isinstance(found, Gain):
+        raise ValueError(  # noqa: TRY004 - of the file
+            f"load_chip: layer {layer!r} has the gain {gain!r}, which is not known here; put it into "
+            "analogsim.chip.COMPENSATIONS first"
+        )
+    return found
+
+
 def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the programmed chip to a file: every cell, the seed, the time, the ranges of converters.
 
@@ -58,6 +82,7 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     Raises:
         NotProgrammedError, StaleChipError: there is no valid chip.
         OSError: the file cannot be written.
+        ValueError: the chip has a gain of the user's own that is not known by its name.
     """
     tensors: dict[str, Tensor] = {}
     layers: dict[str, Any] = {}
@@ -71,7 +96,7 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             "output_bound": _number(layer.analog.output_bound),
             "seed": chip.seed,
             "time": chip.time,
-            "compensation": chip.compensation,
+            "compensation": _name_of(chip.compensation),
         }
     about = {"format": _FORMAT, "layers": json.dumps(layers)}
     try:
@@ -112,7 +137,7 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
     mapped = device.map_weight(largest, source.ndim, state.layout)
     written = Written(mapped, cells, drawn, tensors.get("faults"))
     chip = LayerChip(name, entry["seed"], device, tensors["source"], written, state.layout, state.crossbar)
-    chip.set_time(entry["time"], entry["compensation"])
+    chip.set_time(entry["time"], _gain_named(entry["compensation"], name))
     return chip
 
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from analogsim.chip.compensation import Gain
 from analogsim.crossbar.crossbar import Crossbar
-from analogsim.crossbar.gains import gains, measured_sums
+from analogsim.crossbar.gains import measured_sums
 from analogsim.crossbar.signal_path import Array, array_of
 from analogsim.crossbar.wired_blocks import wired
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
@@ -98,7 +99,7 @@ class LayerChip:
         return wired(g, self.written.ndim, self.layout, self.crossbar.wires)
 
     @_outside_autograd()
-    def set_time(self, t: float, compensation: str | None) -> None:
+    def set_time(self, t: float, compensation: Gain | None) -> None:
         """Let the array be ``t`` seconds old, with the gain that was measured then."""
         self.device.check_time(t)
         g = self._conductances(t)
@@ -115,7 +116,7 @@ class LayerChip:
             if t == 0:  # so it is for every chip first of all
                 self._reference = sums
             if compensation is not None:
-                gain = gains(compensation, self._reference, sums, self.layout)
+                gain = compensation.gains(self._reference, sums, self.layout)
                 spread = gain if gain.ndim == 0 else self.layout.spread(gain, weight)
                 weight = weight * spread
                 variance = None if variance is None else variance * spread.square()

@@ -9,7 +9,7 @@ from typing import SupportsIndex
 
 from torch import Tensor, nn
 
-from analogsim.chip.compensation import gain_of
+from analogsim.chip.compensation import CompensationLike, Gain, gain_of
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import chips_of, matrices_of
@@ -66,15 +66,15 @@ def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, Laye
     return pairs
 
 
-def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "global") -> None:
+def drift(analog: nn.Module, t: float | str, *, compensation: CompensationLike = "global") -> None:
     """Let the programmed chip be ``t`` old. The same chip, the same ``t``, the same answer, in any order of times.
 
     Args:
         analog: the twin, programmed.
         t: time since programming: seconds, or ``"1s"``, ``"1h"``, ``"1d"``, ``"1mo"``, ``"1y"``.
         compensation: measured digital gains that undo the mean decay: one ``"global"`` gain per layer, one for each
-            ``"crossbar"`` or for each ``"column"`` of one; None: none. A device that does not change with time is left
-            alone.
+            ``"crossbar"`` or for each ``"column"`` of one, or an `analogsim.chip.Gain` of one's own; None: none. A
+            device that does not change with time is left alone.
 
     Raises:
         NotProgrammedError: there is no chip.
@@ -84,7 +84,7 @@ def drift(analog: nn.Module, t: float | str, *, compensation: str | None = "glob
     """
     gain = gain_of(compensation)
     time = seconds(t)
-    done: list[tuple[LayerChip, float, str | None]] = []
+    done: list[tuple[LayerChip, float, Gain | None]] = []
     try:
         for layer, chip in layer_chips(analog, "drift"):
             chip.weight_for(*layer.still())  # there, if it has moved
@@ -109,7 +109,7 @@ def programmed(
     seed: int = 0,
     t: float | str = 0.0,
     *,
-    compensation: str | None = "global",
+    compensation: CompensationLike = "global",
     faults: Faults | None = None,
 ) -> Iterator[nn.Module]:
     """Program and drift a chip for a block, in eval mode; chip and modes are as before afterwards.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from analogsim.mapping.layout import Layout
 
-GAINS = ("global", "crossbar", "column")
+Rule = Callable[[Tensor, Tensor, Layout], Tensor]
+"""Gains from two measurements: `measured_sums` right after programming, those now, and the blocks. A scalar for the
+whole layer, or ``(out, row blocks)``."""
 
 
 def _ratio(reference: Tensor, measured: Tensor) -> Tensor:
@@ -39,20 +43,16 @@ def measured_sums(weight: Tensor, layout: Layout) -> Tensor:
     return layout.column_sums(weight.abs())
 
 
-def gains(kind: str, reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
-    """Digital gains that undo the decay between two measurements, see `global_gain`.
+def layer_gain(reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
+    """One gain for the layer, a scalar, see `global_gain`; 1 where nothing is read, as in all of them."""
+    return _ratio(reference.sum(), now.sum())
 
-    Args:
-        kind: ``"global"``, ``"crossbar"`` or ``"column"``: over what the sums are taken.
-        reference: `measured_sums` right after programming.
-        now: those at time t.
-        layout: the blocks.
 
-    Returns:
-        A scalar for ``"global"``, else ``(out, row blocks)``; 1 where nothing is read.
-    """
-    if kind == "global":
-        return _ratio(reference.sum(), now.sum())
-    if kind == "crossbar":
-        reference, now = layout.block_sums(reference), layout.block_sums(now)
+def crossbar_gains(reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
+    """A gain for each crossbar, over the sum of its columns, ``(out, row blocks)``."""
+    return _ratio(layout.block_sums(reference), layout.block_sums(now))
+
+
+def column_gains(reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
+    """A gain for each column of each crossbar, ``(out, row blocks)``."""
     return _ratio(reference, now)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
-from analogsim.conversion.analog import convert
+from analogsim.chip.compensation import CompensationLike, as_compensations
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
-from analogsim.crossbar.gains import GAINS
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.evaluation.display import FloatArray, number, spread
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.report import Report
+from analogsim.evaluation.variants import Hardware, variant
 from analogsim.layers.module import matrices_of
 from analogsim.utils.text import table
 
@@ -91,19 +91,33 @@ class Ablation:
         )
 
 
-def _without_effect(key: str) -> Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]:
-    def change(device: DeviceModel, crossbar: Crossbar) -> tuple[DeviceModel, Crossbar]:
+Change = Callable[[DeviceModel, Crossbar], Hardware]
+
+
+def _without_effect(key: str) -> Change:
+    def change(device: DeviceModel, crossbar: Crossbar) -> Hardware:
         kept = tuple(effect for effect in device.effects if type(effect).__name__ != key)
         return device.replace(effects=kept or (_Nothing(),)), crossbar
 
     return change
 
 
-def _without_part(fields: dict[str, Any]) -> Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]:
-    def change(device: DeviceModel, crossbar: Crossbar) -> tuple[DeviceModel, Crossbar]:
+def _without_part(fields: dict[str, Any]) -> Change:
+    def change(device: DeviceModel, crossbar: Crossbar) -> Hardware:
         return device, crossbar.replace(**fields)
 
     return change
+
+
+def _changes(hardware: Collection[Hardware]) -> dict[str, Change]:
+    """What can be switched off, by its name: every kind of effect, and the parts that are not ideal anyway."""
+    effects = dict.fromkeys(type(effect).__name__ for device, _ in hardware for effect in device.effects)
+    changes = {key: _without_effect(key) for key in effects}
+    for name, fields in _PERIPHERY.items():
+        change = _without_part(fields)
+        if any(change(device, crossbar)[1] != crossbar for device, crossbar in hardware):
+            changes[name] = change
+    return changes
 
 
 def ablate(
@@ -114,7 +128,7 @@ def ablate(
     times: Sequence[float | str] | None = None,
     metric: MetricLike = "accuracy",
     seed: int = 0,
-    compensation: str | None = "global",
+    compensation: CompensationLike = "global",
     calibration: Iterable[Any] | None = None,
     higher_is_better: bool | None = None,
 ) -> Ablation:
@@ -131,7 +145,8 @@ def ablate(
         times: since programming.
         metric: of the outputs.
         seed: the first chip.
-        compensation: of drift, and what is made from data; ``"ranges"`` only where a calibrated one is left.
+        compensation: of drift, and what is made from data; of these only what has something to do where a part is off:
+            ``"ranges"``, for example, where a calibrated one is left.
         calibration: the data for it.
         higher_is_better: whether the network with the higher metric is the better one. Default: as the metric says;
             a function does not.
@@ -143,37 +158,17 @@ def ablate(
         ValueError: it is not known which direction of the metric is better; or see `analogsim.evaluate`.
     """
     judged = as_metric(metric).directed(higher_is_better, "ablate")
-    layers = matrices_of(analog)
-    changes: dict[str, Callable[[DeviceModel, Crossbar], tuple[DeviceModel, Crossbar]]] = {}
-    for key in dict.fromkeys(type(effect).__name__ for layer in layers for effect in layer.analog.device.effects):
-        changes[key] = _without_effect(key)
-    for name, fields in _PERIPHERY.items():
-        change = _without_part(fields)
-        if any(change(layer.analog.device, layer.analog.crossbar)[1] != layer.analog.crossbar for layer in layers):
-            changes[name] = change
-    given: dict[str, Any] = {"chips": chips, "times": times, "metric": judged, "seed": seed}
-    given["calibration"] = calibration
-    first = evaluate(analog, loader, compensation=compensation, **given)
+    wanted = as_compensations(compensation)
+    states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
+    hardware = {name: (state.device, state.crossbar) for name, state in states.items()}
+    given: dict[str, Any] = {"chips": chips, "metric": judged, "seed": seed, "calibration": calibration}
+    first = evaluate(analog, loader, times=times, compensation=wanted, **given)
     given["times"] = first.times  # a device without its shortest-lived effect may have formulas for more of them
     reports = {ALL: first}
     digital = to_digital(analog)
-    for name, change in changes.items():
-        changed = {layer.analog.name: change(layer.analog.device, layer.analog.crossbar) for layer in layers}
-        twin = convert(
-            digital,
-            {**{layer: device for layer, (device, _) in changed.items()}, "*": None},
-            crossbar={layer: crossbar for layer, (_, crossbar) in changed.items()},
-            embeddings=True,  # where it is one of these
-        )
-        for ours, theirs in zip(matrices_of(twin), layers, strict=True):
-            ours.analog.input_range = theirs.analog.input_range
-            ours.analog.output_bound = theirs.analog.output_bound
-        left = compensation
-        if compensation is not None and not any(layer.analog.crossbar.calibrates for layer in matrices_of(twin)):
-            left = "+".join(part for part in compensation.split("+") if part != "ranges") or None
-        reports[name] = evaluate(twin, loader, compensation=left, **given)
-    parts = (compensation or "").split("+")
-    if set(parts) & set(GAINS) and any(layer.analog.device.drifts for layer in layers):
-        rest = "+".join(part for part in parts if part not in GAINS) or None
-        reports["drift compensation"] = evaluate(analog, loader, compensation=rest, **given)
+    for name, change in _changes(hardware.values()).items():
+        twin = variant(digital, states, {layer: change(*parts) for layer, parts in hardware.items()})
+        reports[name] = evaluate(twin, loader, compensation=wanted.fitting(twin), **given)
+    if wanted.gain is not None and any(state.device.drifts for state in states.values()):
+        reports["drift compensation"] = evaluate(analog, loader, compensation=wanted.without_gain(), **given)
     return Ablation(reports)

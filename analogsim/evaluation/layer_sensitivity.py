@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch import nn
 
+from analogsim.chip.compensation import CompensationLike, Compensations, as_compensations
 from analogsim.conversion.analog import convert
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
@@ -22,6 +23,7 @@ from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.evaluation.report import Report
+from analogsim.evaluation.variants import variant
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState
 from analogsim.utils.batches import Data, Inputs
@@ -44,36 +46,23 @@ class _Setting:
         states: what is known of each analog layer, by name.
         data: what the score is taken on.
         options: of `evaluate`, but for the compensation.
-        compensation: see `evaluate`.
+        compensations: see `evaluate`.
     """
 
     digital: nn.Module
     states: Mapping[str, AnalogState]
     data: Data
     options: Mapping[str, Any]
-    compensation: str | None
+    compensations: Compensations
 
     def twin(self, names: Iterable[str]) -> nn.Module:
         """The network with these layers analog, as they were, and all others digital."""
-        states = {name: self.states[name] for name in names}
-        twin = convert(
-            self.digital,
-            {**{name: state.device for name, state in states.items()}, "*": None},
-            crossbar={name: state.crossbar for name, state in states.items()},
-            embeddings=True,  # where it is one of these
-        )
-        for matrix in matrices_of(twin):
-            known = states[matrix.analog.name]
-            matrix.analog.input_range, matrix.analog.output_bound = known.input_range, known.output_bound
-        return twin
+        return variant(self.digital, {name: self.states[name] for name in names})
 
     def report(self, names: Iterable[str]) -> Report:
-        """The score with these layers analog."""
-        crossbars = [self.states[name].crossbar for name in names]
-        parts = (self.compensation or "").split("+")
-        if not any(crossbar.calibrates for crossbar in crossbars):
-            parts = [part for part in parts if part != "ranges"]  # those of other layers
-        return evaluate(self.twin(names), self.data, compensation="+".join(parts) or None, **self.options)
+        """The score with these layers analog, and what there is to compensate in them."""
+        twin = self.twin(names)
+        return evaluate(twin, self.data, compensation=self.compensations.fitting(twin), **self.options)
 
     def device(self, digital: Iterable[str]) -> dict[str, DeviceModel | None]:
         """The mapping for `convert` that keeps these layers digital, and all others as they are."""
@@ -298,7 +287,7 @@ def sensitivity(
     t: float | str = "1d",
     metric: MetricLike = "accuracy",
     seed: int = 0,
-    compensation: str | None = "global",
+    compensation: CompensationLike = "global",
     calibration: Iterable[Any] | None = None,
     together: int = 1,
     higher_is_better: bool | None = None,
@@ -338,13 +327,15 @@ def sensitivity(
     """
     judged = as_metric(metric).directed(higher_is_better, "sensitivity")
     states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
+    wanted = as_compensations(compensation)
+    wanted.check(analog, "sensitivity")
     if isinstance(calibration, Iterator):
         calibration = list(calibration)
     digital = to_digital(analog)
     data = Data(loader, next(digital.parameters()).device)
     options = {"chips": chips, "times": (t,), "metric": judged, "seed": seed, "calibration": calibration}
     options["together"] = together
-    setting = _Setting(digital, states, data, options, compensation)
+    setting = _Setting(digital, states, data, options, wanted)
     everything = setting.report(states)
     shares = _shares(analog, next(iter(data))[0])
     return Sensitivity({name: setting.report([name]) for name in states}, everything, shares, setting)

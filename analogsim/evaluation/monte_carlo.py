@@ -3,68 +3,77 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from analogsim.chip.batch_norm import has_batch_norm, own_statistics, reestimate_batch_norm
-from analogsim.chip.calibration import calibrate
-from analogsim.chip.compensation import Compensation
+from analogsim.chip.compensation import CalibrationData, CompensationLike, Compensations, as_compensations
 from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning
-from analogsim.evaluation.metrics import Accumulator, Metric, MetricLike, as_metric, classes_axis
+from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.evaluation.report import Report
+from analogsim.evaluation.scoring import alone, scored
 from analogsim.evaluation.stacked_chips import Chips
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.utils.batches import Data, Inputs, answer, call, inputs_of, loss_of, moved
+from analogsim.utils.batches import Data
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 
-def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
-    if not isinstance(inputs, Mapping):
-        raise TypeError(
-            "evaluate: the metric 'loss' hands labels to the network by name; give batches that are mappings with "
-            f"'labels', got a pair of {type(inputs).__name__} and target"
-        )
-    return {**inputs, "labels": target}
-
-
-def _ask(metric: Metric, targets: Tensor) -> Callable[[nn.Module, Inputs], Tensor]:
-    """What is asked of a network: its answer, or its loss."""
-    if metric.reads == "loss":
-        return lambda model, inputs: loss_of(call(model, _with_labels(inputs, targets)))
-    return lambda model, inputs: answer(call(model, inputs))
-
-
-@torch.no_grad()
-def _scores(
-    networks: Callable[[Inputs, Callable[[nn.Module, Inputs], Tensor]], Iterable[Tensor]], data: Data, metric: Metric
-) -> tuple[NDArray[np.float64], int, int | None]:
-    """The score of each network, the number of samples, and that of classes.
+@dataclass(frozen=True)
+class _Course:
+    """What every chip goes through.
 
     Args:
-        networks: given inputs and how to ask, the answers of one network or several.
-        data: the samples.
-        metric: what is scored.
+        analog: the twin.
+        times: its ages, seconds.
+        compensations: made at each of them.
+        calibration: what they are made of.
+        data: what is asked at each age.
+        metric: what the answers are judged by.
+        faults: known to be stuck, of a chip by its seed.
     """
-    sums: list[Accumulator] = []
-    samples, classes = 0, None
-    for inputs, targets in data:
-        for place, output in enumerate(networks(inputs, _ask(metric, targets))):
-            if place == len(sums):
-                sums.append(metric.begin(data.device))
-            sums[place].update(output, targets)
-            classes = None if output.ndim < 2 else output.shape[classes_axis(output, targets)]
-        samples += len(targets)
-    return np.array([metric.result(each) for each in sums]), samples, classes
+
+    analog: nn.Module
+    times: tuple[float, ...]
+    compensations: Compensations
+    calibration: CalibrationData
+    data: Data
+    metric: Metric
+    faults: Callable[[int], Faults | None]
+
+    def of_one(self, seed: int) -> list[float]:
+        """The scores of a chip at all times."""
+        analog, gain = self.analog, self.compensations.gain
+        values = []
+        with programmed(analog, seed, faults=self.faults(seed)), ExitStack() as stack:
+            adjusted = [
+                stack.enter_context(adjustment.on_chip(analog, self.calibration))
+                for adjustment in self.compensations.adjustments
+            ]
+            for t in self.times:
+                drift(analog, t, compensation=gain)
+                with torch.no_grad():
+                    for renew in adjusted:
+                        renew()
+                values += scored(alone(analog), self.data, self.metric).values
+        return values
+
+    def side_by_side(self, seeds: Sequence[int]) -> list[list[float]]:
+        """The scores of several chips, each at all times, taken through the network at once."""
+        chips = Chips(self.analog, seeds, self.faults)
+        columns = []
+        for t in self.times:
+            chips.drift(t, self.compensations.gain)
+            columns.append(scored(chips.answers, self.data, self.metric).values)
+        return [list(row) for row in zip(*columns, strict=True)]
 
 
 def evaluate(
@@ -75,7 +84,7 @@ def evaluate(
     times: Sequence[float | str] | None = None,
     metric: MetricLike = "accuracy",
     seed: int = 0,
-    compensation: str | None = "global",
+    compensation: CompensationLike = "global",
     calibration: Iterable[Any] | None = None,
     faults: Faults | Callable[[int], Faults] | None = None,
     together: int = 1,
@@ -102,7 +111,8 @@ def evaluate(
         seed: the first chip.
         compensation: ``"global"``, ``"crossbar"``, ``"column"`` or None, see `drift`; and what needs data, joined by
             ``+``: ``"batch-norm"`` (statistics estimated again on each chip at each time), ``"ranges"`` (calibrated
-            ranges of converters set again; learned ones stay). ``"column+batch-norm"``, for example.
+            ranges of converters set again; learned ones stay). ``"column+batch-norm"``, for example. Objects of
+            `analogsim.chip.Gain` and `analogsim.chip.Adjustment` take the place of a name, also after a ``+``.
         calibration: the data for these: inputs, or tuples that begin with them, without use of labels. Not the data of
             the evaluation, or the result is no longer that of unseen data.
         faults: cells known to be stuck, see `program`: the same ones on each chip, or a function of the chip's seed,
@@ -120,77 +130,78 @@ def evaluate(
     Warns:
         ConversionWarning: analog layers had no part in the answers; `audit` tells more.
     """
-    if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
-        raise ValueError(f"evaluate: chips must be an integer >= 1, got {chips!r}")
-    if isinstance(together, bool) or not isinstance(together, int) or together < 1:
-        raise ValueError(f"evaluate: together must be an integer >= 1, got {together!r}")
+    _check_count("chips", chips)
+    _check_count("together", together)
     if isinstance(times, str) or (times is not None and not len(times)):
         raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
-    wanted = _checked_compensation(compensation, analog, calibration)
-    if together > 1 and wanted.from_data:
-        raise ValueError(
-            f"evaluate: together={together} with compensation {compensation!r}, which is made for each chip by itself; "
-            "leave out one of them"
-        )
+    wanted = as_compensations(compensation)
+    _check_compensations(wanted, analog, calibration, together)
     judged = as_metric(metric)
     first = as_seed(seed)
     layers = matrices_of(analog)
+    instants = _instants(times, layers)
+    data = Data(loader, layers[0].still()[0].device)
+    digital = to_digital(analog).eval()
+    clean = scored(alone(digital), data, judged)
+    course = _Course(
+        analog=analog,
+        times=instants,
+        compensations=wanted,
+        calibration=CalibrationData(digital, calibration, data.device),
+        data=data,
+        metric=judged,
+        faults=faults if callable(faults) else lambda chip: faults,
+    )
+    for layer in layers:
+        layer.analog.used = False
+    seeds = range(first, first + chips)
+    groups = [seeds[start : start + together] for start in range(0, chips, together)]
+    values = []
+    for group in _progress_bar(groups) if progress else groups:
+        values += course.side_by_side(group) if together > 1 else [course.of_one(chip) for chip in group]
+    _warn_idle(layers)
+    return Report(
+        values=np.array(values),
+        times=instants,
+        clean=clean.values[0],
+        metric=judged.name,
+        device=", ".join(dict.fromkeys(_described(layer) for layer in layers)),
+        seeds=tuple(seeds),
+        compensation=wanted.text,
+        chance=judged.by_chance(clean.classes),
+        samples=clean.samples,
+        unit=judged.unit,
+        higher_is_better=judged.higher_is_better,
+    )
+
+
+def _check_count(name: str, count: object) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"evaluate: {name} must be an integer >= 1, got {count!r}")
+
+
+def _check_compensations(
+    wanted: Compensations, analog: nn.Module, calibration: Iterable[Any] | None, together: int
+) -> None:
+    if wanted.needs_data and calibration is None:
+        raise ValueError(f"evaluate: compensation {wanted.text!r} needs data: give calibration=, a loader of inputs")
+    if wanted.needs_data and isinstance(calibration, Iterator):
+        raise ValueError("evaluate: calibration can be read only once; give a DataLoader or a list of batches")
+    wanted.check(analog, "evaluate")
+    if together > 1 and wanted.adjustments:
+        raise ValueError(
+            f"evaluate: together={together} with compensation {wanted.text!r}, which is made for each chip by itself; "
+            "leave out one of them"
+        )
+
+
+def _instants(times: Sequence[float | str] | None, layers: Sequence[AnalogMatrix]) -> tuple[float, ...]:
+    """The times in seconds; by default as far as the devices' formulas go."""
     instants = _default_times(layers) if times is None else tuple(seconds(t) for t in times)
     for layer in layers:
         for t in instants:
             layer.analog.device.check_time(t)
-    data = Data(loader, layers[0].still()[0].device)
-    digital = to_digital(analog).eval()
-    scores, samples, classes = _scores(lambda inputs, ask: [ask(digital, inputs)], data, judged)
-    values = np.empty((chips, len(instants)))
-    seeds = tuple(range(first, first + chips))
-    groups = [range(chips)[start : start + together] for start in range(0, chips, together)]
-    bar = _progress_bar(groups) if progress else groups
-    ranges = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
-    for layer in layers:
-        layer.analog.used = False
-
-    def known(chip: int) -> Faults | None:
-        return faults(chip) if callable(faults) else faults
-
-    try:
-        for rows in bar:
-            if together > 1:
-                side_by_side = Chips(analog, [seeds[row] for row in rows], known)
-                for column, t in enumerate(instants):
-                    side_by_side.drift(t, wanted.gain)
-                    values[rows, column], _, _ = _scores(side_by_side.answers, data, judged)
-                continue
-            (chip,) = (seeds[row] for row in rows)
-            with (
-                programmed(analog, chip, faults=known(chip)),
-                own_statistics(analog) if wanted.batch_norm else nullcontext(),
-            ):
-                for column, t in enumerate(instants):
-                    drift(analog, t, compensation=wanted.gain)
-                    if wanted.ranges:
-                        calibrate(analog, calibration or (), keep_learned=True)
-                    if wanted.batch_norm:
-                        batches = (moved(batch, data.device) for batch in inputs_of(calibration or ()))
-                        reestimate_batch_norm(analog, batches)
-                    values[rows, column], _, _ = _scores(lambda inputs, ask: [ask(analog, inputs)], data, judged)
-    finally:
-        for state, input_range, output_bound in ranges:
-            state.input_range, state.output_bound = input_range, output_bound
-    _warn_idle(layers)
-    return Report(
-        values=values,
-        times=instants,
-        clean=float(scores[0]),  # numpy's own would be in checkpoints, which then could not be read without pickle
-        metric=judged.name,
-        device=", ".join(dict.fromkeys(_described(layer) for layer in layers)),
-        seeds=seeds,
-        compensation=compensation,
-        chance=judged.by_chance(classes),
-        samples=samples,
-        unit=judged.unit,
-        higher_is_better=judged.higher_is_better,
-    )
+    return instants
 
 
 def _warn_idle(layers: Sequence[AnalogMatrix]) -> None:
@@ -206,24 +217,6 @@ def _warn_idle(layers: Sequence[AnalogMatrix]) -> None:
         )
 
 
-def _checked_compensation(
-    compensation: str | None, analog: nn.Module, calibration: Iterable[Any] | None
-) -> Compensation:
-    wanted = Compensation.of(compensation)
-    if wanted.from_data and calibration is None:
-        raise ValueError(f"evaluate: compensation {compensation!r} needs data: give calibration=, a loader of inputs")
-    if wanted.from_data and isinstance(calibration, Iterator):
-        raise ValueError("evaluate: calibration can be read only once; give a DataLoader or a list of batches")
-    if wanted.batch_norm and not has_batch_norm(analog):
-        raise ValueError(f"evaluate: compensation {compensation!r}: the network has no batch norm")
-    if wanted.ranges and not any(layer.analog.crossbar.calibrates for layer in matrices_of(analog)):
-        raise ValueError(
-            f"evaluate: compensation {compensation!r}: no crossbar leaves a range to calibration; give "
-            'Crossbar(input_range="calibrated") or output_bound="calibrated"'
-        )
-    return wanted
-
-
 def _described(layer: AnalogMatrix) -> str:
     device, crossbar = layer.analog.device.name, layer.analog.crossbar
     return device if crossbar == IDEAL else f"{device} ({crossbar})"
@@ -236,7 +229,7 @@ def _default_times(layers: Sequence[AnalogMatrix]) -> tuple[float, ...]:
     return tuple(t for t in map(seconds, DEFAULT_TIMES) if first <= t <= last) or (0.0,)
 
 
-def _progress_bar(groups: list[range]) -> Iterable[range]:
+def _progress_bar(groups: Sequence[range]) -> Iterable[range]:
     try:
         from tqdm import tqdm
     except ImportError:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from analogsim.chip.compensation import CompensationLike, gain_of
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import Faults, programmed
 from analogsim.crossbar.signal_path import Array
@@ -98,8 +99,9 @@ class Chips:
         self._places = [_StackedChip(matrix.analog.name) for matrix in self._matrices]
         self._held: _Held = {}
 
-    def drift(self, t: float, gain: str | None) -> None:
-        """Let all of them be ``t`` seconds old; see `LayerChip.set_time`."""
+    def drift(self, t: float, compensation: CompensationLike) -> None:
+        """Let all of them be ``t`` seconds old; see `analogsim.drift`."""
+        gain = gain_of(compensation)
         self._held = {}
         for place, column in zip(self._places, zip(*self._chips, strict=True), strict=True):
             for chip in column:

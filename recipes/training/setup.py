@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from analogsim.chip.batch_norm import has_batch_norm
-from analogsim.chip.compensation import Compensation
+from analogsim.chip.compensation import as_compensations
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
 from analogsim.recipes.config.options import Config
@@ -80,14 +80,14 @@ def check_evaluation(config: Config) -> None:
         ValueError: which option, and what it may be.
     """
     report_times(config)
-    wanted = Compensation.of(config.evaluation.compensation)
-    if wanted.ranges and not as_crossbar(config.crossbar).calibrates:
+    wanted = as_compensations(config.evaluation.compensation).names
+    if "ranges" in wanted and not as_crossbar(config.crossbar).calibrates:
         raise ValueError(
             f"evaluation.compensation: {config.evaluation.compensation!r} sets ranges again, and crossbar="
             f"{config.crossbar!r} leaves none to calibration; take a crossbar such as "
             "\"standard(input_range='calibrated')\", or another compensation"
         )
-    if wanted.batch_norm and not _normalises(config.model, config.data.name):
+    if "batch-norm" in wanted and not _normalises(config.model, config.data.name):
         raise ValueError(
             f"evaluation.compensation: {config.evaluation.compensation!r} is for networks with batch norm, and model="
             f"{config.model!r} has none; leave batch-norm out"

@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,111 +7,36 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Drift, Effect
-from analogsim.chip.batch_norm import own_statistics, reestimate_batch_norm
-from analogsim.chip.compensation import Compensation
-from analogsim.crossbar.gains import gains, global_gain, measured_sums
-from analogsim.devices import pcm
-from analogsim.mapping.layout import Layout
-from analogsim.noise import KeyedNoise
-
-
-def weight_of(*shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize("gain", [0.25, 1.0, 3.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_gain_of_all_cells_is_undone(gain, dtype):
-    weight = weight_of(6, 5).to(dtype)
-    measured = global_gain(weight.abs().sum(), weight / gain)
-    assert measured.shape == ()
-    assert measured.dtype == dtype
-    assert float(measured) == pytest.approx(gain, rel=1e-5)
-
-
-def test_signs_do_not_cancel():
-    weight = torch.tensor([1.0, -1.0])
-    assert global_gain(weight.abs().sum(), weight / 2) == 2
-
-
-def test_an_array_that_reads_zero_is_left_alone():
-    zero = torch.zeros(3, 4)
-    for reference in (0.0, 1.0):
-        assert global_gain(torch.tensor(reference), zero) == 1
-
-
-def test_arguments_are_not_written_into():
-    reference, now = torch.tensor(3.0), weight_of(3, 4)
-    global_gain(reference, now)
-    assert reference == 3
-    assert torch.equal(now, weight_of(3, 4))
-
-
-def test_one_exponent_for_all_cells_is_undone_exactly():
-    device = DeviceModel((Drift(nu=0.05, nu_std=0.0),))
-    weight = weight_of(50, 40)
-    written = device.program(weight, KeyedNoise("drift"))
-    fresh, old = (device.to_weight(device.age(written, t), written) for t in (0.0, 3.15e7))
-    torch.testing.assert_close(old * global_gain(fresh.abs().sum(), old), fresh)
-
-
-def test_the_mean_decay_of_pcm_is_undone_and_its_spread_is_not():
-    """The gain is measured, not known: it knows no exponent, and what is left of the error is the spread."""
-    device = pcm()
-    weight = weight_of(200, 200)
-    written = device.program(weight, KeyedNoise("pcm"))
-    fresh, old = (device.to_weight(device.age(written, t), written) for t in (0.0, 3.15e7))
-    gain = global_gain(fresh.abs().sum(), old)
-
-    def error(now):
-        return float((now - weight).norm() / weight.norm())
-
-    assert 1.5 < gain < 3
-    assert float((old * gain).abs().sum()) == pytest.approx(float(fresh.abs().sum()), rel=1e-5)
-    assert 1.5 * error(fresh) < error(old * gain) < 0.5 * error(old)
+from analogsim import AnalogLayer, Crossbar, DeviceModel, Effect
+from analogsim.chip import COMPENSATIONS, Adjustment, Gain
+from analogsim.chip.compensation import as_compensations
+from analogsim.evaluation import Metric
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (None, Compensation(None)),
-        ("global", Compensation("global")),
-        ("column+batch-norm", Compensation("column", batch_norm=True)),
-        ("ranges+crossbar", Compensation("crossbar", ranges=True)),
-        ("batch-norm+ranges", Compensation(None, batch_norm=True, ranges=True)),
+        (None, (None, ())),
+        ("global", ("global", ())),
+        ("column+batch-norm", ("column", ("batch-norm",))),
+        ("ranges+crossbar", ("crossbar", ("ranges",))),
+        ("batch-norm+ranges", (None, ("ranges", "batch-norm"))),
     ],
 )
 def test_what_there_is(text, wanted):
-    assert Compensation.of(text) == wanted
+    found = as_compensations(text)
+    gain, adjustments = wanted
+    assert found.gain == (gain and COMPENSATIONS[gain])
+    assert [part.name for part in found.adjustments] == list(adjustments), "ranges before batch norm"
+    assert found.text == text
+    assert found.needs_data == bool(adjustments)
+    assert as_compensations(found) is found
 
 
 @pytest.mark.parametrize("text", ["colum", "", True, ["global"], "global+column", "column+column", "global+"])
 def test_what_there_is_not(text):
     with pytest.raises(ValueError, match="compensation: must be None, or one of global, crossbar, column"):
-        Compensation.of(text)
-
-
-def faded(weight, layout):
-    """A layer of which every column of every crossbar has faded by a factor of its own."""
-    factors = torch.rand(len(weight), len(layout.rows), generator=torch.Generator().manual_seed(1)) * 0.5 + 0.4
-    return factors, weight * layout.spread(factors, weight)
-
-
-def test_each_kind_of_gain_undoes_what_it_can_measure():
-    weight = weight_of(6, 10)
-    layout = Layout.of(weight.shape, rows=4, cols=2)
-    factors, now = faded(weight, layout)
-    before, after = measured_sums(weight, layout), measured_sums(now, layout)
-    torch.testing.assert_close(gains("column", before, after, layout), 1 / factors)
-    assert gains("global", before, after, layout) == pytest.approx(float(weight.abs().sum() / now.abs().sum()))
-    crossbar = gains("crossbar", before, after, layout)
-    for left, right in layout.cols:
-        for block, (top, bottom) in enumerate(layout.rows):
-            part = (slice(left, right), slice(top, bottom))
-            wanted = weight[part].abs().sum() / now[part].abs().sum()
-            torch.testing.assert_close(crossbar[left:right, block], wanted.expand(right - left))
-    assert gains("column", before, torch.zeros_like(after), layout).eq(1).all()
+        as_compensations(text)
 
 
 @pytest.mark.parametrize("periphery", [Crossbar(), Crossbar(output_bound=1e9)], ids=["ideal", "converted"])
@@ -149,27 +75,6 @@ def noisy_network():
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
     return model.eval(), x, y
-
-
-def test_trap_14_batch_norm_is_estimated_on_each_chip_and_left_as_it_was():
-    model, x, y = noisy_network()
-    analog = analogsim.convert(model, "pcm")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    options = {"chips": 4, "times": ("1y",)}
-    plain = analogsim.evaluate(analog, [(x, y)], compensation=None, **options)
-    renewed = analogsim.evaluate(analog, [(x, y)], compensation="batch-norm", calibration=[x[:300]], **options)
-    assert renewed.mean[0] > plain.mean[0] + 0.003
-    assert renewed.compensation == "batch-norm"
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert analog[1]._buffers is model[1]._buffers, "twin and model share their statistics again"
-    assert analog[1].momentum == 0.1
-    with analogsim.programmed(analog, 2, "1y", compensation=None), own_statistics(analog):
-        reestimate_batch_norm(analog, [x[:300]])
-        hidden = analog[0](x[:300])
-        torch.testing.assert_close(analog[1].running_mean, hidden.mean(0))
-        torch.testing.assert_close(analog[1].running_var, hidden.var(0))
-        score = (analog(x).argmax(1) == y).float().mean()
-    assert float(score) == pytest.approx(renewed.values[2, 0])
 
 
 def test_ranges_are_set_again_on_each_chip():
@@ -234,3 +139,170 @@ def test_what_evaluate_refuses(compensation, calibration, message):
     plain = analogsim.convert(nn.Sequential(nn.Linear(20, 2)), "pcm")
     with pytest.raises(ValueError, match="the network has no batch norm"):
         analogsim.evaluate(plain, [(x, y)], compensation="batch-norm", calibration=[x])
+
+
+# --- one's own ------------------------------------------------------------------------------------------------------
+
+
+class Offset(Adjustment):
+    """What each analog layer's outputs are off by on average, measured against the digital network, is taken off."""
+
+    name = "offset"
+
+    @contextmanager
+    def on_chip(self, analog, data):
+        layers = {name: layer for name, layer in analog.named_modules() if isinstance(layer, AnalogLayer)}
+        offsets = {}
+
+        def corrected(name):
+            return lambda layer, inputs, output: output - offsets.get(name, 0)
+
+        def mean_output(network, name):
+            seen = []
+            hook = network.get_submodule(name).register_forward_hook(lambda layer, inputs, output: seen.append(output))
+            for inputs in data.inputs():
+                network(inputs)
+            hook.remove()
+            return torch.cat(seen).mean(0)
+
+        def renew():
+            offsets.clear()
+            for name in layers:  # in the order of the forward: each behind those that are corrected
+                offsets[name] = mean_output(analog, name) - mean_output(data.digital, name)
+
+        hooks = [layer.register_forward_hook(corrected(name)) for name, layer in layers.items()]
+        try:
+            yield renew
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def error(output, target):
+    return (output - target).square().mean(1)
+
+
+def test_an_adjustment_of_ones_own_acts_wherever_a_name_does():
+    model, x, _ = noisy_network()
+    with torch.no_grad():
+        data = [(x, model(x))]
+    analog = analogsim.convert(model, "stuck-at(p_on=0.05)")
+    options = {"metric": Metric("error", error, higher_is_better=False), "chips": 3, "times": (0,)}
+    plain = analogsim.evaluate(analog, data, compensation=None, **options)
+    shifted = analogsim.evaluate(analog, data, compensation=Offset(), calibration=[x[:300], x[300:]], **options)
+    assert (shifted.values < 0.85 * plain.values).all()
+    assert (shifted.compensation, shifted.described.split(": ")[-1]) == ("offset", "offset")
+    assert not any(module._forward_hooks for module in analog.modules()), "undone"
+    again = analogsim.evaluate(analog, data, compensation=None, **options)
+    assert np.array_equal(again.values, plain.values)
+    options |= {"calibration": [x]}
+    for joined in ("global" + Offset() + "batch-norm", "global+batch-norm" + Offset()):
+        report = analogsim.evaluate(analog, data, compensation=joined, **options)
+        assert report.compensation == joined.text
+        assert set(joined.names) == {"global", "offset", "batch-norm"}
+        assert (report.values != shifted.values).all()
+    ablation = analogsim.ablate(analog, data, compensation="global" + Offset(), **options)
+    assert {report.compensation for report in ablation.reports.values()} == {"global+offset"}
+    time = {"t": options.pop("times")[0]}
+    result = analogsim.sensitivity(analog, data, compensation=Offset(), **options, **time)
+    assert result.everything.compensation == "offset"
+    np.testing.assert_array_equal(
+        result.everything.values,
+        analogsim.evaluate(analog, data, compensation=Offset(), times=(0,), **options).values,
+    )
+
+
+def test_an_adjustment_is_undone_when_something_fails():
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm")
+
+    def fails(output, target):
+        if any(module._forward_hooks for module in analog.modules()):
+            raise KeyError
+        return output[:, 0]
+
+    with pytest.raises(KeyError):
+        analogsim.evaluate(analog, [(x, y)], metric=fails, compensation=Offset(), calibration=[x])
+    assert not any(module._forward_hooks for module in analog.modules())
+
+
+def test_an_adjustment_knows_the_age_of_the_chip_and_follows_what_is_early():
+    seen = []
+
+    class Note(Adjustment):
+        needs_data = False
+
+        def __init__(self, name, early):
+            self.name, self.early = name, early
+
+        @contextmanager
+        def on_chip(self, analog, data):
+            assert data.loader is None
+            yield lambda: seen.append((self.name, analog[0].analog.chip.seed, analog[0].analog.chip.time))
+            seen.append(f"{self.name} undone")
+
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm")
+    both = Note("late", False) + Note("early", True)
+    analogsim.evaluate(analog, [(x, y)], chips=1, seed=4, times=("1s", "1h"), compensation=both)
+    ages = [(name, 4, t) for t in (1.0, 3600.0) for name in ("early", "late")]
+    assert seen == [*ages, "late undone", "early undone"]
+    with pytest.raises(ValueError, match=r"'late' is made anew for each use of the chip; here give one of global"):
+        analogsim.drift(analog, "1s", compensation=Note("late", False))
+    with pytest.raises(ValueError, match="together=2 with compensation 'late', which is made for each chip by itself"):
+        analogsim.evaluate(analog, [(x, y)], together=2, compensation=Note("late", False))
+
+
+def median_gain(reference, now, layout):
+    return (reference / now).median()
+
+
+def test_a_gain_of_ones_own(tmp_path, monkeypatch):
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm")
+    median = Gain("median", median_gain)
+    options = {"chips": 2, "times": ("1y",), "metric": "cross_entropy"}
+    reports = {}
+    for wanted in (None, "global", median):
+        reports[wanted] = analogsim.evaluate(analog, [(x, y)], compensation=wanted, **options)
+    assert reports[median].compensation == "median"
+    assert abs(reports[median].mean - reports["global"].mean) < 0.5 * abs(reports[None].mean - reports["global"].mean)
+    assert not np.array_equal(reports[median].values, reports["global"].values)
+    at_once = analogsim.evaluate(analog, [(x, y)], compensation=median, together=2, **options)
+    np.testing.assert_allclose(at_once.values, reports[median].values, rtol=1e-4)
+    joined = analogsim.evaluate(analog, [(x, y)], compensation=median + "batch-norm", calibration=[x], **options)
+    assert joined.compensation == "median+batch-norm"
+    ablation = analogsim.ablate(analog, [(x, y)], compensation=median, **options)
+    assert np.array_equal(ablation.reports["drift compensation"].values, reports[None].values)
+    with analogsim.programmed(analog, 1, "1y", compensation=median), torch.no_grad():
+        score = nn.functional.cross_entropy(analog(x), y)
+        assert float(score) == pytest.approx(reports[median].values[1, 0], rel=1e-5)
+        with pytest.raises(ValueError, match=r"'median' is none that is known; put it into analogsim.chip.COMPENSAT"):
+            analogsim.save_chip(analog, tmp_path / "chip")
+        with monkeypatch.context() as known:
+            known.setitem(COMPENSATIONS, "median", median)
+            analogsim.save_chip(analog, tmp_path / "chip")
+            analogsim.load_chip(analog, tmp_path / "chip")
+            assert float(nn.functional.cross_entropy(analog(x), y)) == float(score)
+            assert as_compensations("median+batch-norm").gain is median
+        with pytest.raises(ValueError, match="load_chip: layer '0' has the gain 'median', which is not known here"):
+            analogsim.load_chip(analog, tmp_path / "chip")
+
+
+def test_a_gain_of_ones_own_that_is_none():
+    analog = analogsim.convert(nn.Linear(4, 3), "pcm")
+    analogsim.program(analog)
+    analogsim.drift(analog, "1d")
+    for rule in (lambda reference, now, layout: 2.0, lambda reference, now, layout: now.sum(1)):
+        with pytest.raises(
+            ValueError, match=r"compensation 'odd': its rule must give a scalar tensor or one of \(3, 1\)"
+        ):
+            analogsim.drift(analog, "1y", compensation=Gain("odd", rule))
+        assert analog.analog.chip.time == 86400.0
+
+
+def test_two_gains_cannot_be_joined():
+    with pytest.raises(ValueError, match=r"must be None, or one of global, .* got 'global.median'"):
+        "global" + Gain("median", median_gain)
+    with pytest.raises(ValueError, match=r"got 'offset.offset'"):
+        Offset() + Offset()
