@@ -4,14 +4,68 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from analogsim.layers.module import matrices_of
 from analogsim.training.settings import set_noise_scale
 
-Shape = Literal["constant", "linear", "cosine", "exponential", "step"]
+Factor = Callable[[float], float]
+"""How far a schedule is from its start to its end, for the progress in [0, 1]."""
+
+_Scale = Callable[[float, float, float, int], float]  # of start, end, progress and stairs
+
+
+def _rises(progress: float, stairs: int) -> int:
+    """The stairs begun by a progress, ``ceil(progress * stairs)``, as if the progress were not rounded."""
+    # A product that is a whole number n may come out as the next number above it, and be a stair too high.
+    return math.ceil(progress * stairs * (1 - 2**-50))
+
+
+# The exponential one has no factor apart from start and end, the constant one no start, and that of stairs divides last
+# to be exact at each of them: so each says the scale itself.
+_SCALES: dict[str, _Scale] = {
+    "constant": lambda start, end, u, stairs: end,
+    "linear": lambda start, end, u, stairs: start + (end - start) * u,
+    "cosine": lambda start, end, u, stairs: start + (end - start) * (1 - math.cos(math.pi * u)) / 2,
+    "exponential": lambda start, end, u, stairs: start * (end / start) ** u,
+    "step": lambda start, end, u, stairs: start + (end - start) * _rises(u, stairs) / stairs,
+}
+
+
+def _between(factor: Factor, name: str) -> _Scale:
+    """The scales that a factor from start to end makes."""
+
+    def scale(start: float, end: float, u: float, stairs: int) -> float:
+        given = factor(u)
+        try:
+            value = math.nan if isinstance(given, str | bool) else float(given)
+        except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(
+                f"noise schedule: the shape {name} must give a finite number for every u in [0, 1], got {given!r} for "
+                f"{u:g}"
+            )
+        found = start + (end - start) * value
+        if found < 0:
+            raise ValueError(
+                f"noise schedule: the shape {name} gives {value:g} for {u:g}, which makes a negative scale of "
+                f"start={start:g} and end={end:g}"
+            )
+        return found
+
+    return scale
+
+
+def _name_of(shape: str | Factor) -> str:
+    """What a shape is called in states: in angle brackets if it is a callable, so that it is none of the names."""
+    if isinstance(shape, str):
+        return shape
+    name = getattr(shape, "__name__", type(shape).__name__)
+    return name if name.startswith("<") else f"<{name}>"
 
 
 class NoiseSchedule:
@@ -24,6 +78,7 @@ class NoiseSchedule:
     * ``"cosine"``: :math:`start + (end - start) (1 - \cos \pi u)/2`
     * ``"exponential"``: :math:`start\,(end/start)^u`
     * ``"step"``: ``stairs`` equal rises, the last one at ``end``: :math:`start + (end - start) \lceil u\,n \rceil / n`
+    * a callable f, such as ``lambda u: u**2``: :math:`start + (end - start) f(u)`
 
     The first ``warmup`` steps go linearly from 0 up to what the shape says there. ``jitter`` multiplies each step's
     scale by a factor uniform in :math:`[1 - jitter, 1 + jitter]`. The scale is a closed form of the step: nothing
@@ -33,7 +88,8 @@ class NoiseSchedule:
 
     Args:
         analog: the twin whose scale is set, at once and at every step.
-        shape: one of the five above.
+        shape: one of the five names above, or a callable. States hold a callable by its name: hand it over again before
+            loading one.
         start: scale at step 0.
         end: scale from step ``steps`` on.
         steps: length, in steps.
@@ -56,7 +112,7 @@ class NoiseSchedule:
     def __init__(
         self,
         analog: nn.Module,
-        shape: str = "constant",
+        shape: str | Factor = "constant",
         *,
         start: float = 0.0,
         end: float = 1.0,
@@ -66,8 +122,8 @@ class NoiseSchedule:
         stairs: int = 4,
         seed: int = 0,
     ) -> None:
-        if shape not in get_args(Shape):
-            raise ValueError(f"noise schedule: shape must be one of {', '.join(get_args(Shape))}, got {shape!r}")
+        if not callable(shape) and shape not in _SCALES:
+            raise ValueError(f"noise schedule: shape must be one of {', '.join(_SCALES)}, got {shape!r}")
         for name, value in (("start", start), ("end", end)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")
@@ -81,7 +137,7 @@ class NoiseSchedule:
         matrices_of(analog)
         self._analog = analog
         self._settings: dict[str, Any] = {
-            "shape": shape,
+            "shape": _name_of(shape),
             "start": float(start),
             "end": float(end),
             "steps": steps,
@@ -90,7 +146,9 @@ class NoiseSchedule:
             "stairs": stairs,
             "seed": seed,
         }
+        self._own = shape if callable(shape) else None
         self._step = 0
+        self.scale_at(steps)  # a callable that fails at the end fails at once
         self._apply()
 
     def __repr__(self) -> str:
@@ -104,18 +162,8 @@ class NoiseSchedule:
         if step < 0:
             raise ValueError(f"noise schedule: a step must be >= 0, got {step}")
         s = self._settings
-        start, end, u = s["start"], s["end"], min(1.0, step / s["steps"])
-        if s["shape"] == "constant":
-            scale = end
-        elif s["shape"] == "linear":
-            scale = start + (end - start) * u
-        elif s["shape"] == "cosine":
-            scale = start + (end - start) * (1 - math.cos(math.pi * u)) / 2
-        elif s["shape"] == "exponential":
-            scale = start * (end / start) ** u
-        else:
-            rises = -(-min(step, s["steps"]) * s["stairs"] // s["steps"])  # rounded up, in whole numbers
-            scale = start + (end - start) * rises / s["stairs"]
+        shaped = _SCALES[s["shape"]] if self._own is None else _between(self._own, s["shape"])
+        scale = shaped(s["start"], s["end"], min(1.0, step / s["steps"]), s["stairs"])
         if step < s["warmup"]:
             scale *= step / s["warmup"]
         if s["jitter"]:
@@ -140,11 +188,18 @@ class NoiseSchedule:
         """Go on where ``state_dict()`` was taken, and set the twin's scale.
 
         Raises:
-            ValueError: the state is not that of a noise schedule.
+            ValueError: the state is not that of a noise schedule, or its shape is a callable that this one was not made
+                with.
         """
         wanted = {*self._settings, "last_step"}
         if set(state) != wanted:
             raise ValueError(f"noise schedule: the state needs the keys {sorted(wanted)}, got {sorted(state)}")
+        held, own = state["shape"], self._settings["shape"]
+        if held != own and (self._own is not None or held not in _SCALES):
+            raise ValueError(
+                f"noise schedule: the state has the shape {held}, and this schedule was made with {own}; make it with "
+                f"{'NoiseSchedule(..., shape=' + repr(held) + ')' if held in _SCALES else 'the callable of that name'}"
+            )
         self._settings = {name: state[name] for name in self._settings}
         self._step = state["last_step"]
         self._apply()

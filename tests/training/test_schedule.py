@@ -139,3 +139,70 @@ def test_other_errors() -> None:
             schedule.load_state_dict(state)
     with pytest.raises(TypeError):
         NoiseSchedule(twin(), "linear", 0.0)  # type: ignore[misc]
+
+
+def square(u: float) -> float:
+    return u**2
+
+
+def test_a_shape_of_ones_own() -> None:
+    schedule = NoiseSchedule(twin(), square, start=0.5, end=2.0, steps=20, warmup=2)
+    for step in range(2, 30):
+        u = min(1.0, step / 20)
+        assert schedule.scale_at(step) == 0.5 + 1.5 * u**2
+    assert schedule.scale_at(1) == (0.5 + 1.5 * 0.05**2) / 2
+    assert repr(schedule).startswith("NoiseSchedule(shape='<square>', start=0.5")
+    falling = NoiseSchedule(twin(), lambda u: torch.tensor(u), start=1.0, end=0.0, steps=4)
+    assert [falling.scale_at(step) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+
+
+def test_the_state_of_a_shape_of_ones_own_is_text_and_is_checked() -> None:
+    schedule = NoiseSchedule(twin(), square, steps=9)
+    for _ in range(5):
+        schedule.step()
+    state = json.loads(json.dumps(schedule.state_dict()))
+    assert state["shape"] == "<square>"
+    again = NoiseSchedule(twin(), square)
+    again.load_state_dict(state)
+    assert again.get_last_scale() == schedule.get_last_scale() == (5 / 9) ** 2
+    with pytest.raises(ValueError, match=r"has the shape <square>, and this .* constant; make it with the callable of"):
+        NoiseSchedule(twin()).load_state_dict(state)
+    with pytest.raises(ValueError, match="has the shape <square>, and this schedule was made with <lambda>"):
+        NoiseSchedule(twin(), lambda u: u).load_state_dict(state)
+    linear = NoiseSchedule(twin(), "linear").state_dict()
+    with pytest.raises(ValueError, match=r"made with <square>; make it with NoiseSchedule.*shape='linear'"):
+        again.load_state_dict(linear)
+
+    def linear_(u: float) -> float:
+        return 1 - u
+
+    linear_.__name__ = "linear"  # is not taken for the built-in one
+    mine = NoiseSchedule(twin(), linear_)
+    assert mine.scale_at(0) == 1.0
+    with pytest.raises(ValueError, match="has the shape linear, and this schedule was made with <linear>"):
+        mine.load_state_dict(linear)
+
+
+@pytest.mark.parametrize("result", [float("nan"), float("inf"), "0.5", None, True, torch.ones(2)], ids=repr)
+def test_a_shape_that_gives_no_number(result: object) -> None:
+    analog = twin()
+    with pytest.raises(ValueError, match="the shape <lambda> must give a finite number for every u in .0, 1., got"):
+        NoiseSchedule(analog, lambda u: result)  # type: ignore[arg-type,return-value]
+    assert scales(analog) == [1.0, 1.0]
+
+
+def test_a_shape_that_is_wrong_at_the_end_or_negative() -> None:
+    with pytest.raises(ValueError, match="the shape <lambda> must give a finite number .* got nan for 1"):
+        NoiseSchedule(twin(), lambda u: float("nan") if u == 1 else u)
+    with pytest.raises(ValueError, match="<lambda> gives -1 for 1, which makes a negative scale of start=0 and end=1"):
+        NoiseSchedule(twin(), lambda u: -u)
+    NoiseSchedule(twin(), lambda u: -u, start=2.0, end=3.0)
+
+
+@pytest.mark.parametrize("steps", [97, 1000, 99_991])
+def test_stairs_are_those_of_whole_numbers(steps: int) -> None:
+    for stairs in (1, 3, 7, 100, steps):
+        schedule = NoiseSchedule(twin(), "step", start=0.1, end=0.7, steps=steps, stairs=stairs)
+        for step in range(0, steps + 1, max(1, steps // 997)):
+            exact = 0.1 + (0.7 - 0.1) * -(-step * stairs // steps) / stairs
+            assert schedule.scale_at(step) == exact
