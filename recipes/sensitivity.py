@@ -14,7 +14,7 @@ from typing import Unpack
 
 import analogsim
 from analogsim import KeptDigital, Report, Sensitivity
-from analogsim.evaluation.layer_sensitivity import Per
+from analogsim.evaluation.kept_digital import Per
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.training.restored import Asked, add_judging, asked_by, judging, restored
 

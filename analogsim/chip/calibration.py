@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.batches import call, inputs_of, moved
@@ -93,25 +94,28 @@ def calibrate(
     if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 < percentile <= 100:
         raise ValueError(f"calibrate: percentile must be in (0, 100], got {percentile!r}")
     layers = matrices_of(analog)
-    before = [(layer.analog, layer.analog.input_range, layer.analog.output_bound) for layer in layers]
+    restore = ranges_as_they_are(analog)
     try:
-        for state, *_ in before:  # what reaches the converters must not go through old ranges
-            state.output_bound = None
-            if not (keep_learned and state.crossbar.learns):
-                state.input_range = None
-        wanting = {
-            "input": [
-                layer for layer in layers if layer.analog.crossbar.needs_range and layer.analog.input_range is None
-            ],
-            "output": [layer for layer in layers if layer.analog.crossbar.needs_bound],
-        }
-        for what, wanted in wanting.items():
+        _forget(layers, keep_learned)
+        open_inputs = [
+            layer for layer in layers if layer.analog.crossbar.needs_range and layer.analog.input_range is None
+        ]
+        open_outputs = [layer for layer in layers if layer.analog.crossbar.needs_bound]
+        for what, wanted in (("input", open_inputs), ("output", open_outputs)):
             if wanted:
                 _set(analog, wanted, what, loader, percentile)
     except BaseException:
-        for state, input_range, output_bound in before:
-            state.input_range, state.output_bound = input_range, output_bound
+        restore()
         raise
+
+
+def _forget(layers: list[AnalogMatrix], keep_learned: bool) -> None:
+    """Take ranges away: what reaches the converters must not go through old ones."""
+    for layer in layers:
+        state = layer.analog
+        state.output_bound = None
+        if not (keep_learned and state.crossbar.learns):
+            state.input_range = None
 
 
 def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Iterable[Any], percentile: float) -> None:

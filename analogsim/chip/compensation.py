@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from analogsim.chip.batch_norm import has_batch_norm, own_statistics, reestimate_batch_norm
 from analogsim.chip.calibration import calibrate
+from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.crossbar.gains import Rule, column_gains, crossbar_gains, layer_gain
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Layout
@@ -178,13 +179,11 @@ class CalibratedRanges(Adjustment):
     @contextmanager
     def on_chip(self, analog: nn.Module, data: CalibrationData) -> Iterator[Renew]:
         """See `Adjustment`."""
-        states = [matrix.analog for matrix in matrices_of(analog)]
-        before = [(state, state.input_range, state.output_bound) for state in states]
+        restore = ranges_as_they_are(analog)
         try:
             yield lambda: calibrate(analog, data.loader or (), keep_learned=True)
         finally:
-            for state, input_range, output_bound in before:
-                state.input_range, state.output_bound = input_range, output_bound
+            restore()
 
 
 COMPENSATIONS: dict[str, Compensation] = {

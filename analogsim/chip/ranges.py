@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,17 @@ def get_ranges(analog: nn.Module) -> dict[str, dict[str, Tensor]]:
             if value is not None:
                 found.setdefault(layer.analog.name, {})[kind] = value.detach().clone()
     return found
+
+
+def ranges_as_they_are(analog: nn.Module) -> Callable[[], None]:
+    """A function that gives a twin back the ranges that it has now, the very same tensors."""
+    held = [(state, state.input_range, state.output_bound) for state in (layer.analog for layer in matrices_of(analog))]
+
+    def restore() -> None:
+        for state, input_range, output_bound in held:
+            state.input_range, state.output_bound = input_range, output_bound
+
+    return restore
 
 
 @torch.no_grad()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
@@ -14,6 +16,9 @@ from analogsim.utils.text import table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+Per = Literal["macs", "parameters"]
+"""Of what a share is taken."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Share:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Choice:
     """A network with some layers kept digital.
 
     Args:
@@ -73,7 +78,7 @@ class KeptDigital:
         unit: of the metric, see `Metric`.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Choice, ...]
     target: float
     clean: float
     metric: str
@@ -158,5 +163,45 @@ class KeptDigital:
         return drawn
 
 
-def _total(shares: Iterable[Share]) -> Share:
+def total(shares: Iterable[Share]) -> Share:
+    """What layers are of a network together."""
     return sum(shares, Share(0.0, 0.0))
+
+
+def by_loss_per_share(losses: Mapping[str, float], shares: Mapping[str, float]) -> list[str]:
+    """Layers in the order in which they become digital: that of the largest loss per share of the network first.
+
+    Args:
+        losses: what each layer costs alone; one that costs nothing, or less, counts as 0.
+        shares: of the network, in [0, 1].
+    """
+
+    def harm(name: str) -> tuple[float, float]:
+        lost, share = max(losses[name], 0.0), shares[name]
+        if share:
+            return -lost / share, share  # where layers alone cost nothing, the smaller one goes first
+        return -np.inf if lost else 0.0, share
+
+    return sorted(losses, key=harm)
+
+
+def search(
+    order: Sequence[str],
+    everything: Choice,
+    reaches: Callable[[float], bool],
+    measure: Callable[[Sequence[str]], Choice],
+) -> tuple[Choice, ...]:
+    """Keep one layer more digital in each step, until the mean score over chips is reached or none is left.
+
+    Args:
+        order: the layers, that which becomes digital first first.
+        everything: the network with all of them analog.
+        reaches: whether a mean score will do.
+        measure: the network with these layers digital.
+    """
+    steps = [everything]
+    for count in range(1, len(order) + 1):
+        if reaches(steps[-1].mean):
+            break
+        steps.append(measure(order[:count]))
+    return tuple(steps)

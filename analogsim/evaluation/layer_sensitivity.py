@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from torch import nn
@@ -18,7 +18,7 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
-from analogsim.evaluation.kept_digital import KeptDigital, Share, Step, _total
+from analogsim.evaluation.kept_digital import Choice, KeptDigital, Per, Share, by_loss_per_share, search, total
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.operations import analog_macs, macs
@@ -32,9 +32,6 @@ from analogsim.utils.text import table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-Per = Literal["macs", "parameters"]
-_COUNTED = {"macs": "multiply-accumulates", "parameters": "parameters"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,48 +161,46 @@ class Sensitivity:
         Raises:
             ValueError: the digital network itself does not reach the target, or its weights have changed.
         """
-        sign = 1 if self.higher_is_better else -1
-        if not sign * target <= sign * self.clean:
+        if not self._reaches(self.clean, target):
             raise ValueError(
                 f"keep_digital: the digital network has {self.metric} {self.clean:g}, which does not reach {target!r}"
             )
-        if per not in _COUNTED:
-            raise ValueError(f"keep_digital: per must be one of {', '.join(_COUNTED)}, got {per!r}")
-        setting = self._setting
-
-        def harm(name: str) -> tuple[float, float]:
-            share = getattr(self.shares[name], per)
-            lost = max(self.mean(name), 0.0)  # where a layer alone costs nothing, the smaller one goes first
-            return (-lost / share if share else -np.inf if lost else 0.0, share)
-
-        order = sorted(self.reports, key=harm)
-        steps = [Step((), self.everything.values[:, 0], _total(self.shares.values()))]
-        for count in range(1, len(order) + 1):
-            if sign * steps[-1].mean >= sign * target:
-                break
-            digital, left = tuple(order[:count]), [name for name in self.reports if name not in order[:count]]
-            if left:
-                report = setting.report(left)
-                if report.clean != self.clean:
-                    raise ValueError(
-                        f"keep_digital: the digital network has {self.metric} {report.clean:g} and had {self.clean:g}: "
-                        "its weights have changed; call analogsim.sensitivity again"
-                    )
-                values = report.values[:, 0]
-            else:
-                values = np.full_like(steps[0].values, self.clean)
-            steps.append(Step(digital, values, _total(self.shares[name] for name in left)))
+        if per not in get_args(Per):
+            raise ValueError(f"keep_digital: per must be one of {', '.join(get_args(Per))}, got {per!r}")
+        losses = {name: self.mean(name) for name in self.reports}
+        steps = search(
+            by_loss_per_share(losses, {name: getattr(self.shares[name], per) for name in losses}),
+            Choice((), self.everything.values[:, 0], total(self.shares.values())),
+            lambda mean: self._reaches(mean, target),
+            self._with_digital,
+        )
         kept = steps[-1].digital
         return KeptDigital(
-            tuple(steps),
+            steps,
             target,
             self.clean,
             self.metric,
-            setting.device(kept),
-            setting.crossbar(kept),
+            self._setting.device(kept),
+            self._setting.crossbar(kept),
             self._described,
             self.everything.unit,
         )
+
+    def _reaches(self, score: float, target: float) -> bool:
+        return score >= target if self.higher_is_better else score <= target
+
+    def _with_digital(self, digital: Sequence[str]) -> Choice:
+        """The network with these layers digital too, on the same chips."""
+        left = [name for name in self.reports if name not in digital]
+        if not left:
+            return Choice(tuple(digital), np.full(len(self.everything.values), self.clean), total(()))
+        report = self._setting.report(left)
+        if report.clean != self.clean:
+            raise ValueError(
+                f"keep_digital: the digital network has {self.metric} {report.clean:g} and had {self.clean:g}: "
+                "its weights have changed; call analogsim.sensitivity again"
+            )
+        return Choice(tuple(digital), report.values[:, 0], total(self.shares[name] for name in left))
 
     @property
     def _described(self) -> str:
@@ -242,7 +237,7 @@ class Sensitivity:
             )
 
         rows = [row(name or "(the model itself)", name, self.shares[name]) for name in self.ranking]
-        rows.append(row("everything", None, _total(self.shares.values())))
+        rows.append(row("everything", None, total(self.shares.values())))
         rows.append(("nothing", number(self.clean, unit), "", "", ""))
         return f"{table(head, rows)}\nmean ± std over chips: {self._described}"
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, Gaussian
-from analogsim.evaluation.kept_digital import Share
 from analogsim.evaluation.layer_sensitivity import Sensitivity, sensitivity
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -108,54 +106,6 @@ def test_batch_norm_is_estimated_again_on_request() -> None:
 
 def noisy() -> Sensitivity:
     return sensitivity(analogsim.convert(MODEL, "gaussian(std=0.25)"), DATA, t=0, chips=3)
-
-
-def test_keep_digital_evaluates_each_combination() -> None:
-    result = noisy()
-    target = result.clean - 0.05
-    kept = result.keep_digital(target)
-    assert kept.steps[0].digital == ()
-    np.testing.assert_array_equal(kept.steps[0].values, result.everything.values[:, 0])
-    assert [len(step.digital) for step in kept.steps] == list(range(len(kept.steps)))
-    assert all(step.mean < target for step in kept.steps[:-1])
-    assert kept.mean >= target
-    assert 0 < len(kept.layers) < 3
-    # Handed to convert, the mapping gives the network that was evaluated.
-    assert list(kept.device) == [*kept.layers, "*"]
-    again = analogsim.convert(MODEL, dict(kept.device), crossbar=kept.crossbar)
-    values = analogsim.evaluate(again, DATA, chips=3, times=(0,)).values[:, 0]
-    np.testing.assert_array_equal(kept.steps[-1].values, values)
-    worth = {name: max(result.mean(name), 0) / result.shares[name].macs for name in result.reports}
-    assert kept.layers[0] == max(worth, key=worth.__getitem__)
-
-
-def test_the_order_is_by_loss_per_share() -> None:
-    result = noisy()
-    # One of the layers as small as can be: it costs least for what it loses.
-    smallest = replace(result, shares={**result.shares, result.ranking[1]: Share(1e-6, 1e-6)})
-    assert smallest.keep_digital(result.clean - 0.001).layers[0] == result.ranking[1]
-    by_macs = replace(result, shares={name: Share(0.1, 0.9 if name == result.ranking[0] else 1e-3) for name in "024"})
-    assert by_macs.keep_digital(result.clean - 0.001, per="macs").layers[0] != result.ranking[0]
-    assert by_macs.keep_digital(result.clean - 0.001, per="parameters").layers[0] == result.ranking[0]
-
-
-def test_a_target_that_is_reached_anyway_and_one_that_takes_everything() -> None:
-    result = noisy()
-    assert result.keep_digital(float(result.everything.mean[0])).layers == ()
-    worse = replace(result, everything=replace(result.everything, values=result.everything.values - 1))
-
-    class Never:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(result._setting, name)
-
-        def report(self, names: Any) -> Any:
-            return worse.everything
-
-    kept = replace(worse, _setting=Never()).keep_digital(result.clean)
-    assert set(kept.layers) == {"0", "2", "4"}
-    assert (kept.mean, kept.std) == (result.clean, 0)
-    assert kept.share == Share(0.0, 0.0)
-    assert kept.device == {**dict.fromkeys(kept.layers), "*": None}
 
 
 def test_layers_that_were_digital_stay_so() -> None:
@@ -294,12 +244,3 @@ def test_errors() -> None:
         sensitivity(analogsim.convert(MODEL, "pcm"), DATA, chips=0)
     with pytest.raises(ValueError, match="has no analog layer"):
         sensitivity(MODEL, DATA)
-
-
-def test_weights_that_changed_meanwhile_are_refused() -> None:
-    model, data = trained()
-    result = sensitivity(analogsim.convert(model, "gaussian(std=0.25)"), data, t=0, chips=2)
-    with torch.no_grad():
-        model[4].weight.neg_()
-    with pytest.raises(ValueError, match="its weights have changed"):
-        result.keep_digital(result.clean)

@@ -186,13 +186,13 @@ def test_the_state_of_a_shape_of_ones_own_is_text_and_is_checked() -> None:
 @pytest.mark.parametrize("result", [float("nan"), float("inf"), "0.5", None, True, torch.ones(2)], ids=repr)
 def test_a_shape_that_gives_no_number(result: object) -> None:
     analog = twin()
-    with pytest.raises(ValueError, match="the shape <lambda> must give a finite number for every u in .0, 1., got"):
+    with pytest.raises(ValueError, match=r"the shape <lambda> must give a finite number for every u in .0, 1., got"):
         NoiseSchedule(analog, lambda u: result)  # type: ignore[arg-type,return-value]
     assert scales(analog) == [1.0, 1.0]
 
 
 def test_a_shape_that_is_wrong_at_the_end_or_negative() -> None:
-    with pytest.raises(ValueError, match="the shape <lambda> must give a finite number .* got nan for 1"):
+    with pytest.raises(ValueError, match=r"the shape <lambda> must give a finite number .* got nan for 1"):
         NoiseSchedule(twin(), lambda u: float("nan") if u == 1 else u)
     with pytest.raises(ValueError, match="<lambda> gives -1 for 1, which makes a negative scale of start=0 and end=1"):
         NoiseSchedule(twin(), lambda u: -u)
