@@ -16,6 +16,7 @@ from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import suggest
 from analogsim.recipes.config.toml import from_mapping, to_mapping
+from analogsim.recipes.study.optuna_private import earlier_numbers
 from analogsim.recipes.study.runs import Outcome, StudyRuns, trial_folder
 from analogsim.recipes.study.trials import surplus
 from analogsim.recipes.tracking.metric_names import drifted
@@ -136,7 +137,7 @@ class Objective:
         of_study = self._folder(trial.study)
         folder = trial_folder(of_study, trial.number)
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
-        earlier = frozen.system_attrs.get("retry_history", [])
+        earlier = earlier_numbers(frozen)
         for number in reversed(earlier):  # of workers that died or were stopped, if here: go on where the last one was
             if copy_checkpoint(trial_folder(of_study, number) / "checkpoint.pt", folder / "checkpoint.pt"):
                 break

@@ -12,6 +12,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from analogsim.recipes.study.optuna_private import (
+    attributes_table,
+    earlier_numbers,
+    engine_of,
+    heartbeats_table,
+    id_of,
+    reading_methods,
+    storage_of,
+)
 from analogsim.recipes.tracking import stores
 
 if TYPE_CHECKING:
@@ -71,9 +80,8 @@ def _make_steps_whole(storage: Any) -> None:
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN" if getattr(_thread, "reading", False) else "BEGIN IMMEDIATE")
 
-    for name in dir(storage):
-        if name.startswith("get_") or name in ("_get_trials", "_get_stale_trial_ids"):
-            setattr(storage, name, _reading(getattr(storage, name)))
+    for name in reading_methods(storage):
+        setattr(storage, name, _reading(getattr(storage, name)))
     engine.dispose()  # connections made before
 
 
@@ -158,7 +166,7 @@ def exchange(study: optuna.Study, name: str, old: Any, new: Any) -> bool:
 
     Optuna has no such step. Without it two workers may both believe to be the first.
     """
-    engine = _engine(study)
+    engine = engine_of(study)
     if engine is None:
         with _ONE_AT_A_TIME:  # memory, or a journal: the workers are threads
             if study.user_attrs.get(name) != old:
@@ -167,9 +175,8 @@ def exchange(study: optuna.Study, name: str, old: Any, new: Any) -> bool:
             return True
     import sqlalchemy
 
-    columns: list[Any] = [sqlalchemy.column(each) for each in ("study_id", "key", "value_json")]
-    table = sqlalchemy.table("study_user_attributes", *columns)
-    study_id = study._storage.get_study_id_from_name(study.study_name)
+    table = attributes_table()
+    study_id = storage_of(study).get_study_id_from_name(study.study_name)
     where = sqlalchemy.and_(table.c.study_id == study_id, table.c.key == name, table.c.value_json == json.dumps(old))
     change = sqlalchemy.update(table).where(where).values(value_json=json.dumps(new))
     make = sqlalchemy.insert(table).values(study_id=study_id, key=name, value_json=json.dumps(new))
@@ -192,26 +199,21 @@ def first_beats(study: optuna.Study) -> None:
     """
     from optuna.trial import TrialState
 
-    engine = _engine(study)
+    engine = engine_of(study)
     at_work = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
     if engine is None or not at_work:
         return
     import sqlalchemy
 
-    beats = sqlalchemy.table("trial_heartbeats", sqlalchemy.column("trial_id"))
+    beats = heartbeats_table()
     with engine.begin() as connection:
         known = set(connection.execute(sqlalchemy.select(beats.c.trial_id)).scalars())
-    storage: Any = study._storage
+    storage = storage_of(study)
     for trial in at_work:
-        if trial._trial_id not in known:
-            storage.record_heartbeat(trial._trial_id)
-
-
-def _engine(study: optuna.Study) -> Any:
-    """The database's engine below a study; None where there is no database."""
-    return getattr(getattr(study._storage, "_backend", None), "engine", None)
+        if id_of(trial) not in known:
+            storage.record_heartbeat(id_of(trial))
 
 
 def retried(study: optuna.Study, number: int) -> bool:
     """Whether the trial is tried again, by another one."""
-    return any(number in trial.system_attrs.get("retry_history", ()) for trial in study.get_trials(deepcopy=False))
+    return any(number in earlier_numbers(trial) for trial in study.get_trials(deepcopy=False))

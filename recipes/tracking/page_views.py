@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analogsim.recipes.tracking.links import PORT, Stored, experiment_link
+from analogsim.recipes.tracking.mlflow_private import view_tag
 
 _SECTION = "analogsim"
 _CHART = {"metricSectionId": _SECTION, "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
@@ -88,7 +89,7 @@ def as_tag(key: str, name: str, content: dict[str, Any]) -> tuple[str, str]:
     packed = base64.b64encode(zlib.compress(json.dumps(content).encode())).decode()
     now = int(time.time() * 1000)
     value = {"name": name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
-    return f"mlflow.sharedViewState.{key}", json.dumps(value)
+    return view_tag(key), json.dumps(value)
 
 
 def view_link(run: Stored, key: str, *, charts: bool = False, port: int = PORT) -> str:

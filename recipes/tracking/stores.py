@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 import socket
 import sqlite3
-import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from analogsim.recipes.tracking import mlflow_private
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,14 +69,10 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for chatty in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_traceback)
+    mlflow_private.quieten()
     with _OPENING, contextlib.ExitStack() as scope:
-        if not is_http(uri) and "mlflow.store.tracking.sqlalchemy_store" not in sys.modules:
-            # the first client imports that module, which uses a deprecated part of SQLAlchemy
-            scope.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", message="The ``noload`` loader", category=DeprecationWarning)
+        if not is_http(uri):
+            scope.enter_context(mlflow_private.importing_sql_store())
         try:
             from mlflow import MlflowClient
         except ImportError as error:
@@ -86,10 +81,6 @@ def connect(uri: str) -> MlflowClient:
             ) from error
         scope.enter_context(alone(uri))
         return MlflowClient(tracking_uri=_patient(uri))
-
-
-def _is_no_traceback(record: logging.LogRecord) -> bool:
-    return record.exc_info is None  # the error itself comes to us, and is told in one line
 
 
 def _patient(uri: str) -> str:

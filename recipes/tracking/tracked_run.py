@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 from analogsim.recipes.tracking import links, stores
+from analogsim.recipes.tracking.mlflow_private import LOGGED_ARTIFACTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -282,10 +283,9 @@ class Run(Tracker):
 
     def _announce(self, table: dict[str, str]) -> None:
         """Add to the tag by which MLflow's UI knows which artifacts are tables."""
-        tag = "mlflow.loggedArtifacts"
-        listed = json.loads(self._client.get_run(self.run_id).data.tags.get(tag, "[]"))
+        listed = json.loads(self._client.get_run(self.run_id).data.tags.get(LOGGED_ARTIFACTS, "[]"))
         if table not in listed:
-            self._client.set_tag(self.run_id, tag, json.dumps([*listed, table]))
+            self._client.set_tag(self.run_id, LOGGED_ARTIFACTS, json.dumps([*listed, table]))
 
     def text(self, text: str, path: str) -> None:
         """See `Tracker`."""

@@ -1,0 +1,57 @@
+"""What we rely on in Optuna without a promise, in one place: private members, and the layout of its tables.
+
+All was checked on Optuna 5.0.0; `tests/whole/test_private_members.py` asks each for what we rely on, and fails with its
+name. `analogsim.recipes.study.shared_database` also puts methods of its own in the place of a storage's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+    import sqlalchemy
+    from optuna.trial import FrozenTrial
+
+CHECKED = ("5.0.0",)
+
+
+def storage_of(study: optuna.Study) -> Any:
+    """The storage that a study is in, with Optuna's cache around a database."""
+    return study._storage
+
+
+def engine_of(study: optuna.Study) -> Any:
+    """SQLAlchemy's engine of the database below a study; None where there is no database."""
+    return getattr(getattr(storage_of(study), "_backend", None), "engine", None)
+
+
+def id_of(trial: FrozenTrial) -> int:
+    """What the storage knows a trial by; its number counts within its study only."""
+    return trial._trial_id
+
+
+def reading_methods(storage: Any) -> list[str]:
+    """The names of the methods of a database storage that only read."""
+    return [name for name in dir(storage) if name.startswith("get_") or name in ("_get_trials", "_get_stale_trial_ids")]
+
+
+def earlier_numbers(trial: FrozenTrial) -> Sequence[int]:
+    """The numbers of the trials that a trial tries again, as `RetryHeartbeatStaleTrialCallback` notes them."""
+    numbers: Sequence[int] = trial.system_attrs.get("retry_history", ())
+    return numbers
+
+
+def attributes_table() -> sqlalchemy.TableClause:
+    """The table of the studies' attributes; each value is JSON, and each study has a key once."""
+    from sqlalchemy import column, table
+
+    return table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
+
+
+def heartbeats_table() -> sqlalchemy.TableClause:
+    """The table of the last sign of life of each trial."""
+    from sqlalchemy import column, table
+
+    return table("trial_heartbeats", column("trial_id"))
