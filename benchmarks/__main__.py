@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ from benchmarks.harness.options import add_options, begin
 from benchmarks.harness.timing import write
 from benchmarks.harness.zoo_networks import NETWORKS
 
+# Of each of the models that are asked for; those of "all", and others.
 _BENCHMARKS = {"train": train.run, "chip": chip.run, "hardware": hardware.run, "montecarlo": montecarlo.run}
+_OF_MODELS = {**_BENCHMARKS, "compiled": compiled.run, "draws": draws.run}
+# On networks of their own.
+_ON_THEIR_OWN: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "noise": lambda options, times: noise.run(options.device, **times),
+    "zoo": lambda options, times: zoo.run(options.networks, options.device, full=not options.quick, **times),
+    "startup": lambda options, times: startup.run(options.device, quick=options.quick, **times),
+    "growth": lambda options, times: growth.run(options.device, quick=options.quick, file=options.plot, **times),
+}
 
 _DESCRIPTION = """\
 What training on noisy weights costs beside plain training, and what a chip and its periphery cost.
@@ -62,33 +71,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _measured(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What the benchmark found, and with which settings it was measured."""
+    device, kind = options.device, options.benchmark
+    times = {"rounds": options.rounds, "steps": options.steps}
+    rounds = {"rounds": options.rounds}
+    if kind in _ON_THEIR_OWN:
+        measure, settings = _ON_THEIR_OWN[kind], rounds if kind == "startup" else times
+        return measure(options, settings), settings
+    if kind == "memory":
+        return [row for name in options.models for row in memory.run(CASES[name], device)], {}
+    results = []
+    for each in _BENCHMARKS if kind == "all" else (kind,):
+        for name in options.models:
+            results += _OF_MODELS[each](CASES[name], device, **times)
+    return results, times
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that the command line asks for."""
     options = _parser().parse_args(arguments)
     document = begin(options)
-    results: list[dict[str, Any]] = []
-    times: dict[str, Any] = {"rounds": options.rounds, "steps": options.steps}
-    if options.benchmark == "zoo":
-        results = zoo.run(options.networks, options.device, full=not options.quick, **times)
-    elif options.benchmark == "startup":
-        times = {"rounds": options.rounds}
-        results = startup.run(options.device, quick=options.quick, **times)
-    elif options.benchmark == "growth":
-        results = growth.run(options.device, quick=options.quick, file=options.plot, **times)
-    elif options.benchmark == "noise":
-        results = noise.run(options.device, **times)
-    elif options.benchmark in ("compiled", "draws"):
-        measure = compiled.run if options.benchmark == "compiled" else draws.run
-        results = [row for name in options.models for row in measure(CASES[name], options.device, **times)]
-    elif options.benchmark == "memory":
-        results, times = [row for name in options.models for row in memory.run(CASES[name], options.device)], {}
-    else:
-        kinds = list(_BENCHMARKS) if options.benchmark == "all" else [options.benchmark]
-        for kind in kinds:
-            for name in options.models:
-                results += _BENCHMARKS[kind](CASES[name], options.device, **times)
+    results, settings = _measured(options)
     if options.json is not None:
-        document["settings"] = times
+        document["settings"] = settings
         document["results"] = results
         write(options.json, document)
         print(f"written: {options.json}")

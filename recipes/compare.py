@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from analogsim.evaluation.report import Report
 from analogsim.recipes.comparison import saved_runs
 from analogsim.recipes.comparison.charts import MARKS
 from analogsim.recipes.comparison.comparison import Comparison
@@ -110,10 +111,20 @@ def _comparable(found: Sequence[SavedRun], notes: list[str]) -> tuple[SavedRun, 
             f"compare: no run has a report yet, which is made at the end of a training ({listed}); "
             "go on with one that was stopped: analogsim train --resume FOLDER"
         )
+    _check_one_metric(reports)
+    shared = _shared_times(reports, notes)
+    return tuple(replace(run, report=run.report and run.report.only(shared)) for run in distinct)
+
+
+def _check_one_metric(reports: Mapping[str, Report]) -> None:
     metrics = {name: report.metric for name, report in reports.items()}
     if len(set(metrics.values())) > 1:
         listed = "; ".join(f"{name}: {metric}" for name, metric in metrics.items())
         raise ValueError(f"compare: the reports have different metrics, give runs with the same one: {listed}")
+
+
+def _shared_times(reports: Mapping[str, Report], notes: list[str]) -> list[float]:
+    """The times that all reports have; a note says which others there are."""
     every = sorted({time for report in reports.values() for time in report.times})
     shared = [time for time in every if all(time in report.times for report in reports.values())]
     if not shared:
@@ -125,7 +136,7 @@ def _comparable(found: Sequence[SavedRun], notes: list[str]) -> tuple[SavedRun, 
     if len(shared) < len(every):
         left = ", ".join(label(time) for time in every if time not in shared)
         notes.append(f"left out, because not all runs were evaluated then: {left}")
-    return tuple(replace(run, report=run.report and run.report.only(shared)) for run in distinct)
+    return shared
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:

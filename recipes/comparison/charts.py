@@ -6,6 +6,7 @@ import itertools
 import math
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from analogsim.evaluation.report import Report
 
@@ -30,44 +31,50 @@ def drift_chart(reports: Mapping[str, Report], width: int = 80) -> str:
     scale = 100.0 if first.unit == "%" else 1.0
     values = {mark: [scale * report.clean, *(scale * report.mean)] for mark, report in reports.items()}
     every = [value for row in values.values() for value in row if math.isfinite(value)] or [0.0]
-    low, step, steps = _axis(min(every), max(every), least=1.0 if scale == 100 else 0.01 * max(map(abs, every)))
-    each = max(1, round(_ROWS / steps))  # rows from one label to the next
-    labels = [f"{low + step * index:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" for index in range(steps + 1)]
-    left = max(map(len, labels)) + 2
+    axis = _axis(min(every), max(every), least=1.0 if scale == 100 else 0.01 * max(map(abs, every)))
+    left = max(map(len, axis.labels)) + 2
     columns = [_CLEAN, *_columns(first.times, width - left - 1 - min(len(reports), 8))]
-
-    def row(value: float) -> int:
-        return round((value - low) / (step * steps) * each * steps)
-
-    grid = [[" "] * (width - left) for _ in range(each * steps + 1)]
-    for line in values.values() if len(reports) < _DENSE else ():
-        for (x0, y0), (x1, y1) in itertools.pairwise(zip(columns[1:], line[1:], strict=True)):
-            for x in range(x0 + 1, x1) if math.isfinite(y0 + y1) else ():
-                grid[row(y0 + (y1 - y0) * (x - x0) / (x1 - x0))][x] = "·"
-    for index, column in enumerate(columns):
-        room = max((columns[index + 1] if index + 1 < len(columns) else width - left) - column - 1, 1)
-        for height in range(len(grid)):
-            here = [mark for mark, row_ in values.items() if math.isfinite(row_[index]) and row(row_[index]) == height]
-            text = "".join(here) if len(here) <= room else "".join(here[: room - 1]) + "+"
-            grid[height][column : column + len(text)] = text
-    lines = [
-        f"{labels[height // each] if height % each == 0 else '':>{left - 2}} {'┤' if height % each == 0 else '│'}"
-        + "".join(grid[height]).rstrip()
-        for height in reversed(range(len(grid)))
-    ]
-    start = "" if low == 0 else f"; the scale starts at {labels[0]}, not at 0"
+    grid = [[" "] * (width - left) for _ in range(axis.each * axis.steps + 1)]
+    if len(values) < _DENSE:
+        for line in values.values():
+            _draw_dots(grid, axis, columns[1:], line[1:])
+    _draw_marks(grid, axis, columns, values)
+    start = "" if axis.low == 0 else f"; the scale starts at {axis.labels[0]}, not at 0"
     return "\n".join(
         [
             f"{first.heading}, mean over chips{start}",
-            *lines,
+            *_labelled(grid, axis, left),
             " " * (left - 1) + "└" + "─" * (width - left),
             " " * left + _under(columns, ["clean", *first.labels], width - left),
         ]
     )
 
 
-def _axis(low: float, high: float, least: float) -> tuple[float, float, int]:
-    """The lowest label, the distance of labels and how many distances, for a span of `least` or more."""
+@dataclass(frozen=True)
+class _Axis:
+    """Of the values: labels from `low` on, each `step` above the one before, several rows of text apart."""
+
+    low: float
+    step: float
+    steps: int
+
+    @property
+    def each(self) -> int:
+        """Rows from one label to the next."""
+        return max(1, round(_ROWS / self.steps))
+
+    @property
+    def labels(self) -> list[str]:
+        places = max(0, -math.floor(math.log10(self.step) + 1e-9))
+        return [f"{self.low + self.step * index:.{places}f}" for index in range(self.steps + 1)]
+
+    def row(self, value: float) -> int:
+        """The row of a value, counted from below."""
+        return round((value - self.low) / (self.step * self.steps) * self.each * self.steps)
+
+
+def _axis(low: float, high: float, least: float) -> _Axis:
+    """The axis for a span of `least` or more."""
     if high - low < least or high == low:
         middle, least = (low + high) / 2, least or 1.0
         low, high = middle - least / 2, middle + least / 2
@@ -75,7 +82,40 @@ def _axis(low: float, high: float, least: float) -> tuple[float, float, int]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return first * step, step, max(last - first, 1)
+    return _Axis(first * step, step, max(last - first, 1))
+
+
+def _draw_dots(grid: list[list[str]], axis: _Axis, columns: Sequence[int], line: Sequence[float]) -> None:
+    """Dots from each time to the next, where both have a value."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(zip(columns, line, strict=True)):
+        for x in range(x0 + 1, x1) if math.isfinite(y0 + y1) else ():
+            grid[axis.row(y0 + (y1 - y0) * (x - x0) / (x1 - x0))][x] = "·"
+
+
+def _draw_marks(
+    grid: list[list[str]], axis: _Axis, columns: Sequence[int], values: Mapping[str, Sequence[float]]
+) -> None:
+    """The letters of each time, those of one row side by side as far as there is room before the next time."""
+    for index, (column, following) in enumerate(itertools.pairwise([*columns, len(grid[0])])):
+        room = max(following - column - 1, 1)
+        rows: dict[int, str] = {}
+        for mark, line in values.items():
+            if math.isfinite(line[index]):
+                height = axis.row(line[index])
+                rows[height] = rows.get(height, "") + mark
+        for height, here in rows.items():
+            text = here if len(here) <= room else here[: room - 1] + "+"
+            grid[height][column : column + len(text)] = text
+
+
+def _labelled(grid: Sequence[Sequence[str]], axis: _Axis, left: int) -> list[str]:
+    """The rows from the top down, behind the labels of the axis."""
+    lines = []
+    for height, row in reversed(list(enumerate(grid))):
+        index, between = divmod(height, axis.each)
+        label, tick = ("", "│") if between else (axis.labels[index], "┤")
+        lines.append(f"{label:>{left - 2}} {tick}{''.join(row).rstrip()}")
+    return lines
 
 
 def _columns(times: Sequence[float], last: int) -> list[int]:

@@ -95,37 +95,49 @@ class Reader:
 
     def read_one(self, kind: Any, value: Any, name: str) -> Any:
         """A value of a type that is no union."""
-        origin, inner = typing.get_origin(kind), typing.get_args(kind)
         if is_table(kind):
-            if isinstance(value, kind):
-                return value
-            if not isinstance(value, Mapping):
-                raise self.wrong(name, value, "a table")
-            try:
-                return kind.from_plain(value)
-            except ValueError as error:
-                raise ValueError(f"{self.source}: {name}.{error}") from error
+            return self._read_table(kind, value, name)
         if is_dataclass(kind):
             return self.build(kind, value, f"{name}.")
-        if origin is tuple:
-            if isinstance(value, (list, tuple)):
-                each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-                if len(each) == len(value):
-                    numbered = enumerate(zip(each, value, strict=True))
-                    return tuple(self.read(sub, item, f"{name}[{i}]") for i, (sub, item) in numbered)
-        elif origin is Literal:
-            if (type(value), value) in [(type(allowed), allowed) for allowed in inner]:
-                return value
-        elif kind is float:
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                if not abs(value) < math.inf:
-                    raise self.wrong(name, value, "a finite number")
-                return float(value)
-        elif kind not in (bool, int, str):
+        if typing.get_origin(kind) is tuple:
+            return self._read_tuple(kind, value, name)
+        if kind is float:
+            return self._read_float(value, name)
+        if typing.get_origin(kind) is Literal:
+            fits = (type(value), value) in [(type(allowed), allowed) for allowed in typing.get_args(kind)]
+        elif kind in (bool, int, str):
+            fits = type(value) is kind  # not isinstance: True would pass for an int
+        else:
             raise TypeError(f"{name}: an option cannot be of type {type_name(kind)}; see analogsim.recipes.config.toml")
-        elif type(value) is kind:  # not isinstance: True would pass for an int
+        if not fits:
+            raise self.wrong(name, value, type_name(kind))
+        return value
+
+    def _read_table(self, kind: type[Table], value: Any, name: str) -> Table:
+        if isinstance(value, kind):
             return value
+        if not isinstance(value, Mapping):
+            raise self.wrong(name, value, "a table")
+        try:
+            return kind.from_plain(value)
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {name}.{error}") from error
+
+    def _read_tuple(self, kind: Any, value: Any, name: str) -> tuple[Any, ...]:
+        inner = typing.get_args(kind)
+        if isinstance(value, (list, tuple)):
+            each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+            if len(each) == len(value):
+                numbered = enumerate(zip(each, value, strict=True))
+                return tuple(self.read(sub, item, f"{name}[{i}]") for i, (sub, item) in numbered)
         raise self.wrong(name, value, type_name(kind))
+
+    def _read_float(self, value: Any, name: str) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise self.wrong(name, value, type_name(float))
+        if not abs(value) < math.inf:
+            raise self.wrong(name, value, "a finite number")
+        return float(value)
 
     def override(self, part: Field[Any], hint: Any, text: str, name: str) -> Any:
         """The value of one option from text: TOML, else a bare string."""

@@ -40,8 +40,10 @@ class Range:
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        how = ", logarithmic" if self.log else "" if self.step is None else f", steps of {self.step:g}"
-        return f"{self.low:g} to {self.high:g}{how}"
+        ends = f"{self.low:g} to {self.high:g}"
+        if self.log:
+            return f"{ends}, logarithmic"
+        return ends if self.step is None else f"{ends}, steps of {self.step:g}"
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,17 @@ def _parts(value: Mapping[str, Any], prefix: str) -> list[tuple[str, Range | Cho
 
 
 def _part(plain: Mapping[str, Any], name: str) -> Range | Choice:
-    if "choices" in plain:
-        choices = plain["choices"]
-        if plain.keys() != {"choices"} or not isinstance(choices, (list, tuple)) or not choices:
-            raise _wrong(name, f"choices are a list of values and stand alone, got {dict(plain)!r}")
-        return Choice(tuple(None if value == NONE else value for value in choices))
+    return _choice(plain, name) if "choices" in plain else _range(plain, name)
+
+
+def _choice(plain: Mapping[str, Any], name: str) -> Choice:
+    choices = plain["choices"]
+    if plain.keys() != {"choices"} or not isinstance(choices, (list, tuple)) or not choices:
+        raise _wrong(name, f"choices are a list of values and stand alone, got {dict(plain)!r}")
+    return Choice(tuple(None if value == NONE else value for value in choices))
+
+
+def _range(plain: Mapping[str, Any], name: str) -> Range:
     if not {"low", "high"} <= plain.keys() <= {"low", "high", "log", "step"}:
         raise _wrong(name, f"a range has low and high, and may have log or step, got {dict(plain)!r}")
     low, high, log, step = plain["low"], plain["high"], plain.get("log", False), plain.get("step")

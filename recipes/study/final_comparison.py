@@ -68,46 +68,71 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
         return None
 
 
+@dataclass(frozen=True)
+class _Contender:
+    """A network of the comparison.
+
+    Args:
+        name: in tables.
+        config: how it is trained.
+        folder: where it lies, but for its seed.
+        trial: of the study, that trained it with the first seed; None where none did.
+    """
+
+    name: str
+    config: Config
+    folder: str
+    trial: int | None = None
+
+    @property
+    def aware(self) -> bool:
+        """Whether it is trained with noise."""
+        return self.name in (DEFAULT, TUNED)
+
+
 def compare(study: optuna.Study, config: StudyConfig, data: Splits, folder: Path, runs: StudyRuns) -> Final | None:
-    """Train or restore the three networks, judge them on test data and fresh chips, and save the best one.
+    """Train or restore the networks, judge them on test data and fresh chips, and save the best one.
 
     None, where the study has no best trial.
     """
     best = best_trial(study)
     if best is None:
         return None
-    tuned = training_config(config, best.params)
-    dump_toml(tuned, folder / "best.toml")
-    default = training_config(config)
-    of_default = next((trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("default")), None)
-    contenders: list[tuple[str, Config, int | None]] = [(PLAIN, default, None)]
-    others = {name: value for name, value in best.params.items() if not name.startswith("noise.")}
-    if others:  # how much of the gain has nothing to do with noise
-        contenders.append((CONTROL, training_config(config, others), None))
-    contenders.append((DEFAULT, default, None if of_default is None else of_default.number))
-    contenders.append((TUNED, tuned, best.number))
-    reports: dict[str, list[Report]] = {name: [] for name, _, _ in contenders}
-    trackers: dict[str, list[Tracker]] = {name: [] for name, _, _ in contenders}
+    dump_toml(training_config(config, best.params), folder / "best.toml")
+    contenders = _contenders(study, config, best)
+    reports: dict[str, list[Report]] = {each.name: [] for each in contenders}
+    trackers: dict[str, list[Tracker]] = {each.name: [] for each in contenders}
     validation: Report | None = None
     for seed in range(config.seed, config.seed + config.study.final_seeds):
-        for name, settings, number in contenders:
-            which = name.split(",")[0] if name in (PLAIN, DEFAULT) else f"{name.split(',')[0]}-trial-{best.number:04d}"
-            place = folder / "final" / f"{which}-seed{seed}"
-            path = place / "checkpoint.pt"
-            if number is not None and seed == config.seed:
-                copy_checkpoint(trial_folder(folder, number) / "checkpoint.pt", path)
-            training = Training(replace(settings, seed=seed), data, aware=name in (DEFAULT, TUNED), path=path)
-            kind = "hardware-aware" if training.aware else "plain"
-            tracker = runs.final(study, f"{name}, seed {seed}", training, {"training": kind, "network": name})
+        for each in contenders:
+            path = folder / "final" / f"{each.folder}-seed{seed}" / "checkpoint.pt"
+            if each.trial is not None and seed == config.seed:
+                copy_checkpoint(trial_folder(folder, each.trial) / "checkpoint.pt", path)
+            training = Training(replace(each.config, seed=seed), data, aware=each.aware, path=path)
+            kind = "hardware-aware" if each.aware else "plain"
+            tracker = runs.final(study, f"{each.name}, seed {seed}", training, {"training": kind, "network": each.name})
             training.run_id = tracker.run_id or training.run_id
             with tracker:
                 report = _train_and_judge(training, config, data, tracker)
-            if name == TUNED and validation is None:
+            if each.name == TUNED and validation is None:
                 validation = _judged(training, config, data.validation)
-            reports[name].append(report)
-            trackers[name].append(tracker)
+            reports[each.name].append(report)
+            trackers[each.name].append(tracker)
     assert validation is not None
     return Final(best, _searched(best), validation, reports, trackers)
+
+
+def _contenders(study: optuna.Study, config: StudyConfig, best: FrozenTrial) -> list[_Contender]:
+    """Plain training, without and with what was tuned besides the noise; the default settings; the best trial's."""
+    default = training_config(config)
+    of_default = next((trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("default")), None)
+    found = [_Contender(PLAIN, default, "plain")]
+    others = {name: value for name, value in best.params.items() if not name.startswith("noise.")}
+    if others:  # how much of the gain has nothing to do with noise
+        found.append(_Contender(CONTROL, training_config(config, others), f"plain-trial-{best.number:04d}"))
+    found.append(_Contender(DEFAULT, default, "default", None if of_default is None else of_default.number))
+    tuned = training_config(config, best.params)
+    return [*found, _Contender(TUNED, tuned, f"tuned-trial-{best.number:04d}", best.number)]
 
 
 def _train_and_judge(training: Training, config: StudyConfig, data: Splits, tracker: Tracker) -> Report:

@@ -169,31 +169,37 @@ def _digits(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Par
 
 
 def _mnist(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:
+    place = _idx_folder(name, folder, download)
+    train, test = (_Part(*idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
+        raise ValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")
+    return train, test
+
+
+def _idx_folder(name: str, folder: Path | None, download: bool) -> Path:
+    """The first folder that has all four files, or the one into which they are fetched."""
     raw = Path(_TORCHVISION[name]) / "raw"
     root = _ROOT if folder is None else folder
     places = [root / name if folder is None else root, root / raw]
     if folder is None and name in _SYSTEM:
         places.append(_SYSTEM[name])
-    place = next((place for place in places if not idx.missing(place)), None)
-    if place is None and download:
-        try:
-            from torchvision import datasets
-        except ImportError as error:
-            raise ImportError(f"{name}: the download needs torchvision: {_EXTRA}") from error
-        getattr(datasets, _TORCHVISION[name])(root, download=True)
-        place = root / raw
-    if place is None:
+    for place in places:
+        if not idx.missing(place):
+            return place
+    if not download:
         looked = "; ".join(f"{place} (lacks {', '.join(idx.missing(place))})" for place in places)
         package = ", install Debian's package dataset-fashion-mnist" if name in _SYSTEM else ""
         raise FileNotFoundError(
             f"{name}: the four IDX files, plain or .gz, were not found; looked in {looked}. "
             f"Fetch them with --download (download=True){package}, or name a folder that holds them"
         )
-    train, test = (_Part(*idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
-    if train.images.shape[1:] != test.images.shape[1:]:
-        sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
-        raise ValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")
-    return train, test
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise ImportError(f"{name}: the download needs torchvision: {_EXTRA}") from error
+    getattr(datasets, _TORCHVISION[name])(root, download=True)
+    return root / raw
 
 
 def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:

@@ -21,7 +21,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+    from mlflow.entities import Run as MlflowRun
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -92,7 +93,10 @@ class Tracker(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end("FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+        if kind is None:
+            self.end()
+        else:
+            self.end("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
 
 
 class NoRun(Tracker):
@@ -189,9 +193,7 @@ class Run(Tracker):
         """
         full = {key: str(value) for key, value in params.items()}
         short = {key: _cut(value) for key, value in full.items()}
-        labels = {key: _cut(str(value)) for key, value in (tags or {}).items()}
-        if parent_run_id:
-            labels["mlflow.parentRunId"] = parent_run_id
+        labels = _labels(tags or {}, parent_run_id)
         for key in [*short, *labels]:
             _check_name("parameter or tag", key)
         store = stores.tracking_uri(uri)
@@ -200,28 +202,32 @@ class Run(Tracker):
             if run_id is None:
                 found = client.create_run(stores.experiment_id(client, experiment, store), run_name=name)
             else:
-                found = client.get_run(run_id)
-                if found.info.lifecycle_stage == "deleted":
-                    raise ValueError(f"run {run_id} is deleted: restore it in the MLflow UI, or start a new one")
-                client.update_run(run_id, status="RUNNING")
+                found = _reopened(client, run_id)
             run = cls(client, store, found.info.experiment_id, found.info.run_id, keep_undelivered=keep_undelivered)
             if run_id is not None:
-                held = (client.get_metric_history(run_id, name) for name in found.data.metrics)
-                run._held = {_point(m.key, m.step, m.value) for history in held for m in history}
-            known, old = found.data.params, found.data.tags
-            # a parameter that is back at its first value must not keep the tag of an earlier change
-            changed = {k for k in known.keys() & short if known[k] != short[k] or f"resumed.{k}" in old}
+                run._take_note(found.data.metrics)
+            changed, new = _told_apart(short, found)
             labels |= {f"resumed.{key}": short[key] for key in changed}
-            try:
-                run._describe({key: value for key, value in short.items() if key not in known}, labels)
-            except BaseException:
-                with contextlib.suppress(*stores.errors()):
-                    client.set_terminated(run.run_id, "FAILED")
-                raise
-        for key in (key for key in full if full[key] != short[key]):
-            if key in changed or key not in known:
-                run.text(full[key], f"params/{'resumed.' if key in changed else ''}{key}.txt")
+            run._introduce({key: short[key] for key in new}, labels)
+        paths = {key: f"params/{key}.txt" for key in new} | {key: f"params/resumed.{key}.txt" for key in changed}
+        for key in full:
+            if full[key] != short[key] and key in paths:
+                run.text(full[key], paths[key])
         return run
+
+    def _take_note(self, metrics: Iterable[str]) -> None:
+        """Remember the points of metrics that the store holds."""
+        held = (self._client.get_metric_history(self.run_id, name) for name in metrics)
+        self._held = {_point(m.key, m.step, m.value) for history in held for m in history}
+
+    def _introduce(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Tell MLflow what the run is of; where that fails, so has the run."""
+        try:
+            self._describe(params, tags)
+        except BaseException:
+            with contextlib.suppress(*stores.errors()):
+                self._client.set_terminated(self.run_id, "FAILED")
+            raise
 
     def _describe(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
@@ -412,6 +418,29 @@ class Run(Tracker):
 def start(enabled: bool, **kwargs: Any) -> Tracker:
     """Start a run with the arguments of ``Run.start``, or a ``NoRun`` where tracking is not enabled."""
     return Run.start(**kwargs) if enabled else NoRun()
+
+
+def _labels(tags: Mapping[str, str], parent_run_id: str | None) -> dict[str, str]:
+    """The tags of a run, as short as MLflow takes them, and the one that puts it under another."""
+    parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
+    return {key: _cut(str(value)) for key, value in {**tags, **parent}.items()}
+
+
+def _reopened(client: MlflowClient, run_id: str) -> MlflowRun:
+    """A run that is there, said to be running again."""
+    found = client.get_run(run_id)
+    if found.info.lifecycle_stage == "deleted":
+        raise ValueError(f"run {run_id} is deleted: restore it in the MLflow UI, or start a new one")
+    client.update_run(run_id, status="RUNNING")
+    return found
+
+
+def _told_apart(params: Mapping[str, str], run: MlflowRun) -> tuple[list[str], list[str]]:
+    """The names of the parameters that a run knows by another value, and of those that it does not know."""
+    known, old = run.data.params, run.data.tags
+    # one that is back at its first value must not keep the tag of an earlier change
+    changed = [key for key in params if key in known and (known[key] != params[key] or f"resumed.{key}" in old)]
+    return changed, [key for key in params if key not in known]
 
 
 def _is_final(error: Exception) -> bool:

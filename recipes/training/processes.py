@@ -217,7 +217,8 @@ class _Processes(Group):
         return results[0]  # type: ignore[no-any-return]
 
     def by_turns(self, work: Callable[[], T]) -> T:
-        turn = 0 if self.main else 1 if self.local_rank == 0 else 2
+        first_here = 1 if self.local_rank == 0 else 2
+        turn = 0 if self.main else first_here
         results: list[Any] = [self.each(work if turn == now else _nothing) for now in range(3)]
         return results[turn]  # type: ignore[no-any-return]
 
