@@ -10,7 +10,7 @@ from analogsim.utils.times import DEFAULT_TIMES
 
 
 @dataclass(frozen=True)
-class Data:
+class DataOptions:
     """Which data, from where."""
 
     name: str = option("digits", "digits, mnist, fashion-mnist or cifar10")
@@ -22,7 +22,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Optimization:
+class OptimizationOptions:
     """How the weights are learned."""
 
     epochs: int = option(30, "passes over the training data", ge=1)
@@ -32,7 +32,7 @@ class Optimization:
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseOptions:
     """What the hardware-aware network sees in training."""
 
     device: str | None = option(None, "device model of the training noise; default: the one it will run on")
@@ -50,7 +50,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationOptions:
     """How the networks are judged."""
 
     chips: int = option(25, "chips of the final evaluation", ge=1)
@@ -66,7 +66,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationOptions:
     """What ranges of converters are set on, where the crossbar leaves them to calibration or to training."""
 
     samples: int = option(1024, "training samples taken for it, and by a compensation that needs data", ge=1)
@@ -74,7 +74,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Tracking:
+class TrackingOptions:
     """Where the runs are logged."""
 
     enabled: bool = option(True, "log to MLflow")
@@ -93,16 +93,16 @@ class Config:
     run_on: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda"))
     out: str = option("runs", "folder of the runs")
     baseline: bool = option(True, "also train the same network without noise, to compare with")
-    data: Data = section(Data, "which data, from where")
-    optimization: Optimization = section(Optimization, "how the weights are learned")
-    noise: Noise = section(Noise, "what the hardware-aware network sees in training")
-    evaluation: Evaluation = section(Evaluation, "how the networks are judged")
-    calibration: Calibration = section(Calibration, "what ranges of converters are set on")
-    tracking: Tracking = section(Tracking, "where the runs are logged")
+    data: DataOptions = section(DataOptions, "which data, from where")
+    optimization: OptimizationOptions = section(OptimizationOptions, "how the weights are learned")
+    noise: NoiseOptions = section(NoiseOptions, "what the hardware-aware network sees in training")
+    evaluation: EvaluationOptions = section(EvaluationOptions, "how the networks are judged")
+    calibration: CalibrationOptions = section(CalibrationOptions, "what ranges of converters are set on")
+    tracking: TrackingOptions = section(TrackingOptions, "where the runs are logged")
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyOptions:
     """How ``analogsim tune`` searches."""
 
     name: str | None = option(None, "the study, to resume it and to share it; default: data, model and device")
@@ -130,7 +130,7 @@ class Study:
 class StudyConfig(Config):
     """Everything ``analogsim tune`` can be told: a training, what of it is searched, and how."""
 
-    study: Study = section(Study, "how the search goes")
+    study: StudyOptions = section(StudyOptions, "how the search goes")
     search: Space = option(DEFAULT_SPACE, "what is searched; a table in a file replaces the default one")
 
 

@@ -50,14 +50,15 @@ class Splits:
     shape: tuple[int, int, int]
 
 
-class _Part(NamedTuple):
+class Samples(NamedTuple):
     """Images `(N, C, H, W)` as stored (uint8) and their labels `(N,)` (int64)."""
 
     images: Tensor
     labels: Tensor
 
-    def take(self, index: Tensor) -> "_Part":
-        return _Part(self.images[index], self.labels[index])
+    def take(self, index: Tensor) -> "Samples":
+        """Those at some places."""
+        return Samples(self.images[index], self.labels[index])
 
 
 def load(
@@ -88,7 +89,7 @@ def load(
         FileNotFoundError: The files are not there; the message says how to get them.
         ImportError: scikit-learn ("digits") or torchvision ("cifar10", `download`) is not installed.
     """
-    if name not in _READERS:
+    if name not in READERS:
         near = difflib.get_close_matches(str(name).lower(), DATA_NAMES, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"data: unknown name {name!r}, known are {', '.join(DATA_NAMES)}{hint}")
@@ -96,7 +97,7 @@ def load(
         raise ValueError(f"data: validation must be a fraction in (0, 1), got {validation}")
     if limit is not None and limit < 1:
         raise ValueError(f"data: limit must be >= 1, or None for all samples, got {limit}")
-    whole, test = _READERS[name](name, None if folder is None else Path(folder), download)
+    whole, test = READERS[name](name, None if folder is None else Path(folder), download)
     generator = torch.Generator().manual_seed(seed)
     kept, held = _stratified(whole.labels, validation, generator)
     parts = [whole.take(kept), whole.take(held), test]
@@ -153,7 +154,7 @@ def _stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> 
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
 
 
-def _digits(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:
+def _digits(name: str, folder: Path | None, download: bool) -> tuple[Samples, Samples]:
     if folder is not None:
         raise ValueError(f"{name}: comes with scikit-learn, not from a folder; got {str(folder)!r}, leave it out")
     try:
@@ -162,15 +163,15 @@ def _digits(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Par
         raise ImportError(f"{name}: needs scikit-learn: {_EXTRA}") from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
-    whole = _Part(images, torch.from_numpy(bunch.target).long())
+    whole = Samples(images, torch.from_numpy(bunch.target).long())
     # The test part is the same samples for everybody: drawn by its own generator, not by the caller's seed.
     train, test = _stratified(whole.labels, 0.2, torch.Generator().manual_seed(0))
     return whole.take(train), whole.take(test)
 
 
-def _mnist(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:
+def _mnist(name: str, folder: Path | None, download: bool) -> tuple[Samples, Samples]:
     place = _idx_folder(name, folder, download)
-    train, test = (_Part(*idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
+    train, test = (Samples(*idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
         raise ValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")
@@ -202,7 +203,7 @@ def _idx_folder(name: str, folder: Path | None, download: bool) -> Path:
     return root / raw
 
 
-def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Part]:
+def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[Samples, Samples]:
     try:
         from torchvision import datasets
     except ImportError as error:
@@ -220,11 +221,11 @@ def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[_Part, _Pa
                 "Fetch it with --download (download=True), or name the folder that holds it"
             ) from error
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
-        parts.append(_Part(images, torch.tensor(data.targets, dtype=torch.int64)))
+        parts.append(Samples(images, torch.tensor(data.targets, dtype=torch.int64)))
     return parts[0], parts[1]
 
 
-_READERS: dict[str, Callable[[str, Path | None, bool], tuple[_Part, _Part]]] = {
+READERS: dict[str, Callable[[str, Path | None, bool], tuple[Samples, Samples]]] = {
     "digits": _digits,
     "mnist": _mnist,
     "fashion-mnist": _mnist,

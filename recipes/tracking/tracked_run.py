@@ -195,7 +195,7 @@ class Run(Tracker):
         short = {key: _cut(value) for key, value in full.items()}
         labels = _labels(tags or {}, parent_run_id)
         for key in [*short, *labels]:
-            _check_name("parameter or tag", key)
+            check_name("parameter or tag", key)
         store = stores.tracking_uri(uri)
         with stores.explained(store):
             client = stores.connect(store)
@@ -256,7 +256,7 @@ class Run(Tracker):
         from mlflow.entities import Metric
 
         for name, _, _ in points:
-            _check_name("metric", name)
+            check_name("metric", name)
         # MLflow keeps one of equal (name, value, time, step): with the time fixed now, a retry doubles nothing
         now = _milliseconds()
         new = [point for point in points if _point(point[0], point[2], point[1]) not in self._held]
@@ -320,7 +320,7 @@ class Run(Tracker):
     def tags(self, values: Mapping[str, str]) -> None:
         """See `Tracker`."""
         for name in values:
-            _check_name("tag", name)
+            check_name("tag", name)
         labels = {name: _cut(str(value)) for name, value in values.items()}
         self._deliver(_Call("tags", lambda: self._describe({}, labels)))
 
@@ -452,7 +452,16 @@ def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=5)  # as a rule the caller of the logging method
 
 
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that MLflow does not take.
+
+    Args:
+        what: it names, for the error.
+        name: of a parameter, a tag or a metric.
+
+    Raises:
+        ValueError: which name, and what is wanted.
+    """
     if not re.fullmatch(r"[\w.\-: /]{1,250}", name) or not _is_path(name):
         raise ValueError(
             f"{what} {name!r}: wanted a name of at most 250 letters, digits, _ - . : and spaces, "

@@ -177,7 +177,7 @@ class _Shares(TensorDataset):
 
 
 @dataclass(frozen=True)
-class _Processes(Group):
+class Processes(Group):
     """One of several processes, within torch's default process group.
 
     Args:
@@ -190,14 +190,17 @@ class _Processes(Group):
 
     @property
     def command(self) -> str:
+        """See `Group`."""
         return "torchrun ... -m analogsim"
 
     def gather(self, value: T) -> list[T]:
+        """See `Group`."""
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
 
     def each(self, work: Callable[[], T]) -> T:
+        """See `Group`."""
         result, error = None, None
         try:
             result = work()
@@ -212,17 +215,21 @@ class _Processes(Group):
         raise error or RuntimeError(failures[0])
 
     def first(self, work: Callable[[], T]) -> T:
+        """See `Group`."""
         results: list[Any] = [self.each(work if self.main else _nothing)]
         dist.broadcast_object_list(results)
         return results[0]  # type: ignore[no-any-return]
 
     def by_turns(self, work: Callable[[], T]) -> T:
+        """See `Group`."""
         first_here = 1 if self.local_rank == 0 else 2
         turn = 0 if self.main else first_here
         results: list[Any] = [self.each(work if turn == now else _nothing) for now in range(3)]
         return results[turn]  # type: ignore[no-any-return]
 
     def place(self, choose: Callable[[], torch.device]) -> torch.device:
+        """See `Group`."""
+
         def own() -> torch.device:
             kind = choose().type
             if kind != "cuda":
@@ -242,39 +249,48 @@ class _Processes(Group):
         return device
 
     def synchronized(self, model: nn.Module) -> nn.Module:
+        """See `Group`."""
         if next(model.parameters()).device.type == "cpu":
             return model
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
 
     def wrap(self, net: nn.Module) -> nn.Module:
+        """See `Group`."""
         return nn.parallel.DistributedDataParallel(net, process_group=self.training)
 
     def average_gradients(self, tensors: Sequence[Tensor]) -> None:
+        """See `Group`."""
         gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
         if gradients:
             for gradient, mean in zip(gradients, self.mean(torch.stack(gradients)), strict=True):
                 gradient.copy_(mean)
 
     def seed(self, seed: int) -> int:
+        """See `Group`."""
         return seed if self.main else random.Random(f"{seed}/{self.rank}").getrandbits(32)
 
     def shares(self, data: TensorDataset) -> TensorDataset:
+        """See `Group`."""
         return _Shares(data, self)
 
     def weight(self, count: int) -> float:
+        """See `Group`."""
         return len(self.share(count)) * self.world / count
 
     def mean(self, value: Tensor) -> Tensor:
+        """See `Group`."""
         value = value.clone()
         dist.all_reduce(value)
         return value / self.world
 
     def same(self, tensors: Iterable[Tensor]) -> None:
+        """See `Group`."""
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
     def leaving(self) -> None:
+        """See `Group`."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
@@ -301,7 +317,7 @@ def joined() -> Iterator[Group]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
     training: Any = dist.new_group(timeout=_PATIENCE)
-    group = _Processes(rank, world, int(os.environ["LOCAL_RANK"]), training)
+    group = Processes(rank, world, int(os.environ["LOCAL_RANK"]), training)
     try:
         with warnings.catch_warnings():
             if not group.main:

@@ -317,11 +317,11 @@ def test_color_images_and_residual_networks_train(tiny: Tiny, alone: Path, monke
     """With random images for CIFAR-10, through the recipe as it is used."""
     generator = torch.Generator().manual_seed(0)
 
-    def part(count: int) -> data_sets._Part:
+    def part(count: int) -> data_sets.Samples:
         images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-        return data_sets._Part(images, torch.arange(count) % 10)
+        return data_sets.Samples(images, torch.arange(count) % 10)
 
-    monkeypatch.setitem(data_sets._READERS, "cifar10", lambda *_: (part(40), part(10)))
+    monkeypatch.setitem(data_sets.READERS, "cifar10", lambda *_: (part(40), part(10)))
     config = tiny("data.name=cifar10", "model=resnet20", "optimization.epochs=1", "evaluation.chips=1")
     result = train(replace(config, data=replace(config.data, batch_size=18)), show=False)
     assert result.reports[AWARE].samples == 10

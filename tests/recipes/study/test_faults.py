@@ -25,7 +25,7 @@ from analogsim.recipes.study.storages import open_storage
 from analogsim.recipes.study.trials import at_work, give_up, try_again
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.tune import configure, tune
-from tests.recipes._workers import EPOCHS, NAME, SETTINGS, Process, Study, free_port
+from tests.recipes.workers import EPOCHS, NAME, SETTINGS, Process, Study, free_port
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 State = optuna.trial.TrialState

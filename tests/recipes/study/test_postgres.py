@@ -17,7 +17,7 @@ import pytest
 
 from analogsim.evaluation.report import Report
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from tests.recipes._workers import EPOCHS, Study, free_port
+from tests.recipes.workers import EPOCHS, Study, free_port
 
 pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 psycopg = pytest.importorskip("psycopg", reason="needs analogsim-torch[postgres]")

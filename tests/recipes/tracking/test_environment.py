@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analogsim.recipes.tracking import environment
-from analogsim.recipes.tracking.tracked_run import _check_name
+from analogsim.recipes.tracking.tracked_run import check_name
 
 
 def test_the_environment_is_told(alone: Path) -> None:
@@ -19,7 +19,7 @@ def test_the_environment_is_told(alone: Path) -> None:
     assert "git.commit" not in tags
     assert ("hardware.gpu" in tags) == torch.cuda.is_available()
     for key in tags:
-        _check_name("tag", key)
+        check_name("tag", key)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

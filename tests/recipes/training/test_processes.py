@@ -30,7 +30,7 @@ from analogsim.recipes.tracking.tracked_run import NoRun
 from analogsim.recipes.train import AWARE, PLAIN, train
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
-from analogsim.recipes.training.processes import ALONE, Group, _Processes, joined
+from analogsim.recipes.training.processes import ALONE, Group, Processes, joined
 from analogsim.recipes.training.setup import load_data
 
 Tiny = Callable[..., Config]
@@ -354,7 +354,7 @@ def test_without_torchrun_there_is_no_process_group(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 25])
 def test_shares_are_even_and_whole(world: int, count: int) -> None:
-    groups = [_Processes(rank, world) for rank in range(world)]
+    groups = [Processes(rank, world) for rank in range(world)]
     shares = [group.share(count) for group in groups]
     assert [index for share in shares for index in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
@@ -368,18 +368,18 @@ def test_shares_are_even_and_whole(world: int, count: int) -> None:
 
 def test_a_share_of_a_batch_is_never_without_a_sample() -> None:
     data = TensorDataset(torch.arange(10.0), torch.arange(10))
-    parts = [_Processes(rank, 3).shares(data)[[4, 7]][1].tolist() for rank in range(3)]
+    parts = [Processes(rank, 3).shares(data)[[4, 7]][1].tolist() for rank in range(3)]
     assert parts == [[4], [7], [4]]
-    assert [_Processes(rank, 3).weight(2) for rank in range(3)] == [1.5, 1.5, 0]
+    assert [Processes(rank, 3).weight(2) for rank in range(3)] == [1.5, 1.5, 0]
 
 
 def test_seeds_of_processes_are_their_own() -> None:
-    seeds = [_Processes(rank, 4).seed(seed) for seed in range(4) for rank in range(1, 4)]
+    seeds = [Processes(rank, 4).seed(seed) for seed in range(4) for rank in range(1, 4)]
     assert len(set(seeds)) == 12
-    assert [_Processes(0, 4).seed(seed) for seed in range(4)] == [0, 1, 2, 3]
+    assert [Processes(0, 4).seed(seed) for seed in range(4)] == [0, 1, 2, 3]
 
 
-class Pretended(_Processes):
+class Pretended(Processes):
     """Processes that all say the same."""
 
     def gather(self, value: Any) -> list[Any]:
@@ -402,17 +402,17 @@ def test_a_process_without_a_gpu_of_its_own_is_told(kind: str, monkeypatch: pyte
 
 
 def test_processes_with_and_without_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Processes, "each", lambda _, work: work())
-    monkeypatch.setattr(_Processes, "gather", lambda *_: [torch.device("cuda", 0), torch.device("cpu")])
+    monkeypatch.setattr(Processes, "each", lambda _, work: work())
+    monkeypatch.setattr(Processes, "gather", lambda *_: [torch.device("cuda", 0), torch.device("cpu")])
     with pytest.raises(ValueError, match="some of the processes have a GPU and others have none"):
-        _Processes(1, 2, 1).place(lambda: torch.device("cpu"))
+        Processes(1, 2, 1).place(lambda: torch.device("cpu"))
 
 
 def test_batch_norm_on_gpus_is_over_all_processes() -> None:
     model = networks.build("resnet20", (3, 32, 32), 10)
     names = list(model.state_dict())
-    assert _Processes(0, 2).synchronized(model) is model  # torch has none on the CPU
-    model = _Processes(0, 2).synchronized(model.to("meta"))
+    assert Processes(0, 2).synchronized(model) is model  # torch has none on the CPU
+    model = Processes(0, 2).synchronized(model.to("meta"))
     assert list(model.state_dict()) == names
     twin = analogsim.convert(model.to_empty(device="cpu").apply(_reset), "gaussian")
     for net in (model, twin):
