@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -156,3 +158,15 @@ def test_an_unsigned_converter_refuses_negative_inputs():
     analogsim.calibrate(analog, [data()])
     with pytest.raises(ValueError, match="has no analog layer"):
         analogsim.calibrate(nn.Linear(2, 2), [data()])
+
+
+def test_by_default_one_value_in_ten_thousand_saturates():
+    assert inspect.signature(analogsim.calibrate).parameters["percentile"].default == 99.99
+    _, analog = twin()
+    x = torch.rand(10_000, 12, generator=torch.Generator().manual_seed(0))
+    x[:11, 0] = 50.0  # 11 of 120,000: fewer than one in ten thousand
+    analogsim.calibrate(analog, [x])
+    assert float(analog[0].analog.input_range) <= 1.008
+    x[:13, 0] = 50.0
+    analogsim.calibrate(analog, [x])
+    assert float(analog[0].analog.input_range) == pytest.approx(50, rel=0.008)

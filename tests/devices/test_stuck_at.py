@@ -148,3 +148,17 @@ def test_whole_lines_are_stuck(cluster, line):
 def test_a_weight_with_one_axis_is_one_row():
     assert len(faults(StuckAt(0.5, 0.3, "row"), 2, 1000).unique()) == 1
     assert len(faults(StuckAt(0.5, 0.3, "column"), 2, 1000).unique()) == 3
+
+
+class Least:
+    """The least numbers that a source of noise may give."""
+
+    def uniform_like(self, like):
+        return torch.zeros_like(like)
+
+
+@pytest.mark.parametrize("cluster", ["cell", "row", "column", "block"])
+@pytest.mark.parametrize(("p_off", "p_on", "kind"), [(0.0, 0.0, 0), (0.0, 0.1, ON), (0.1, 0.0, OFF)])
+def test_what_never_happens_does_not_at_zero(cluster, p_off, p_on, kind):
+    fault = StuckAt(p_off, p_on, cluster=cluster).draw(Cells(torch.zeros(2, 9, 9), 0.0, 25.0), Least())["fault"]
+    assert (fault == kind).all()

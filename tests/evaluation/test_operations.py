@@ -237,3 +237,27 @@ def test_torchvision_publishes_the_same_numbers(name: str) -> None:
     found = macs(model.to("meta"), torch.empty(1, 3, size, size, device="meta"))
     published = models.get_model_weights(name).DEFAULT.meta["_ops"]
     assert round(sum(found.values()) / 1e9, 3) == published
+
+
+@pytest.mark.parametrize(
+    ("product", "shapes", "wanted"),
+    [
+        (torch.addbmm, [(3, 5), (2, 3, 4), (2, 4, 5)], 2 * 3 * 4 * 5),
+        (torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)], 2 * 3 * 4 * 5),
+        (torch.bmm, [(2, 3, 4), (2, 4, 5)], 2 * 3 * 4 * 5),
+        (torch.addmm, [(3, 5), (3, 4), (4, 5)], 3 * 4 * 5),
+        (torch.addmv, [(3,), (3, 4), (4,)], 3 * 4),
+        (torch.mv, [(3, 4), (4,)], 3 * 4),
+        (torch.dot, [(4,), (4,)], 4),
+        (torch.outer, [(3,), (4,)], 0),  # element by element
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+@pytest.mark.parametrize("graph", [False, True], ids=["no_grad", "grad"])
+def test_every_product_of_torch_counts(
+    product: Callable[..., Tensor], shapes: list[tuple[int, ...]], wanted: int, graph: bool
+) -> None:
+    tensors = [torch.randn(shape, requires_grad=graph) for shape in shapes]
+    with torch.set_grad_enabled(graph):
+        found = macs(Named(lambda module, *args: product(*args)), *tensors)
+    assert sum(found.values()) == wanted

@@ -223,3 +223,20 @@ def test_what_cannot_be_compared() -> None:
         for other in (report(times=(1.0, 3600.0, 7200.0)), report(metric="cross_entropy")):
             with pytest.raises(ValueError, match="different times or metrics"):
                 compare({"a": report(), "b": other})
+
+
+def test_the_band_holds_the_middle_nine_tenths_of_the_chips() -> None:
+    pytest.importorskip("matplotlib")
+    values = np.random.default_rng(0).uniform(0.5, 0.9, (40, 3))
+    other = report(values=values - 0.3, seeds=tuple(range(40)))
+    one = report(values=values, seeds=tuple(range(40)))
+    (axes,) = compare_plot({"one": one, "other": other}).axes
+    for band, shown in zip(axes.collections, (one, other), strict=True):
+        (path,) = band.get_paths()
+        seconds, score = path.vertices.T
+        for place, t in enumerate(shown.times):
+            low, high = (np.sort(shown.values[:, place])[[1, 2]], np.sort(shown.values[:, place])[[-3, -2]])
+            edges = score[np.isclose(seconds, t)]
+            assert low[0] <= edges.min() <= low[1]  # 5 % of 40 chips are two
+            assert high[0] <= edges.max() <= high[1]
+            np.testing.assert_allclose([edges.min(), edges.max()], np.quantile(shown.values[:, place], [0.05, 0.95]))

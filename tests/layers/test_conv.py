@@ -194,3 +194,28 @@ def test_channels_last_is_kept_and_autocast_narrows() -> None:
             wanted, answer = model(x), analog.train(mode)(x)
         assert answer.dtype == torch.bfloat16
         torch.testing.assert_close(answer, wanted)
+
+
+FORWARD: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True], ids=["conv", "transposed"])
+@pytest.mark.parametrize("training", [False, True], ids=["chip", "training"])
+def test_a_dynamic_range_is_that_of_each_sample(axes: int, transposed: bool, training: bool) -> None:
+    """What else is in the batch plays no part, however large; all channels and places of a sample share one range."""
+    made = (KINDS if transposed else FORWARD)[axes](4, 6, 3, groups=2).double()
+    analog = analogsim.convert(made, IDEAL, crossbar=Crossbar(dac_bits=4)).train(training)
+    if not training:
+        analogsim.program(analog)
+    x = images(axes, 3)
+    larger = x * torch.tensor([1.0, 100.0, 1e-3], dtype=torch.float64).view(-1, *(1,) * (axes + 1))
+    answer, again = analog(x), analog(larger)
+    assert torch.equal(again[0], answer[0])
+    bias = made.bias.view(-1, *(1,) * axes)
+    for place, factor in ((1, 100.0), (2, 1e-3)):
+        torch.testing.assert_close(again[place] - bias, factor * (answer[place] - bias))
+    torch.testing.assert_close(analog(x[1]), answer[1])
+    # Rounded to 15 levels of the sample's largest value, by hand.
+    full = x.abs().amax(tuple(range(1, axes + 2)), keepdim=True)
+    torch.testing.assert_close(answer, made((x / full * 7).round() / 7 * full))

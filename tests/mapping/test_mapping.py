@@ -273,3 +273,15 @@ def test_a_mapping_is_a_value():
     assert eval(repr(mapping)) == mapping
     assert hash(Mapping("pair", "tensor")) == hash(mapping)
     assert (Mapping("pair").cells_per_weight, Mapping("signed").cells_per_weight) == (2, 1)
+
+
+@pytest.mark.parametrize("scale", ["column", "tensor", "crossbar"])
+@pytest.mark.parametrize(
+    ("percentile", "rank"), [(50, 4), (57, 4), (58, 5), (85, 6), (86, 7), (99, 7), (1, 1), (14.2, 1)]
+)
+def test_at_least_the_percentile_of_the_weights_fits(scale, percentile, rank):
+    """Of seven weights, seven sevenths of which make 100 %: never a weight less than was asked for."""
+    weight = torch.tensor([[3.0, -7.0, 1.0, 5.0, -2.0, 6.0, -4.0]])
+    layout = Layout.of(weight.shape)
+    assert float(Mapping("pair", scale, percentile=percentile).largest(weight, layout).max()) == rank
+    assert (weight.abs() <= rank).double().mean() >= percentile / 100
