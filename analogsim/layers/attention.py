@@ -97,25 +97,30 @@ class AnalogMultiheadAttention(AnalogModule, nn.MultiheadAttention):
             raise RuntimeError("is_causal says of an attn_mask that it is causal: give the mask too")
         padding = canonical_mask(key_padding_mask, "key_padding_mask", dtype_of(attn_mask), "attn_mask", query.dtype)
         mask = canonical_mask(attn_mask, "attn_mask", None, "", query.dtype, check_other=False)
-        if query.shape[-1] != self.embed_dim:
-            raise AssertionError(f"query must have embed_dim={self.embed_dim} features, got {query.shape[-1]}")
-        shared = query.ndim if has_joint_projection(self) else query.ndim - 1
-        if key.shape[:shared] != value.shape[:shared]:
-            raise AssertionError(f"key {tuple(key.shape)} and value {tuple(value.shape)} do not fit together")
-        if query.ndim == 2:
-            padding = None if padding is None else padding.unsqueeze(0)
-            batch, target, source = 1, len(query), len(key)
-        else:
-            axis = 0 if self.batch_first else 1
-            batch, target, source = query.shape[axis], query.shape[1 - axis], key.shape[1 - axis]
-            if key.shape[axis] != batch:
-                raise RuntimeError(f"query has a batch of {batch}, key and value one of {key.shape[axis]}")
+        batch, target, source = self._sizes(query, key, value)
+        if padding is not None and query.ndim == 2:
+            padding = padding.unsqueeze(0)
         allowed = (target, source), (batch * self.num_heads, target, source)
         if mask is not None and tuple(mask.shape) not in allowed:
             raise RuntimeError(f"attn_mask must have the shape {allowed[0]} or {allowed[1]}, got {tuple(mask.shape)}")
         if padding is not None and padding.shape != (batch, source):
             raise AssertionError(f"key_padding_mask must have the shape {(batch, source)}, got {tuple(padding.shape)}")
         return mask, padding
+
+    def _sizes(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[int, int, int]:
+        """Of the batch, of the sequence of queries and of that of keys; an error where they do not fit together."""
+        if query.shape[-1] != self.embed_dim:
+            raise AssertionError(f"query must have embed_dim={self.embed_dim} features, got {query.shape[-1]}")
+        shared = query.ndim if has_joint_projection(self) else query.ndim - 1
+        if key.shape[:shared] != value.shape[:shared]:
+            raise AssertionError(f"key {tuple(key.shape)} and value {tuple(value.shape)} do not fit together")
+        if query.ndim == 2:
+            return 1, len(query), len(key)
+        axis = 0 if self.batch_first else 1
+        batch = query.shape[axis]
+        if key.shape[axis] != batch:
+            raise RuntimeError(f"query has a batch of {batch}, key and value one of {key.shape[axis]}")
+        return batch, query.shape[1 - axis], key.shape[1 - axis]
 
     def _heads(self, projected: Tensor, batch_first: bool) -> Tensor:
         """One part of the features for each head: ``(batch, heads, length, head_dim)``."""

@@ -178,19 +178,35 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
 
     def _answer(self, input: Any, hx: Any) -> Any:
         update_flat_weights(self)
-        packed = isinstance(input, PackedSequence)
-        data, sizes, order, back = input if packed else (input, None, None, None)
-        unbatched = not packed and data.ndim == 2
+        if isinstance(input, PackedSequence):
+            data, sizes, order, back = input
+            output, end = self._advanced(data, sizes, self._begun(data, sizes, hx, order))
+            if back is not None:
+                end = tuple(part.index_select(1, back) for part in end)
+            return PackedSequence(output, sizes, order, back), self._handed(end)
+        if input.ndim != 2:
+            output, end = self._advanced(input, None, self._begun(input, None, hx))
+            return output, self._handed(end)
         batch_axis = 0 if self.batch_first else 1
-        if unbatched:
-            data = data.unsqueeze(batch_axis)
+        data = input.unsqueeze(batch_axis)
+        output, end = self._advanced(data, None, self._begun(data, None, hx, unbatched=True))
+        return output.squeeze(batch_axis), self._handed(tuple(part.squeeze(1) for part in end))
+
+    def _begun(
+        self, data: Tensor, sizes: Tensor | None, hx: Any, order: Tensor | None = None, *, unbatched: bool = False
+    ) -> Hidden:
+        """The states to begin with, in the order of the data; torch's kind of error where they do not fit."""
         self.check_input(data, sizes)
-        start = self._start(data, sizes) if hx is None else tuple(hx) if self.mode == "LSTM" else (hx,)
-        if unbatched and hx is not None:
-            start = tuple(part.unsqueeze(1) for part in start)
+        if hx is None:
+            start = self._start(data, sizes)
+        else:
+            start = tuple(hx) if self.mode == "LSTM" else (hx,)
+            start = tuple(part.unsqueeze(1) for part in start) if unbatched else start
         self.check_forward_args(data, self._handed(start), sizes)
-        if order is not None:
-            start = tuple(part.index_select(1, order) for part in start)
+        return start if order is None else tuple(part.index_select(1, order) for part in start)
+
+    def _advanced(self, data: Tensor, sizes: Tensor | None, start: Hidden) -> tuple[Tensor, Hidden]:
+        """The output, and the states at the end."""
         slots = self.slots(self)
         draws = {label: self.draw_of(label) for label in slots}
         weights = _plain(slots, draws)
@@ -198,12 +214,7 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
             output, *end = self._fused(data, sizes, start, [weights[name] for name in flat_weight_names(self)])
         else:
             output, *end = self._stepped(data, sizes, start, draws)
-        if back is not None:
-            end = [part.index_select(1, back) for part in end]
-        if unbatched:
-            output, end = output.squeeze(batch_axis), [part.squeeze(1) for part in end]
-        answer = PackedSequence(output, sizes, order, back) if packed else output
-        return answer, self._handed(tuple(end))
+        return output, tuple(end)
 
     def _handed(self, state: Hidden) -> Any:
         """A state in the form in which the digital layer takes and gives it."""
@@ -290,25 +301,39 @@ class _AnalogCell(AnalogModule, nn.RNNCellBase):
         """As the digital cell's. A call is one time step: in training each draws the device anew."""
         if input.ndim not in (1, 2):
             raise ValueError(f"{type(self).__name__}: input must be (in,) or (batch, in), got {tuple(input.shape)}")
+        state = self._begun(input, hx)
+        slots = self.slots(self)
+        draws = {label: self.draw_of(label) for label in slots}
+        weights = _plain(slots, draws)
+        if weights is None:
+            after = _Step(_KINDS[self.mode], draws["weight_hh"])(draws["weight_ih"](input), state)
+            return self._handed(after)
+        if input.ndim == 2:
+            return self._fused(input, state, weights)
+        # torch's kernels take batches.
+        after = self._fused(input.unsqueeze(0), tuple(part.unsqueeze(0) for part in state), weights)
+        return tuple(part.squeeze(0) for part in after) if self.mode == "LSTM" else after.squeeze(0)
+
+    def _begun(self, input: Tensor, hx: Any) -> Hidden:
+        """The state to begin with."""
         shape = (*input.shape[:-1], self.hidden_size)
         pair = self.mode == "LSTM"
-        state = (input.new_zeros(shape),) * (1 + pair) if hx is None else tuple(hx) if pair else (hx,)
+        if hx is None:
+            return (input.new_zeros(shape),) * (1 + pair)
+        state = tuple(hx) if pair else (hx,)
         if any(part.shape != shape for part in state):
             found = ", ".join(str(tuple(part.shape)) for part in state)
             raise RuntimeError(f"{type(self).__name__}: states must be {shape} for this input, got {found}")
-        slots = self.slots(self)
-        draws = {label: self.draw_of(label) for label in slots}
-        weights, kind = _plain(slots, draws), _KINDS[self.mode]
-        if weights is None:
-            after = _Step(kind, draws["weight_hh"])(draws["weight_ih"](input), state)
-            return after if pair else after[0]
-        if input.ndim == 1:  # torch's kernels take batches
-            input, state = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in state)
+        return state
+
+    def _handed(self, state: Hidden) -> Any:
+        """A state in the form in which the digital cell takes and gives it."""
+        return state if self.mode == "LSTM" else state[0]
+
+    def _fused(self, input: Tensor, state: Hidden, weights: Mapping[str, Tensor]) -> Any:
+        """The next state by torch's kernel."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        new = kind.cell(input, state if pair else state[0], *(weights.get(name) for name in names))
-        if len(shape) == 2:
-            return new
-        return tuple(part.squeeze(0) for part in new) if pair else new.squeeze(0)
+        return _KINDS[self.mode].cell(input, self._handed(state), *(weights.get(name) for name in names))
 
 
 @register_layer(nn.RNNCell)
