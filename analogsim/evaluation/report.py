@@ -188,7 +188,7 @@ def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
     if not reports:
         raise ValueError("compare: give at least one report")
     listed = list(reports.values())
-    if len({(report.times, report.metric) for report in listed}) > 1:
+    if len({(report.times, report.metric, report.unit) for report in listed}) > 1:
         raise ValueError("compare: the reports have different times or metrics")
     return listed
 

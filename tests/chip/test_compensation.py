@@ -1,3 +1,4 @@
+import pickle
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -306,3 +307,22 @@ def test_two_gains_cannot_be_joined():
         "global" + Gain("median", median_gain)
     with pytest.raises(ValueError, match=r"got 'offset.offset'"):
         Offset() + Offset()
+
+
+def test_compensations_go_to_other_processes():
+    for part in COMPENSATIONS.values():
+        assert pickle.loads(pickle.dumps(part)) == part
+
+
+def test_what_has_nothing_to_do_is_said_of_the_network_and_left_out_of_its_parts():
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm")
+    for judge in (analogsim.sensitivity, analogsim.ablate, analogsim.evaluate):
+        with pytest.raises(
+            ValueError, match=r"compensation 'global\+ranges': no crossbar leaves a range to calibration"
+        ):
+            judge(analog, [(x, y)], chips=1, compensation="global+ranges", calibration=[x])
+    analog = analogsim.convert(model, "pcm", crossbar={"0": Crossbar(adc_bits=6, output_bound="calibrated")})
+    analogsim.calibrate(analog, [x])
+    result = analogsim.sensitivity(analog, [(x, y)], chips=1, compensation="global+ranges", calibration=[x])
+    assert {name: each.compensation for name, each in result.reports.items()} == {"0": "global+ranges", "3": "global"}

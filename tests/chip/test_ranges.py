@@ -6,7 +6,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar
-from analogsim.chip.ranges import get_ranges, set_ranges
+from analogsim.chip.ranges import get_ranges, ranges_as_they_are, set_ranges
 
 LEARNED = Crossbar(rows=8, dac_bits=6, adc_bits=6, input_range="learned", output_bound="calibrated")
 
@@ -88,3 +88,15 @@ def test_what_cannot_be_set_changes_nothing(ranges, message):
     with pytest.raises(ValueError, match=message):
         set_ranges(analog, {"0": {"input_range": torch.tensor(7.0)}, **ranges})
     assert get_ranges(analog) == before
+
+
+def test_ranges_come_back_as_the_very_same_tensors():
+    analog = analogsim.convert(nn.Linear(4, 3), "pcm", crossbar=Crossbar(dac_bits=6, input_range="learned"))
+    analogsim.calibrate(analog, [torch.randn(20, 4)])
+    learned = analog.analog.input_range
+    restore = ranges_as_they_are(analog)
+    analogsim.calibrate(analog, [3 * torch.randn(20, 4)])
+    assert analog.analog.input_range is not learned
+    restore()
+    assert analog.analog.input_range is learned
+    assert learned.requires_grad

@@ -134,5 +134,5 @@ def test_a_loss_is_to_be_reached_from_above() -> None:
     kept = result.keep_digital(target)
     assert kept.mean <= target < kept.steps[-2].mean
     assert str(kept).split()[:3] == ["kept", "digital", "cross_entropy"]
-    with pytest.raises(ValueError, match="the digital network has cross_entropy .* does not reach"):
+    with pytest.raises(ValueError, match=r"the digital network has cross_entropy .* does not reach"):
         result.keep_digital(result.clean / 2)

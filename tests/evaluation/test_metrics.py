@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -205,3 +206,31 @@ def test_metrics_that_have_a_name_can_be_added(monkeypatch: pytest.MonkeyPatch) 
     analog = analogsim.convert(model, "pcm")
     named = analogsim.evaluate(analog, data, metric="f1", **OPTIONS)
     np.testing.assert_array_equal(named.values, analogsim.evaluate(analog, data, metric=F1(), **OPTIONS).values)
+
+
+def test_torchmetrics_objects_are_taken_as_they_are() -> None:
+    classification = pytest.importorskip("torchmetrics.classification")
+    model, data = network()
+    analog = analogsim.convert(model, "gaussian(std=0.2)")
+    theirs = classification.MulticlassF1Score(num_classes=2, average="none", ignore_index=0)
+    options = {**OPTIONS, "chips": 2}
+    with pytest.raises(TypeError, match="'MulticlassF1Score' must compute one number, got Tensor"):
+        analogsim.evaluate(analog, data, metric=theirs, **options)
+    score = classification.MulticlassRecall(num_classes=2, average="macro")
+    score.update(torch.eye(2), torch.tensor([1, 0]))  # of other data
+    report = analogsim.evaluate(analog, data, metric=score, **options)
+    assert (report.metric, report.higher_is_better, float(score.compute())) == ("MulticlassRecall", True, 0.0)
+    x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
+    with torch.no_grad():
+        right = model(x).argmax(1) == y
+    assert report.clean == pytest.approx(float((right[y == 0].float().mean() + right[y == 1].float().mean()) / 2))
+    at_once = analogsim.evaluate(analog, data, metric=score, together=2, **options)
+    np.testing.assert_allclose(at_once.values, report.values, atol=1e-6)
+    assert analogsim.sensitivity(analog, data, t=0, chips=1, metric=score).higher_is_better
+
+
+def test_metrics_go_to_other_processes() -> None:
+    for metric in (*METRICS.values(), Metric("f1", F1(), higher_is_better=True)):
+        again = pickle.loads(pickle.dumps(metric))
+        assert (again.name, again.unit, again.chance) == (metric.name, metric.unit, metric.chance)
+    assert pickle.loads(pickle.dumps(METRICS["accuracy"])) == METRICS["accuracy"]

@@ -220,7 +220,7 @@ def test_what_cannot_be_compared() -> None:
     for compare in (compare_table, compare_plot):
         with pytest.raises(ValueError, match="give at least one report"):
             compare({})
-        for other in (report(times=(1.0, 3600.0, 7200.0)), report(metric="cross_entropy")):
+        for other in (report(times=(1.0, 3600.0, 7200.0)), report(metric="cross_entropy"), report(unit="")):
             with pytest.raises(ValueError, match="different times or metrics"):
                 compare({"a": report(), "b": other})
 
