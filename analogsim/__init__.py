@@ -12,6 +12,7 @@ from analogsim.crossbar.crossbar import Crossbar, as_crossbar
 from analogsim.crossbar.wires import Wires
 from analogsim.device.file import load_device, save_device
 from analogsim.device.model import Cells, DeviceModel, Effect
+from analogsim.device.model import State as State  # to annotate effects with
 from analogsim.device.parameters import param
 from analogsim.device.parse import as_device_model
 from analogsim.device.registry import available_devices, register
@@ -35,6 +36,7 @@ from analogsim.inspection.carrying import Audit, AuditError, audit
 from analogsim.inspection.overview import summary
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.mapping.mapping import Mapping
+from analogsim.noise.sources import Noise as Noise
 from analogsim.noise.sources import use_compiled_noise
 from analogsim.training.clipping import clip_weights
 from analogsim.training.schedule import NoiseSchedule

@@ -4,6 +4,9 @@ from analogsim.device.model import STUCK_OFF, STUCK_ON, Cells, DeviceModel, Effe
 from analogsim.device.parameters import checked, param
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.device.registry import available_devices, register
+from analogsim.mapping import Layout as Layout  # here too, where packages of devices look for them
+from analogsim.mapping import Mapping as Mapping
+from analogsim.noise import Noise as Noise
 
 __all__ = [
     "STUCK_OFF",

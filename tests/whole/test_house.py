@@ -74,8 +74,8 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
             "config": "settings: options, their files, what a study searches",
             "tasks": "data sets and networks",
         },
+        {"tracking": "runs in MLflow, their links and pages; names of metrics"},
         {"training": "the loop, its processes, checkpoints, runs restored"},
-        {"tracking": "runs in MLflow, their links and pages"},
         {
             "comparison": "runs found again, charts, the page",
             "study": "trials in a shared database, their runs, the final comparison",
@@ -219,6 +219,8 @@ def place_of_tests(module: Module) -> Path | None:
     """Where the tests of a module are; None for doors, and for what has no function: faces, errors."""
     if module.name.endswith("__main__") or not any(functions_of(module.tree)):
         return None
+    if module.name.endswith("_private"):
+        return Path("tests", "whole", "test_private_members.py")
     parts = module.name.removeprefix("analogsim.").split(".")
     if parts[0] == "benchmarks" and len(parts) == 2:  # it runs each of them
         return Path("tests", "whole", "test_benchmarks.py")

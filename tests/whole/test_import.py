@@ -14,6 +14,19 @@ HEAVY = (
     *("scipy.optimize", "scipy.stats", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter"),
 )
 
+# Each stays as long as somebody may have written it.
+PUBLIC = (
+    *("Ablation", "AnalogLayer", "AnalogModule", "Audit", "AuditError", "Cells", "ConversionWarning", "Crossbar"),
+    *("DeviceModel", "Drift", "Effect", "FitWarning", "Gaussian", "KeptDigital", "Mapping", "NoiseSchedule"),
+    *("NotCalibratedError", "NotProgrammedError", "NotRoutedError", "Quantization", "ReadNoise", "Report"),
+    *("Sensitivity", "Slot", "StaleChipError", "StuckAt", "Wires", "ablate", "analog_macs", "as_crossbar"),
+    *("as_device_model", "audit", "available_devices", "calibrate", "clip_weights", "compare_plot", "compare_table"),
+    *("convert", "draw_faults", "drift", "erase", "evaluate", "fit_device", "get_ranges", "load_chip"),
+    *("load_device", "macs", "param", "program", "programmed", "range_parameters", "register", "register_layer"),
+    *("register_routed", "remap", "save_chip", "save_device", "seconds", "sensitivity", "set_noise_scale"),
+    *("set_ranges", "set_recompute", "summary", "to_digital", "use_compiled_noise"),
+)
+
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -50,6 +63,10 @@ def test_what_plug_ins_are_written_with_is_handed_on() -> None:
     ):
         assert set(names) <= set(module.__all__), module.__name__
         assert all(hasattr(module, name) for name in module.__all__), module.__name__
+
+
+def test_the_public_names_are_these() -> None:
+    assert tuple(analogsim.__all__) == PUBLIC
 
 
 def test_every_public_name_is_there_and_sorted() -> None:
