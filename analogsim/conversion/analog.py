@@ -1,4 +1,4 @@
-"""The walk: digital network -> analog twin over the very same Parameters, and back."""
+"""The walk: digital network -> analog twin over the very same Parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping as MappingType
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from analogsim.conversion.patterns import _crossbars, _hidden, _Place, _places, _resolve
+from analogsim.conversion.patterns import Candidate, choose_crossbars, choose_devices, find_candidates, find_hidden
 from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike
@@ -104,30 +104,52 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model must be a torch module, got {type(model).__name__}")
-    span = None if train_times is None else [seconds(t) for t in train_times]
-    if span is not None and (len(span) != 2 or not 0 < span[0] <= span[1]):
-        raise ValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
+    span = _read_times(train_times)
     names = names_of(model)
-    for module, (name, *_) in names.items():
-        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
-            raise ValueError(f"convert: {name!r} has no weights yet; run a batch through the lazy module first")
-        if isinstance(module, AnalogModule):
-            raise ValueError(f"convert: {name!r} is analog already; convert analogsim.to_digital(model) instead")  # noqa: TRY004
-    places = _places(names, embeddings)
-    chosen, meant = _resolve(device, places, names)
-    if not any(chosen.values()):
+    _check_modules(names)
+    candidates = find_candidates(names, embeddings)
+    chosen, meant = choose_devices(device, candidates, names)
+    devices = {candidate: choice for candidate, choice in chosen.items() if choice is not None}
+    if not devices:
         kinds = ", ".join(sorted({type(module).__name__ for module in names}))
         raise ValueError(
             f"convert: nothing in {type(model).__name__} can run analog (or all of it is mapped to None); its modules "
             f"are: {kinds}. See analogsim.register_layer"
         )
-    crossbars = _crossbars(crossbar, chosen)
+    crossbars = choose_crossbars(crossbar, list(devices))
     states: dict[nn.Module, dict[str, AnalogState]] = {}
-    for place, choice in chosen.items():
-        if choice is not None:
-            state = _state(place, choice, crossbars[place], None if span is None else (span[0], span[1]))
-            states.setdefault(place.module, {})[place.label] = state
-    _warn_digital(_unasked(names, {place.module for place in chosen} | meant, states, embeddings))
+    for candidate, choice in devices.items():
+        state = _make_state(candidate, choice, crossbars[candidate], span)
+        states.setdefault(candidate.module, {})[candidate.label] = state
+    _warn_digital(_find_unasked(names, {candidate.module for candidate in chosen} | meant, states, embeddings))
+    twin = copy_tree(model, _make_layers(names, states))
+    _close_fast_paths(twin)
+    return twin
+
+
+def _read_times(train_times: tuple[float | str, float | str] | None) -> tuple[float, float] | None:
+    """The two in seconds."""
+    if train_times is None:
+        return None
+    span = [seconds(t) for t in train_times]
+    if len(span) != 2 or not 0 < span[0] <= span[1]:
+        raise ValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
+    return span[0], span[1]
+
+
+def _check_modules(names: dict[nn.Module, list[str]]) -> None:
+    """Refuse modules that have no weights yet, or are analog already."""
+    for module, (name, *_) in names.items():
+        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            raise ValueError(f"convert: {name!r} has no weights yet; run a batch through the lazy module first")
+        if isinstance(module, AnalogModule):
+            raise ValueError(f"convert: {name!r} is analog already; convert analogsim.to_digital(model) instead")  # noqa: TRY004
+
+
+def _make_layers(
+    names: dict[nn.Module, list[str]], states: dict[nn.Module, dict[str, AnalogState]]
+) -> dict[nn.Module, nn.Module]:
+    """The analog layers that take the places of modules."""
     replaced: dict[nn.Module, nn.Module] = {}
     for module in names:
         kind = analog_type(module)
@@ -136,28 +158,28 @@ def convert(
             analog = kind.__new__(kind)
             analog.attach(states.get(module, {}), module)
             replaced[module] = analog
-    twin = copy_tree(model, replaced)
-    _close_fast_paths(twin)
-    return twin
+    return replaced
 
 
 def _hands_on(kind: type[AnalogModule], module: nn.Module, states: dict[nn.Module, dict[str, AnalogState]]) -> bool:
     return not issubclass(kind, AnalogLayer) and any(below in states for below in module.modules())
 
 
-def _state(place: _Place, device: DeviceModel, array: Crossbar, span: tuple[float, float] | None) -> AnalogState:
-    weight, _ = still(place.module, place.slot)
+def _make_state(
+    candidate: Candidate, device: DeviceModel, array: Crossbar, span: tuple[float, float] | None
+) -> AnalogState:
+    weight, _ = still(candidate.module, candidate.slot)
     if not weight.isfinite().all():
-        raise ValueError(f"convert: the weight of layer {place.name!r} holds NaN or infinite values")
+        raise ValueError(f"convert: the weight of layer {candidate.name!r} holds NaN or infinite values")
     array.check(device)
     times = _train_times(device) if span is None else span
     for t in times:
         device.check_time(t)
-    layout = array.layout(weight.shape, place.slot.groups, device.laid)
-    return AnalogState(place.name, device, times, weight.shape, layout, array)
+    layout = array.layout(weight.shape, candidate.slot.groups, device.laid)
+    return AnalogState(candidate.name, device, times, weight.shape, layout, array)
 
 
-def _unasked(
+def _find_unasked(
     names: dict[nn.Module, list[str]],
     asked: set[nn.Module],
     states: dict[nn.Module, dict[str, AnalogState]],
@@ -166,7 +188,7 @@ def _unasked(
     """The modules with matrices that stay digital without having been asked to: type, and why."""
     rows = {}
     inside = set().union(*(weight_rules(module) for module in asked))
-    hidden = _hidden(names)
+    hidden = find_hidden(names)
     for module, (name, *_) in names.items():
         kind = analog_type(module)
         if module in inside or (kind is not None and kind.stored and not embeddings):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, cast
 
-from torch import nn
+from torch import Tensor, nn
 
+from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, chips_of, matrices_of
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 
@@ -24,15 +26,7 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     """
     if weights not in ("clean", "programmed"):
         raise ValueError(f'to_digital: weights must be "clean" or "programmed", got {weights!r}')
-    replaced: dict[nn.Module, nn.Module] = {}
-    states = [matrix.analog for matrix in matrices_of(analog)]
-    for module in analog.modules():
-        if isinstance(module, AnalogModule):
-            replaced[module] = module.stands_for.__new__(module.stands_for)
-    plain = copy_tree(analog, replaced, shared=states)
-    for old, new in replaced.items():
-        for name in cast(AnalogModule, old).analog_only:
-            new.__dict__.pop(name, None)
+    plain = _make_plain(analog)
     if weights == "clean":
         return plain
     values = {
@@ -47,15 +41,35 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
         )
     own = own_copy(plain)
     for module, (name, *_) in names_of(analog).items():
-        if not isinstance(module, AnalogModule):
-            continue
-        target = own.get_submodule(name)
-        slots = module.slots(module)
-        # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
-        for entry in {entry for slot in slots.values() for entry in (slot.weight, slot.bias) if entry is not None}:
-            tied = getattr(target, entry, None)
-            if tied is not None:
-                setattr(target, entry, nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad))
-        for label, matrix in module.matrices.items():
-            slots[label].put(target, *values[matrix])
+        if isinstance(module, AnalogModule):
+            _put_values(module, own.get_submodule(name), values)
     return own
+
+
+def _make_plain(analog: M) -> M:
+    """The digital network over the very same Parameters."""
+    replaced: dict[AnalogModule, nn.Module] = {
+        module: module.stands_for.__new__(module.stands_for)
+        for module in analog.modules()
+        if isinstance(module, AnalogModule)
+    }
+    states = [matrix.analog for matrix in matrices_of(analog)]
+    plain = copy_tree(analog, cast("dict[nn.Module, nn.Module]", replaced), shared=states)
+    for old, new in replaced.items():
+        for name in old.analog_only:
+            new.__dict__.pop(name, None)
+    return plain
+
+
+def _put_values(
+    module: AnalogModule, target: nn.Module, values: Mapping[AnalogMatrix, tuple[Tensor, Tensor | None]]
+) -> None:
+    """Write what the matrices of an analog module are worth into Parameters of the digital one's own."""
+    slots = module.slots(module)
+    # Ties are cut on purpose: two arrays that hold one weight hold it with two different errors.
+    for entry in {entry for slot in slots.values() for entry in (slot.weight, slot.bias) if entry is not None}:
+        tied = getattr(target, entry, None)
+        if tied is not None:
+            setattr(target, entry, nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad))
+    for label, matrix in module.matrices.items():
+        slots[label].put(target, *values[matrix])

@@ -454,12 +454,6 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
     """
     analog = uncompiled(analog)
     matrices = matrices_of(analog)
-    owners = {
-        id(matrix): module
-        for module in analog.modules()
-        if isinstance(module, AnalogModule)
-        for matrix in module.matrices.values()
-    }
     run = _runner(args, kwargs, {tensor.device for tensor in (*analog.parameters(), *analog.buffers())})
     digital = to_digital(analog).eval()
     with _stand_ins(analog, matrices) as stand_ins, ExitStack() as disturbances:
@@ -475,15 +469,16 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         clean = run(digital)
         written |= set(snapshot.put_back())
         moved: dict[str, None] = {}
-        changes = []
-        for stand_in, uses in zip(stand_ins, calls, strict=True):
-            change = 0.0
-            for strength in _STRENGTHS:
-                if uses and change == 0:
-                    with stand_in.disturbed(strength):
-                        change = _change(first, run(analog))
-                        moved |= dict.fromkeys(snapshot.put_back())
-            changes.append(change)
+
+        def disturb(stand_in: _StandIn, strength: float) -> float:
+            with stand_in.disturbed(strength):
+                change = _change(first, run(analog))
+                moved.update(dict.fromkeys(snapshot.put_back()))
+            return change
+
+        changes = [
+            _first_change(disturb, stand_in) if uses else 0.0 for stand_in, uses in zip(stand_ins, calls, strict=True)
+        ]
         again = _change(first, run(analog))
         if not again <= _REPEATABLE:
             raise ValueError(
@@ -495,10 +490,37 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         if _change(clean, run(digital)) > 10 * again:
             moved["the answer of the digital network"] = None
         moved |= dict.fromkeys(snapshot.put_back())
+    owners = _owners(analog)
     rows = []
     for matrix, uses, change in zip(matrices, calls, changes, strict=True):
         module = owners[id(matrix)]
-        verdict = NEVER_CALLED if not uses else CARRIES if change > 10 * again else DOES_NOT_MOVE
+        verdict = _judge(uses, change > 10 * again)
         found = readers.of(matrix, module, bool(uses))
         rows.append(AuditRow(matrix.analog.name, module.stands_for.__name__, uses, change, verdict, found))
     return Audit(type(analog).__name__, tuple(rows), tuple(name for name in moved if name not in written))
+
+
+def _owners(analog: nn.Module) -> dict[int, AnalogModule]:
+    """The module that each matrix is of, by the matrix's id."""
+    return {
+        id(matrix): module
+        for module in analog.modules()
+        if isinstance(module, AnalogModule)
+        for matrix in module.matrices.values()
+    }
+
+
+def _first_change(disturb: Callable[[_StandIn, float], float], stand_in: _StandIn) -> float:
+    """The change by the weakest disturbance that makes any; zero if none does."""
+    for strength in _STRENGTHS:
+        change = disturb(stand_in, strength)
+        if change != 0:
+            return change
+    return 0.0
+
+
+def _judge(uses: int, moves: bool) -> str:
+    """The verdict on a layer that was used so often, and whose other weights move the output or not."""
+    if not uses:
+        return NEVER_CALLED
+    return CARRIES if moves else DOES_NOT_MOVE

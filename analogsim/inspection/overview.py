@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -102,51 +103,70 @@ def summary(analog: nn.Module) -> Summary:
         analog: the twin (a digital model gives a table with nothing analog).
     """
     total = sum(parameter.numel() for parameter in analog.parameters())
-    counted: set[tuple[int, object]] = set()
-
-    def fresh(tensor: Tensor, part: tuple[int, int] | None, numbers: int) -> int:
-        """How many elements of a Parameter, or of a part of it, were not counted before."""
-        if {(id(tensor), None), (id(tensor), part)} & counted:
-            return 0
-        counted.add((id(tensor), part))
-        return numbers
-
+    count = _Count()
     rows: list[SummaryRow] = []
     inside: set[nn.Module] = set()  # they hold what a weight is computed from, which counts in its layer
     for module, names in names_of(analog).items():
         left = {tensor: tensor.numel() for tensor in module.parameters(recurse=False)}
-        kind, why = type(module).__name__, ""
-        shape: tuple[int, ...] = ()
         if isinstance(module, AnalogModule):
-            kind, why = module.stands_for.__name__, "no weight of a product, or asked to stay digital"
-            slots = module.slots(module)
-            for label, matrix in module.matrices.items():
-                slot, state = slots[label], matrix.analog
-                sizes = {tensor: slot.size(tensor) for tensor in slot.parameters(module)}
-                numbers = sum(fresh(tensor, slot.rows, size) for tensor, size in sizes.items())
-                left = {tensor: number - sizes.get(tensor, 0) for tensor, number in left.items()}
-                name, *aliases = (".".join(part for part in (name, label) if part) for name in names)
-                rows.append(
-                    SummaryRow(
-                        name,
-                        kind,
-                        True,
-                        state.device.name,
-                        tuple(state.shape),
-                        numbers,
-                        cells_of(matrix),
-                        state.layout.crossbars,
-                        numbers / total,
-                        tuple(aliases),
-                    )
-                )
+            rows += _analog_rows(module, names, left, count, total)
             inside |= weight_rules(module)
-        elif isinstance(weight := getattr(module, "weight", None), Tensor):
-            shape = tuple(weight.shape)
-        if module in inside or not any(left.values()):
-            continue
-        why = why or ("asked to stay digital, or no pattern" if asked_digital(module) else why_digital(module))
-        numbers = sum(fresh(tensor, None, number) for tensor, number in left.items() if number)
-        name, *aliases = names
-        rows.append(SummaryRow(name, kind, False, why, shape, numbers, 0, 0, numbers / total, tuple(aliases)))
+        if module not in inside and any(left.values()):
+            rows.append(_digital_row(module, names, left, count, total))
     return Summary(type(analog).__name__, tuple(rows))
+
+
+class _Count:
+    """Counts the elements of Parameters, each once though several modules share it."""
+
+    def __init__(self) -> None:
+        self._counted: set[tuple[int, object]] = set()
+
+    def fresh(self, tensor: Tensor, part: tuple[int, int] | None, numbers: int) -> int:
+        """How many elements of a Parameter, or of a part of it, were not counted before."""
+        if {(id(tensor), None), (id(tensor), part)} & self._counted:
+            return 0
+        self._counted.add((id(tensor), part))
+        return numbers
+
+
+def _analog_rows(
+    module: AnalogModule, names: list[str], left: dict[nn.Parameter, int], count: _Count, total: int
+) -> Iterator[SummaryRow]:
+    """A row for each matrix of a module; its elements are taken from what is ``left`` of the module's Parameters."""
+    slots = module.slots(module)
+    for label, matrix in module.matrices.items():
+        slot, state = slots[label], matrix.analog
+        sizes = {tensor: slot.size(tensor) for tensor in slot.parameters(module)}
+        numbers = sum(count.fresh(tensor, slot.rows, size) for tensor, size in sizes.items())
+        left |= {tensor: number - sizes.get(tensor, 0) for tensor, number in left.items()}
+        name, *aliases = (".".join(part for part in (name, label) if part) for name in names)
+        yield SummaryRow(
+            name=name,
+            kind=module.stands_for.__name__,
+            analog=True,
+            device=state.device.name,
+            shape=tuple(state.shape),
+            parameters=numbers,
+            cells=cells_of(matrix),
+            crossbars=state.layout.crossbars,
+            share=numbers / total,
+            aliases=tuple(aliases),
+        )
+
+
+def _digital_row(
+    module: nn.Module, names: list[str], left: dict[nn.Parameter, int], count: _Count, total: int
+) -> SummaryRow:
+    """The row of what of a module's Parameters runs digital."""
+    shape: tuple[int, ...] = ()
+    if isinstance(module, AnalogModule):
+        kind, why = module.stands_for.__name__, "no weight of a product, or asked to stay digital"
+    else:
+        kind = type(module).__name__
+        why = "asked to stay digital, or no pattern" if asked_digital(module) else why_digital(module)
+        if isinstance(weight := getattr(module, "weight", None), Tensor):
+            shape = tuple(weight.shape)
+    numbers = sum(count.fresh(tensor, None, number) for tensor, number in left.items() if number)
+    name, *aliases = names
+    return SummaryRow(name, kind, False, why, shape, numbers, 0, 0, numbers / total, tuple(aliases))

@@ -33,8 +33,9 @@ def size_of(value: Any) -> int:
     """Bytes of the tensors in a value."""
     if isinstance(value, Tensor):
         return value.nbytes
-    entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
-    return sum(map(size_of, entries))
+    if isinstance(value, Mapping):
+        return sum(map(size_of, value.values()))
+    return sum(map(size_of, value)) if isinstance(value, tuple | list) else 0
 
 
 def split(batch: Any) -> tuple[Inputs, Tensor]:

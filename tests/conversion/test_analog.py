@@ -14,16 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import analogsim
-from analogsim import AnalogLayer, ConversionWarning, DeviceModel, Drift, Effect, Gaussian, Mapping, register_layer
+from analogsim import AnalogLayer, ConversionWarning, DeviceModel, Effect, Gaussian, Mapping, register_layer
 from analogsim.layers import AnalogConv2d, AnalogLinear
 from analogsim.layers.registry import analog_types
-
-# Two devices without any error: one on weights, one that goes through conductances and back.
-CLEAN = {"signed": Gaussian(std=0.0), "pair": DeviceModel((Drift(nu=0.0, nu_std=0.0),))}
-
-
-def mlp() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+from tests.conversion.networks import CLEAN, Deep, assert_shared, devices_of, mlp
 
 
 class Named(nn.Module):
@@ -40,14 +34,6 @@ class Named(nn.Module):
 
 
 # --- one set of weights ---------------------------------------------------------------------------------------------
-
-
-def assert_shared(model: nn.Module, analog: nn.Module) -> None:
-    pairs = [(dict(model.named_parameters()), dict(analog.named_parameters()))]
-    pairs.append((dict(model.named_buffers()), dict(analog.named_buffers())))
-    for mine, theirs in pairs:
-        assert mine.keys() == theirs.keys()
-        assert all(theirs[name] is tensor for name, tensor in mine.items())
 
 
 def test_twin_has_the_very_same_parameters_and_buffers() -> None:
@@ -334,51 +320,6 @@ def test_the_root_itself_may_be_the_layer() -> None:
 # --- which device where ---------------------------------------------------------------------------------------------
 
 
-class Deep(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 2, 3)
-        self.layer1 = nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
-        self.fc = nn.Linear(2, 3)
-        self.alias = self.fc
-
-
-def devices_of(analog: nn.Module) -> dict[str, str]:
-    return {layer.analog.name: layer.analog.device.name for layer in analog.modules() if isinstance(layer, AnalogLayer)}
-
-
-def test_first_match_wins_and_none_stays_digital() -> None:
-    analog = analogsim.convert(
-        Deep(), {"fc": None, "conv?": Gaussian(), "layer1.*": [Gaussian(), Gaussian()], "*": "pcm"}
-    )
-    assert devices_of(analog) == {"conv1": "Gaussian", "layer1.0": "Gaussian+Gaussian"}
-    assert type(analog.fc) is nn.Linear
-    assert devices_of(analogsim.convert(Deep(), {"alias": None, "*": "pcm"})) == {"conv1": "pcm", "layer1.0": "pcm"}
-
-
-@pytest.mark.parametrize(
-    ("mapping", "words"),
-    [
-        ({}, "empty"),
-        ({"conv9": "pcm", "*": "pcm"}, "matches no module.*'conv1', 'layer1.0', 'fc'"),
-        ({"layer1.1": "pcm", "*": "pcm"}, "cannot be analog, such as 'layer1.1'"),
-        ({"layer1.1": None, "*": "pcm"}, "cannot be analog, such as 'layer1.1'"),
-        ({"*": "pcm", "fc": None}, "first match wins, and '\\*' comes before it"),
-        ({"CONV1": "pcm", "*": "pcm"}, "matches no module"),
-        ({"*": None}, "nothing in Deep can run analog"),
-        ({"*": "pcn"}, "unknown name"),
-    ],
-)
-def test_patterns_without_effect_are_errors(mapping: dict[str, str | None], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        analogsim.convert(Deep(), mapping)
-
-
-def test_a_rest_that_is_empty_and_a_repeated_choice_are_no_errors() -> None:
-    analogsim.convert(nn.Sequential(nn.Linear(2, 2)), {"0": "pcm", "*": "gaussian"})
-    analogsim.convert(Deep(), {"*": "pcm", "fc": "pcm"})
-
-
 def test_uncovered_layers_warn() -> None:
     with pytest.warns(ConversionWarning, match=r"1 x Linear \(no pattern matches it\): 'fc'") as record:
         analogsim.convert(Deep(), {"conv1": "pcm", "layer1*": "pcm"})
@@ -598,87 +539,6 @@ def test_trap_12_state_dict_loads_with_weights_only() -> None:
     model = mlp()
     model.load_state_dict(state, strict=True)
     assert torch.equal(model[0].weight, analog[0].weight)
-
-
-# --- back -----------------------------------------------------------------------------------------------------------
-
-
-def test_to_digital_clean() -> None:
-    model = mlp()
-    model[3].eval()
-    analog = analogsim.convert(model, "pcm")
-    plain = analogsim.to_digital(analog)
-    assert_shared(model, plain)
-    assert [type(module) for module in plain.modules()] == [type(module) for module in model.modules()]
-    assert [module.training for module in plain.modules()] == [module.training for module in model.modules()]
-    assert not any("analog" in vars(module) for module in plain.modules())
-    assert repr(plain) == repr(model)
-    assert type(analog[0]) is AnalogLinear
-    analogsim.convert(plain, "pcm")
-
-
-def test_to_digital_programmed_answers_as_the_chip() -> None:
-    model = mlp()
-    model[3].weight.requires_grad_(False)
-    analog = analogsim.convert(model, "pcm")
-    with pytest.raises(analogsim.NotProgrammedError, match="to_digital"):
-        analogsim.to_digital(analog, "programmed")
-    analogsim.program(analog, seed=1)
-    analogsim.drift(analog, "1y")
-    analog.eval()
-    plain = analogsim.to_digital(analog, "programmed")
-    x = torch.randn(5, 4)
-    assert torch.equal(plain(x), analog(x))
-    assert not torch.equal(plain(x), model.eval()(x))
-    assert not {id(parameter) for parameter in plain.parameters()} & {id(parameter) for parameter in model.parameters()}
-    assert plain[1].running_mean is not model[1].running_mean
-    assert [parameter.requires_grad for parameter in plain.parameters()] == [
-        parameter.requires_grad for parameter in model.parameters()
-    ]
-    assert type(plain[0].weight) is nn.Parameter
-    assert list(plain.state_dict()) == list(model.state_dict())
-    with torch.no_grad():
-        model[0].weight.add_(1)
-    with pytest.raises(analogsim.StaleChipError):
-        analogsim.to_digital(analog, "programmed")
-
-
-def test_to_digital_of_nested_aliased_and_tied_layers() -> None:
-    block = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    block[1].weight = block[0].weight
-    model = nn.Sequential(block, nn.Sequential(block), nn.Linear(3, 3))
-    analog = analogsim.convert(model, "gaussian")
-    assert_shared(model, analogsim.to_digital(analog))
-    analogsim.program(analog, seed=0)
-    plain = analogsim.to_digital(analog, "programmed")
-    x = torch.randn(2, 3)
-    assert torch.equal(plain(x), analog.eval()(x))
-    assert plain[0] is plain[1][0]
-    assert plain[0][0].weight is not plain[0][1].weight
-    root = analogsim.convert(nn.Linear(3, 3), "gaussian")
-    analogsim.program(root)
-    assert type(analogsim.to_digital(root, "programmed")) is nn.Linear
-
-
-def test_to_digital_refusals() -> None:
-    with pytest.raises(ValueError, match="no analog layer"):
-        analogsim.to_digital(mlp())
-    with pytest.raises(ValueError, match="'clen'"):
-        analogsim.to_digital(analogsim.convert(mlp(), "pcm"), "clen")  # type: ignore[arg-type]
-
-
-def test_pruned_weights_train_but_do_not_become_programmed_ones() -> None:
-    from torch.nn.utils import prune
-
-    model = nn.Sequential(nn.Linear(4, 4))
-    prune.l1_unstructured(model[0], "weight", amount=4)
-    analog = analogsim.convert(model, CLEAN["signed"])
-    x = torch.randn(2, 4)
-    torch.testing.assert_close(analog(x), model(x))
-    analogsim.program(analog)
-    torch.testing.assert_close(analog.eval()(x), model(x))
-    with pytest.raises(ValueError, match="layer '0' is computed from other Parameters"):
-        analogsim.to_digital(analog, "programmed")
 
 
 def test_repr_tells_device_and_chip() -> None:

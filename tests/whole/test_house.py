@@ -231,8 +231,6 @@ def place_of_tests(module: Module) -> Path | None:
 WITHOUT_TESTS_OF_THEIR_NAME = {
     "analogsim.chip.batch_norm",
     "analogsim.chip.layer_chip",
-    "analogsim.conversion.digital",
-    "analogsim.conversion.patterns",
     "analogsim.crossbar.gains",
     "analogsim.crossbar.signal_path",
     "analogsim.device.parameters",
