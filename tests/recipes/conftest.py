@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analogsim.evaluation.report import Report
 from analogsim.recipes.cli import main
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.tracking import stores
+from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.train import Result, train
 
 
@@ -172,3 +175,30 @@ def fail(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return line.removeprefix("analogsim: error: ")
 
     return call
+
+
+@pytest.fixture
+def log(here: Path) -> Callable[..., str]:
+    """Call it with a name and a report to have a run in the store; gives its id."""
+
+    def run(name: str, made: Report | None, *, experiment: str = "exp", end: Any = "FINISHED", **params: Any) -> str:
+        with Run.start(experiment=experiment, name=name, params=params) as tracker:
+            tracker.metrics({"train/loss": 0.5, "validation/accuracy/clean": 0.75}, 1)
+            if made is not None:
+                tracker.metrics({"test/accuracy/drifted_1y": float(made.mean[-1])}, 1)
+                tracker.text(json.dumps(made.to_dict()), "report.json")
+            tracker.end(end)
+        return tracker.run_id
+
+    return run
+
+
+@pytest.fixture
+def stopped(settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
+    """A run without tracking that has ended, and nothing on the screen."""
+    main(["train", *settings, "optimization.epochs=1", "--no-tracking", "--quiet"])
+    capsys.readouterr()
+    (folder,) = Path("runs").iterdir()
+    yield folder
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err

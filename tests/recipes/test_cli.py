@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,12 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.evaluation.report import Report
 from analogsim.recipes import train as recipe
 from analogsim.recipes.cli import main
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import flatten, load_toml
 from analogsim.recipes.tasks import networks
 from analogsim.recipes.training.checkpoint import load_checkpoint
-
-
-@pytest.fixture
-def stopped(settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    """A run without tracking that has ended, and nothing on the screen."""
-    main(["train", *settings, "optimization.epochs=1", "--no-tracking", "--quiet"])
-    capsys.readouterr()
-    (folder,) = Path("runs").iterdir()
-    yield folder
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
 
 
 def test_version_as_a_module() -> None:
@@ -329,39 +316,6 @@ def test_a_warning_is_one_readable_line(
     assert lines[0].startswith("analogsim: warning: convert: weights that stay digital: 1 x ")
 
 
-def test_evaluate_gives_the_numbers_of_the_training(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["evaluate", str(stopped), "--quiet"])
-    assert capsys.readouterr().out == (stopped / "report.txt").read_text(encoding="utf-8")
-
-
-def test_evaluate_with_everything_changed(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = "--device gaussian(std=0.2) --chips 3 --times 1h,0s --compensation none --seed 7 --quiet"
-    main(["evaluate", str(stopped), *options.split(), "--json", "a.json", "--plot", "a.svg"])
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert "gaussian(std=0.2), 3 chips, 200 samples, compensation: none" in out
-    reports = {name: Report.from_dict(stored) for name, stored in json.loads(Path("a.json").read_text()).items()}
-    assert list(reports) == ["plain", "hardware-aware"]
-    for report in reports.values():
-        assert report.times == (0, 3600)
-        assert report.seeds == (7, 8, 9)
-    assert b"<svg" in Path("a.svg").read_bytes()
-
-
-def test_evaluate_part_by_part_on_another_crossbar(
-    stopped: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
-) -> None:
-    options = ["--crossbar", "standard(adc_bits=6)", "--chips", "2", "--times", "1d"]
-    main(["evaluate", str(stopped), *options, "--ablate"])
-    out = capsys.readouterr().out
-    assert out.index("plain network") < out.index("hardware-aware network")
-    for part in ("\neverything on", "without PCMDrift", "without ADC", "without drift compensation"):
-        assert out.count(part) == 2
-    assert "6-bit ADC" in out
-    assert "leave out --json" in fail("evaluate", str(stopped), "--ablate", "--json", "a.json")
-    assert "unknown name 'standart'" in fail("evaluate", str(stopped), "--crossbar", "standart")
-
-
 def test_a_device_file_is_shown_and_trained_for(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     analogsim.save_device(analogsim.as_device_model("gaussian(std=0.07)"), "mine.toml")
     main(["devices", "mine.toml"])
@@ -416,62 +370,6 @@ def test_times_end_where_the_formulas_of_the_device_do(
     message = fail("train", *quick, "--device", "reram-wan2022", 'evaluation.times=["1s","1y"]')
     assert "after programming, got 1y; choose times within" in message
     assert "choose times within" in fail("train", *quick, "--device", "reram-wan2022", "evaluation.validation_time=1y")
-
-
-def test_evaluate_one_checkpoint_file(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["evaluate", str(stopped / "plain" / "checkpoint.pt"), "--quiet"])
-    out = capsys.readouterr().out
-    assert "plain" in out
-    assert "hardware-aware" not in out
-
-
-def test_evaluate_keeps_the_compensation_of_the_run(
-    settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = [*settings, "optimization.epochs=1", "--no-tracking", "--quiet", "evaluation.compensation=none"]
-    main(["train", *options])
-    (folder,) = Path("runs").iterdir()
-    capsys.readouterr()
-    main(["evaluate", str(folder), "--quiet"])
-    assert "compensation: none" in capsys.readouterr().out
-    main(["evaluate", str(folder), "--quiet", "--compensation", "global"])
-    assert "compensation: global" in capsys.readouterr().out
-
-
-def test_evaluate_says_that_a_training_was_stopped(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = stopped / "hardware-aware" / "checkpoint.pt"
-    content = load_checkpoint(path)
-    torch.save({**content, "epoch": 0}, path)
-    main(["evaluate", str(stopped), "--quiet"])
-    err = capsys.readouterr().err
-    assert err.startswith("analogsim: warning: evaluate: the hardware-aware network was stopped after 0 of 1 epochs")
-    assert len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--times 1s,soon", "cannot read 'soon'"),
-        ("--times=", "cannot read ''"),
-        ("--times 1d,24h", "'1d' and '24h' are the same time"),
-        ("--chips 0", "chips must be an integer >= 1, got 0"),
-        ("--device pmc", "did you mean 'pcm'?"),
-        ("--device=", "cannot read ''"),
-        ("--json no/where.json", "there is no folder for 'no/where.json'"),
-        ("--plot no/where.png", "there is no folder for 'no/where.png'"),
-        ("--folder here", "not from a folder; got 'here'"),
-    ],
-)
-def test_what_is_wrong_with_an_evaluation_is_told_in_one_line(
-    stopped: Path, fail: Callable[..., str], options: str, message: str
-) -> None:
-    assert message in fail("evaluate", str(stopped), "--quiet", *options.split())
-
-
-def test_evaluate_without_a_run(alone: Path, fail: Callable[..., str]) -> None:
-    assert "no checkpoint at 'runs/none'; give a run's folder or a checkpoint file" in fail("evaluate", "runs/none")
-    Path("x.pt").write_text("no checkpoint")
-    assert "'x.pt' cannot be read, it may be damaged" in fail("evaluate", "x.pt")
 
 
 def test_tune_tells_each_trial_and_the_result(
@@ -534,55 +432,3 @@ def test_sigterm_ends_as_ctrl_c_does(settings: list[str], alone: Path) -> None:
     assert process.returncode == 143
     assert re.search(r"^stopped; go on with: analogsim train --resume runs/", err, re.MULTILINE)
     assert "Traceback" not in err
-
-
-@pytest.fixture
-def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    from analogsim.fit import sample_measurements
-
-    monkeypatch.chdir(tmp_path)
-    device = analogsim.DeviceModel(
-        (analogsim.Gaussian(0.02), analogsim.Drift(), analogsim.ReadNoise(0.005)), mapping=analogsim.Mapping("pair")
-    )
-    columns = sample_measurements(device, cells=12, repeats=2)
-    rows = zip(*columns.values(), strict=True)
-    lines = [",".join(columns), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
-    Path("cells.csv").write_text("\n".join(lines))
-    return "cells.csv"
-
-
-def test_fit(measurements: str, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--out", "mine.toml", "--plot", "fit.png", "--bootstrap", "5")
-    main(["fit", measurements, *options])
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert re.search(r"^programming sd +[\d.]+ +µS +[\d.]+ to [\d.]+$", out, re.MULTILINE)
-    assert "note: no unit given, assumed: target in µS, measured in µS, time in s" in out
-    assert out.endswith('use it: analog = analogsim.convert(model, device="mine.toml")\n')
-    assert Path("fit.png").stat().st_size > 1000
-    assert analogsim.convert(nn.Linear(3, 2), device="mine.toml").analog.device.name == "mine"
-    main(["fit", measurements, "--unit", "time=h", "--unit", "target=uS", "--bootstrap", "0"])
-    out = capsys.readouterr().out
-    assert "assumed: measured in µS" in out
-    assert "t0 = 72000 s" in out
-    assert 'device="device.toml"' in out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["missing.csv"], "fit_device: no file 'missing.csv'"),
-        (["cells.csv", "--unit", "time"], "--unit takes COLUMN=UNIT, such as time=h, got 'time'"),
-        (["cells.csv", "--unit", "measured=nS"], "if measured"),
-        (["cells.csv", "--out", "mine.txt"], "the device file must end in .toml"),
-        (["cells.csv", "--out", "no/mine.toml"], "there is no folder for 'no/mine.toml'; make it first"),
-        (["cells.csv", "--plot", "no/fit.png"], "there is no folder for 'no/fit.png'; make it first"),
-        (["cells.csv", "--bootstrap", "1"], "bootstrap must be 0 or an integer above 1, got 1"),
-        (["cells.csv", "--g-max", "3"], "targets reach 25 µS, above g_max=3"),
-    ],
-)
-def test_what_is_wrong_with_measurements_is_told_in_one_line(
-    measurements: str, fail: Callable[..., str], arguments: list[str], words: str
-) -> None:
-    assert words in fail("fit", *arguments)
-    assert [path.name for path in Path().iterdir()] == ["cells.csv"]

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Any
 import pytest
 
 from analogsim.recipes.cli import main
-from analogsim.recipes.study import shared_database, storages
+from analogsim.recipes.study import storages
 from analogsim.recipes.study.lease import Lease, LostLease
-from analogsim.recipes.study.runs import PARENT, StudyRuns
 from analogsim.recipes.study.storages import open_storage
-from analogsim.recipes.study.trials import at_work, give_up, try_again
+from analogsim.recipes.study.trials import give_up, try_again
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.tune import configure, tune
 from tests.recipes.workers import EPOCHS, NAME, SETTINGS, Process, Study, free_port
@@ -277,62 +275,6 @@ def test_a_database_that_stays_locked_is_told(
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
-def test_two_workers_never_take_the_same_trial(tmp_path: Path, shared: Any) -> None:
-    for _ in range(30):
-        shared.enqueue_trial({})
-    begin, taken, guard = threading.Barrier(4), [], threading.Lock()
-
-    def take() -> None:
-        study = opened(tmp_path)
-        begin.wait()
-        for _ in range(10):
-            number = study.ask().number
-            with guard:
-                taken.append(number)
-
-    threads = [threading.Thread(target=take) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert sorted(taken) == list(range(40))
-
-
-def test_only_one_worker_is_the_first(tmp_path: Path, shared: Any) -> None:
-    won, begin = [], threading.Barrier(4)
-
-    def claim(name: str) -> None:
-        study = opened(tmp_path)
-        begin.wait()
-        for turn in range(10):
-            if shared_database.exchange(study, f"turn {turn}", None, name):
-                won.append(turn)
-
-    threads = [threading.Thread(target=claim, args=(str(index),)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert sorted(won) == list(range(10))
-    assert not shared_database.exchange(shared, "turn 0", "nobody", "me")
-    assert shared_database.exchange(shared, "turn 0", shared.user_attrs["turn 0"], None)
-    assert shared_database.exchange(shared, "turn 0", None, "me")
-    assert shared.user_attrs["turn 0"] == "me"
-
-
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
-def test_a_worker_that_died_before_its_first_heartbeat_is_found(shared: Any) -> None:
-    shared.enqueue_trial({"x": 0.5})
-    assert shared.ask().suggest_float("x", 0, 1) == 0.5
-    deadline = time.monotonic() + 60
-    while at_work(shared):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    assert [trial.state for trial in shared.trials] == [State.FAIL, State.WAITING]
-    assert shared.trials[1].params == {"x": 0.5}
-
-
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
 def test_a_trial_that_is_given_up_is_tried_again_once(shared: Any) -> None:
     shared.enqueue_trial({"x": 0.5}, user_attrs={"default": True})
     for retry in range(3):
@@ -359,80 +301,3 @@ def test_who_was_silent_learns_that_the_lease_is_lost(tmp_path: Path, shared: An
         with pytest.raises(LostLease):
             mine.check()
     assert shared.user_attrs["it"] is None
-
-
-def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every machine has PostgreSQL: here SQLite plays a server, to see who waits for it, and how long."""
-    storage: Any = open_storage(f"sqlite:///{tmp_path}/optuna.db", heartbeat=1, on_dead=try_again)
-    study = optuna.create_study(storage=storage, study_name=NAME)
-    shared_database._wait_for_server(storage.engine)
-    real, away, pauses = storage.engine.dialect.connect, 3, []
-
-    def connect(*arguments: Any, **options: Any) -> Any:
-        nonlocal away
-        away -= 1
-        if away >= 0:
-            raise sqlite3.OperationalError("the server is restarting")
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(storage.engine.dialect, "connect", connect)
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    storage.engine.dispose()
-    with pytest.warns(RuntimeWarning, match="study.storage: the server is restarting; waiting for it") as told:
-        assert study.trials == []
-    assert (len(pauses), len(told)) == (3, 1)
-    # nobody waits for a heartbeat: the next one comes
-    away = 1
-    storage.engine.dispose()
-    storage.record_heartbeat(0)
-    assert len(pauses) == 3
-    # nor for ever; and once it took too long, no more until the server is back
-    away = 10**6
-    monkeypatch.setattr(shared_database, "OUTAGE", 0.0)
-    storage.engine.dispose()
-    for _ in range(2):
-        with pytest.raises(optuna.exceptions.StorageInternalError):
-            assert study.trials == []
-    assert len(pauses) == 3
-    told_in_the_end = r"study.storage: sqlite://.* failed: .*the server is restarting; .* again"
-    with pytest.raises(ConnectionError, match=told_in_the_end), shared_database.storage_explained("sqlite:///x.db"):
-        assert study.trials == []
-    away = 0
-    assert study.trials == []
-
-
-def runs_of(study: Any, *settings: str) -> StudyRuns:
-    return StudyRuns(configure(settings=["model=mlp", "data.limit=100", "study.heartbeat=1", *settings]))
-
-
-def test_a_run_whose_worker_died_before_it_wrote_it_down_is_found(here: Path, store: Any, shared: Any) -> None:
-    runs = runs_of(shared)
-    runs.open(shared)
-    parent = runs.parent.run_id
-    shared.set_user_attr(PARENT, None)  # it made the run, and died
-    again = runs_of(shared)
-    again.open(shared)
-    assert (again.parent.run_id, shared.user_attrs[PARENT]) == (parent, parent)
-    # the same for a trial: it has a folder, and in MLflow a run, of which Optuna knows nothing
-    tags = {"mlflow.parentRunId": parent, "optuna.trial.number": "0", "role": "trial"}
-    run_id = store.client.create_run("1", tags=tags).info.run_id
-    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs={"folder": str(here / "trial-0000")}))
-    assert again.send_unsent(shared) == 0
-    run = store.run(run_id)
-    assert (run.info.status, run.data.tags["optuna.trial.state"]) == ("FAILED", "FAIL")
-    assert run.data.tags["optuna.trial.why"] == "its worker died, or was taken for dead"
-    assert len(store.client.search_runs(["1"])) == 2
-
-
-def test_a_trial_that_ended_otherwise_than_mlflow_knows_is_told_again(here: Path, store: Any, shared: Any) -> None:
-    """Its worker said COMPLETE to MLflow, and was taken for dead before it said so to Optuna."""
-    runs = runs_of(shared)
-    runs.open(shared)
-    run_id = store.client.create_run("1", tags={"optuna.trial.state": "COMPLETE"}).info.run_id
-    store.client.set_terminated(run_id, "FINISHED")
-    attributes = {"folder": str(here / "trial-0000"), "run_id": run_id, "logged": "COMPLETE"}
-    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs=attributes))
-    shared.add_trial(optuna.trial.create_trial(state=State.COMPLETE, value=1.0, user_attrs=attributes))
-    assert runs.send_unsent(shared) == 0
-    assert store.run(run_id).info.status == "FAILED"
-    assert shared.user_attrs["analogsim:logged"] == {"0": "FAIL"}  # and trial 1 needed nothing

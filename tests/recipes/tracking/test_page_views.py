@@ -7,9 +7,6 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from analogsim.recipes.config.options import StudyConfig
-from analogsim.recipes.config.toml import load_toml
-from analogsim.recipes.study.page_views import study_links, view_tags
 from analogsim.recipes.tracking.page_views import as_tag, state, view_link
 
 
@@ -45,31 +42,3 @@ def test_a_link_to_a_view() -> None:
     assert link.endswith("&compareRunsMode=CHART")
     # MLflow ignores a view whose link says how to search or to sort
     assert not re.search("searchFilter|orderBy", link)
-
-
-def test_the_views_of_a_study() -> None:
-    config = load_toml(StudyConfig, None, ["search={noise={end={low=1, high=2}}, optimization={lr={low=1, high=2}}}"])
-    tags = view_tags(config, "mine", "abc")
-    (_, trials), (_, finals) = map(unpacked, tags.values())
-    assert trials["searchFilter"] == "tags.mlflow.parentRunId = 'abc' and tags.role = 'trial'"
-    assert trials["orderByKey"] == "metrics.`objective`"
-    assert {"params.`noise.end`", "params.`optimization.lr`", "tags.`optuna.trial.state`"} < set(
-        trials["selectedColumns"]
-    )
-    assert "metrics.`search/accuracy/drifted_1d`" in trials["selectedColumns"]
-    assert [chart["type"] for chart in trials["compareRunCharts"]] == ["PARALLEL", "LINE", "LINE"]
-    assert trials["compareRunCharts"][0]["selectedMetrics"] == ["objective"]
-    assert trials["compareRunCharts"][1]["xAxisScaleType"] == "log"
-    assert "metrics.`test/accuracy/drifted_1y_p05`" in finals["selectedColumns"]
-    assert all(len(value) < 5000 for value in tags.values())  # what older versions of MLflow take
-    # the links name the very keys
-    links = study_links(Somewhere())
-    assert all(f"viewStateShareKey={key.removeprefix('mlflow.sharedViewState.')}" in links for key in tags)
-
-
-def test_a_front_has_two_goals() -> None:
-    config = load_toml(StudyConfig, None, ["study.pareto=true", "evaluation.validation_time=1mo"])
-    _, trials = unpacked(next(iter(view_tags(config, "mine", "abc").values())))
-    assert trials["compareRunCharts"][0]["selectedMetrics"] == ["search/accuracy/clean", "search/accuracy/drifted_1mo"]
-    assert trials["orderByKey"] == "metrics.`search/accuracy/drifted_1mo`"
-    assert trials["selectedColumns"].count("metrics.`search/accuracy/clean`") == 1

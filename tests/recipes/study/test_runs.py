@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analogsim.recipes.study.runs import PARENT, StudyRuns
+from analogsim.recipes.study.storages import open_storage
+from analogsim.recipes.study.trials import try_again
+from analogsim.recipes.tune import configure
+from tests.recipes.workers import NAME
+
+optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
+State = optuna.trial.TrialState
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Any:
+    """A study in an SQLite file, opened as workers open it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return opened(tmp_path)
+
+
+def opened(place: Path) -> Any:
+    storage = open_storage(f"sqlite:///{place}/optuna.db", heartbeat=1, on_dead=try_again)
+    return optuna.create_study(storage=storage, study_name=NAME, load_if_exists=True)
+
+
+def runs_of(study: Any, *settings: str) -> StudyRuns:
+    return StudyRuns(configure(settings=["model=mlp", "data.limit=100", "study.heartbeat=1", *settings]))
+
+
+def test_a_run_whose_worker_died_before_it_wrote_it_down_is_found(here: Path, store: Any, shared: Any) -> None:
+    runs = runs_of(shared)
+    runs.open(shared)
+    parent = runs.parent.run_id
+    shared.set_user_attr(PARENT, None)  # it made the run, and died
+    again = runs_of(shared)
+    again.open(shared)
+    assert (again.parent.run_id, shared.user_attrs[PARENT]) == (parent, parent)
+    # the same for a trial: it has a folder, and in MLflow a run, of which Optuna knows nothing
+    tags = {"mlflow.parentRunId": parent, "optuna.trial.number": "0", "role": "trial"}
+    run_id = store.client.create_run("1", tags=tags).info.run_id
+    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs={"folder": str(here / "trial-0000")}))
+    assert again.send_unsent(shared) == 0
+    run = store.run(run_id)
+    assert (run.info.status, run.data.tags["optuna.trial.state"]) == ("FAILED", "FAIL")
+    assert run.data.tags["optuna.trial.why"] == "its worker died, or was taken for dead"
+    assert len(store.client.search_runs(["1"])) == 2
+
+
+def test_a_trial_that_ended_otherwise_than_mlflow_knows_is_told_again(here: Path, store: Any, shared: Any) -> None:
+    """Its worker said COMPLETE to MLflow, and was taken for dead before it said so to Optuna."""
+    runs = runs_of(shared)
+    runs.open(shared)
+    run_id = store.client.create_run("1", tags={"optuna.trial.state": "COMPLETE"}).info.run_id
+    store.client.set_terminated(run_id, "FINISHED")
+    attributes = {"folder": str(here / "trial-0000"), "run_id": run_id, "logged": "COMPLETE"}
+    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs=attributes))
+    shared.add_trial(optuna.trial.create_trial(state=State.COMPLETE, value=1.0, user_attrs=attributes))
+    assert runs.send_unsent(shared) == 0
+    assert store.run(run_id).info.status == "FAILED"
+    assert shared.user_attrs["analogsim:logged"] == {"0": "FAIL"}  # and trial 1 needed nothing

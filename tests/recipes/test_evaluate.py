@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from analogsim.evaluation.report import Report
+from analogsim.recipes.cli import main
+from analogsim.recipes.training.checkpoint import load_checkpoint
+
+
+def test_evaluate_gives_the_numbers_of_the_training(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(stopped), "--quiet"])
+    assert capsys.readouterr().out == (stopped / "report.txt").read_text(encoding="utf-8")
+
+
+def test_evaluate_with_everything_changed(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--device gaussian(std=0.2) --chips 3 --times 1h,0s --compensation none --seed 7 --quiet"
+    main(["evaluate", str(stopped), *options.split(), "--json", "a.json", "--plot", "a.svg"])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "gaussian(std=0.2), 3 chips, 200 samples, compensation: none" in out
+    reports = {name: Report.from_dict(stored) for name, stored in json.loads(Path("a.json").read_text()).items()}
+    assert list(reports) == ["plain", "hardware-aware"]
+    for report in reports.values():
+        assert report.times == (0, 3600)
+        assert report.seeds == (7, 8, 9)
+    assert b"<svg" in Path("a.svg").read_bytes()
+
+
+def test_evaluate_part_by_part_on_another_crossbar(
+    stopped: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
+) -> None:
+    options = ["--crossbar", "standard(adc_bits=6)", "--chips", "2", "--times", "1d"]
+    main(["evaluate", str(stopped), *options, "--ablate"])
+    out = capsys.readouterr().out
+    assert out.index("plain network") < out.index("hardware-aware network")
+    for part in ("\neverything on", "without PCMDrift", "without ADC", "without drift compensation"):
+        assert out.count(part) == 2
+    assert "6-bit ADC" in out
+    assert "leave out --json" in fail("evaluate", str(stopped), "--ablate", "--json", "a.json")
+    assert "unknown name 'standart'" in fail("evaluate", str(stopped), "--crossbar", "standart")
+
+
+def test_evaluate_one_checkpoint_file(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(stopped / "plain" / "checkpoint.pt"), "--quiet"])
+    out = capsys.readouterr().out
+    assert "plain" in out
+    assert "hardware-aware" not in out
+
+
+def test_evaluate_keeps_the_compensation_of_the_run(
+    settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*settings, "optimization.epochs=1", "--no-tracking", "--quiet", "evaluation.compensation=none"]
+    main(["train", *options])
+    (folder,) = Path("runs").iterdir()
+    capsys.readouterr()
+    main(["evaluate", str(folder), "--quiet"])
+    assert "compensation: none" in capsys.readouterr().out
+    main(["evaluate", str(folder), "--quiet", "--compensation", "global"])
+    assert "compensation: global" in capsys.readouterr().out
+
+
+def test_evaluate_says_that_a_training_was_stopped(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stopped / "hardware-aware" / "checkpoint.pt"
+    content = load_checkpoint(path)
+    torch.save({**content, "epoch": 0}, path)
+    main(["evaluate", str(stopped), "--quiet"])
+    err = capsys.readouterr().err
+    assert err.startswith("analogsim: warning: evaluate: the hardware-aware network was stopped after 0 of 1 epochs")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--times 1s,soon", "cannot read 'soon'"),
+        ("--times=", "cannot read ''"),
+        ("--times 1d,24h", "'1d' and '24h' are the same time"),
+        ("--chips 0", "chips must be an integer >= 1, got 0"),
+        ("--device pmc", "did you mean 'pcm'?"),
+        ("--device=", "cannot read ''"),
+        ("--json no/where.json", "there is no folder for 'no/where.json'"),
+        ("--plot no/where.png", "there is no folder for 'no/where.png'"),
+        ("--folder here", "not from a folder; got 'here'"),
+    ],
+)
+def test_what_is_wrong_with_an_evaluation_is_told_in_one_line(
+    stopped: Path, fail: Callable[..., str], options: str, message: str
+) -> None:
+    assert message in fail("evaluate", str(stopped), "--quiet", *options.split())
+
+
+def test_evaluate_without_a_run(alone: Path, fail: Callable[..., str]) -> None:
+    assert "no checkpoint at 'runs/none'; give a run's folder or a checkpoint file" in fail("evaluate", "runs/none")
+    Path("x.pt").write_text("no checkpoint")
+    assert "'x.pt' cannot be read, it may be damaged" in fail("evaluate", "x.pt")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+import analogsim
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.tracking.log_report import log_ranges, log_report, of_hardware, parameters
+from analogsim.recipes.tracking.tracked_run import NoRun
+from tests.recipes.reports import report
+
+
+class Heard(NoRun):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.told |= {name: (step, value) for name, value in values.items()}
+
+    def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
+        self.told[name] = dict(zip(seconds, values, strict=True))
+
+    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
+        self.told[path] = columns
+
+
+def test_a_report_is_scalars_curves_and_a_table() -> None:
+    heard, made = Heard(), report(0.9, times=(0.2, 0.4, 3600.0))
+    log_report(made, heard, step=4, part="test")
+    assert heard.told["test/accuracy/clean"] == (4, made.clean)
+    assert heard.told["test/accuracy/drifted_1h"] == (4, made.mean[-1])
+    assert heard.told["test/accuracy/drift"] == {0: made.mean[1], 3600: made.mean[2]}  # whole seconds, the last of each
+    assert {len(column) for column in heard.told["chips.json"].values()} == {made.values.size}
+
+
+def test_what_is_not_known_is_not_told() -> None:
+    heard, made = Heard(), report(0.9)
+    log_report(report(0.9, values=made.values[:1], seeds=(0,)), heard, step=1, part="test")
+    assert not [name for name in heard.told if name.endswith("_std")]  # of one chip there is none
+
+
+def test_parameters_are_options_hardware_and_analog_share() -> None:
+    config = Config(device="gaussian(std=0.25)", crossbar="standard(rows=32)")
+    analog = analogsim.convert(nn.Linear(4, 2), config.device, crossbar=config.crossbar)
+    values = parameters(config, analog, "plain")
+    assert (values["training"], values["model.analog_share"], values["model.cells"]) == ("plain", 1.0, 8)
+    assert of_hardware(config).items() <= values.items()
+    assert 32 in of_hardware(config).values()
+    assert not [name for name in values if name.startswith(("tracking.", "out"))]
+
+
+def test_ranges_are_a_table_where_there_are_any() -> None:
+    heard = Heard()
+    analog = analogsim.convert(nn.Linear(4, 2), "pcm", crossbar="standard(input_range='calibrated')")
+    log_ranges(analogsim.convert(nn.Linear(4, 2), "pcm"), heard)
+    assert heard.told == {}
+    analogsim.calibrate(analog, [(torch.ones(3, 4), torch.zeros(3))])
+    log_ranges(analog, heard)
+    assert heard.told["ranges.json"]["input_range"] == [1.0]
