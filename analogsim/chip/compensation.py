@@ -101,7 +101,7 @@ Renew = Callable[[], None]
 
 
 class Adjustment(Compensation):
-    """A correction that is made on the chip as it is, anew after each drift, and undone at the end.
+    """A correction that is made on the chip as it is, anew after each drift, and undone before the next.
 
     Subclasses say `name` and `on_chip`, and ``needs_data = False`` if they are made without any. An offset of the whole
     network's outputs, for example::
@@ -132,10 +132,10 @@ class Adjustment(Compensation):
 
     @abstractmethod
     def on_chip(self, analog: nn.Module, data: CalibrationData) -> AbstractContextManager[Renew]:
-        """A block for one chip, which gives a function that makes the correction for the chip's present age.
+        """A block for one chip of one age, which gives a function that makes the correction.
 
-        After the block the twin is as before it, whatever happened. The function is called after each drift, without
-        autograd, when those before it have been made.
+        After the block the twin is as before it, whatever happened. The function is called without autograd, when those
+        before it have been made.
 
         Args:
             analog: the twin, programmed, in eval mode.

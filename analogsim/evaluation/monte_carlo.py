@@ -53,17 +53,19 @@ class _Course:
         """The scores of a chip at all times."""
         analog, gain = self.analog, self.compensations.gain
         values = []
-        with programmed(analog, seed, faults=self.faults(seed)), ExitStack() as stack:
-            adjusted = [
-                stack.enter_context(adjustment.on_chip(analog, self.calibration))
-                for adjustment in self.compensations.adjustments
-            ]
+        with programmed(analog, seed, faults=self.faults(seed)):
             for t in self.times:
                 drift(analog, t, compensation=gain)
-                with torch.no_grad():
-                    for renew in adjusted:
-                        renew()
-                values += scored(alone(analog), self.data, self.metric).values
+                # Undone after each age: ranges must not be measured through the batch norm of an earlier one.
+                with ExitStack() as stack:
+                    adjusted = [
+                        stack.enter_context(adjustment.on_chip(analog, self.calibration))
+                        for adjustment in self.compensations.adjustments
+                    ]
+                    with torch.no_grad():
+                        for renew in adjusted:
+                            renew()
+                    values += scored(alone(analog), self.data, self.metric).values
         return values
 
     def side_by_side(self, seeds: Sequence[int]) -> list[list[float]]:

@@ -63,3 +63,78 @@ def test_what_has_batch_norm():
     assert has_batch_norm(noisy_network()[0])
     assert not has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
     assert not has_batch_norm(nn.BatchNorm1d(2, track_running_stats=False))
+
+
+# Against the same by hand
+
+
+def network() -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with torch.no_grad():
+        for place in (1, 4):
+            model[place].running_mean.normal_()
+            model[place].running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def twin() -> tuple[nn.Sequential, nn.Module]:
+    model = network()
+    analog = analogsim.convert(model, "gaussian").eval()
+    analogsim.program(analog, seed=0)
+    return model, analog
+
+
+def test_every_batch_counts_the_same() -> None:
+    """Of batches that differ in number, place and spread: the means of their means and of their variances."""
+    _, analog = twin()
+    batches = [torch.randn(50, 6), 3 + 2 * torch.randn(20, 6), torch.randn(200, 6) - 1]
+    with own_statistics(analog):
+        reestimate_batch_norm(analog, batches)
+        with torch.no_grad():
+            hidden = [analog[0](batch) for batch in batches]
+            torch.testing.assert_close(analog[1].running_mean, torch.stack([h.mean(0) for h in hidden]).mean(0))
+            torch.testing.assert_close(analog[1].running_var, torch.stack([h.var(0) for h in hidden]).mean(0))
+            # Behind it each batch goes through its own statistics, as torch does it in training.
+            norm = [(h - h.mean(0)) / (h.var(0, correction=0) + 1e-5).sqrt() for h in hidden]
+            deep = [analog[3](analog[2](h)) for h in norm]
+            torch.testing.assert_close(analog[4].running_mean, torch.stack([h.mean(0) for h in deep]).mean(0))
+            torch.testing.assert_close(analog[4].running_var, torch.stack([h.var(0) for h in deep]).mean(0))
+        assert not any(module.training for module in analog.modules())
+        assert analog[1].num_batches_tracked == 3
+
+
+def test_what_was_known_before_plays_no_part() -> None:
+    _, analog = twin()
+    batches = [torch.randn(50, 6), torch.randn(20, 6) + 1]
+    with own_statistics(analog):
+        reestimate_batch_norm(analog, batches)
+        first = {name: value.clone() for name, value in analog.named_buffers()}
+        reestimate_batch_norm(analog, [100 * torch.randn(50, 6)])
+        reestimate_batch_norm(analog, batches)
+        assert all(torch.equal(value, first[name]) for name, value in analog.named_buffers())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_statistics_of_the_model_are_left_alone_and_come_back(fails: bool) -> None:
+    model, analog = twin()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    momentum = model[1].momentum
+    x = torch.randn(5, 6)
+    with torch.no_grad():
+        answer = analog(x)
+    try:
+        with own_statistics(analog):
+            for name, value in analog.named_buffers():
+                assert torch.equal(value, before[name]), "it begins with those of the model"
+            reestimate_batch_norm(analog, [torch.randn(50, 6)])
+            assert not torch.equal(analog[1].running_mean, before["1.running_mean"])
+            assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+            if fails:
+                raise RuntimeError("no")
+    except RuntimeError:
+        assert fails
+    assert analog[1]._buffers is model[1]._buffers
+    assert (analog[1].momentum, model[1].momentum) == (momentum, momentum)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    with torch.no_grad():
+        assert torch.equal(analog(x), answer)

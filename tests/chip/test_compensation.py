@@ -246,8 +246,8 @@ def test_an_adjustment_knows_the_age_of_the_chip_and_follows_what_is_early():
     analog = analogsim.convert(model, "pcm")
     both = Note("late", False) + Note("early", True)
     analogsim.evaluate(analog, [(x, y)], chips=1, seed=4, times=("1s", "1h"), compensation=both)
-    ages = [(name, 4, t) for t in (1.0, 3600.0) for name in ("early", "late")]
-    assert seen == [*ages, "late undone", "early undone"]
+    hour, second = ([("early", 4, t), ("late", 4, t), "late undone", "early undone"] for t in (3600.0, 1.0))
+    assert seen == [*second, *hour]
     with pytest.raises(ValueError, match=r"'late' is made anew for each use of the chip; here give one of global"):
         analogsim.drift(analog, "1s", compensation=Note("late", False))
     with pytest.raises(ValueError, match="together=2 with compensation 'late', which is made for each chip by itself"):
