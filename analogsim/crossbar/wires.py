@@ -251,8 +251,13 @@ class _Elimination(torch.autograd.Function):
 
     The state is ``(crossbars, rows, rows + cols)``: Z, the admittance that the word lines see beyond the next segment,
     and X, the currents out of the columns so far for 1 V on each word line there. A column adds K to Z and its own
-    output to X; a segment multiplies both by :math:`M = (I + r (Z + K))^{-1}`, which is symmetric and whose condition
-    number is at most 2 + r g.
+    output to X; a segment multiplies both by :math:`M = (I + A)^{-1}, A = r (Z + K)`, which is symmetric and whose
+    condition number is at most 2 + r g.
+
+    What is taken is :math:`X - N X` with :math:`N = I - M = M A`, the part that a segment loses: N is small where r is,
+    while M is nearly I, and rounding the ones on its diagonal would take (or give) the same part of the state step
+    after step. Off the diagonal N is -M; on it, it is the sum of products of M and A. So a step rounds each number of
+    the state once, and, as no row of M sums to more than 1, what was rounded before does not grow.
     """
 
     @staticmethod
@@ -275,7 +280,7 @@ class _Elimination(torch.autograd.Function):
         (g,) = ctx.saved_tensors
         rows, cols = g.shape[-2:]
         stride = math.isqrt(cols - 1) + 1
-        # The states every `stride` steps, and for one stretch M and X of each step.
+        # The states every `stride` steps, and for one stretch N and X of each step.
         numbers = (2 * stride + 8) * rows * (rows + cols)
         parts = zip(_parts(g, numbers), _parts(grads[0], numbers), strict=True)
         with torch.autocast(g.device.type, enabled=False):
@@ -290,7 +295,7 @@ def _parts(crossbars: Tensor, numbers: int) -> list[Tensor]:
 
 
 def _eliminate(state: Tensor, lines: _BitLines, step: int, r: float) -> Tensor | None:
-    """One column and the segments in front of it, in place; returns M, or None if they have no resistance."""
+    """One column and the segments in front of it, in place; returns N, or None if they have no resistance."""
     rows = state.shape[-2]
     j = lines.g.shape[-1] - 1 - step
     state[..., :rows] += lines.admittance(j)
@@ -298,10 +303,18 @@ def _eliminate(state: Tensor, lines: _BitLines, step: int, r: float) -> Tensor |
     if not r:
         return None
     used = state[..., : rows + step + 1]
-    matrix = r * used[..., :rows]
+    lost = _lost(r * used[..., :rows])
+    used -= lost @ used  # not in one call: some processors' libraries then round the state again and again in between
+    return lost
+
+
+def _lost(a: Tensor) -> Tensor:
+    """N = I - (I + A)^-1, to rounding of its own numbers however small A is."""
+    matrix = a.clone()
     matrix.diagonal(dim1=-2, dim2=-1).add_(1)
     m = torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L)
-    used.copy_(m @ used)
+    own = (m * a).sum(-1)
+    m.neg_().diagonal(dim1=-2, dim2=-1).copy_(own)
     return m
 
 
@@ -309,7 +322,8 @@ def _adjoint(g: Tensor, grad: Tensor, row: float, head: float, col: float, foot:
     r"""The elimination backwards: from the gradient of the result to that of g.
 
     With bars for gradients, :math:`\bar X = M \bar X'` and :math:`\bar Y = M \bar Z' M - r \bar X X'^T`, where X' and
-    Z' leave a step and X, Y = Z + K enter it; the column's cells take the diagonal of :math:`E \bar Y E^T`.
+    Z' leave a step and X, Y = Z + K enter it; the column's cells take the diagonal of :math:`E \bar Y E^T`. Here too a
+    product with M = I - N is a difference.
     """
     rows, cols = g.shape[-2:]
     lines = _BitLines(g, col, foot)
@@ -330,13 +344,15 @@ def _adjoint(g: Tensor, grad: Tensor, row: float, head: float, col: float, foot:
         kept = []
         for step in range(first, last):
             r = row if step < cols - 1 else head
-            m = _eliminate(state, lines, step, r)
-            kept.append((r, m, state[..., rows : rows + step + 1].clone()))
+            lost = _eliminate(state, lines, step, r)
+            kept.append((r, lost, state[..., rows : rows + step + 1].clone()))
         for step in reversed(range(first, last)):
-            r, m, currents = kept.pop()
-            if m is not None:
-                x = m @ x
-                z = m @ z @ m - r * x @ currents.mT
+            r, lost, currents = kept.pop()
+            if lost is not None:
+                x = x - lost @ x
+                z = z - lost @ z
+                z = z - z @ lost
+                z -= r * x @ currents.mT
             j = cols - 1 - step
             e = lines.voltages(j)
             own = (e @ x[..., step, None]).squeeze(-1) * lines.total[..., j]
