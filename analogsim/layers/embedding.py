@@ -129,7 +129,8 @@ class AnalogEmbeddingBag(_AnalogTable, nn.EmbeddingBag):
         self._shorten(input)
         drawn = self.draw()
         positions, table, pad, by_frequency = input, None, self.padding_idx, self.scale_grad_by_freq
-        if drawn.plain is not None and self.max_norm is None:
+        # Frequencies are those of entries, which torch counts in lookups, and torch 2.11 miscounts in bags.
+        if drawn.plain is not None and self.max_norm is None and not by_frequency:
             table = drawn.plain[0].t()
         else:
             table, by_frequency = drawn(input).flatten(0, -2), False

@@ -40,6 +40,11 @@ class AnalogMatrix:
     bias: Any
     training: bool
 
+    def __delattr__(self, name: str) -> None:
+        # Where an attribute comes and goes in compiled code, as in `product_as`, torch 2.11 deletes what never came.
+        if name != "product" or name in self.__dict__:
+            super().__delattr__(name)
+
     @property
     def holder(self) -> nn.Module:
         """The module in whose Parameters it lies."""

@@ -17,6 +17,7 @@ from analogsim.layers.registry import register_layer
 from analogsim.layers.slot import Slot
 from analogsim.utils.torch_private import (
     compact,
+    compiler_looks_on,
     compiles_recurrent_layers,
     disable_dynamo,
     flat_weight_names,
@@ -103,8 +104,8 @@ class _Step:
     hidden: Drawn | Clean
     project: Drawn | Clean | None = None
 
-    def __call__(self, driven: Tensor, state: Hidden) -> Hidden:
-        """The next state of ``W_ih x + b_ih`` and the state."""
+    def after(self, driven: Tensor, state: Hidden) -> Hidden:
+        """The next state of ``W_ih x + b_ih`` and the state; as a method, since torch 2.11 compiles no ``__call__``."""
         h, *rest = self.kind.gates(driven, self.hidden(state[0]), state)
         return (h if self.project is None else self.project(h), *rest)
 
@@ -137,7 +138,7 @@ def _sweep(step: _Step, driven: Tensor, sizes: list[int], start: Hidden, backwar
             fresh = (part[batch:now] for part in start)
             state = tuple(torch.cat(both) for both in zip(state, fresh, strict=True))
         batch = now
-        state = step(pieces[time], state)
+        state = step.after(pieces[time], state)
         outputs[time] = state[0]
     if ended:
         state = tuple(torch.cat(parts) for parts in zip(state, *reversed(ended), strict=True))
@@ -172,7 +173,10 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the digital layer's. Each matrix is drawn once; read noise and converters act anew at each time step."""
-        if torch.compiler.is_compiling() and not compiles_recurrent_layers():
+        # The compiler also looks where torch gave up on the code around and runs it as it is: what that code calls, the
+        # parts of our forward among it, would be compiled piece by piece.
+        compiled = torch.compiler.is_compiling() or compiler_looks_on()
+        if compiled and not compiles_recurrent_layers():
             return _uncompiled(self, input, hx)
         return self._answer(input, hx)
 
@@ -306,7 +310,7 @@ class _AnalogCell(AnalogModule, nn.RNNCellBase):
         draws = {label: self.draw_of(label) for label in slots}
         weights = _plain(slots, draws)
         if weights is None:
-            after = _Step(_KINDS[self.mode], draws["weight_hh"])(draws["weight_ih"](input), state)
+            after = _Step(_KINDS[self.mode], draws["weight_hh"]).after(draws["weight_ih"](input), state)
             return self._handed(after)
         if input.ndim == 2:
             return self._fused(input, state, weights)

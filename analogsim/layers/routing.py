@@ -40,7 +40,7 @@ def product_as(matrix: AnalogMatrix, taken: Taken) -> Iterator[None]:
         yield
     finally:
         if own is None:
-            del matrix.__dict__["product"]
+            del matrix.product
         else:
             matrix.__dict__["product"] = own
 

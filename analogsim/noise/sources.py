@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from analogsim.noise import counter_based
-from analogsim.utils.torch_private import transforms_are_active
+from analogsim.utils.torch_private import is_exporting, transforms_are_active
 
 Scale = float | Tensor
 """Of the noise: a number, and in compiled training a scalar where the weights are, never 0."""
@@ -47,7 +47,7 @@ class Noise(Protocol):
 def is_fused() -> bool:
     """Whether numbers drawn now are made in the code that torch.compile makes of a forward."""
     # An exported program should draw as other programs draw: what reads it knows normal numbers, but not these.
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return torch.compiler.is_compiling() and not is_exporting()
 
 
 _compiled: Callable[[int, Tensor], Tensor] | None = None

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch._compile import _disable_dynamo
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -109,6 +110,16 @@ def mark_dynamic(tensor: Tensor, axis: int) -> None:
 def compiles_recurrent_layers() -> bool:
     """Whether ``torch.compile`` was told to look into recurrent layers, which it leaves alone by itself."""
     return bool(torch._dynamo.config.allow_rnn)
+
+
+def compiler_looks_on() -> bool:
+    """Whether ``torch.compile`` takes up what is called now, code that runs as it is between its graphs included."""
+    return get_eval_frame_callback() is not None
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` traces. (``torch.compiler.is_exporting()`` is True in all compiled code of torch 2.11.)"""
+    return torch.compiler._is_exporting_flag
 
 
 def convolve(layer: nn.Module, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

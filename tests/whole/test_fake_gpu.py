@@ -6,8 +6,9 @@ for a value; ``test_gpu.py`` shows, where there is a GPU, that the values there 
 wires, fresh noise in each replay of a CUDA graph.
 
 Stand-ins for what torch has only with a driver: the engine that walks the autograd graph (`walked`; the nodes are
-torch's own), generators on "cuda", autocast's question whether there is a GPU. cuDNN is off, so that recurrent layers
-take torch's own kernels.
+torch's own), generators on "cuda", autocast's question whether there is a GPU; and the shapes of what the kernels of a
+GRU's cell give (`gru_cell`), which torch knows from 2.15 on and before that asks the GPU for. cuDNN is off, so that
+recurrent layers take torch's own kernels.
 """
 
 from __future__ import annotations
@@ -154,6 +155,29 @@ def generator_of(stream: StreamNoise, device: torch.device) -> torch.Generator:
     """Fake tensors hold no numbers, so that any generator will do; a stream must ask for one on its tensor's device."""
     assert device.type == "cuda"
     return torch.Generator("cpu")
+
+
+def gru_cell(
+    driven: Tensor, fed: Tensor, state: Tensor, input_bias: Tensor | None = None, hidden_bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The new state and what backward needs of each unit: three gates, the state, the fed part of the new one."""
+    assert driven.shape == fed.shape == (state.shape[0], 3 * state.shape[1])
+    return state.new_empty(state.shape), state.new_empty(state.shape[0], 5 * state.shape[1])
+
+
+def gru_cell_backward(slope: Tensor, kept: Tensor, has_bias: bool) -> tuple[Tensor | None, ...]:
+    """Of both products, the state, both biases."""
+    units = slope.shape[1]
+    assert kept.shape == (slope.shape[0], 5 * units)
+    gates = [kept.new_empty(slope.shape[0], 3 * units) for _ in range(2)]
+    return *gates, slope.new_empty(slope.shape), *(kept.new_empty(3 * units) if has_bias else None for _ in range(2))
+
+
+# Only where torch has none of its own. A library's kernels go with it.
+META = torch.library.Library("aten", "IMPL")
+for _name, _kernel in (("_thnn_fused_gru_cell", gru_cell), ("_thnn_fused_gru_cell_backward", gru_cell_backward)):
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{_name}", "Meta"):
+        META.impl(_name, _kernel, "Meta")
 
 
 @contextmanager

@@ -86,6 +86,41 @@ def _() -> None:
     assert top(True) is None
 
 
+@canary(TORCH, "torch._C._dynamo.eval_frame.get_eval_frame_callback")
+def _() -> None:
+    from torch._C._dynamo.eval_frame import get_eval_frame_callback
+
+    seen = []
+
+    def look() -> None:
+        seen.append(get_eval_frame_callback() is not None)
+
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            torch._dynamo.graph_break()
+            look()
+            return x + 1
+
+    look()
+    torch.compile(Broken(), backend="eager")(torch.ones(2))
+    look()
+    assert seen == [False, True, False]
+
+
+@canary(TORCH, "torch.compiler._is_exporting_flag")
+def _() -> None:
+    assert torch.compiler._is_exporting_flag is False
+    seen = []
+
+    class Looks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.compiler._is_exporting_flag)
+            return x + 1
+
+    torch.export.export(Looks(), (torch.ones(2),), strict=False)
+    assert seen[-1] is True
+
+
 @canary(TORCH, "torch.ops.aten._trilinear")
 def _() -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
