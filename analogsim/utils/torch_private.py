@@ -118,7 +118,7 @@ def compiler_looks_on() -> bool:
 
 
 def is_exporting() -> bool:
-    """Whether ``torch.export`` traces. (``torch.compiler.is_exporting()`` is True in all compiled code of torch 2.11.)"""
+    """Whether ``torch.export`` traces; ``torch.compiler.is_exporting()`` is True in all compiled code of torch 2.11."""
     return torch.compiler._is_exporting_flag
 
 
