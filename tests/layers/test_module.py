@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import warnings
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +17,9 @@ from torch.nn import functional
 from torch.nn.functional import conv1d, conv2d, conv_transpose2d
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise
-from analogsim.layers import AnalogModule, Slot, matrices_of, register_layer, register_routed
+from analogsim import Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise
+from analogsim.inspection.carrying import audit
+from analogsim.layers import AnalogLayer, AnalogModule, Slot, matrices_of, register_layer, register_routed
 from analogsim.layers.registry import analog_types
 from analogsim.testing import LayerContract
 
@@ -213,3 +218,127 @@ def test_slots_are_values() -> None:
     first, second = (AnalogHourglass.slots(Hourglass()) for _ in range(2))
     assert first == second
     assert copy.deepcopy(first) == first
+
+
+# Linear ones, against their forwards in torch.
+
+
+LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
+
+
+PERIPHERIES = pytest.mark.parametrize("periphery", [Crossbar(), LARGE, LARGE.replace(rows=3)], ids=str)
+
+
+@dataclass(frozen=True)
+class Exact(Effect):
+    """Programs exactly, and is drawn all the same."""
+
+    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
+        return g.clone()
+
+
+IDEAL = DeviceModel((Exact(),), mapping=Mapping("pair", bias_rows=1))
+
+
+def vectors() -> Tensor:
+    return torch.randn(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def gradients(output: Tensor, model: nn.Module) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(output.square().sum(), list(model.parameters()), allow_unused=True)
+
+
+class Turned(nn.Module):
+    """A product with a weight ``(in, out)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input @ self.kernel
+
+
+@register_layer(Turned)
+class AnalogTurned(AnalogLayer, Turned):
+    bias = None
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        return {"": Slot("kernel", None, transposed=True)}
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.linear(input, weight, bias)
+
+
+class Gated(nn.Module):
+    """One product opens and closes another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.value) * functional.linear(input, self.gate).sigmoid()
+
+
+@register_layer(Gated)
+class AnalogGated(AnalogModule, Gated):
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        return {name: Slot(name, None) for name in ("value", "gate")}
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.draw_of("value")(input) * self.draw_of("gate")(input).sigmoid()
+
+
+class Bare(Gated):
+    """The same, with a forward that nobody rewrote."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.value) * functional.linear(input, weight=self.gate).sigmoid()
+
+
+register_routed(Bare, {"value": None, "gate": None})
+
+
+@pytest.mark.parametrize("kind", [Turned, Gated, Bare])
+@PERIPHERIES
+def test_registered_types(kind: type[nn.Module], periphery: Crossbar, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(kind()).double(), vectors()
+    exact = analogsim.convert(model, IDEAL, crossbar=periphery)
+    torch.testing.assert_close(exact(x), model(x))
+    torch.testing.assert_close(gradients(exact(x), model), gradients(model(x), model))
+    analog = analogsim.convert(model, "pcm", crossbar=periphery)
+    analogsim.program(analog, seed=1)
+    analogsim.drift(analog, "1d")
+    answer = analog.eval()(x)
+    report = audit(analog, x)
+    assert report.passed
+    assert [row.name for row in report.rows] == (["0"] if kind is Turned else ["0.value", "0.gate"])
+    torch.testing.assert_close(analogsim.to_digital(analog, "programmed")(x), answer)
+    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
+        torch.testing.assert_close(again(x), answer)
+    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
+    torch.testing.assert_close(analog(x), answer)
+    analog.load_state_dict(nn.Sequential(kind()).state_dict(), strict=True)
+    assert sum(row.share for row in analogsim.summary(analog).rows) == pytest.approx(1)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(exact, fullgraph=True, backend="aot_eager")(x), model(x))
+
+
+@pytest.mark.parametrize("kind", [Gated, Bare])
+def test_one_matrix_of_several_may_stay_digital(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(kind()).double(), vectors()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analog = analogsim.convert(model, {"0.gate": None, "*": IDEAL})
+    analogsim.program(analog)
+    torch.testing.assert_close(analog.eval()(x), model(x))
+    assert [row.name for row in audit(analog, x).rows] == ["0.value"]
+    rows = analogsim.summary(analog).rows
+    assert [(row.name, row.analog, row.parameters) for row in rows] == [("0.value", True, 20), ("0", False, 20)]

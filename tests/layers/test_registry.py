@@ -235,3 +235,16 @@ def test_a_replaced_forward_has_no_analog_class() -> None:
 
 def test_the_group() -> None:
     assert registry.GROUP == "analogsim.layers"
+
+
+class Named(nn.Linear):
+    """Nothing of its own but the name."""
+
+
+def test_a_subclass_becomes_what_its_base_becomes() -> None:
+    model = nn.Sequential(Named(5, 4), nn.Linear(4, 2))
+    analog = analogsim.convert(model, {"0": "pcm", "*": None})
+    assert isinstance(analog[0], AnalogLinear)
+    assert isinstance(analog[0], Named)
+    assert repr(analog[0]) == "AnalogNamed(in_features=5, out_features=4, bias=True, device=pcm, no chip)"
+    assert type(analogsim.to_digital(analog)[0]) is Named

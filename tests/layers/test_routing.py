@@ -1,4 +1,4 @@
-"""Layers of people's own: subclasses with and without a forward, computed weights, registered types."""
+"""Layers of people's own: subclasses with and without a forward, whose products are followed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrizations, prune
-from torch.nn.utils import spectral_norm as old_spectral_norm
 
 import analogsim
-from analogsim import AnalogLayer, ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping, register_layer
+from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping
 from analogsim.errors import NotRoutedError
 from analogsim.inspection.carrying import audit
-from analogsim.layers import AnalogConv2d, AnalogLinear, AnalogModule, Slot, register_routed
+from analogsim.layers import AnalogConv2d, register_routed
 
 LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
+
+
 PERIPHERIES = pytest.mark.parametrize("periphery", [Crossbar(), LARGE, LARGE.replace(rows=3)], ids=str)
 
 
@@ -274,201 +274,3 @@ def test_two_forwards_in_one_meet_the_same_layer() -> None:
     torch.testing.assert_close(analog(x), model(x))
     torch.testing.assert_close(analog(x), model(x))
     assert "product" not in vars(analog.inner)
-
-
-# --- computed weights -----------------------------------------------------------------------------------------------
-
-
-def old_weight_norm(module: nn.Module) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return nn.utils.weight_norm(module)  # type: ignore[no-any-return, no-untyped-call]
-
-
-RULES: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "weight_norm": parametrizations.weight_norm,
-    "spectral_norm": parametrizations.spectral_norm,
-    "old weight_norm": old_weight_norm,
-    "old spectral_norm": old_spectral_norm,
-    "pruning": lambda module: prune.l1_unstructured(module, "weight", 0.5),
-}
-COMPUTED = {
-    "linear": (lambda: nn.Linear(5, 4), vectors),
-    "conv": (lambda: nn.Conv2d(4, 6, 3, groups=2), lambda: images(4)),
-    "transposed": (lambda: nn.ConvTranspose2d(4, 6, 3, groups=2), lambda: images(4)),
-    **{name: LAYERS[name] for name in ("lora", "padded", "grown")},
-}
-
-
-def computed(name: str, rule: str) -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    make, inputs = COMPUTED[name]
-    return RULES[rule](make().double()), inputs()
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", COMPUTED)
-def test_computed_weights_run_analog(name: str, rule: str) -> None:
-    """In training each rule is applied once, as in the digital network: its buffers move alike."""
-    (model, x), (reference, _) = computed(name, rule), computed(name, rule)
-    analog = quietly(model, IDEAL)
-    wanted = reference(x)
-    trained = analog(x)
-    torch.testing.assert_close(trained, wanted)
-    for ours, theirs in zip(gradients(trained, model), gradients(wanted, reference), strict=True):
-        if theirs is not None:
-            torch.testing.assert_close(ours, theirs)
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(model.buffers(), reference.buffers(), strict=True))
-    analogsim.program(analog)
-    torch.testing.assert_close(analog.eval()(x), reference.eval()(x))
-    assert audit(analog, x).passed
-    found = analogsim.summary(analog)
-    assert sum(row.share for row in found.rows) == pytest.approx(1)
-    torch.testing.assert_close(analogsim.to_digital(analog)(x), reference(x))
-    with pytest.raises(ValueError, match="computed from other Parameters"):
-        analogsim.to_digital(analog, "programmed")
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["linear", "transposed", "lora"])
-def test_a_loaded_state_is_programmed_without_a_forward_in_between(name: str, rule: str) -> None:
-    model, x = computed(name, rule)
-    analog = quietly(model, IDEAL)
-    other = RULES[rule](COMPUTED[name][0]().double())
-    other(x)
-    analog.load_state_dict(other.state_dict(), strict=True)
-    analogsim.program(analog.eval())
-    torch.testing.assert_close(analog(x), other.eval()(x))
-
-
-# torch.compile looks at the weight that the older ways leave behind, digital or not.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("rule", ["weight_norm", "old weight_norm", "pruning"])
-@pytest.mark.parametrize("name", ["conv", "padded"])
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-def test_computed_weights_compile(name: str, rule: str, mode: bool) -> None:
-    model, x = computed(name, rule)
-    analog = quietly(model, IDEAL)
-    analogsim.program(analog)
-    wanted = model(x)
-    torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(analog.train(mode), fullgraph=True, backend="aot_eager")(x), wanted)
-
-
-def test_lazy_layers_need_a_first_batch() -> None:
-    model = nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyConvTranspose2d(2, 3), nn.Flatten(), nn.LazyLinear(5)).double()
-    with pytest.raises(ValueError, match="'0' has no weights yet; run a batch"):
-        analogsim.convert(model, IDEAL)
-    x = images(4)
-    model(x)
-    analog = analogsim.convert(model, IDEAL)
-    torch.testing.assert_close(analog(x), model(x))
-    assert sum(row.analog for row in analogsim.summary(analog).rows) == 3
-
-
-# --- types of one's own ---------------------------------------------------------------------------------------------
-
-
-class Turned(nn.Module):
-    """A product with a weight ``(in, out)``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernel = nn.Parameter(torch.randn(5, 4))
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input @ self.kernel
-
-
-@register_layer(Turned)
-class AnalogTurned(AnalogLayer, Turned):
-    bias = None
-
-    @classmethod
-    def slots(cls, module: nn.Module) -> dict[str, Slot]:
-        return {"": Slot("kernel", None, transposed=True)}
-
-    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return functional.linear(input, weight, bias)
-
-
-class Gated(nn.Module):
-    """One product opens and closes another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value, self.gate = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(4, 5))
-
-    def forward(self, input: Tensor) -> Tensor:
-        return functional.linear(input, self.value) * functional.linear(input, self.gate).sigmoid()
-
-
-@register_layer(Gated)
-class AnalogGated(AnalogModule, Gated):
-    @classmethod
-    def slots(cls, module: nn.Module) -> dict[str, Slot]:
-        return {name: Slot(name, None) for name in ("value", "gate")}
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.draw_of("value")(input) * self.draw_of("gate")(input).sigmoid()
-
-
-class Bare(Gated):
-    """The same, with a forward that nobody rewrote."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return functional.linear(input, self.value) * functional.linear(input, weight=self.gate).sigmoid()
-
-
-register_routed(Bare, {"value": None, "gate": None})
-
-
-@pytest.mark.parametrize("kind", [Turned, Gated, Bare])
-@PERIPHERIES
-def test_registered_types(kind: type[nn.Module], periphery: Crossbar, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model, x = nn.Sequential(kind()).double(), vectors()
-    exact = analogsim.convert(model, IDEAL, crossbar=periphery)
-    torch.testing.assert_close(exact(x), model(x))
-    torch.testing.assert_close(gradients(exact(x), model), gradients(model(x), model))
-    analog = analogsim.convert(model, "pcm", crossbar=periphery)
-    analogsim.program(analog, seed=1)
-    analogsim.drift(analog, "1d")
-    answer = analog.eval()(x)
-    report = audit(analog, x)
-    assert report.passed
-    assert [row.name for row in report.rows] == (["0"] if kind is Turned else ["0.value", "0.gate"])
-    torch.testing.assert_close(analogsim.to_digital(analog, "programmed")(x), answer)
-    for again in (copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
-        torch.testing.assert_close(again(x), answer)
-    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
-    analogsim.erase(analog)
-    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
-    torch.testing.assert_close(analog(x), answer)
-    analog.load_state_dict(nn.Sequential(kind()).state_dict(), strict=True)
-    assert sum(row.share for row in analogsim.summary(analog).rows) == pytest.approx(1)
-    torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(exact, fullgraph=True, backend="aot_eager")(x), model(x))
-
-
-@pytest.mark.parametrize("kind", [Gated, Bare])
-def test_one_matrix_of_several_may_stay_digital(kind: type[nn.Module]) -> None:
-    torch.manual_seed(0)
-    model, x = nn.Sequential(kind()).double(), vectors()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        analog = analogsim.convert(model, {"0.gate": None, "*": IDEAL})
-    analogsim.program(analog)
-    torch.testing.assert_close(analog.eval()(x), model(x))
-    assert [row.name for row in audit(analog, x).rows] == ["0.value"]
-    rows = analogsim.summary(analog).rows
-    assert [(row.name, row.analog, row.parameters) for row in rows] == [("0.value", True, 20), ("0", False, 20)]
-
-
-def test_a_subclass_becomes_what_its_base_becomes() -> None:
-    model = nn.Sequential(Named(5, 4), nn.Linear(4, 2))
-    analog = analogsim.convert(model, {"0": "pcm", "*": None})
-    assert isinstance(analog[0], AnalogLinear)
-    assert isinstance(analog[0], Named)
-    assert repr(analog[0]) == "AnalogNamed(in_features=5, out_features=4, bias=True, device=pcm, no chip)"
-    assert type(analogsim.to_digital(analog)[0]) is Named
