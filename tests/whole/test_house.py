@@ -2,7 +2,8 @@
 
 A storey's packages may import what stands on the storeys below them, and nothing of their own storey or above it. That
 holds for imports inside functions, for those that only types need, and through the links analogsim/devices and
-analogsim/recipes.
+analogsim/recipes. What is found by the name of an entry point is no import: plug-ins, and like them our own adapters
+for layers of other packages.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tests.whole.tree import (
     functions_of,
     graph,
     hidden_modules,
+    is_own,
+    reached_into,
     read_tree,
     without_circles,
 )
@@ -205,14 +208,14 @@ def test_no_package_hides_a_module() -> None:
 
 
 def test_names_of_modules_have_no_underscore() -> None:
-    found = [str(one.path) for one in MODULES.values() if one.path.stem.startswith("_") and one.path.stem[:2] != "__"]
+    found = [str(one.path) for one in MODULES.values() if is_own(one.path.stem)]
     assert not found, found
 
 
 def test_what_a_module_keeps_to_itself_nobody_imports() -> None:
     """A name with an underscore is its module's own: what another one needs has a plain name."""
-    found = [str(one) for one in IMPORTS for name in one.names if name.startswith("_") and not name.startswith("__")]
-    assert not found, "\n".join(dict.fromkeys(found))
+    found = [str(one) for module in MODULES.values() for one in reached_into(module, MODULES)]
+    assert not found, "\n".join(found)
 
 
 def place_of_tests(module: Module) -> Path | None:
@@ -229,57 +232,34 @@ def place_of_tests(module: Module) -> Path | None:
 
 # They are tested, but under other names.
 WITHOUT_TESTS_OF_THEIR_NAME = {
-    "analogsim.chip.batch_norm",
-    "analogsim.chip.layer_chip",
-    "analogsim.crossbar.gains",
     "analogsim.crossbar.signal_path",
-    "analogsim.device.parameters",
-    "analogsim.device.parse",
-    "analogsim.draws.compiled",
-    "analogsim.evaluation.display",
-    "analogsim.evaluation.kept_digital",
-    "analogsim.evaluation.metrics",
-    "analogsim.fit.clock",
-    "analogsim.fit.estimate",
-    "analogsim.fit.lines",
-    "analogsim.fit.measurements",
-    "analogsim.fit.model",
-    "analogsim.fit.readings",
-    "analogsim.fit.result",
-    "analogsim.fit.sample",
-    "analogsim.fit.summary",
+    "analogsim.crossbar.wired_blocks",
     "analogsim.layers.candidates",
-    "analogsim.layers.linear",
     "analogsim.layers.matrix",
-    "analogsim.layers.module",
-    "analogsim.layers.registry",
     "analogsim.layers.routing",
     "analogsim.layers.slot",
     "analogsim.layers.state",
     "analogsim.recipes.comparison.charts",
+    "analogsim.recipes.comparison.comparison",
     "analogsim.recipes.comparison.html_page",
     "analogsim.recipes.comparison.saved_runs",
-    "analogsim.recipes.config.options",
     "analogsim.recipes.config.reader",
     "analogsim.recipes.evaluate",
     "analogsim.recipes.fit",
     "analogsim.recipes.study.figures",
     "analogsim.recipes.study.final_comparison",
-    "analogsim.recipes.study.folder",
     "analogsim.recipes.study.objectives",
     "analogsim.recipes.study.page_views",
     "analogsim.recipes.study.runs",
     "analogsim.recipes.study.shared_database",
     "analogsim.recipes.tasks.idx",
     "analogsim.recipes.tracking.log_report",
+    "analogsim.recipes.tracking.metric_names",
     "analogsim.recipes.training.checkpoint",
     "analogsim.recipes.training.restored",
+    "analogsim.recipes.training.setup",
     "analogsim.testing.device",
     "analogsim.testing.layer",
-    "analogsim.training.clipping",
-    "analogsim.training.settings",
-    "analogsim.utils.modules",
-    "analogsim.utils.tensors",
     "benchmarks.harness.methods",
     "benchmarks.harness.networks",
     "benchmarks.harness.options",
@@ -392,6 +372,13 @@ def test_floors_are_counted() -> None:
 def test_a_hidden_module_is_found(made: Made) -> None:
     modules = made({"__init__.py": "from p.audit import audit\nfrom p import b as b\nimport p.c\n", "audit.py": ""})
     assert [one.partition(",")[0] for one in hidden_modules(modules)] == ["p.audit"]
+
+
+def test_what_is_reached_into_is_found(made: Made) -> None:
+    files = {"a.py": "from p import b\nimport p.b as other\nother._x()\nb.y(b.__doc__, self._z)\n"}
+    modules = made({**files, "b.py": "from p.a import f, _g\nfrom p.c import __version__\n", "c.py": "import p.a\n"})
+    found = [str(one) for module in modules.values() for one in reached_into(module, modules)]
+    assert found == ["p.a:3 imports p.b (_x)", "p.b:1 imports p.a (f, _g)"]
 
 
 def test_complexity_is_that_of_the_function_alone() -> None:

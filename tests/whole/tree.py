@@ -123,6 +123,30 @@ def all_imports(modules: Mapping[str, Module]) -> list[Import]:
     return [one for module in modules.values() for one in imports_of(module, modules) if one.target != one.source]
 
 
+def reached_into(module: Module, modules: Mapping[str, Module]) -> Iterator[Import]:
+    """The names with an underscore that a module takes of others: imported, or as attributes of an imported module."""
+    bound: dict[str, str] = {}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom):
+            names = {alias.asname or alias.name: f"{_absolute(module, node)}.{alias.name}" for alias in node.names}
+            bound |= {name: target for name, target in names.items() if target in modules}
+        elif isinstance(node, ast.Import):
+            bound |= {alias.asname: alias.name for alias in node.names if alias.asname and alias.name in modules}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and is_own(node.attr) and isinstance(node.value, ast.Name):
+            target = bound.get(node.value.id)
+            if target is not None:
+                yield Import(module.name, target, (node.attr,), node.lineno)
+    for one in imports_of(module, modules):
+        if one.target != module.name and any(map(is_own, one.names)):
+            yield one
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is one that a module keeps to itself."""
+    return name.startswith("_") and not name.startswith("__")
+
+
 def graph(edges: Iterable[tuple[str, str]], nodes: Iterable[str] = ()) -> dict[str, set[str]]:
     """Who stands on whom."""
     found: dict[str, set[str]] = {node: set() for node in nodes}
