@@ -92,17 +92,6 @@ def test_read_noise_in_training_has_its_size_and_its_scale() -> None:
     assert ((error.var(0) / expected - 1).abs() < 5 * (2 / uses) ** 0.5).all()
 
 
-def test_set_noise_scale() -> None:
-    analog = analogsim.convert(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "pcm")
-    set_noise_scale(analog, 0.25)
-    assert [layer.analog.noise_scale for layer in analog] == [0.25, 0.25]
-    for bad in (-1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="set_noise_scale: the scale must be finite and >= 0"):
-            set_noise_scale(analog, bad)
-    with pytest.raises(ValueError, match="no analog layer"):
-        set_noise_scale(nn.Linear(2, 2), 1)
-
-
 # --- the gradient ---------------------------------------------------------------------------------------------------
 
 
@@ -398,29 +387,3 @@ def test_trap_02_every_device_trains_with_any_optimizer(device: str, kind: type[
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert parameter.isfinite().all()
         assert not torch.equal(parameter, old)
-
-
-# --- clipping -------------------------------------------------------------------------------------------------------
-
-
-def test_clip_weights() -> None:
-    model = nn.Sequential(nn.Linear(50, 40), nn.Conv2d(4, 5, 3), nn.Linear(4, 4))
-    with torch.no_grad():
-        for layer in model:
-            layer.weight[0, 0] = 10.0
-            layer.bias.fill_(10.0)
-    analog = analogsim.convert(model, {"2": None, "*": "pcm"})
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    analogsim.clip_weights(analog, 2.0)
-    for name in ("0.weight", "1.weight"):
-        limit = 2 * before[name].std(correction=0)
-        now = model.state_dict()[name]
-        assert torch.equal(now, before[name].clamp(-limit, limit))
-        assert not torch.equal(now, before[name])
-    for name in ("0.bias", "1.bias", "2.weight", "2.bias"):
-        assert torch.equal(model.state_dict()[name], before[name])
-    for bad in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="clip_weights: sigmas must be finite and > 0"):
-            analogsim.clip_weights(analog, bad)
-    with pytest.raises(ValueError, match="no analog layer"):
-        analogsim.clip_weights(model, 2.0)

@@ -9,6 +9,29 @@ import analogsim
 from analogsim import clip_weights
 
 
+def test_clip_weights() -> None:
+    model = nn.Sequential(nn.Linear(50, 40), nn.Conv2d(4, 5, 3), nn.Linear(4, 4))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight[0, 0] = 10.0
+            layer.bias.fill_(10.0)
+    analog = analogsim.convert(model, {"2": None, "*": "pcm"})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    analogsim.clip_weights(analog, 2.0)
+    for name in ("0.weight", "1.weight"):
+        limit = 2 * before[name].std(correction=0)
+        now = model.state_dict()[name]
+        assert torch.equal(now, before[name].clamp(-limit, limit))
+        assert not torch.equal(now, before[name])
+    for name in ("0.bias", "1.bias", "2.weight", "2.bias"):
+        assert torch.equal(model.state_dict()[name], before[name])
+    for bad in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="clip_weights: sigmas must be finite and > 0"):
+            analogsim.clip_weights(analog, bad)
+    with pytest.raises(ValueError, match="no analog layer"):
+        analogsim.clip_weights(model, 2.0)
+
+
 def test_each_matrix_is_clipped_to_its_own_spread() -> None:
     model = nn.Sequential(nn.Linear(50, 40), nn.Linear(40, 30))
     with torch.no_grad():

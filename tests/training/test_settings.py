@@ -18,6 +18,17 @@ def twin(*layers: nn.Module, device: object = "pcm") -> nn.Module:
 # --- the scale ------------------------------------------------------------------------------------------------------
 
 
+def test_set_noise_scale() -> None:
+    analog = analogsim.convert(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "pcm")
+    set_noise_scale(analog, 0.25)
+    assert [layer.analog.noise_scale for layer in analog] == [0.25, 0.25]
+    for bad in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="set_noise_scale: the scale must be finite and >= 0"):
+            set_noise_scale(analog, bad)
+    with pytest.raises(ValueError, match="no analog layer"):
+        set_noise_scale(nn.Linear(2, 2), 1)
+
+
 @pytest.mark.parametrize("crossbar", ["ideal", Crossbar(dac_bits=16, output_bound=1e4)], ids=["ideal", "converters"])
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_errors_have_the_variance_of_the_device_times_the_square_of_the_scale(scale: float, crossbar: object) -> None:
