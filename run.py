@@ -1,14 +1,17 @@
 """Set up analogsim in a checkout and run it: ``python3 run.py demo``, ``... test``, ``... check``.
 
 Needs nothing but Python. The first command makes a virtual environment in ``.venv`` and installs the project with all
-that it needs into it (torch is large: a minute or two); later ones start at once.
+that it needs into it (torch is large: a minute or two); later ones start at once. ``core`` makes another for a version
+of torch, in ``.venvs``, of about 5 GB: ``python3 run.py core --torch lowest``, ``... highest``, ``... 2.14.1``.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,47 +21,145 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "installed-for"
+HERE = BIN / "python" if STAMP.exists() else Path(sys.executable)
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+
+# The core's tests are all but these: they need neither torchvision, optuna, mlflow nor what else the recipes need.
+NOT_CORE = (
+    "tests/recipes",
+    "tests/browser",
+    "tests/examples",
+    "tests/benchmarks",
+    "tests/whole/test_benchmarks.py",
+    "tests/zoo",
+    "analogsim/recipes",
+)
 
 
-def call(command: Sequence[str | os.PathLike[str]]) -> None:
-    """Run a command in the checkout; its failure is ours."""
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+def call(command: Sequence[str | os.PathLike[str]], minutes: float | None = None) -> None:
+    """Run a command in the checkout, for so many minutes at most; its failure is ours."""
+    try:
+        code = subprocess.run(command, cwd=ROOT, check=False, timeout=minutes and 60 * minutes).returncode
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"ended after {minutes:g} minutes: {' '.join(map(str, command))}") from None
     if code:
         raise SystemExit(code)
 
 
+def fingerprint() -> str:
+    """What an environment is made for."""
+    return hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+
+
 def set_up() -> None:
     """Make the environment, unless it is there for this very pyproject.toml."""
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
     print("setting up .venv (once; torch is large, this takes a minute or two)", flush=True)
     if not BIN.exists():
         call([sys.executable, "-m", "venv", VENV])
-    call([BIN / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", ".[dev]"])
+    call([BIN / "python", *PIP, "-e", ".[dev]"])
     STAMP.write_text(wanted)
+
+
+def asked(command: Sequence[str | os.PathLike[str]]) -> tuple[int, str, str]:
+    """Exit status, output and the last line of errors of a command outside of the machine's limits on versions."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PIP_CONSTRAINT": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, (done.stderr.strip() or "no word why").splitlines()[-1]
+
+
+def version_of_torch(wanted: str) -> str | None:
+    """The version that "lowest" or "highest" stands for, by pyproject.toml and pip; another as it is."""
+    import tomllib  # from Python 3.11 on, and what is older is to hear so from `main`
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (requirement,) = (line for line in project["dependencies"] if re.match(r"torch\b(?![-_])", line))
+    if wanted == "lowest":
+        bound = re.search(r">=\s*([\w.]+)", requirement)
+        if bound is None:
+            raise SystemExit(f"pyproject.toml has no lowest torch: {requirement!r}")
+        return bound[1]
+    if wanted != "highest":
+        return wanted
+    query = ["--dry-run", "--no-deps", "--ignore-installed", "--report", "-", requirement]
+    code, report, why = asked([HERE, *PIP, *query])
+    if code:
+        print(f"the newest torch cannot be had: {why}", flush=True)
+        return None
+    return str(json.loads(report)["install"][0]["metadata"]["version"]).split("+")[0]
+
+
+def core(wanted: str, minutes: float, rest: Sequence[str]) -> None:
+    """Run the core's tests on a version of torch in an environment of its own; say so where pip does not have it."""
+    version = version_of_torch(wanted)
+    if version is None:
+        return
+    _, present, _ = asked([HERE, "-c", "from importlib.metadata import version; print(version('torch'))"])
+    present, release = (re.sub(r"(\.0)+$", "", text.strip().split("+")[0]) for text in (present, version))
+    if STAMP.exists() and wanted in ("lowest", "highest") and present == release:
+        print(f"the {wanted} torch, {version}, is that of .venv: `run.py test` covers it", flush=True)
+        return
+    place = ROOT / ".venvs" / f"torch-{version}"
+    python, stamp, made_for = place / BIN.name / "python", place / STAMP.name, fingerprint()
+    if not (stamp.exists() and stamp.read_text() == made_for):
+        print(f"setting up {place.relative_to(ROOT)} (once; a minute or two)", flush=True)
+        if not python.exists():
+            call([sys.executable, "-m", "venv", place])
+        code, _, why = asked([python, *PIP, f"torch=={version}"])
+        if code:
+            print(f"torch {version} cannot be had, so nothing was tested with it: {why}", flush=True)
+            return
+        code, _, why = asked([python, *PIP, "-e", ".[core-tests]", f"torch=={version}"])
+        if code:
+            raise SystemExit(f"the core cannot be installed with torch {version}: {why}")
+        stamp.write_text(made_for)
+    print(f"the core's tests on torch {version}", flush=True)
+    call([python, "-m", "pytest", *(f"--ignore={path}" for path in NOT_CORE), *rest], minutes)
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     commands = {
         "demo": "train LeNet-5 on handwritten digits for phase-change memory; more words go to: analogsim train",
         "test": "run the tests; more words go to pytest, such as: -m slow",
+        "core": "run the core's tests (no recipes) on another torch; more words go to pytest",
         "check": "formatting, lint and types",
         "setup": "only make the environment",
     }
     listed = "; ".join(f"{name}: {text}" for name, text in commands.items())
     parser.add_argument("command", choices=commands, help=listed)
+    parser.add_argument(
+        "--torch",
+        default="lowest",
+        metavar="VERSION",
+        help='of core: "lowest" that pyproject.toml allows, "highest" that pip has, or 2.14.1 (default: lowest)',
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="of core: end its tests after so many (default: %(default)g)"
+    )
     options, rest = parser.parse_known_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - what runs this file is not yet what pyproject.toml asks for
         raise SystemExit(f"analogsim needs Python 3.11 or newer, this is {sys.version.split()[0]}")
-    set_up()
+    if options.command != "core":
+        set_up()
     python = BIN / "python"
     if options.command == "demo":
         call([python, "-m", "analogsim", "train", *rest])
     elif options.command == "test":
         call([python, "-m", "pytest", *rest])
+    elif options.command == "core":
+        core(options.torch, options.minutes, rest)
     elif options.command == "check":
         call([python, "-m", "ruff", "format", "--check"])
         call([python, "-m", "ruff", "check"])
