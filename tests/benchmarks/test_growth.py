@@ -39,6 +39,7 @@ def panel(*rows):
     return Panel("chips", "chips", "what is timed", "why it grows", rows)
 
 
+@pytest.mark.slow
 def test_it_runs_writes_json_and_draws(in_this_process, tmp_path, capsys):
     file, figure = tmp_path / "found.json", tmp_path / "new" / "growth"
     main("--json", str(file), "--plot", str(figure))

@@ -75,6 +75,7 @@ def test_the_transformer_block_is_that_of_torch():
     assert torch.allclose(ours(x), theirs(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_benchmark_takes_a_transformer(monkeypatch):
     from benchmarks import chip, hardware, memory, montecarlo, train
     from benchmarks.harness.methods import CONTENDERS

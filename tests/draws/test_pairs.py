@@ -160,6 +160,14 @@ CROSSBARS = {
 }
 
 
+# Every network and every crossbar, and each third of all that they make together; the others take their time.
+TOGETHER = [
+    pytest.param(network, crossbar, marks=() if (row + column) % 3 == 0 else pytest.mark.slow)
+    for row, network in enumerate(NETWORKS)
+    for column, crossbar in enumerate(CROSSBARS)
+]
+
+
 def gradients(analog: nn.Module, x: Tensor, seed: int = 5) -> list[Tensor]:
     torch.manual_seed(seed)
     analog.zero_grad()
@@ -169,8 +177,7 @@ def gradients(analog: nn.Module, x: Tensor, seed: int = 5) -> list[Tensor]:
     return [out.detach(), *(p.grad.clone() for p in analog.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("crossbar", CROSSBARS)
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("network", "crossbar"), TOGETHER)
 def test_training_draws_in_pairs(network: str, crossbar: str, drawn: list[torch.Size]) -> None:
     """Without errors it is the network itself; with them a seed repeats."""
     make, shape = NETWORKS[network]
@@ -190,8 +197,7 @@ def test_training_draws_in_pairs(network: str, crossbar: str, drawn: list[torch.
         assert all(map(torch.equal, again, kept))
 
 
-@pytest.mark.parametrize("crossbar", CROSSBARS)
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("network", "crossbar"), TOGETHER)
 def test_recomputed_draws_are_those_of_the_forward(
     network: str, crossbar: str, drawn: list[torch.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,9 +37,11 @@ def has_wires(device: analogsim.DeviceModel) -> bool:
 
 
 PAIRS = [
-    *(("pcm", name) for name in CROSSBARS),
-    ("reram-wan2022", "ideal"),
+    ("pcm", "ideal"),
+    ("pcm", "standard"),
     ("gaussian", "ideal"),
+    *(pytest.param("pcm", name, marks=pytest.mark.slow) for name in CROSSBARS if name not in ("ideal", "standard")),
+    pytest.param("reram-wan2022", "ideal", marks=pytest.mark.slow),
     *(
         pytest.param(device, crossbar, marks=pytest.mark.slow)
         for device in analogsim.available_devices()

@@ -556,7 +556,10 @@ COMPILED: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("hardware", COMPILED)
+@pytest.mark.parametrize(
+    "hardware",
+    [name if name in ("gaussian", "pcm") else pytest.param(name, marks=pytest.mark.slow) for name in COMPILED],
+)
 def test_graphs_of_training_fit_into_cuda_graphs(hardware: str) -> None:
     """One graph at first, one for all other noise scales; nothing in them keeps them out of CUDA graphs."""
     device, crossbar = COMPILED[hardware]

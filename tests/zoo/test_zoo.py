@@ -230,6 +230,11 @@ def test_every_product_with_a_weight_runs_on_crossbars(network: Network) -> None
     assert found.analog_macs + sum(found.digital_macs.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "network",
+    [name if place % 5 == 0 else pytest.param(name, marks=pytest.mark.slow) for place, name in enumerate(NETWORKS)],
+    indirect=True,
+)
 def test_every_analog_layer_moves_the_output(network: Network) -> None:
     model, example = network.build()
     analog = analogsim.convert(model.eval(), NOISY)
