@@ -1,12 +1,8 @@
 import ast
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-import torch
-
 import analogsim
-from analogsim import DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, StuckAt, param
+from analogsim import DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, StuckAt
 from analogsim.device import registry
 from analogsim.testing import DeviceContract
 
@@ -218,105 +214,3 @@ def test_every_effect_of_a_file_is_exported():
 
 def all_effects(kind):
     return {kind}.union(*(all_effects(child) for child in kind.__subclasses__()))
-
-
-# The contract finds what it is there to find.
-
-
-def contract(device: object) -> DeviceContract:
-    return type("Sample", (DeviceContract,), {"device": device})()
-
-
-def test_a_subclass_without_a_device_fails():
-    class Empty(DeviceContract):
-        pass
-
-    assert Empty.__test__
-    with pytest.raises(pytest.fail.Exception, match="Empty must set `device`"):
-        Empty().test_a_key_is_a_chip()
-    with pytest.raises(pytest.fail.Exception, match="Empty must set `device`"):
-        Empty().test_training_reaches_the_clean_weights()
-
-
-def test_the_base_class_is_not_collected_and_a_subclass_may_opt_out():
-    class Shared(DeviceContract):
-        __test__ = False
-
-    class Used(Shared):
-        device = "pcm"
-
-    assert (DeviceContract.__test__, Shared.__test__, Used.__test__) == (False, False, True)
-
-
-@dataclass(frozen=True)
-class OneNumberForAll(Effect):
-    """Draws from the global state, writes in place, forgets chips, knows no units."""
-
-    size: float = 0.1
-
-    def program(self, g, cells, noise):
-        return g.add_(torch.rand(()) * self.size)
-
-    def age(self, g, t, cells, drawn):
-        return g * 0.9
-
-    def read_std(self, g, cells):
-        return -g
-
-
-@dataclass(frozen=True)
-class Oblivious(Effect):
-    """Chips that share their mean, a time that is ignored as a tensor, a stage that wanders below zero."""
-
-    scale: float = param(1.0, "1", ge=0)
-
-    def __post_init__(self):
-        pass
-
-    def age(self, g, t, cells, drawn):
-        return g if isinstance(t, torch.Tensor) or t == 0 else g - 0.1 * g.mean() - 0.1
-
-    def hold(self, g, cells, drawn):
-        return g.clamp(max=cells.g_max / 2)
-
-
-@pytest.mark.parametrize(
-    ("device", "test", "message"),
-    [
-        (OneNumberForAll(), "test_arguments_are_not_written_into", "program writes into its arguments"),
-        (OneNumberForAll(), "test_global_random_state_is_left_alone", "global random state"),
-        (OneNumberForAll(), "test_a_key_is_a_chip", "two different chips"),
-        (OneNumberForAll(), "test_nothing_has_aged_at_time_zero", "not close"),
-        (OneNumberForAll(), "test_read_std_is_a_standard_deviation", "negative"),
-        (OneNumberForAll(), "test_every_parameter_has_a_unit", "OneNumberForAll.size has no unit"),
-        (Oblivious(), "test_chips_in_one_tensor_are_the_chips_one_by_one", "mixes the chips"),
-        (Oblivious(), "test_conductances_are_finite_and_not_negative", "fall to"),
-        (Oblivious(), "test_age_takes_a_time_as_a_tensor", "not close"),
-        (Oblivious(), "test_held_cells_are_the_ones_that_hold_keeps", "does not name"),
-        (Oblivious(), "test_illegal_parameters_are_refused", "Oblivious.scale = nan is accepted"),
-        (Gaussian(std=0.0), "test_a_key_is_a_chip", "are all errors of the device under test zero"),
-    ],
-)
-def test_a_broken_effect_is_found(device, test, message):
-    with pytest.raises(AssertionError, match=message):
-        getattr(contract(device), test)()
-
-
-def test_a_shape_that_is_not_kept_is_found():
-    @dataclass(frozen=True)
-    class Flat(Effect):
-        def age(self, g, t, cells, drawn):
-            return g.double()
-
-    with pytest.raises(AssertionError, match="age of a weight"):
-        contract(Flat()).test_shape_dtype_and_place_are_kept((3, 2), torch.float32, "cpu")
-
-
-def test_zeros_without_errors_are_found():
-    @dataclass(frozen=True)
-    class RelativeToTheWeights(Effect):
-        def program(self, g, cells, noise):
-            return (g + noise.normal_like(g) * cells.target.mean()).clamp_(min=0)
-
-    with pytest.raises(AssertionError, match="not among zeros"):
-        contract(RelativeToTheWeights()).test_a_weight_of_zeros_has_errors_too()

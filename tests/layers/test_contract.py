@@ -13,7 +13,6 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_sequence
 
 import analogsim
-from analogsim.layers.module import AnalogLayer
 from analogsim.layers.registry import analog_types
 from analogsim.testing import LayerContract
 
@@ -300,37 +299,3 @@ class TestSwin(_Swin):
 
 class TestSwinV2(_Swin):
     version = "V2"
-
-
-class InName(nn.Linear):
-    """For the layer below."""
-
-
-class AnalogInName(AnalogLayer, InName):
-    """Takes no notice of its crossbar."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return functional.linear(input, self.weight, self.bias)
-
-
-def test_a_layer_that_is_analog_in_name_only_does_not_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Contract(LayerContract):
-        def layer(self) -> nn.Module:
-            return InName(4, 3)
-
-        def inputs(self) -> tuple[Any, ...]:
-            return (noise(3, 4),)
-
-    monkeypatch.setattr(AnalogInName, "stands_for", InName, raising=False)
-    monkeypatch.setitem(analog_types, InName, AnalogInName)
-    contract = Contract()
-    made = InName(4, 3).double(), (noise(3, 4).double(),)
-    for name in (
-        "test_training_draws_anew_and_the_gradient_lands_on_the_clean_weights",
-        "test_a_chip_is_one_chip",
-        "test_read_noise_is_new_in_each_use",
-        "test_and_back",
-        "test_every_matrix_carries_and_is_told",
-    ):
-        with pytest.raises((AssertionError, pytest.fail.Exception, RuntimeError)):
-            getattr(contract, name)(made)

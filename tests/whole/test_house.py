@@ -232,8 +232,6 @@ def place_of_tests(module: Module) -> Path | None:
 
 # They are tested, but under other names.
 WITHOUT_TESTS_OF_THEIR_NAME = {
-    "analogsim.testing.device",
-    "analogsim.testing.layer",
     "benchmarks.harness.methods",
     "benchmarks.harness.networks",
     "benchmarks.harness.options",

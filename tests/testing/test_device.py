@@ -1,0 +1,205 @@
+"""The contract of device models finds what it is there to find."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from analogsim import Effect, Gaussian, param
+from analogsim.testing import DeviceContract
+
+
+def contract(device: object) -> DeviceContract:
+    return type("Sample", (DeviceContract,), {"device": device})()
+
+
+def test_a_subclass_without_a_device_fails():
+    class Empty(DeviceContract):
+        pass
+
+    assert Empty.__test__
+    with pytest.raises(pytest.fail.Exception, match="Empty must set `device`"):
+        Empty().test_a_key_is_a_chip()
+    with pytest.raises(pytest.fail.Exception, match="Empty must set `device`"):
+        Empty().test_training_reaches_the_clean_weights()
+
+
+def test_the_base_class_is_not_collected_and_a_subclass_may_opt_out():
+    class Shared(DeviceContract):
+        __test__ = False
+
+    class Used(Shared):
+        device = "pcm"
+
+    assert (DeviceContract.__test__, Shared.__test__, Used.__test__) == (False, False, True)
+
+
+@dataclass(frozen=True)
+class OneNumberForAll(Effect):
+    """Draws from the global state, writes in place, forgets chips, knows no units."""
+
+    size: float = 0.1
+
+    def program(self, g, cells, noise):
+        return g.add_(torch.rand(()) * self.size)
+
+    def age(self, g, t, cells, drawn):
+        return g * 0.9
+
+    def read_std(self, g, cells):
+        return -g
+
+
+@dataclass(frozen=True)
+class Oblivious(Effect):
+    """Chips that share their mean, a time that is ignored as a tensor, a stage that wanders below zero."""
+
+    scale: float = param(1.0, "1", ge=0)
+
+    def __post_init__(self):
+        pass
+
+    def age(self, g, t, cells, drawn):
+        return g if isinstance(t, torch.Tensor) or t == 0 else g - 0.1 * g.mean() - 0.1
+
+    def hold(self, g, cells, drawn):
+        return g.clamp(max=cells.g_max / 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "test", "message"),
+    [
+        (OneNumberForAll(), "test_arguments_are_not_written_into", "program writes into its arguments"),
+        (OneNumberForAll(), "test_global_random_state_is_left_alone", "global random state"),
+        (OneNumberForAll(), "test_a_key_is_a_chip", "two different chips"),
+        (OneNumberForAll(), "test_nothing_has_aged_at_time_zero", "not close"),
+        (OneNumberForAll(), "test_read_std_is_a_standard_deviation", "negative"),
+        (OneNumberForAll(), "test_every_parameter_has_a_unit", "OneNumberForAll.size has no unit"),
+        (Oblivious(), "test_chips_in_one_tensor_are_the_chips_one_by_one", "mixes the chips"),
+        (Oblivious(), "test_conductances_are_finite_and_not_negative", "fall to"),
+        (Oblivious(), "test_age_takes_a_time_as_a_tensor", "not close"),
+        (Oblivious(), "test_held_cells_are_the_ones_that_hold_keeps", "does not name"),
+        (Oblivious(), "test_illegal_parameters_are_refused", "Oblivious.scale = nan is accepted"),
+        (Gaussian(std=0.0), "test_a_key_is_a_chip", "are all errors of the device under test zero"),
+    ],
+)
+def test_a_broken_effect_is_found(device, test, message):
+    with pytest.raises(AssertionError, match=message):
+        getattr(contract(device), test)()
+
+
+def test_a_shape_that_is_not_kept_is_found():
+    @dataclass(frozen=True)
+    class Flat(Effect):
+        def age(self, g, t, cells, drawn):
+            return g.double()
+
+    with pytest.raises(AssertionError, match="age of a weight"):
+        contract(Flat()).test_shape_dtype_and_place_are_kept((3, 2), torch.float32, "cpu")
+
+
+def test_zeros_without_errors_are_found():
+    @dataclass(frozen=True)
+    class RelativeToTheWeights(Effect):
+        def program(self, g, cells, noise):
+            return (g + noise.normal_like(g) * cells.target.mean()).clamp_(min=0)
+
+    with pytest.raises(AssertionError, match="not among zeros"):
+        contract(RelativeToTheWeights()).test_a_weight_of_zeros_has_errors_too()
+
+
+@dataclass(frozen=True)
+class Restless(Effect):
+    """Remembers how often it was asked, works on the target itself, and lets go of the cells that it holds."""
+
+    asked: ClassVar[list[int]] = []
+
+    def draw(self, cells, noise):
+        cells.target.mul_(0.5)
+        return {"held": noise.uniform_like(cells.target) < 0.5}
+
+    def held(self, drawn):
+        return drawn["held"]
+
+    def age(self, g, t, cells, drawn):
+        self.asked.append(1)
+        return g + 1e-3 * len(self.asked)
+
+
+@dataclass(frozen=True)
+class Neighbourly(Effect):
+    """Says that it knows one cell at a time, and takes the mean of all."""
+
+    cellwise: ClassVar[bool] = True
+
+    def program(self, g, cells, noise):
+        return g + 0.1 * g.mean()
+
+
+@dataclass(frozen=True)
+class TwoErrors(Effect):
+    """Trains with another error than it programs."""
+
+    signed: ClassVar[bool] = True
+
+    def program(self, g, cells, noise):
+        return g + 1.5 * self.error(g, lambda _: cells.g_max, noise)
+
+    def error(self, g, g_max, noise):
+        return 0.1 * noise.normal_like(g)
+
+
+@dataclass(frozen=True)
+class IntoTheWeight(Effect):
+    """A noise on weights that stays in them."""
+
+    signed: ClassVar[bool] = True
+
+    def program(self, g, cells, noise):
+        g.data.add_(0.1 * noise.normal_like(g))
+        return g * 1.0
+
+
+@dataclass(frozen=True)
+class LogarithmOfNothing(Effect):
+    """Is minus infinity where there is no conductance."""
+
+    def read(self, g, t, cells, noise):
+        return g.log()
+
+
+class Undecorated(Gaussian):
+    """Is no dataclass of its own."""
+
+
+@dataclass(frozen=True)
+class Growing(Effect):
+    """Keeps another parameter than it is given, so that no copy is like it."""
+
+    size: float = param(0.1, "1")
+
+    def __post_init__(self):
+        object.__setattr__(self, "size", self.size + 1.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "test", "message"),
+    [
+        (Restless(), "test_age_follows_any_order_of_times", "differs when other times came between"),
+        (Restless(), "test_a_chip_is_programmed_aged_and_used", "the chip is another one when"),
+        (Restless(), "test_arguments_are_not_written_into", "Restless.draw writes into the target"),
+        (Restless(), "test_held_cells_are_the_ones_that_hold_keeps", "Restless.hold lets cells move"),
+        (Neighbourly(), "test_an_effect_that_says_cellwise_knows_one_cell_at_a_time", "leave cellwise = False"),
+        (TwoErrors(), "test_an_additive_error_is_what_programming_adds", "not close"),
+        (IntoTheWeight(), "test_training_reaches_the_clean_weights", "writes into the clean weights"),
+        (LogarithmOfNothing(), "test_conductances_are_finite_and_not_negative", "NaN or infinite"),
+        (LogarithmOfNothing(), "test_a_chip_is_programmed_aged_and_used", "NaN or infinite"),
+        (Undecorated(), "test_effects_are_dataclasses_with_legal_defaults", "Undecorated is not decorated"),
+        (Growing(), "test_effects_are_dataclasses_with_legal_defaults", "asdict does not give .* back"),
+        (Growing(), "test_a_model_is_a_value", "repr does not evaluate back"),
+    ],
+)
+def test_another_broken_effect_is_found(device, test, message):
+    with pytest.raises(AssertionError, match=message):
+        getattr(contract(device), test)()
