@@ -61,8 +61,9 @@ class Spread:
 def duration(seconds: float) -> str:
     """A duration with three digits and a unit that fits."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
+        value = seconds / size
+        if value >= 0.9995:  # what three digits round up to one is no 1e+03 of the unit below
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
     return f"{seconds / 1e-9:.3g} ns"
 
 

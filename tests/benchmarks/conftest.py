@@ -8,7 +8,7 @@ from torch import nn
 ROOT = Path(__file__).parents[2]
 
 if not (ROOT / "benchmarks").is_dir():
-    collect_ignore_glob = ["test_*.py"]
+    collect_ignore_glob = ["test_*.py", "harness/test_*.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from torch import nn
 
 CPU = torch.device("cpu")
 
@@ -103,38 +102,6 @@ def test_other_converters_are_not_timed(stand_in, monkeypatch):
         peers.check(CASES["mlp"], CPU)
 
 
-def test_ranges_start_where_training_finds_the_batch():
-    import analogsim
-    from benchmarks.harness import peer_methods
-
-    torch.manual_seed(0)
-    inputs = 3 + 10 * torch.randn(64, 2, 6, 6)
-    model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 4))
-    twin = peer_methods.twin_of(model, peer_methods.CONVERTERS, inputs)
-    first, second = (float(found.detach()) for found in analogsim.range_parameters(twin))
-    model.train()
-    with torch.no_grad():
-        normal = model[:1](inputs)
-        answers = model[:4](inputs)
-    assert first == pytest.approx(normal.abs().quantile(0.9999).item(), rel=0.02)
-    assert second == pytest.approx(answers.abs().quantile(0.9999).item(), rel=0.05)  # eval takes the unbiased variance
-    assert [norm.momentum for norm in (model[0], model[2])] == [0.1, 0.1]
-
-
-def test_trained_ranges_are_in_the_optimizer():
-    from benchmarks.harness import peer_methods
-    from benchmarks.harness.networks import CASES
-
-    case = CASES["mlp"]
-    inputs, labels = case.data(CPU, 8)
-    method = peer_methods.Behind(case.model(CPU), peer_methods.CONVERTERS, inputs)
-    trained = [tensor for group in method.optimizer.param_groups for tensor in group["params"]]
-    before = [tensor.detach().clone() for tensor in trained]
-    assert len(trained) == 2 * 3 + 3
-    method.step(inputs, labels)
-    assert not any(map(torch.equal, trained, before))
-
-
 @with_lightning
 @pytest.mark.parametrize("name", ["mlp", "lenet5"])
 def test_both_sides_compute_the_same(name):
@@ -142,27 +109,3 @@ def test_both_sides_compute_the_same(name):
     from benchmarks.harness.networks import CASES
 
     peers.check(CASES[name], CPU)
-
-
-@with_lightning
-def test_both_sides_add_the_same_noise():
-    """Layers that draw in the same order answer alike from one seed: also the output noise has the size asked for."""
-    from benchmarks.harness import peer_methods
-    from benchmarks.harness.networks import CASES
-
-    case = CASES["mlp"]
-    inputs = case.data(CPU, 4)[0].double()
-    networks = (
-        peer_methods.Behind(case.model(CPU).double(), peer_methods.CONVERTERS, inputs).analog,
-        *(
-            peer_methods.Lightning(case.model(CPU).double(), peer_methods.CONVERTERS, inputs, fast=f).model
-            for f in (False, True)
-        ),
-    )
-    answers = []
-    for network in networks:
-        torch.manual_seed(0)
-        answers.append(network(inputs).detach())
-    for other in answers[1:]:
-        assert torch.allclose(other, answers[0], rtol=1e-9, atol=0)
-    assert not torch.allclose(networks[0](inputs), answers[0], rtol=1e-3)

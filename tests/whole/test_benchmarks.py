@@ -68,6 +68,30 @@ def test_everything_runs_and_writes_json(tmp_path, capsys, monkeypatch):
     assert all(contender.name in printed for contender in CONTENDERS)
 
 
+def tiny_transformer():
+    from benchmarks.harness.networks import Case, transformer
+
+    torch.manual_seed(0)
+    model = transformer(8, 2, 16)
+    return Case("tiny", (5, 8), 2, lambda _: copy.deepcopy(model))
+
+
+def test_every_benchmark_takes_a_transformer(monkeypatch):
+    from benchmarks import chip, hardware, memory, montecarlo, train
+    from benchmarks.harness.methods import CONTENDERS
+
+    monkeypatch.setattr(montecarlo, "IMAGES", 4)
+    monkeypatch.setattr(montecarlo, "BATCH", 2)
+    case, printed = tiny_transformer(), []
+    rows = [
+        row
+        for benchmark in (train, chip, hardware, montecarlo)
+        for row in benchmark.run(case, CPU, rounds=1, steps=1, say=printed.append)
+    ]
+    assert len(rows) == len(CONTENDERS) + len(chip.DEVICES) + 1 + len(hardware.PARTS) + 2 * len(montecarlo.COUNTS) + 1
+    assert all(row["model"] == "tiny" for row in [*rows, *memory.run(case, CPU, say=printed.append)])
+
+
 def test_the_command_runs_from_the_root_of_the_checkout():
     command = [sys.executable, "-m", "benchmarks", "chip", "--models", "mlp", "--rounds", "1", "--steps", "1"]
     command += ["--threads", "1"]
@@ -84,6 +108,12 @@ def test_methods_with_the_same_noise_have_the_same_gradients():
     slim = resnet18(width=4)  # shortcuts, strides and batch norm as in the one that is timed
     for case in (CASES["mlp"], CASES["lenet5"], Case("slim", (3, 16, 16), 2, lambda _: copy.deepcopy(slim))):
         train.check(case, CPU, batch=2)
+
+
+def test_methods_with_the_same_noise_have_the_same_gradients_in_a_transformer():
+    from benchmarks import train
+
+    train.check(tiny_transformer(), CPU, batch=2)
 
 
 def test_a_method_that_computes_something_else_is_not_timed(monkeypatch):
@@ -116,30 +146,6 @@ def test_a_method_that_leaves_its_noise_behind_is_not_timed(monkeypatch):
         train.check(CASES["mlp"], CPU)
 
 
-def test_every_method_trains_and_the_noise_stays_out_of_the_weights():
-    from benchmarks.harness.methods import CONTENDERS
-    from benchmarks.harness.networks import CASES
-
-    case = CASES["mlp"]
-    images, labels = case.data(CPU, 4)
-    for contender in CONTENDERS:
-        model = case.model(CPU)
-        before = [parameter.detach().clone() for parameter in model.parameters()]
-        contender.make(model).step(images, labels)
-        moved = [(p - b).abs().max().item() for p, b in zip(model.parameters(), before, strict=True)]
-        assert all(0 < move < 1e-5 for move in moved), contender.name
-
-
-def test_resnet18_has_the_size_of_the_paper_with_a_small_stem():
-    from benchmarks.harness.networks import CASES
-
-    case = CASES["resnet18"]
-    model = case.model(CPU)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
-    assert model(case.data(CPU, 2)[0]).shape == (2, 10)
-    assert all(map(torch.equal, model.parameters(), case.model(CPU).parameters()))
-
-
 @pytest.mark.parametrize(
     "arguments",
     [["train", "--models", "alexnet"], ["chip", "--models", ","], ["train", "--rounds", "0"], ["other"], []],
@@ -151,19 +157,6 @@ def test_mistakes_on_the_command_line(arguments, capsys):
         main(arguments)
     assert stop.value.code == 2
     assert "usage:" in capsys.readouterr().err
-
-
-def test_rounds_are_fair():
-    from benchmarks.harness.timing import Spread, interleave
-
-    log = []
-    calls = {name: lambda name=name: log.append(name) for name in "abc"}
-    seconds = interleave(calls, rounds=6, steps=1, device=CPU)
-    assert list(seconds) == ["a", "b", "c"]
-    assert all(values.shape == (6,) and (values >= 0).all() for values in seconds.values())
-    assert "".join(log) == "abc" + "abc" + "acb" + "cab" + "cba" + "bca" + "bac"
-    spread = Spread.of(seconds["a"])
-    assert spread.least <= spread.low <= spread.median <= spread.high
 
 
 # Devices against their sources

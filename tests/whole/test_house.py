@@ -230,25 +230,12 @@ def place_of_tests(module: Module) -> Path | None:
     return Path("tests", *(parts if module.is_package else parts[:-1]), f"test_{parts[-1]}.py")
 
 
-# They are tested, but under other names.
-WITHOUT_TESTS_OF_THEIR_NAME = {
-    "benchmarks.harness.methods",
-    "benchmarks.harness.networks",
-    "benchmarks.harness.options",
-    "benchmarks.harness.peer_methods",
-    "benchmarks.harness.published",
-    "benchmarks.harness.timing",
-    "benchmarks.harness.zoo_networks",
-}
-
-
 def test_every_module_has_its_tests() -> None:
     if not (ROOT / "benchmarks").is_dir():
         pytest.skip("not in a checkout")
     places = {name: place for name, module in MODULES.items() if (place := place_of_tests(module)) is not None}
     found = {name: str(place) for name, place in places.items() if not (ROOT / place).is_file()}
-    missing = found.keys() - WITHOUT_TESTS_OF_THEIR_NAME
-    assert not missing, "\n".join(f"{name} has no {found[name]}" for name in sorted(missing))
+    assert not found, "\n".join(f"{name} has no {found[name]}" for name in sorted(found))
 
 
 def test_no_function_is_beyond_what_one_reads() -> None:

@@ -1,20 +1,10 @@
-"""The networks that are timed, and that every benchmark takes them."""
-
-import copy
+"""The networks that are timed."""
 
 import pytest
 import torch
 from torch import nn
 
 CPU = torch.device("cpu")
-
-
-def tiny_transformer():
-    from benchmarks.harness.networks import Case, transformer
-
-    torch.manual_seed(0)
-    model = transformer(8, 2, 16)
-    return Case("tiny", (5, 8), 2, lambda _: copy.deepcopy(model))
 
 
 @pytest.mark.parametrize("name", ["mlp", "mlp-1024", "lenet5", "transformer"])
@@ -75,24 +65,11 @@ def test_the_transformer_block_is_that_of_torch():
     assert torch.allclose(ours(x), theirs(x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.slow
-def test_every_benchmark_takes_a_transformer(monkeypatch):
-    from benchmarks import chip, hardware, memory, montecarlo, train
-    from benchmarks.harness.methods import CONTENDERS
+def test_resnet18_has_the_size_of_the_paper_with_a_small_stem():
+    from benchmarks.harness.networks import CASES
 
-    monkeypatch.setattr(montecarlo, "IMAGES", 4)
-    monkeypatch.setattr(montecarlo, "BATCH", 2)
-    case, printed = tiny_transformer(), []
-    rows = [
-        row
-        for benchmark in (train, chip, hardware, montecarlo)
-        for row in benchmark.run(case, CPU, rounds=1, steps=1, say=printed.append)
-    ]
-    assert len(rows) == len(CONTENDERS) + len(chip.DEVICES) + 1 + len(hardware.PARTS) + 2 * len(montecarlo.COUNTS) + 1
-    assert all(row["model"] == "tiny" for row in [*rows, *memory.run(case, CPU, say=printed.append)])
-
-
-def test_methods_with_the_same_noise_have_the_same_gradients_in_a_transformer():
-    from benchmarks import train
-
-    train.check(tiny_transformer(), CPU, batch=2)
+    case = CASES["resnet18"]
+    model = case.model(CPU)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+    assert model(case.data(CPU, 2)[0]).shape == (2, 10)
+    assert all(map(torch.equal, model.parameters(), case.model(CPU).parameters()))
