@@ -76,6 +76,7 @@ def tiny_transformer():
     return Case("tiny", (5, 8), 2, lambda _: copy.deepcopy(model))
 
 
+@pytest.mark.slow
 def test_every_benchmark_takes_a_transformer(monkeypatch):
     from benchmarks import chip, hardware, memory, montecarlo, train
     from benchmarks.harness.methods import CONTENDERS
