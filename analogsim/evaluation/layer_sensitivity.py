@@ -24,6 +24,7 @@ from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.variants import variant
+from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState
 from analogsim.utils.batches import Data, Inputs
@@ -263,15 +264,21 @@ def _shares(analog: nn.Module, example: Inputs) -> dict[str, Share]:
     parameters = sum(parameter.numel() for parameter in analog.parameters())
     counted, products = analog_macs(analog, *args, **named), sum(macs(analog, *args, **named).values())
     matrices = matrices_of(analog)
-    users = Counter(matrix.still()[0].data_ptr() for matrix in matrices)
+    users = Counter(map(_place_of, matrices))
     shares = {}
     for matrix in matrices:
         state, (weight, bias) = matrix.analog, matrix.still()
-        held = weight.numel() / users[weight.data_ptr()]  # those with one weight share its size
+        held = weight.numel() / users[_place_of(matrix)]  # those with one weight share its size
         if state.layout.bias_rows and bias is not None:
             held += bias.numel()
         shares[state.name] = Share(held / parameters, counted[state.name] / products if products else 0.0)
     return shares
+
+
+def _place_of(matrix: AnalogMatrix) -> tuple[int, tuple[int, int] | None]:
+    """Where the weight lies: the same for all that share it, also where it is computed, or turned into a matrix."""
+    slot = matrix.analog.slot
+    return slot.parameters(matrix.holder)[0].data_ptr(), slot.rows
 
 
 def sensitivity(

@@ -244,3 +244,12 @@ def test_errors() -> None:
         sensitivity(analogsim.convert(MODEL, "pcm"), DATA, chips=0)
     with pytest.raises(ValueError, match="has no analog layer"):
         sensitivity(MODEL, DATA)
+
+
+def test_shares_of_weights_that_are_computed_or_turned_around() -> None:
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    model = nn.Sequential(nn.Unflatten(1, (4, 1)), nn.ConvTranspose1d(4, 4, 1, groups=2), nn.Flatten(), normed)
+    data = [(torch.randn(6, 4), torch.arange(6) % 4)]
+    result = sensitivity(analogsim.convert(model, "gaussian"), data, t=0, chips=1)
+    assert {name: share.macs for name, share in result.shares.items()} == pytest.approx({"1": 8 / 24, "3": 16 / 24})
+    assert result.shares["1"].parameters == pytest.approx(8 / 36)
