@@ -160,7 +160,13 @@ class Crossbar:
         wires = self.wires
         if wires is not None:
             parts.append(f"wires of {wires.row:g} and {wires.col:g} ohm per cell")
+        parts += [f"{name.replace('_', ' ')} {value}" for name, value in self.further().items()]
         return ", ".join(parts) or "ideal"
+
+    def further(self) -> dict[str, Any]:
+        """Fields of which nothing is known here but that they are not as by default: those of new converters."""
+        values = {spec.name: (getattr(self, spec.name), spec.default) for spec in fields(self)}
+        return {name: value for name, (value, default) in values.items() if name not in _KNOWN and value != default}
 
     def replace(self, **changes: Any) -> Crossbar:
         """A copy with other fields."""
@@ -191,6 +197,23 @@ class Crossbar:
                 )
         return Layout.of(shape, groups=groups, rows=self.rows, cols=columns, bias_rows=mapping.bias_rows)
 
+
+# What the text of a crossbar says in words of its own, or leaves out.
+_KNOWN = {
+    "rows",
+    "cols",
+    "dac_bits",
+    "adc_bits",
+    "dac",
+    "input_range",
+    "bit_serial",
+    "output_bound",
+    "output_noise",
+} | {
+    "gain_mismatch",
+    "offset_mismatch",
+    "wire_resistance",
+}
 
 IDEAL = Crossbar()
 STANDARD = Crossbar(rows=512, dac_bits=8, adc_bits=8, output_bound=12.0, output_noise=0.04)

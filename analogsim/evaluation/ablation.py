@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,8 +57,16 @@ class Ablation:
 
         Differences are taken chip by chip, which cancels what the chips have in common; they are positive where the
         score is the better one, be it higher or lower. NaN errors for one chip.
+
+        Raises:
+            ValueError: the reports do not say which direction of their metric is better.
         """
         first = self.reports[ALL]
+        if first.higher_is_better is None:
+            raise ValueError(
+                f"gain: it is not known whether a higher {first.metric!r} is better; make the reports with an "
+                "analogsim.evaluation.Metric that says higher_is_better"
+            )
         difference = self.reports[name].values - first.values
         if not first.higher_is_better:
             difference = -difference
@@ -102,9 +110,17 @@ def _without_effect(key: str) -> Change:
     return change
 
 
-def _without_part(fields: dict[str, Any]) -> Change:
+def _without_part(ideal: dict[str, Any]) -> Change:
     def change(device: DeviceModel, crossbar: Crossbar) -> Hardware:
-        return device, crossbar.replace(**fields)
+        return device, crossbar.replace(**ideal)
+
+    return change
+
+
+def _without_field(name: str) -> Change:
+    def change(device: DeviceModel, crossbar: Crossbar) -> Hardware:
+        defaults = {spec.name: spec.default for spec in fields(crossbar) if spec.name == name}
+        return device, crossbar.replace(**defaults)
 
     return change
 
@@ -113,8 +129,10 @@ def _changes(hardware: Collection[Hardware]) -> dict[str, Change]:
     """What can be switched off, by its name: every kind of effect, and the parts that are not ideal anyway."""
     effects = dict.fromkeys(type(effect).__name__ for device, _ in hardware for effect in device.effects)
     changes = {key: _without_effect(key) for key in effects}
-    for name, fields in _PERIPHERY.items():
-        change = _without_part(fields)
+    parts = {name: _without_part(ideal) for name, ideal in _PERIPHERY.items()}
+    further = dict.fromkeys(name for _, crossbar in hardware for name in crossbar.further())
+    parts |= {name.replace("_", " "): _without_field(name) for name in further}
+    for name, change in parts.items():
         if any(change(device, crossbar)[1] != crossbar for device, crossbar in hardware):
             changes[name] = change
     return changes
