@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,9 @@ class Mean:
         self._total, self._samples = 0.0, 0
 
 
+_Reads = Literal["answer", "loss"]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A score of a network's answers, for `evaluate`, `ablate` and `sensitivity`.
@@ -82,7 +85,8 @@ class Metric:
             ``"loss"`` that it works out by itself when it is given labels.
 
     Raises:
-        TypeError: the score is neither.
+        TypeError: the score is neither, or another argument is of the wrong type.
+        ValueError: ``reads`` is neither.
 
     Example:
         >>> import torch
@@ -98,7 +102,7 @@ class Metric:
     unit: str = ""
     higher_is_better: bool | None = None
     chance: float | Callable[[int], float] | None = None
-    reads: Literal["answer", "loss"] = "answer"
+    reads: _Reads = "answer"
 
     def __post_init__(self) -> None:
         if isinstance(self.score, type) or not (isinstance(self.score, Accumulator) or callable(self.score)):
@@ -106,6 +110,18 @@ class Metric:
                 f"metric {self.name!r}: the score must be a function of (output, target) or an object with update, "
                 f"compute and reset, got {self.score!r}"
             )
+        for name in ("name", "unit"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"metric {self.name!r}: {name} must be text, got {getattr(self, name)!r}")
+        _check_direction(f"metric {self.name!r}", self.higher_is_better)
+        number = isinstance(self.chance, int | float) and not isinstance(self.chance, bool)
+        if not (self.chance is None or number or callable(self.chance)):
+            raise TypeError(
+                f"metric {self.name!r}: chance must be a number, a function of the number of classes, or None, got "
+                f"{self.chance!r}"
+            )
+        if self.reads not in get_args(_Reads):
+            raise ValueError(f"metric {self.name!r}: reads must be 'answer' or 'loss', got {self.reads!r}")
 
     def begin(self, device: torch.device) -> Accumulator:
         """An empty accumulator, for answers on a torch device."""
@@ -145,7 +161,9 @@ class Metric:
 
         Raises:
             ValueError: nobody says.
+            TypeError: what the user says is neither True nor False.
         """
+        _check_direction(action, higher_is_better)
         better = self.higher_is_better if higher_is_better is None else higher_is_better
         if better is None:
             raise ValueError(
@@ -153,6 +171,11 @@ class Metric:
                 f"False, or give analogsim.evaluation.Metric({self.name!r}, ..., higher_is_better=...)"
             )
         return replace(self, higher_is_better=better)
+
+
+def _check_direction(who: str, higher_is_better: object) -> None:
+    if higher_is_better is not None and not isinstance(higher_is_better, bool):
+        raise TypeError(f"{who}: higher_is_better must be True, False or None, got {higher_is_better!r}")
 
 
 MetricLike = str | Metric | Score | Accumulator
@@ -229,6 +252,9 @@ def as_metric(metric: MetricLike) -> Metric:
         return Metric(type(metric).__name__, metric, higher_is_better=better if isinstance(better, bool) else None)
     if callable(metric):
         return Metric(getattr(metric, "__name__", type(metric).__name__), metric)
-    if metric not in METRICS:
-        raise ValueError(f"evaluate: metric must be one of {', '.join(METRICS)} or a function, got {metric!r}")
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise ValueError(
+            f"evaluate: metric must be one of {', '.join(METRICS)} or a function, got {metric!r}; or give an object "
+            "with update, compute and reset, or an analogsim.evaluation.Metric"
+        )
     return METRICS[metric]

@@ -63,7 +63,10 @@ class Report:
 
     @property
     def tail(self) -> float:
-        """The quantile that 19 of 20 chips reach: 0.05, or 0.95 where the lower score is the better one."""
+        """The quantile that 19 of 20 chips reach: 0.05, or 0.95 where the lower score is the better one.
+
+        0.05 too where the direction is not known: it is then the lower end of the chips, be that the good or the bad.
+        """
         return 0.95 if self.higher_is_better is False else 0.05
 
     @property
@@ -190,6 +193,8 @@ def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
     listed = list(reports.values())
     if len({(report.times, report.metric, report.unit) for report in listed}) > 1:
         raise ValueError("compare: the reports have different times or metrics")
+    if len({report.higher_is_better for report in listed} - {None}) > 1:
+        raise ValueError(f"compare: the reports do not agree whether a higher {listed[0].metric!r} is better")
     return listed
 
 

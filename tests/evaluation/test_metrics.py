@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.evaluation import METRICS, Metric
+from analogsim.evaluation.ablation import ALL, Ablation
 from analogsim.evaluation.metrics import Mean, accuracy, as_metric
 
 
@@ -234,3 +235,45 @@ def test_metrics_go_to_other_processes() -> None:
         again = pickle.loads(pickle.dumps(metric))
         assert (again.name, again.unit, again.chance) == (metric.name, metric.unit, metric.chance)
     assert pickle.loads(pickle.dumps(METRICS["accuracy"])) == METRICS["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": None}, "name must be text, got None"),
+        ({"unit": None}, "unit must be text, got None"),
+        ({"higher_is_better": "min"}, "metric 'near': higher_is_better must be True, False or None, got 'min'"),
+        ({"chance": "half"}, "chance must be a number, a function of the number of classes, or None, got 'half'"),
+        ({"reads": "logits"}, "reads must be 'answer' or 'loss', got 'logits'"),
+    ],
+)
+def test_a_metric_of_other_arguments_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Metric(**{"name": "near", "score": accuracy, **given})
+
+
+def test_what_the_user_says_of_the_direction_must_be_a_truth() -> None:
+    model, data = network()
+    with pytest.raises(TypeError, match="sensitivity: higher_is_better must be True, False or None, got 'no'"):
+        analogsim.sensitivity(analogsim.convert(model, "pcm"), data, metric=accuracy, higher_is_better=cast(Any, "no"))
+
+
+def test_an_ablation_of_reports_without_a_direction_says_so() -> None:
+    model, data = network()
+    report = analogsim.evaluate(analogsim.convert(model, "pcm"), data, chips=1, times=["1d"], metric=accuracy)
+    with pytest.raises(ValueError, match="gain: it is not known whether a higher 'accuracy' is better"):
+        Ablation({ALL: report, "drift": report}).gain("drift")
+
+
+def test_reports_of_opposite_directions_are_not_compared() -> None:
+    model, data = network()
+    analog = analogsim.convert(model, "pcm")
+    reports = {
+        str(better): analogsim.evaluate(
+            analog, data, chips=1, times=["1d"], metric=Metric("near", accuracy, higher_is_better=better)
+        )
+        for better in (True, None, False)
+    }
+    analogsim.compare_table({name: reports[name] for name in ("True", "None")})
+    with pytest.raises(ValueError, match="compare: the reports do not agree whether a higher 'near' is better"):
+        analogsim.compare_table(reports)
