@@ -207,14 +207,22 @@ class Compensations:
         parts: of distinct names, one gain at most.
 
     Raises:
-        ValueError: several gains, or one compensation twice.
+        ValueError: several gains, one compensation twice, or one without a name.
     """
 
     parts: tuple[Compensation, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(set(self.names)) < len(self.parts) or sum(isinstance(part, Gain) for part in self.parts) > 1:
-            raise ValueError(_what_there_is(self.text))
+        for part in self.parts:
+            name = getattr(part, "name", None)
+            if not isinstance(name, str) or not name or "+" in name:
+                raise ValueError(
+                    f"compensation: {part!r} needs a name to stand in reports, text without '+'; its name is {name!r}"
+                )
+        if len(set(self.names)) < len(self.parts):
+            raise ValueError(f"{_what_there_is(self.text)}; the same name stands there twice")
+        if sum(isinstance(part, Gain) for part in self.parts) > 1:
+            raise ValueError(f"{_what_there_is(self.text)}; two of them are gains")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -271,7 +279,7 @@ def _what_there_is(got: object) -> str:
     others = ", ".join(name for name, part in COMPENSATIONS.items() if not isinstance(part, Gain))
     return (
         f"compensation: must be None, or one of {gains}, or one of these (or none) and any of {others} joined by '+', "
-        f"got {got!r}"
+        f"got {got!r}; objects of analogsim.chip.Gain and analogsim.chip.Adjustment may stand in place of names"
     )
 
 

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from analogsim.chip.compensation import CalibrationData, CompensationLike, Compensations, as_compensations
+from analogsim.chip.compensation import (
+    Adjustment,
+    CalibrationData,
+    CompensationLike,
+    Compensations,
+    Renew,
+    as_compensations,
+)
 from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
@@ -59,7 +66,7 @@ class _Course:
                 # Undone after each age: ranges must not be measured through the batch norm of an earlier one.
                 with ExitStack() as stack:
                     adjusted = [
-                        stack.enter_context(adjustment.on_chip(analog, self.calibration))
+                        _entered(stack, adjustment, analog, self.calibration)
                         for adjustment in self.compensations.adjustments
                     ]
                     with torch.no_grad():
@@ -76,6 +83,19 @@ class _Course:
             chips.drift(t, self.compensations.gain)
             columns.append(scored(chips.answers, self.data, self.metric).values)
         return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _entered(stack: ExitStack, adjustment: Adjustment, analog: nn.Module, data: CalibrationData) -> Renew:
+    """What makes an adjustment on the chip as it is, until the stack is left."""
+    block = adjustment.on_chip(analog, data)
+    renew = stack.enter_context(block) if hasattr(block, "__exit__") else None
+    if not callable(renew):
+        got = "no block" if renew is None and not hasattr(block, "__exit__") else f"a block that gives {renew!r}"
+        raise TypeError(
+            f"evaluate: on_chip of the compensation {adjustment.name!r} must be a @contextmanager that yields a "
+            f"function which makes the correction, got {got}"
+        )
+    return renew
 
 
 def evaluate(

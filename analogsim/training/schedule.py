@@ -122,8 +122,11 @@ class NoiseSchedule:
         stairs: int = 4,
         seed: int = 0,
     ) -> None:
-        if not callable(shape) and shape not in _SCALES:
-            raise ValueError(f"noise schedule: shape must be one of {', '.join(_SCALES)}, got {shape!r}")
+        if not callable(shape) and not (isinstance(shape, str) and shape in _SCALES):
+            raise ValueError(
+                f"noise schedule: shape must be one of {', '.join(_SCALES)}, got {shape!r}; or give a function from "
+                "[0, 1] to a factor"
+            )
         for name, value in (("start", start), ("end", end)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")

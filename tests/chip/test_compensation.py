@@ -1,6 +1,8 @@
 import pickle
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from torch import nn
 
 import analogsim
 from analogsim import AnalogLayer, Crossbar, DeviceModel, Effect
-from analogsim.chip import COMPENSATIONS, Adjustment, Gain
+from analogsim.chip import COMPENSATIONS, Adjustment, CalibrationData, Gain
 from analogsim.chip.compensation import as_compensations
 from analogsim.evaluation import Metric
 
@@ -326,3 +328,37 @@ def test_what_has_nothing_to_do_is_said_of_the_network_and_left_out_of_its_parts
     analogsim.calibrate(analog, [x])
     result = analogsim.sensitivity(analog, [(x, y)], chips=1, compensation="global+ranges", calibration=[x])
     assert {name: each.compensation for name, each in result.reports.items()} == {"0": "global+ranges", "3": "global"}
+
+
+def test_what_a_compensation_lacks_is_said() -> None:
+    class Nameless(Adjustment):
+        @contextmanager
+        def on_chip(self, analog: nn.Module, data: CalibrationData) -> Iterator[Any]:
+            yield lambda: None
+
+    class Bare(Nameless):
+        name = "bare"
+
+        def on_chip(self, analog: nn.Module, data: CalibrationData) -> Any:
+            yield lambda: None
+
+    class Idle(Nameless):
+        name = "idle"
+
+        @contextmanager
+        def on_chip(self, analog: nn.Module, data: CalibrationData) -> Iterator[Any]:
+            yield
+
+    torch.manual_seed(0)
+    analog = analogsim.convert(nn.Linear(4, 3), "pcm")
+    data = [(torch.randn(8, 4), torch.arange(8) % 3)]
+
+    def judge(compensation: Any) -> None:
+        analogsim.evaluate(analog, data, chips=1, times=["1d"], compensation=compensation, calibration=[data[0][0]])
+
+    with pytest.raises(ValueError, match=r"needs a name to stand in reports, text without '.'; its name is None"):
+        judge(Nameless())
+    with pytest.raises(TypeError, match=r"on_chip of the compensation 'bare' must be a @contextmanager .* got no bl"):
+        judge(Bare())
+    with pytest.raises(TypeError, match=r"of the compensation 'idle' .* which makes the correction, got .* gives None"):
+        judge(Idle())
