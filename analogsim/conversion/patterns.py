@@ -60,6 +60,7 @@ def find_candidates(names: dict[nn.Module, list[str]], embeddings: bool) -> list
         if kind is None or module in hidden or (kind.stored and not embeddings):
             continue
         for label, slot in kind.slots(module).items():
+            slot.check(module)
             candidates.append(Candidate(module, label, slot, _named(all_names, label)))
     return candidates
 

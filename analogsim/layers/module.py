@@ -44,7 +44,10 @@ class AnalogModule(nn.Module):
         """What one forward finds in a matrix: a draw, or the clean weights where it stays digital."""
         if label in self.matrices:
             return self.matrices[label].draw()
-        return Clean(self, self.slots(self)[label])
+        slots = self.slots(self)
+        if label not in slots:
+            raise KeyError(f"draw_of: {type(self).__name__} has no matrix {label!r}; its slots are {', '.join(slots)}")
+        return Clean(self, slots[label])
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; a programmed chip is compared with the weights again at the next eval forward."""

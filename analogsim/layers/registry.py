@@ -197,7 +197,12 @@ def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
             f"load: {type(error).__name__}: {error}"
         ) from error
     if kind not in analog_types and isinstance(loaded, type):
-        register_layer(kind)(cast(Any, loaded))
+        try:
+            register_layer(kind)(cast(Any, loaded))
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"convert: the analog layer of {name} is offered by an installed package as {value!r}: {error}"
+            ) from error
     if kind not in analog_types:
         raise TypeError(
             f"convert: {value!r} is offered by an installed package as the analog layer of {name}, and registers none "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Multiply = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,41 @@ class Slot:
     rows: tuple[int, int] | None = None
     transposed: bool = False
     groups: int = 1
-    product: Product | None = field(default=None, compare=False)
+    product: Multiply | None = field(default=None, compare=False)
+
+    def check(self, module: nn.Module) -> None:
+        """Raise unless a module has what is said here, and the product, where we know it, takes it so.
+
+        Raises:
+            AttributeError: there is no such weight, or no such bias.
+            TypeError: the product cannot be called.
+            ValueError: the product is a convolution of other groups, or is transposed and the slot is not, or the like.
+        """
+        kind, attributes = (
+            type(module).__name__,
+            dir(module),
+        )  # asking for one may compute it, and spectral norm move on
+        for name in (self.weight, self.bias):
+            if name not in (None, "bias", *attributes):  # "bias" is there by default
+                there = ", ".join(known for known, _ in module.named_parameters(recurse=False))
+                raise AttributeError(f"slots: {kind} has no Parameter {name!r}; it has {there or 'none of its own'}")
+        if self.product is None:
+            return
+        if not callable(self.product):
+            raise TypeError(f"slots: the product of {self.weight!r} must be a function, got {self.product!r}")
+        function, told = self.product, {}
+        if isinstance(self.product, partial):
+            function, told = self.product.func, self.product.keywords
+        if function in _CONVOLUTIONS and told.get("groups", 1) != self.groups:
+            raise ValueError(
+                f"slots: the product of {self.weight!r} in {kind} has groups={told.get('groups', 1)}, and its slot has "
+                f"groups={self.groups}; say it in both"
+            )
+        if function in _CONVOLUTIONS and _CONVOLUTIONS[function] != self.transposed:
+            raise ValueError(
+                f"slots: the product of {self.weight!r} in {kind} is {function.__name__}, which needs "
+                f"Slot(transposed={_CONVOLUTIONS[function]})"
+            )
 
     def matrix(self, module: nn.Module) -> Tensor:
         """The matrix ``(out, ...)``, one row per output; a view of the Parameter but for transposed groups."""
@@ -127,6 +162,16 @@ def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
         for part, mode in modes:
             part.training = mode
 
+
+# Torch's own, and whether they are transposed.
+_CONVOLUTIONS: dict[Callable[..., Tensor], bool] = {
+    functional.conv1d: False,
+    functional.conv2d: False,
+    functional.conv3d: False,
+    functional.conv_transpose1d: True,
+    functional.conv_transpose2d: True,
+    functional.conv_transpose3d: True,
+}
 
 # torch's older ways to compute a weight, which do it before each forward.
 _OLDER_RULES = (WeightNorm, SpectralNorm, BasePruningMethod)

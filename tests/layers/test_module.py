@@ -24,6 +24,14 @@ from analogsim.layers.registry import analog_types
 from analogsim.testing import LayerContract
 
 
+def test_a_draw_of_what_is_no_matrix_names_those_there_are() -> None:
+    analog = analogsim.convert(nn.MultiheadAttention(4, 2), "pcm")
+    with pytest.raises(
+        KeyError, match="draw_of: AnalogMultiheadAttention has no matrix 'z_proj'; its slots are q_proj"
+    ):
+        analog.draw_of("z_proj")
+
+
 def images(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 

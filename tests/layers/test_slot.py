@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -209,3 +210,31 @@ def test_products_of_a_slot() -> None:
     torch.testing.assert_close(told.taken(x, matrix, None), x @ matrix.T)
     with pytest.raises(TypeError, match=r"'kernel' is a matrix \(4, 3, 2\), which takes part in no linear map"):
         Slot("kernel").taken(x, torch.randn(4, 3, 2), None)
+
+
+@pytest.mark.parametrize(
+    ("slot", "error", "message"),
+    [
+        (Slot("kernels"), AttributeError, "slots: Conv2d has no Parameter 'kernels'; it has weight, bias"),
+        (Slot("weight", "offset"), AttributeError, "slots: Conv2d has no Parameter 'offset'; it has weight, bias"),
+        (Slot(product="conv2d"), TypeError, "the product of 'weight' must be a function, got 'conv2d'"),
+        (
+            Slot(product=partial(functional.conv2d, groups=2)),
+            ValueError,
+            "the product of 'weight' in Conv2d has groups=2, and its slot has groups=1; say it in both",
+        ),
+        (Slot(groups=2, product=functional.conv2d), ValueError, "has groups=1, and its slot has groups=2"),
+        (Slot(product=functional.conv_transpose2d), ValueError, r"conv_transpose2d, which needs Slot\(transposed=True"),
+        (Slot(transposed=True, product=functional.conv2d), ValueError, r"conv2d, which needs Slot\(transposed=False"),
+    ],
+)
+def test_what_a_slot_says_is_checked(slot: Slot, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        slot.check(nn.Conv2d(4, 4, 3))
+
+
+def test_a_slot_that_fits_passes() -> None:
+    layer = nn.Conv2d(4, 4, 3, bias=False, groups=2)
+    Slot(groups=2, product=partial(functional.conv2d, groups=2, stride=2)).check(layer)
+    Slot(groups=2).check(layer)
+    Slot("weight", "bias", product=lambda input, weight, bias: input).check(layer)
