@@ -92,7 +92,8 @@ class Chips:
         self._chips: list[list[LayerChip]] = []
         for seed in seeds:
             with programmed(analog, seed, faults=faults(seed)):
-                self._chips.append([cast(LayerChip, matrix.analog.chip) for matrix in self._matrices])
+                held = [matrix.analog.chip for matrix in self._matrices]
+                self._chips.append([chip for chip in held if isinstance(chip, LayerChip)])
         for matrix, chip in zip(self._matrices, self._chips[0], strict=True):
             if chip.effective[1] is not None:
                 raise ValueError(_noisy(matrix.analog.title, "white read noise"))
