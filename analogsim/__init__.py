@@ -41,9 +41,12 @@ from analogsim.noise.sources import use_compiled_noise
 from analogsim.training.clipping import clip_weights
 from analogsim.training.schedule import NoiseSchedule
 from analogsim.training.settings import set_noise_scale, set_recompute
+from analogsim.utils.moved import put_signposts as _put_signposts
 from analogsim.utils.times import seconds
 
 __version__ = "0.1.0"
+
+_put_signposts()
 
 __all__ = [
     "Ablation",

@@ -97,6 +97,8 @@ class Crossbar:
             object.__setattr__(self, "wire_resistance", Wires(row=ohm, col=ohm) if ohm != 0 else 0.0)
         if self.output_bound is None and self.adc_bits is not None:
             object.__setattr__(self, "output_bound", 12.0)
+        # Once, since every forward asks for it.
+        object.__setattr__(self, "_converts", self._finds_converters())
 
     def _check_inputs(self) -> None:
         if self.dac not in ("symmetric", "unsigned"):
@@ -116,8 +118,12 @@ class Crossbar:
     @property
     def converts(self) -> bool:
         """Whether inputs or outputs are converted, so that a product is more than one matrix product."""
+        converts: bool = self._converts  # type: ignore[attr-defined]
+        return converts
+
+    def _finds_converters(self) -> bool:
         exact = self.dac_bits is None and self.output_bound is None and self.output_noise == 0
-        return not (exact and not self.mismatched)
+        return not exact or self.mismatched or bool(self.further())
 
     @property
     def mismatched(self) -> bool:

@@ -1,8 +1,8 @@
 """The foot of the bit lines: all that happens between a current and the number that goes into the digital sum.
 
 Products and look-ups of every layer end here, so that this is the one place where an output converter is described. A
-new kind of one is a field of `Crossbar` (with its check, and a part in `Crossbar.converts`) and here: what differs from
-converter to converter is drawn in `draw_converter_errors`; what an error does to a value stands in `Foot.read`.
+new kind of one is a field of `Crossbar` (with its check) and here: what differs from converter to converter is drawn in
+`draw_converter_errors`; what an error does to a value stands in `Foot.read`.
 """
 
 from __future__ import annotations

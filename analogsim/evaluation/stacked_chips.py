@@ -89,6 +89,11 @@ class Chips:
         for matrix in self._matrices:
             if matrix.analog.crossbar.output_noise:
                 raise ValueError(_noisy(matrix.analog.title, "output noise"))
+            if further := matrix.analog.crossbar.further():
+                raise ValueError(
+                    f"evaluate: layer {matrix.analog.title!r} has {', '.join(further)}, of which nothing is known "
+                    "here; it may be new in each use, so leave out together"
+                )
         self._chips: list[list[LayerChip]] = []
         for seed in seeds:
             with programmed(analog, seed, faults=faults(seed)):

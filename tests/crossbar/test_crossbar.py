@@ -265,13 +265,13 @@ def test_a_field_that_is_new_is_told_and_switched_off_too() -> None:
     class Newer(Crossbar):
         dead_zone: float = 0.0
 
-        @property
-        def converts(self) -> bool:
-            return bool(self.dead_zone) or super().converts
-
+    assert Newer(dead_zone=0.25).converts
+    assert not Newer().converts
     assert str(Newer(adc_bits=8, dead_zone=0.25)) == "8-bit ADC, dead zone 0.25"
     assert str(Newer()) == str(Crossbar()) == "ideal"
     assert Crossbar(rows=4, dac="unsigned", input_range="calibrated", output_bound=3.0).further() == {}
     analog = analogsim.convert(nn.Linear(4, 3), "gaussian", crossbar=Newer(dead_zone=0.25))
     data = [(torch.randn(8, 4), torch.arange(8) % 3)]
     assert "dead zone" in analogsim.ablate(analog, data, chips=1, times=[0]).reports
+    with pytest.raises(ValueError, match=r"has dead_zone, of which nothing is known here.*leave out together"):
+        analogsim.evaluate(analog, data, chips=2, times=[0], together=2)

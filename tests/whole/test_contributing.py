@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("analogsim", "devices", "recipes", "pyproject.toml")
+COPIED = ("analogsim", "devices", "recipes", "benchmarks", "tests", "pyproject.toml")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def test_it_works_as_it_stands(title: str, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *example.tests],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *example.tests, "tests/whole/test_house.py"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         text=True,

@@ -34,6 +34,13 @@ from tests.whole.tree import (
 PLACE = Path(analogsim.__file__).resolve().parent
 ROOT = Path(__file__).resolve().parents[2]
 
+
+def programs() -> list[str]:
+    """The files of recipes that are a program: they say so by a ``PROGRAM``."""
+    files = sorted((PLACE / "recipes").glob("*.py"))
+    return [file.stem for file in files if "\nPROGRAM = " in file.read_text(encoding="utf-8")]
+
+
 # The allowed order, from the ground up: the way of a weight, one line a package.
 STOREYS: dict[str, tuple[dict[str, str], ...]] = {
     "analogsim": (
@@ -83,15 +90,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
             "comparison": "runs found again, charts, the page",
             "study": "trials in a shared database, their runs, the final comparison",
         },
-        {
-            "train": "analogsim train",
-            "evaluate": "analogsim evaluate",
-            "sensitivity": "analogsim sensitivity",
-            "compare": "analogsim compare",
-            "fit": "analogsim fit",
-            "ui": "analogsim ui",
-        },
-        {"tune": "analogsim tune"},
+        dict.fromkeys(programs(), "a program of the command line, which imports no other one"),
         {"cli": "the command line"},
     ),
     "benchmarks": (
