@@ -1,8 +1,8 @@
 """Every device model against the published formulas: mean and standard deviation over the range, at every time.
 
 The right-hand side is computed in ``harness/published.py`` from the formulas alone (closed forms and quadrature,
-clipping at zero included), the left-hand side by programming cells and reading them. A deviation of more than 5 standard errors
-ends the program with status 1.
+clipping at zero included), the left-hand side by programming cells and reading them. A deviation of more than 5
+standard errors ends the program with status 1.
 """
 
 from __future__ import annotations
