@@ -1,7 +1,7 @@
 """Scores over chips and times, what each part and each layer costs, and how many operations run analog."""
 
 from analogsim.evaluation.ablation import ALL, Ablation, ablate
-from analogsim.evaluation.kept_digital import Choice, KeptDigital, Share
+from analogsim.evaluation.kept_digital import KeptDigital, Selection, Share
 from analogsim.evaluation.layer_sensitivity import Sensitivity, sensitivity
 from analogsim.evaluation.metrics import METRICS, Accumulator, Metric
 from analogsim.evaluation.monte_carlo import evaluate
@@ -13,10 +13,10 @@ __all__ = [
     "METRICS",
     "Ablation",
     "Accumulator",
-    "Choice",
     "KeptDigital",
     "Metric",
     "Report",
+    "Selection",
     "Sensitivity",
     "Share",
     "ablate",

@@ -17,7 +17,7 @@ from analogsim.evaluation.display import FloatArray, number, spread
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.report import Report
-from analogsim.evaluation.variants import Hardware, variant
+from analogsim.evaluation.variants import Hardware, build_variant
 from analogsim.layers.module import matrices_of
 from analogsim.utils.text import table
 
@@ -185,7 +185,7 @@ def ablate(
     reports = {ALL: first}
     digital = to_digital(analog)
     for name, change in _changes(hardware.values()).items():
-        twin = variant(digital, states, {layer: change(*parts) for layer, parts in hardware.items()})
+        twin = build_variant(digital, states, {layer: change(*parts) for layer, parts in hardware.items()})
         reports[name] = evaluate(twin, loader, compensation=wanted.fitting(twin), **given)
     if wanted.gain is not None and any(state.device.drifts for state in states.values()):
         reports["drift compensation"] = evaluate(analog, loader, compensation=wanted.without_gain(), **given)

@@ -38,7 +38,7 @@ class Share:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Selection:
     """A network with some layers kept digital.
 
     Args:
@@ -78,7 +78,7 @@ class KeptDigital:
         unit: of the metric, see `Metric`.
     """
 
-    steps: tuple[Choice, ...]
+    steps: tuple[Selection, ...]
     target: float
     clean: float
     metric: str
@@ -163,7 +163,7 @@ class KeptDigital:
         return drawn
 
 
-def total(shares: Iterable[Share]) -> Share:
+def sum_shares(shares: Iterable[Share]) -> Share:
     """What layers are of a network together."""
     return sum(shares, Share(0.0, 0.0))
 
@@ -187,10 +187,10 @@ def by_loss_per_share(losses: Mapping[str, float], shares: Mapping[str, float]) 
 
 def search(
     order: Sequence[str],
-    everything: Choice,
+    everything: Selection,
     reaches: Callable[[float], bool],
-    measure: Callable[[Sequence[str]], Choice],
-) -> tuple[Choice, ...]:
+    measure: Callable[[Sequence[str]], Selection],
+) -> tuple[Selection, ...]:
     """Keep one layer more digital in each step, until the mean score over chips is reached or none is left.
 
     Args:

@@ -18,12 +18,12 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
-from analogsim.evaluation.kept_digital import Choice, KeptDigital, Per, Share, by_loss_per_share, search, total
+from analogsim.evaluation.kept_digital import KeptDigital, Per, Selection, Share, by_loss_per_share, search, sum_shares
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.evaluation.report import Report
-from analogsim.evaluation.variants import variant
+from analogsim.evaluation.variants import build_variant
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState
@@ -55,7 +55,7 @@ class _Setting:
 
     def twin(self, names: Iterable[str]) -> nn.Module:
         """The network with these layers analog, as they were, and all others digital."""
-        return variant(self.digital, {name: self.states[name] for name in names})
+        return build_variant(self.digital, {name: self.states[name] for name in names})
 
     def report(self, names: Iterable[str]) -> Report:
         """The score with these layers analog, and what there is to compensate in them."""
@@ -171,7 +171,7 @@ class Sensitivity:
         losses = {name: self.mean(name) for name in self.reports}
         steps = search(
             by_loss_per_share(losses, {name: getattr(self.shares[name], per) for name in losses}),
-            Choice((), self.everything.values[:, 0], total(self.shares.values())),
+            Selection((), self.everything.values[:, 0], sum_shares(self.shares.values())),
             lambda mean: self._reaches(mean, target),
             self._with_digital,
         )
@@ -190,18 +190,18 @@ class Sensitivity:
     def _reaches(self, score: float, target: float) -> bool:
         return score >= target if self.higher_is_better else score <= target
 
-    def _with_digital(self, digital: Sequence[str]) -> Choice:
+    def _with_digital(self, digital: Sequence[str]) -> Selection:
         """The network with these layers digital too, on the same chips."""
         left = [name for name in self.reports if name not in digital]
         if not left:
-            return Choice(tuple(digital), np.full(len(self.everything.values), self.clean), total(()))
+            return Selection(tuple(digital), np.full(len(self.everything.values), self.clean), sum_shares(()))
         report = self._setting.report(left)
         if report.clean != self.clean:
             raise ValueError(
                 f"keep_digital: the digital network has {self.metric} {report.clean:g} and had {self.clean:g}: "
                 "its weights have changed; call analogsim.sensitivity again"
             )
-        return Choice(tuple(digital), report.values[:, 0], total(self.shares[name] for name in left))
+        return Selection(tuple(digital), report.values[:, 0], sum_shares(self.shares[name] for name in left))
 
     @property
     def _described(self) -> str:
@@ -238,7 +238,7 @@ class Sensitivity:
             )
 
         rows = [row(name or "(the model itself)", name, self.shares[name]) for name in self.ranking]
-        rows.append(row("everything", None, total(self.shares.values())))
+        rows.append(row("everything", None, sum_shares(self.shares.values())))
         rows.append(("nothing", number(self.clean, unit), "", "", ""))
         return f"{table(head, rows)}\nmean ± std over chips: {self._described}"
 

@@ -26,7 +26,7 @@ from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import ConversionWarning
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.evaluation.report import Report
-from analogsim.evaluation.scoring import alone, scored
+from analogsim.evaluation.scoring import ask_alone, score_networks
 from analogsim.evaluation.stacked_chips import Chips
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
@@ -72,7 +72,7 @@ class _Course:
                     with torch.no_grad():
                         for renew in adjusted:
                             renew()
-                    values += scored(alone(analog), self.data, self.metric).values
+                    values += score_networks(ask_alone(analog), self.data, self.metric).values
         return values
 
     def side_by_side(self, seeds: Sequence[int]) -> list[list[float]]:
@@ -81,7 +81,7 @@ class _Course:
         columns = []
         for t in self.times:
             chips.drift(t, self.compensations.gain)
-            columns.append(scored(chips.answers, self.data, self.metric).values)
+            columns.append(score_networks(chips.answers, self.data, self.metric).values)
         return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -164,7 +164,7 @@ def evaluate(
     instants = _instants(times, layers)
     data = Data(loader, layers[0].still()[0].device)
     digital = to_digital(analog).eval()
-    clean = scored(alone(digital), data, judged)
+    clean = score_networks(ask_alone(digital), data, judged)
     course = _Course(
         analog=analog,
         times=instants,

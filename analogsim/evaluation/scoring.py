@@ -33,13 +33,13 @@ class Scores:
     classes: int | None
 
 
-def alone(network: nn.Module) -> Networks:
+def ask_alone(network: nn.Module) -> Networks:
     """One network by itself."""
     return lambda inputs, ask: [ask(network, inputs)]
 
 
 @torch.no_grad()
-def scored(networks: Networks, data: Data, metric: Metric) -> Scores:
+def score_networks(networks: Networks, data: Data, metric: Metric) -> Scores:
     """The score of each network over all samples.
 
     Raises:

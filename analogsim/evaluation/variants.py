@@ -15,7 +15,7 @@ from analogsim.layers.state import AnalogState
 Hardware = tuple[DeviceModel, Crossbar]
 
 
-def variant(
+def build_variant(
     digital: nn.Module, states: Mapping[str, AnalogState], hardware: Mapping[str, Hardware] | None = None
 ) -> nn.Module:
     """A network with some layers analog, with the ranges of converters that they had, and all others digital.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.evaluation.kept_digital import Choice, Share, by_loss_per_share, search, total
+from analogsim.evaluation.kept_digital import Selection, Share, by_loss_per_share, search, sum_shares
 from analogsim.evaluation.layer_sensitivity import Sensitivity, sensitivity
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -95,23 +95,23 @@ def test_weights_that_changed_meanwhile_are_refused() -> None:
         result.keep_digital(result.clean)
 
 
-def choice(digital: Sequence[str], *values: float) -> Choice:
-    return Choice(tuple(digital), np.array(values), Share(0.0, 0.0))
+def selection(digital: Sequence[str], *values: float) -> Selection:
+    return Selection(tuple(digital), np.array(values), Share(0.0, 0.0))
 
 
 def test_the_search_stops_at_the_first_step_that_will_do() -> None:
     scores = {1: 0.6, 2: 0.8, 3: 0.9}
     asked = []
 
-    def measure(digital: Sequence[str]) -> Choice:
+    def measure(digital: Sequence[str]) -> Selection:
         asked.append(tuple(digital))
-        return choice(digital, scores[len(digital)], scores[len(digital)])
+        return selection(digital, scores[len(digital)], scores[len(digital)])
 
-    steps = search("cab", choice((), 0.5), lambda mean: mean >= 0.8, measure)
+    steps = search("cab", selection((), 0.5), lambda mean: mean >= 0.8, measure)
     assert [step.digital for step in steps] == [(), ("c",), ("c", "a")]
     assert asked == [("c",), ("c", "a")]
-    assert search("cab", choice((), 0.5), lambda mean: mean >= 0.5, measure)[-1].digital == ()
-    assert search("cab", choice((), 0.5), lambda mean: False, measure)[-1].digital == ("c", "a", "b")
+    assert search("cab", selection((), 0.5), lambda mean: mean >= 0.5, measure)[-1].digital == ()
+    assert search("cab", selection((), 0.5), lambda mean: False, measure)[-1].digital == ("c", "a", "b")
 
 
 def test_the_order_of_layers() -> None:
@@ -122,8 +122,8 @@ def test_the_order_of_layers() -> None:
 
 
 def test_shares_add_up() -> None:
-    assert total([Share(0.25, 0.5), Share(0.5, 0.125)]) == Share(0.75, 0.625)
-    assert total(()) == Share(0.0, 0.0)
+    assert sum_shares([Share(0.25, 0.5), Share(0.5, 0.125)]) == Share(0.75, 0.625)
+    assert sum_shares(()) == Share(0.0, 0.0)
 
 
 def test_a_loss_is_to_be_reached_from_above() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.evaluation.metrics import METRICS, Metric
-from analogsim.evaluation.scoring import Ask, alone, scored
+from analogsim.evaluation.scoring import Ask, ask_alone, score_networks
 from analogsim.utils.batches import Data, Inputs
 
 CPU = torch.device("cpu")
@@ -22,8 +22,10 @@ def test_several_networks_are_scored_apart() -> None:
     def both(inputs: Inputs, ask: Ask) -> list[Tensor]:
         return [ask(model, inputs) for model in models]
 
-    found = scored(both, batches, METRICS["cross_entropy"])
-    assert found.values == [scored(alone(model), batches, METRICS["cross_entropy"]).values[0] for model in models]
+    found = score_networks(both, batches, METRICS["cross_entropy"])
+    assert found.values == [
+        score_networks(ask_alone(model), batches, METRICS["cross_entropy"]).values[0] for model in models
+    ]
     assert found.values[0] != found.values[1]
     assert (found.samples, found.classes) == (9, 3)
     assert all(type(value) is float for value in found.values)
@@ -36,7 +38,7 @@ def test_the_mean_is_that_of_all_samples_in_the_order_of_batches() -> None:
     with torch.no_grad():
         for x, y in batches:
             total += float(METRICS["cross_entropy"].score(model(x), y).double().mean()) * len(y)  # type: ignore[operator]
-    assert scored(alone(model), batches, METRICS["cross_entropy"]).values == [total / 10]
+    assert score_networks(ask_alone(model), batches, METRICS["cross_entropy"]).values == [total / 10]
 
 
 def test_no_gradients_are_recorded_and_answers_without_classes_have_none() -> None:
@@ -46,11 +48,11 @@ def test_no_gradients_are_recorded_and_answers_without_classes_have_none() -> No
         seen.append((output.requires_grad, torch.is_grad_enabled()))
         return output
 
-    found = scored(lambda inputs, ask: [ask(nn.Linear(3, 1), inputs)[:, 0]], data(4), Metric("first", metric))
+    found = score_networks(lambda inputs, ask: [ask(nn.Linear(3, 1), inputs)[:, 0]], data(4), Metric("first", metric))
     assert seen == [(False, False)]
     assert found.classes is None
 
 
 def test_a_networks_own_loss_needs_labels_by_name() -> None:
     with pytest.raises(TypeError, match="give batches that are mappings with 'labels', got a pair of Tensor"):
-        scored(alone(nn.Linear(3, 3)), data(4), METRICS["loss"])
+        score_networks(ask_alone(nn.Linear(3, 3)), data(4), METRICS["loss"])

@@ -5,7 +5,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, Gaussian
-from analogsim.evaluation.variants import variant
+from analogsim.evaluation.variants import build_variant
 from analogsim.layers.module import matrices_of
 
 MODEL = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
@@ -16,7 +16,7 @@ def test_layers_are_as_they_were_with_the_very_ranges() -> None:
     analog = analogsim.convert(MODEL, {"0": "pcm", "2": "gaussian"}, crossbar={"2": CALIBRATED})
     analogsim.calibrate(analog, [torch.randn(20, 4)])
     states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
-    twin = variant(analogsim.to_digital(analog), states)
+    twin = build_variant(analogsim.to_digital(analog), states)
     for name in ("0", "2"):
         mine, theirs = twin.get_submodule(name).analog, states[name]
         assert (mine.device, mine.crossbar) == (theirs.device, theirs.crossbar)
@@ -28,9 +28,9 @@ def test_layers_are_as_they_were_with_the_very_ranges() -> None:
 def test_only_some_layers_and_other_hardware() -> None:
     analog = analogsim.convert(MODEL, "pcm")
     states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
-    (only,) = matrices_of(variant(analogsim.to_digital(analog), {"2": states["2"]}))
+    (only,) = matrices_of(build_variant(analogsim.to_digital(analog), {"2": states["2"]}))
     assert only.analog.name == "2"
     device = analogsim.as_device_model(Gaussian(0.5))
-    changed = variant(analogsim.to_digital(analog), states, dict.fromkeys(states, (device, CALIBRATED)))
+    changed = build_variant(analogsim.to_digital(analog), states, dict.fromkeys(states, (device, CALIBRATED)))
     assert {matrix.analog.device for matrix in matrices_of(changed)} == {device}
     assert all(matrix.analog.crossbar == CALIBRATED for matrix in matrices_of(changed))
