@@ -39,6 +39,7 @@ from analogsim.recipes.tracking.tracked_run import NoRun, Run, Tracker
 from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.processes import ALONE, Group, joined
 from analogsim.recipes.training.setup import check, load_data, report_times
+from analogsim.recipes.training.step import check_method
 from analogsim.training import Step, plain_step
 from analogsim.utils.files import write_figure, write_whole
 
@@ -184,8 +185,11 @@ def train(
         ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
             be; told before training starts.
         ValueError: training diverged.
+        TypeError: ``step`` is no callable, or gives no loss.
+        RuntimeError: ``step`` leaves no gradients.
         KeyboardInterrupt: as it comes, with a note that says how to go on.
     """
+    check_method(step)
     group.each(lambda: check(config))
     data = (group.by_turns if config.data.download else group.each)(lambda: load_data(config))
     new = folder is None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import analogsim
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.training.processes import Group
+from analogsim.recipes.training.state import name_of
 from analogsim.training import Loss, Step
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -35,6 +36,19 @@ def noise_schedule(config: Config, net: nn.Module, steps: int) -> analogsim.Nois
     )
 
 
+def check_method(method: object) -> None:
+    """Refuse what is no training step.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if not callable(method):
+        raise TypeError(
+            f"step: must be a callable (network, loss) that leaves gradients and returns the loss, got {method!r}; see "
+            "analogsim.training.plain_step"
+        )
+
+
 class Stepper:
     """Takes one step after another, and holds what moves with them.
 
@@ -48,6 +62,9 @@ class Stepper:
         steps: of the whole training.
         method: how a step comes by its gradients.
         group: the processes that train together.
+
+    Raises:
+        TypeError: ``method`` is no callable.
     """
 
     def __init__(
@@ -63,23 +80,34 @@ class Stepper:
         method: Step,
         group: Group,
     ) -> None:
+        check_method(method)
         rule = config.optimization
         self._net = net
+        self._trained = tuple(model.parameters())
+        self._proven = False  # whether the method was seen to leave gradients
         self._learned = learned
         self._sigmas = config.noise.clip_sigmas
         self._clipped = clipped if self._sigmas is not None else None
         self._noise_schedule = schedule
         self._method = method
         self._group = group
-        self._optimizer = _OPTIMIZERS[rule.optimizer](model.parameters(), lr=rule.lr, weight_decay=rule.weight_decay)
+        self._optimizer = _OPTIMIZERS[rule.optimizer](self._trained, lr=rule.lr, weight_decay=rule.weight_decay)
         if learned:
             self._optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
         self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
 
     def step(self, loss: Loss) -> Tensor:
-        """Take a step on a batch, and give what the method gives: its loss."""
+        """Take a step on a batch, and give what the method gives: its loss, without graph.
+
+        Raises:
+            TypeError: the method gives no scalar tensor.
+            RuntimeError: at the first step, it leaves no gradient.
+        """
         self._optimizer.zero_grad()
-        value = self._method(self._net, loss)
+        value = self._scalar(self._method(self._net, loss))
+        if not self._proven:
+            self._check_gradients()
+            self._proven = True
         self._group.average_gradients(self._learned)
         self._optimizer.step()
         self._lr_schedule.step()
@@ -88,6 +116,22 @@ class Stepper:
         if self._clipped is not None and self._sigmas is not None:
             analogsim.clip_weights(self._clipped, self._sigmas)
         return value
+
+    def _scalar(self, value: object) -> Tensor:
+        """What the method gives, as the loss; its graph, which would keep the memory of every step, is let go."""
+        if not isinstance(value, Tensor) or value.ndim:
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise TypeError(
+                f"the training step {name_of(self._method)} must return the loss, a scalar tensor, got {got}"
+            )
+        return value.detach() if value.requires_grad else value
+
+    def _check_gradients(self) -> None:
+        if all(parameter.grad is None for parameter in self._trained):
+            raise RuntimeError(
+                f"the training step {name_of(self._method)} left no gradient in the Parameters; it must call backward "
+                "on the loss, and not clear the gradients afterwards"
+            )
 
     def metrics(self) -> dict[str, float]:
         """Where both schedules stand."""

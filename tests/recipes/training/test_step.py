@@ -122,3 +122,55 @@ def test_the_name_of_a_step() -> None:
     assert name_of(plain_step) == "analogsim.training.step.plain_step"
     assert name_of(SharpnessAware()) == name_of(SharpnessAware(1.0))
     assert name_of(SharpnessAware()).endswith("test_step.SharpnessAware")
+
+
+def test_what_is_no_step_is_refused_before_anything_is_read(tiny: Tiny) -> None:
+    with pytest.raises(TypeError, match=r"step: must be a callable \(network, loss\) .*, got 'plain'; see analogsim"):
+        train(tiny("data.folder=/nowhere"), show=False, step="plain")  # type: ignore[arg-type]
+
+
+def graph_kept(network: nn.Module, loss: Callable[[], Tensor]) -> Tensor:
+    value = loss()
+    value.backward()
+    return value
+
+
+def nothing_returned(network: nn.Module, loss: Callable[[], Tensor]) -> None:
+    plain_step(network, loss)
+
+
+def number_returned(network: nn.Module, loss: Callable[[], Tensor]) -> float:
+    return float(plain_step(network, loss))
+
+
+def vector_returned(network: nn.Module, loss: Callable[[], Tensor]) -> Tensor:
+    return plain_step(network, loss).reshape(1)
+
+
+def no_backward(network: nn.Module, loss: Callable[[], Tensor]) -> Tensor:
+    return loss()
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "message"),
+    [
+        (nothing_returned, TypeError, r"step .*nothing_returned must return the loss, a scalar tensor, got None"),
+        (number_returned, TypeError, r"step .*number_returned must return the loss, a scalar tensor, got \d"),
+        (vector_returned, TypeError, r"step .*vector_returned must return .*, got a tensor of shape \(1,\)"),
+        (no_backward, RuntimeError, r"step .*no_backward left no gradient in the Parameters"),
+    ],
+)
+def test_a_step_that_does_not_do_its_part_is_told_so(
+    tiny: Tiny, tmp_path: Path, step: Callable[..., object], kind: type[Exception], message: str
+) -> None:
+    config = tiny("optimization.epochs=1", "data.limit=1000")
+    with pytest.raises(kind, match=message):
+        trained(config, tmp_path / "own.pt", step=step)
+
+
+def test_the_graph_of_a_loss_is_let_go(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("optimization.epochs=1", "data.limit=1000")
+    kept, plain = (trained(config, tmp_path / f"{step.__name__}.pt", step=step) for step in (graph_kept, plain_step))
+    inputs, targets = next(iter(kept._loader))
+    assert not kept._stepper.step(kept._loss(kept._net, 0, inputs, targets)).requires_grad
+    assert kept.history == plain.history
