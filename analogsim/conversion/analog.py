@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Mapping as MappingType
 
 from torch import nn
@@ -16,7 +17,7 @@ from analogsim.device.parse import DeviceLike
 from analogsim.errors import ConversionWarning
 from analogsim.layers.candidates import holds_matrix, unplaced, weight_rules, why_digital
 from analogsim.layers.module import AnalogLayer, AnalogModule
-from analogsim.layers.registry import analog_type
+from analogsim.layers.registry import analog_type, failed_offer
 from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState
 from analogsim.utils.modules import M, copy_tree, names_of
@@ -116,6 +117,7 @@ def convert(
             f"convert: nothing in {type(model).__name__} can run analog (or all of it is mapped to None); its modules "
             f"are: {kinds}. See analogsim.register_layer"
         )
+    _check_offers(devices)
     crossbars = choose_crossbars(crossbar, list(devices))
     states: dict[nn.Module, dict[str, AnalogState]] = {}
     for candidate, choice in devices.items():
@@ -146,6 +148,13 @@ def _check_modules(names: dict[nn.Module, list[str]]) -> None:
             raise ValueError(f"convert: {name!r} is analog already; convert analogsim.to_digital(model) instead")  # noqa: TRY004
 
 
+def _check_offers(candidates: Iterable[Candidate]) -> None:
+    """Raise why the analog layer of one cannot be had."""
+    for candidate in candidates:
+        if candidate.failure is not None:
+            raise candidate.failure
+
+
 def _make_layers(
     names: dict[nn.Module, list[str]], states: dict[nn.Module, dict[str, AnalogState]]
 ) -> dict[nn.Module, nn.Module]:
@@ -153,6 +162,9 @@ def _make_layers(
     replaced: dict[nn.Module, nn.Module] = {}
     for module in names:
         kind = analog_type(module)
+        failure = failed_offer(module) if kind is None else None
+        if failure is not None and any(below in states for below in module.modules()):
+            raise failure
         # One with matrices in the modules below hands their weights on by itself, and must not go past them.
         if kind is not None and (module in states or _hands_on(kind, module, states)):
             analog = kind.__new__(kind)

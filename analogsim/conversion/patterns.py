@@ -14,25 +14,27 @@ from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossb
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.layers.candidates import hides_layers, holds_matrix
-from analogsim.layers.registry import analog_type
+from analogsim.layers.registry import analog_type, failed_offer
 from analogsim.layers.slot import Slot
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A matrix that can become analog.
+    """A matrix that can become analog, or all of a module whose analog layer cannot be had.
 
     Args:
         module: has it.
         label: which of the module's it is; empty for the only one.
         slot: where it lies in the module.
         names: all that patterns may call it: the module's names with the label (we call it by the first), and without.
+        failure: why the analog layer cannot be had: of no account to a module that stays digital.
     """
 
     module: nn.Module
     label: str
     slot: Slot
     names: tuple[str, ...]
+    failure: Exception | None = None
 
     @property
     def name(self) -> str:
@@ -57,6 +59,9 @@ def find_candidates(names: dict[nn.Module, list[str]], embeddings: bool) -> list
     hidden = find_hidden(names)
     for module, all_names in names.items():
         kind = analog_type(module)
+        failure = failed_offer(module) if kind is None else None
+        if failure is not None and module not in hidden:
+            candidates.append(Candidate(module, "", Slot(), tuple(all_names), failure))
         if kind is None or module in hidden or (kind.stored and not embeddings):
             continue
         for label, slot in kind.slots(module).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from analogsim.layers.module import AnalogLayer, AnalogModule
-from analogsim.layers.registry import analog_type, analog_types
+from analogsim.layers.registry import analog_type, analog_types, failed_offer
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -59,6 +59,9 @@ def why_digital(module: nn.Module) -> str:
         if not kind.slots(module):  # its products are those of the layers in it
             return f"its {', '.join(unplaced(module, kind))} are no weights of a product it is known for"
         return "no pattern matches it"
+    failure = failed_offer(module)
+    if failure is not None:
+        return str(failure).removeprefix("convert: ")
     if not holds_matrix(module):
         return "element-wise, no matrix"
     if "forward" in vars(module):

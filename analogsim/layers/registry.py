@@ -34,7 +34,8 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
 
     A package that is installed need not be imported for it: an entry point of the group ``analogsim.layers`` has the
     digital type's path as its name (``my_package.nets.MyConv``, where it is defined), and as its value the analog class
-    or the module that registers it. It is loaded when a network holds such a type.
+    or the module that registers it. It is loaded when a network holds such a type;
+    that it fails to load is an error only for a layer that would become analog.
 
     Args:
         digital: the type that `convert` replaces; an `AnalogLayer` needs a Parameter ``weight`` of shape
@@ -167,8 +168,30 @@ def _rebuild(digital: type[nn.Module]) -> AnalogModule:
 
 
 def analog_type(module: nn.Module) -> type[AnalogModule] | None:
-    """The analog class for a digital module; None for one without, or with a ``forward`` put in its place."""
-    return None if "forward" in vars(module) else _class_for(type(module))
+    """The analog class for a digital module.
+
+    None for one without, with a ``forward`` put in its place, or with a `failed_offer`.
+    """
+    found = _lookup(module)
+    return found if isinstance(found, type) else None
+
+
+def failed_offer(module: nn.Module) -> Exception | None:
+    """Why the analog layer that installed packages offer for a digital module cannot be had.
+
+    None where nothing is offered, or all is well. Whoever wants the module analog raises it.
+    """
+    found = _lookup(module)
+    return found if isinstance(found, Exception) else None
+
+
+def _lookup(module: nn.Module) -> type[AnalogModule] | Exception | None:
+    if "forward" in vars(module):
+        return None
+    try:
+        return _class_for(type(module))
+    except _FAILURES as error:
+        return error
 
 
 @functools.cache
@@ -180,8 +203,18 @@ def _offers() -> dict[str, dict[str, EntryPoint]]:
     return found
 
 
+_FAILURES = (ImportError, TypeError, ValueError)
+
+_failures: dict[type[nn.Module], Exception] = {}
+
+
 def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
-    """Register what is offered for a type."""
+    """Register what is offered for a type.
+
+    Raises:
+        ValueError: there are several offers.
+        ImportError, TypeError, ValueError: the offer cannot be loaded, or is none.
+    """
     name = f"{kind.__module__}.{kind.__qualname__}"
     if len(offers) > 1:
         raise ValueError(
@@ -194,7 +227,7 @@ def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
     except Exception as error:
         raise ImportError(
             f"convert: the analog layer of {name} is offered by an installed package as {value!r}, which fails to "
-            f"load: {type(error).__name__}: {error}"
+            f"load: {type(error).__name__}: {error}; mapped to None the layer stays digital"
         ) from error
     if kind not in analog_types and isinstance(loaded, type):
         try:
@@ -213,10 +246,16 @@ def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
 
 def _known(kind: type[nn.Module]) -> type[AnalogModule] | None:
     """The analog class of just this type: registered, or offered by an installed package."""
-    if kind not in analog_types:
-        offers = _offers().get(f"{kind.__module__}.{kind.__qualname__}")
-        if offers is not None:
-            _load(kind, offers)
+    offers = _offers().get(f"{kind.__module__}.{kind.__qualname__}")
+    # Of several the one that happens to be imported must not win.
+    if offers is not None and (kind not in analog_types or len(offers) > 1):
+        if kind not in _failures:  # a second try may take long as well
+            try:
+                _load(kind, offers)
+            except _FAILURES as error:
+                _failures[kind] = error.with_traceback(None)
+        if (known := _failures.get(kind)) is not None:  # a copy, since what is raised holds on to networks
+            raise type(known)(*known.args) from known.__cause__
     return analog_types.get(kind)
 
 

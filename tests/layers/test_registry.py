@@ -62,7 +62,7 @@ Install = Callable[..., None]
 def own_registry() -> Iterator[None]:
     """What a test registers is gone after it."""
     yield
-    for known in (analog_types, registry._subclasses):
+    for known in (analog_types, registry._subclasses, registry._failures):
         for kind in [kind for kind in known if kind.__module__ == __name__]:
             del known[kind]
 
@@ -168,6 +168,50 @@ def test_a_broken_entry_point_says_which(install: Install, value: str, reason: s
     assert type(twin(nn.Linear(3, 2))) is AnalogLinear, "the others still work"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_broken_package_is_of_no_account_to_a_layer_that_stays_digital(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    class Broken(EntryPoint):
+        def load(self) -> ModuleType:
+            tries.append(self.value)
+            raise OSError("no library")
+
+    install(PATH, None, "a_plugin")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Broken(PATH, "a_plugin", group)])
+    registry._offers.cache_clear()
+    model = nn.ModuleDict({"own": Kernel(), "same": Same(), "fc": nn.Linear(4, 2)})
+    analog: Any = analogsim.convert(model, {"own": None, "same": None, "*": "pcm"})
+    assert type(analog["own"]) is Kernel
+    assert type(analog["fc"]) is AnalogLinear
+    assert "fails to load: OSError: no library" in str(analogsim.summary(analog))
+    assert analog_type(model["own"]) is None
+    for _ in range(2):
+        with pytest.raises(ImportError, match=f"layer of {PATH} is offered .* fails to load: .*; mapped to None the"):
+            analogsim.convert(model, {"same": None, "*": "pcm"})
+    assert len(tries) == 1, "loading may take long"
+    with pytest.warns(analogsim.ConversionWarning, match="fails to load: OSError: no library"):
+        analogsim.convert(model, {"fc": "pcm"})
+
+
+class Around(Kernel):
+    """Hands the weight of the layer in it on by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 4)
+
+
+def test_a_layer_within_one_that_cannot_be_loaded_is_not_gone_past(install: Install) -> None:
+    install(PATH, None, "no_such_module:thing")
+    with pytest.raises(ImportError, match="no_such_module"):
+        analogsim.convert(nn.Sequential(Around()), {"0": None, "*": "pcm"})
+    with pytest.raises(ValueError, match="nothing in Sequential can run analog"):
+        analogsim.convert(nn.Sequential(Around()), {"0*": None})
+
+
 @pytest.mark.parametrize("thing", [3, ModuleType("empty")], ids=["number", "module"])
 def test_what_registers_nothing_is_refused(install: Install, thing: Any) -> None:
     install(PATH, thing)
@@ -186,6 +230,15 @@ def test_two_packages_with_one_type(install: Install) -> None:
     install(PATH, AnalogLinear)
     with pytest.raises(ValueError, match=f"several installed packages .* {PATH}: a_plugin:thing_0, a_plugin:thing_1"):
         twin(Kernel())
+
+
+def test_two_packages_with_one_type_of_which_one_is_imported(install: Install) -> None:
+    register_layer(Kernel)(AnalogKernel)
+    install(PATH, AnalogKernel)
+    install(PATH, AnalogLinear)
+    with pytest.raises(ValueError, match=f"several installed packages .* {PATH}: a_plugin:thing_0, a_plugin:thing_1"):
+        twin(Kernel())
+    assert type(analogsim.convert(nn.Sequential(Kernel(), nn.Linear(4, 2)), {"0": None, "1": "pcm"})[0]) is Kernel
 
 
 def test_one_package_found_twice_is_one(install: Install) -> None:
