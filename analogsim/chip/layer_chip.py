@@ -18,7 +18,7 @@ from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.draws.noisy_weight import in_compute_dtype
 from analogsim.errors import StaleChipError
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.state import AnalogState
+from analogsim.layers.state import AnalogState, held_array
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import KeyedNoise, StreamNoise
 from analogsim.utils.tensors import Stamp, stamp_of
@@ -164,9 +164,7 @@ class LayerChip:
     def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
         """What converters see, where ``weight`` is; see `weight_for`."""
         self._follow(weight, bias)
-        if self._array is None:  # pragma: no cover - only asked of crossbars that convert
-            raise RuntimeError("no converters")
-        return self._array
+        return held_array(self._array)
 
     def _follow(self, weight: Tensor, bias: Tensor | None) -> None:
         self.check(weight, bias)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import Faults, programmed
 from analogsim.crossbar.signal_path import Array
 from analogsim.layers.module import matrices_of
+from analogsim.layers.state import held_array
 from analogsim.noise.sources import Noise, Silence
 from analogsim.utils.batches import Inputs
 
@@ -34,11 +34,10 @@ class _StackedChip:
 
     def stack(self, chips: Sequence[LayerChip]) -> _Held:
         """What the chips hold, side by side, by the names that `take` wants."""
-        arrays = [chip.array for chip in chips]
-        if arrays[0] is None:
+        self._array = chips[0].array
+        if self._array is None:
             return {self._name: torch.stack([chip.effective[0] for chip in chips])}
-        self._array = arrays[0]
-        held = [_tensors(cast(Array, array)) for array in arrays]
+        held = [_tensors(held_array(chip.array)) for chip in chips]
         return {f"{self._name}/{key}": torch.stack([each[key] for each in held]) for key in held[0]}
 
     def take(self, held: _Held) -> None:
@@ -51,7 +50,7 @@ class _StackedChip:
 
     def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
         """See `LayerChip.array_for`."""
-        array = cast(Array, self._array)
+        array = held_array(self._array)
         mine = {key: self._held[f"{self._name}/{key}"] for key in _tensors(array)}
         errors = {name: mine[name] for name in array.converter_errors}
         return replace(array, slices=mine["slices"], scale=mine["scale"], converter_errors=errors)

@@ -18,6 +18,7 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.signal_path import Array
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
+from analogsim.layers.state import held_array
 from analogsim.noise.sources import KeyedNoise, Noise, Silence
 from analogsim.utils.modules import names_of, visited
 from analogsim.utils.text import table
@@ -173,7 +174,7 @@ class _StandIn:
     def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
         """As of the chip."""
         self.calls += 1
-        return cast(Array, self._array)
+        return held_array(self._array)
 
     def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """As of the chip."""

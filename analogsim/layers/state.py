@@ -31,7 +31,7 @@ class MatrixChip(Protocol):
         ...
 
     def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
-        """What converters see for a clean weight."""
+        """What converters see for a clean weight; RuntimeError where there are none."""
         ...
 
     def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -45,6 +45,17 @@ class MatrixChip(Protocol):
     def describe(self) -> str:
         """For ``print(analog)``."""
         ...
+
+
+def held_array(array: Array | None) -> Array:
+    """What converters see, of a chip that is asked for it.
+
+    Raises:
+        RuntimeError: the chip holds no such thing, since its crossbar has no converters.
+    """
+    if array is None:
+        raise RuntimeError("a chip whose crossbar has no converters was asked what they see")
+    return array
 
 
 @dataclass

@@ -12,8 +12,10 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar
+from analogsim.evaluation.stacked_chips import _StackedChip
+from analogsim.inspection.carrying import _StandIn
 from analogsim.layers import Slot
-from analogsim.layers.state import AnalogState
+from analogsim.layers.state import AnalogState, MatrixChip, held_array
 
 
 def state_of(**crossbar: Any) -> AnalogState:
@@ -61,3 +63,14 @@ def test_where_a_matrix_lies_is_known_and_kept() -> None:
     for twin in (analog, copy.deepcopy(analog), pickle.loads(pickle.dumps(analog))):
         slots = [matrix.analog.slot for matrix in twin.matrices.values()]
         assert slots == [Slot("in_proj_weight", "in_proj_bias", rows=(start, start + 4)) for start in (0, 4, 8)]
+
+
+def test_a_chip_without_converters_and_what_stands_in_for_it_say_so() -> None:
+    layer: Any = analogsim.convert(nn.Sequential(nn.Linear(3, 2)), "pcm")[0]
+    analogsim.program(layer)
+    chips: list[MatrixChip] = [layer.analog.chip, _StackedChip("0"), _StandIn(layer, layer.analog.chip)]
+    for chip in chips:
+        with pytest.raises(RuntimeError, match="a chip whose crossbar has no converters was asked what they see"):
+            chip.array_for(layer.weight)
+    with pytest.raises(RuntimeError, match="no converters"):
+        held_array(None)
