@@ -70,7 +70,7 @@ def sensitivity(
         ValueError: what is asked for cannot be.
     """
     results = {}
-    for name, network in restored(path, asked, tell):
+    for name, network in restored(path, asked, tell, "sensitivity"):
         how = judging(network, asked)
         *_, time = how.pop("times")
         layers = analogsim.sensitivity(network.analog, network.validation, t=time, **how)

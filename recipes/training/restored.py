@@ -64,8 +64,12 @@ class Restored:
     calibration: DataLoader[Any]
 
 
-def checkpoints(path: Path) -> dict[str, Path]:
+def checkpoints(path: Path, program: str = "evaluate") -> dict[str, Path]:
     """The checkpoints that a path names: a file, or all networks of a run's folder.
+
+    Args:
+        path: the file or the folder.
+        program: which asks, for the error.
 
     Raises:
         FileNotFoundError: there is none.
@@ -75,7 +79,7 @@ def checkpoints(path: Path) -> dict[str, Path]:
     # "plain" before "hardware-aware", as they were trained.
     found = {file.parent.name: file for file in sorted(path.glob("*/checkpoint.pt"), reverse=True)}
     if not found:
-        raise FileNotFoundError(f"evaluate: no checkpoint at {str(path)!r}; give a run's folder or a checkpoint file")
+        raise FileNotFoundError(f"{program}: no checkpoint at {str(path)!r}; give a run's folder or a checkpoint file")
     return found
 
 
@@ -95,14 +99,23 @@ def _asked(config: Config, asked: Asked) -> Config:
     )
 
 
-def restored(path: Path, asked: Asked, tell: Callable[[str], None]) -> Iterator[tuple[str, Restored]]:
-    """Each network of a run by its name."""
-    for name, file in checkpoints(path).items():
+def restored(
+    path: Path, asked: Asked, tell: Callable[[str], None], program: str = "evaluate"
+) -> Iterator[tuple[str, Restored]]:
+    """Each network of a run by its name.
+
+    Args:
+        path: a run's folder, or one checkpoint file.
+        asked: what takes the place of what the run had.
+        tell: told a line where ranges of converters are not those of the run.
+        program: which asks, for errors and warnings.
+    """
+    for name, file in checkpoints(path, program).items():
         content = load_checkpoint(file)
         run = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
         if content["epoch"] < run.optimization.epochs:
             warnings.warn(
-                f"evaluate: the {name} network was stopped after {content['epoch']} of {run.optimization.epochs} "
+                f"{program}: the {name} network was stopped after {content['epoch']} of {run.optimization.epochs} "
                 "epochs; go on with: analogsim train --resume",
                 stacklevel=3,
             )

@@ -70,4 +70,4 @@ def test_on_the_command_line(trained: Path, capsys: pytest.CaptureFixture[str], 
     main(["sensitivity", str(trained), "--chips", "1", "--keep", "0.5", "--per", "parameters"])
     assert "these digital" in capsys.readouterr().out
     assert "does not reach 2" in fail("sensitivity", str(trained), "--chips", "1", "--keep", "2")
-    assert "no checkpoint at" in fail("sensitivity", "nowhere.pt")
+    assert "sensitivity: no checkpoint at" in fail("sensitivity", "nowhere.pt")

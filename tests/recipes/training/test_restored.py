@@ -17,6 +17,8 @@ def test_the_networks_of_a_run_in_the_order_of_their_training(tmp_path: Path) ->
     assert checkpoints(path) == {"plain": path}
     with pytest.raises(FileNotFoundError, match=r"evaluate: no checkpoint at '.*plain/nothing'"):
         checkpoints(tmp_path / "plain" / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"^sensitivity: no checkpoint at"):
+        next(restored(tmp_path / "nothing", {}, print, "sensitivity"))
 
 
 def test_what_the_command_line_asks_for() -> None:
