@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import analogsim
 from analogsim import Crossbar, Report
 from analogsim.recipes.training.processes import joined
+from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.text import table
 from benchmarks.harness.methods import answer, forward_backward
 from benchmarks.harness.networks import CASES
@@ -315,7 +316,7 @@ def shared(chips: int, samples: int, rounds: int, file: str) -> None:
             seconds.append(time.perf_counter() - start)
         if group.main:
             found = {"seconds": seconds[1:], "values": report.values.tolist()}
-            Path(file).write_text(json.dumps(found), encoding="utf-8")
+            write_whole(file, json.dumps(found))
 
 
 def _workers(count: int, program: str) -> None:
@@ -492,6 +493,6 @@ def run(
     if file is not None:
         file = file if file.suffix else file.with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)
-        plot(panels, f"{device.type}, {torch.get_num_threads()} thread(s)").savefig(file, dpi=80)
+        write_figure(file, plot(panels, f"{device.type}, {torch.get_num_threads()} thread(s)"), dpi=80)
         say(f"drawn: {file}")
     return [_record(*each) for each in every]

@@ -22,6 +22,7 @@ import analogsim
 from analogsim.crossbar.gains import global_gain
 from analogsim.device import DeviceModel, Effect
 from analogsim.noise import KeyedNoise
+from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.text import table
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 from benchmarks.harness import published as published
@@ -336,11 +337,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page in (None, "pcm"):
         print(f"\nGaussian weights clipped at 2.5 sigma on pcm, error relative to the largest:\n{weight_error()}")
     if options.table:
-        options.table.write_text(document(results, options.cells), encoding="utf-8")
+        write_whole(options.table, document(results, options.cells))
     if options.plot:
         options.plot.mkdir(parents=True, exist_ok=True)
         for page in dict.fromkeys(case.page for case in cases):
-            plot(page, min(options.cells, 20_000)).savefig(options.plot / f"{page}.png", dpi=90)
+            write_figure(options.plot / f"{page}.png", plot(page, min(options.cells, 20_000)), dpi=90)
     return int(max(map(largest, results.values())) > LIMIT)
 
 

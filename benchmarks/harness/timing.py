@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 import analogsim
+from analogsim.utils.files import write_whole
 
 Call = Callable[[], object]
 Seconds = npt.NDArray[np.float64]  # one number per round
@@ -175,4 +176,4 @@ def environment(device: torch.device) -> dict[str, Any]:
 def write(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document as JSON, making the folder if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")

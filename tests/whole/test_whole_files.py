@@ -1,4 +1,4 @@
-"""Every file that analogsim and its recipes write whole goes through `write_whole`."""
+"""Every file that analogsim, its recipes and the benchmarks write whole goes through `write_whole`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ OTHERWISE = {
     ("analogsim.recipes.tracking.tracked_run", "open(a)"): "metrics that MLflow did not take, appended",
     ("analogsim.recipes.training.checkpoint", "torch.save"): "into memory, which write_whole takes",
     ("analogsim.recipes.tune", "TemporaryFile"): "a try whether the folder can be written",
+    ("benchmarks.growth", "TemporaryDirectory"): "what processes tell one another",
+    ("benchmarks.startup", "TemporaryDirectory"): "an empty cache of compiled code",
+    ("benchmarks.tracking", "TemporaryDirectory"): "runs that are timed and thrown away",
 }
 
 
@@ -74,7 +77,8 @@ def _mode(call: ast.Call) -> str | None:
 
 
 def modules() -> dict[str, Module]:
-    return read_tree(Path(analogsim.__file__).resolve().parent)
+    package = Path(analogsim.__file__).resolve().parent
+    return read_tree(package, package.parent / "benchmarks")
 
 
 def test_files_are_written_whole() -> None:
