@@ -62,13 +62,19 @@ class Gain(Compensation):
         """What the rule says.
 
         Raises:
-            ValueError: the rule gives no gains for this layer.
+            ValueError: the rule gives no gains for this layer, or some that are NaN or infinite.
         """
         found = self.rule(reference, now, layout)
         if not isinstance(found, Tensor) or found.shape not in ((), reference.shape):
             raise ValueError(
                 f"compensation {self.name!r}: its rule must give a scalar tensor or one of {tuple(reference.shape)}, "
                 f"got {tuple(found.shape) if isinstance(found, Tensor) else found!r}"
+            )
+        if not found.isfinite().all():
+            wrong = int((~found.isfinite()).sum())
+            raise ValueError(
+                f"compensation {self.name!r}: its rule gives NaN or infinite gains, {wrong} of {found.numel()}, as "
+                "where it divides by what a column of zeros reads"
             )
         return found
 

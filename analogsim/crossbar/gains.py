@@ -11,7 +11,7 @@ from analogsim.mapping.layout import Layout
 
 Rule = Callable[[Tensor, Tensor, Layout], Tensor]
 """Gains from two measurements: `measured_sums` right after programming, those now, and the blocks. A scalar for the
-whole layer, or ``(out, row blocks)``."""
+whole layer, or ``(out, row blocks)``; all of them finite, of columns that read zero too."""
 
 
 def _ratio(reference: Tensor, measured: Tensor) -> Tensor:

@@ -304,6 +304,21 @@ def test_a_gain_of_ones_own_that_is_none():
         assert analog.analog.chip.time == 86400.0
 
 
+def test_gains_that_are_no_numbers_are_refused():
+    analog = analogsim.convert(nn.Linear(4, 3), "pcm")
+    analogsim.program(analog)
+
+    def undefined(reference, now, layout):
+        return torch.where(reference == reference.max(), torch.nan, 1.0)
+
+    for rule, count in ((undefined, "1 of 3"), (lambda *_: torch.tensor(torch.inf), "1 of 1")):
+        message = rf"compensation 'odd': its rule gives NaN or infinite gains, {count}, as where"
+        with pytest.raises(ValueError, match=message):
+            analogsim.drift(analog, "1y", compensation=Gain("odd", rule))
+        assert analog.analog.chip.time == 0
+    analogsim.drift(analog, "1y", compensation="column")
+
+
 def test_two_gains_cannot_be_joined():
     with pytest.raises(ValueError, match=r"must be None, or one of global, .* got 'global.median'"):
         "global" + Gain("median", median_gain)

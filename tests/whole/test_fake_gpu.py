@@ -419,6 +419,8 @@ def held(analog: nn.Module) -> list[Any]:
 def test_a_chip_lives_on_the_gpu(order: str, device: str, crossbar: Any) -> None:
     """Programming copies its draws there and asks once for each layer, whether its weights are finite.
 
+    A drift with gains asks once for each, whether those are.
+
     The first forward asks once more, whether they still are what was programmed; the others neither copy nor ask.
     """
     model = NETWORK[0]()
