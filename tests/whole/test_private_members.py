@@ -482,6 +482,8 @@ def defined_in(tree: ast.AST) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             found |= {node.attr} if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls") else set()
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "object.__setattr__":  # as frozen dataclasses do
+            found |= {ast.literal_eval(name) for name in node.args[1:2] if isinstance(name, ast.Constant)}
     return found
 
 
