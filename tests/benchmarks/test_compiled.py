@@ -8,6 +8,7 @@ import torch
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_steps_under_compilation(tiny, monkeypatch):
     """Compiled without machine code, for time's sake."""
     from benchmarks import compiled

@@ -273,7 +273,9 @@ def test_training_through_converters_learns():
     "crossbar",
     [
         Crossbar(rows=16, dac_bits=8, adc_bits=8, output_noise=0.04),
-        Crossbar(rows=16, dac_bits=4, adc_bits=6, bit_serial=True, input_range=2.0),
+        pytest.param(
+            Crossbar(rows=16, dac_bits=4, adc_bits=6, bit_serial=True, input_range=2.0), marks=pytest.mark.slow
+        ),
     ],
     ids=["plain", "bit-serial"],
 )

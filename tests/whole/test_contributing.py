@@ -68,12 +68,12 @@ def test_it_is_two_files_and_a_test_at_most(title: str) -> None:
     assert len(EXAMPLES[title].tests) == 1
 
 
+# These change the tree, or run long.
+SLOW = ("A device model", "A layer", "A kind of converter", "A training method", "A recipe")
+
+
 @pytest.mark.parametrize(
-    "title",
-    [
-        pytest.param(title, marks=pytest.mark.slow if title in ("A layer", "A device model", "A recipe") else ())
-        for title in EXAMPLES
-    ],
+    "title", [pytest.param(title, marks=pytest.mark.slow if title in SLOW else ()) for title in EXAMPLES]
 )
 def test_it_works_as_it_stands(title: str, tmp_path: Path) -> None:
     if not (ROOT / "devices").is_dir():
@@ -93,8 +93,9 @@ def test_it_works_as_it_stands(title: str, tmp_path: Path) -> None:
             ["git", "apply", "-"], cwd=tmp_path, input=diff, text=True, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr
+    house = ["tests/whole/test_house.py"] if example.touched else []
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *example.tests, "tests/whole/test_house.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *example.tests, *house],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         text=True,
