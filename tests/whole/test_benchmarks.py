@@ -38,6 +38,7 @@ def numbers(value):
     return [value] if isinstance(value, float) else []
 
 
+@pytest.mark.slow
 def test_everything_runs_and_writes_json(tmp_path, capsys, monkeypatch):
     from benchmarks import chip, hardware, montecarlo
     from benchmarks.harness.methods import CONTENDERS
