@@ -1,7 +1,5 @@
 import builtins
-import gzip
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,41 +8,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from analogsim.recipes.tasks import data_sets
+from tests.recipes.tasks.idx_files import idx, same, tensors, write
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-
-
-def idx(values: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
-
-
-def write(folder: Path, *, train: int = 40, test: int = 20, side: int = 5, pack: bool = False) -> Path:
-    """The four IDX files, random images with labels 0..9 in turn."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", train), ("t10k", test)):
-        for kind, values in (
-            ("images-idx3", rng.integers(0, 256, (count, side, side), dtype=np.uint8)),
-            ("labels-idx1", (np.arange(count) % 10).astype(np.uint8)),
-        ):
-            path = folder / f"{part}-{kind}-ubyte{'.gz' if pack else ''}"
-            path.write_bytes(gzip.compress(idx(values)) if pack else idx(values))
-    return folder
-
-
-def tensors(splits: data_sets.Splits) -> list[torch.Tensor]:
-    return [t for part in (splits.train, splits.validation, splits.test) for t in part.tensors]
-
-
-def same(a: data_sets.Splits, b: data_sets.Splits) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """An empty working directory, and no data sets of the system."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data_sets, "_SYSTEM", {"fashion-mnist": tmp_path / "system"})
 
 
 @pytest.fixture
