@@ -149,7 +149,7 @@ def convert_product(
     recompute: bool = False,
     observe: Callable[[str, Tensor], None] | None = None,
 ) -> Tensor:
-    """A layer's product through its converters, without its digital bias.
+    """A layer's product through its converters, without its digital bias: what all blocks of rows read, added up.
 
     Args:
         layer: takes partial products.
@@ -157,11 +157,53 @@ def convert_product(
         array: what is on the crossbars.
         crossbar: the converters.
         noise: where read and output noise come from.
-        input_range: r.
+        input_range: r; a scalar, or one of each vector, shaped to broadcast against the input and the output.
         output_bound: b; None for none.
         noise_scale: factor on the output noise.
         recompute: whether backward makes the codes of the inputs again instead of finding them kept.
         observe: is shown what the bit lines carry, as ``"output"``.
+    """
+    readings = block_readings(
+        layer,
+        input,
+        array,
+        crossbar,
+        noise,
+        input_range=input_range,
+        output_bound=output_bound,
+        noise_scale=noise_scale,
+        recompute=recompute,
+        observe=observe,
+    )
+    total = next(readings)  # there is always a block
+    for reading in readings:
+        total = total + reading
+    return total
+
+
+def block_readings(
+    layer: Product,
+    input: Tensor,
+    array: Array,
+    crossbar: Crossbar,
+    noise: Noise,
+    *,
+    input_range: Tensor | float,
+    output_bound: Tensor | float | None,
+    noise_scale: Scale = 1.0,
+    recompute: bool = False,
+    observe: Callable[[str, Tensor], None] | None = None,
+) -> Iterator[Tensor]:
+    """What each block of rows reads, one after the other: the numbers that a layer's digital sum is made of.
+
+    Each is shaped as the output and in its unit, with what its slices and the bits of the inputs count added up: that
+    part of the answer which comes from the inputs of the block (and its bias rows). Arguments are those of
+    `convert_product`. Read and output noise are drawn as the readings are asked for.
+
+    Example:
+        What the columns of each crossbar say to a few vectors ``(vectors, in)``, as ``(vectors, out, row blocks)``::
+
+            torch.stack(list(block_readings(matrix, vectors, array, crossbar, noise, ...)), -1)
     """
     lines = _word_lines(input, input_range, array.layout, crossbar, recompute)
     # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
@@ -170,9 +212,9 @@ def convert_product(
     foot = Foot(
         array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, counts, observe=observe
     )
-    total: Tensor | None = None
     for block, (start, end) in enumerate(array.layout.rows):
         of_outputs = partial(_of_block, layer, block)
+        reading: Tensor | None = None
         for place, share in enumerate(array.significance):
             for factor, plane, bias in lines.planes:
                 current = lines.current(layer, plane, bias, array.slice(place), start, end)
@@ -180,10 +222,10 @@ def convert_product(
                 if array.variances is not None:
                     power = partial(_power, layer, plane, bias, array.variances[place], array.layout, start, end)
                 said = foot.read(current, power, of_outputs, place=place, share=share * factor)
-                total = said if total is None else total + said
-    if total is None:  # pragma: no cover - there is always a block
-        raise RuntimeError("no blocks")
-    return total if common else (total * input_range).to(total.dtype)
+                reading = said if reading is None else reading + said
+        if reading is None:  # pragma: no cover - there is always a slice, and a bit
+            raise RuntimeError("no slices")
+        yield reading if common else (reading * input_range).to(reading.dtype)
 
 
 @dataclass(frozen=True)
