@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,15 +19,21 @@ def time_like(t: float | Tensor, g: Tensor) -> Tensor:
     return torch.as_tensor(t, dtype=g.dtype, device=g.device)
 
 
+def counts(weight: float | Tensor) -> bool:
+    """Whether a weight may be other than zero; nobody looks into a tensor."""
+    return isinstance(weight, Tensor) or weight != 0
+
+
 @dataclass(frozen=True)
 class Relaxation(Effect):
-    r"""Each cell wanders from what was written, and the mean stays. The base of spreads measured at several times.
+    r"""Each cell wanders from what was written. The base of spreads, and shifts of the mean, measured at several times.
 
-    .. math:: g(t) = \max\left(0,\ g_{prog} + s \sqrt{V(t) - V_0}\ \xi\right), \qquad \xi \sim N(0, 1)\ \text{per cell}
+    .. math:: g(t) = \max\left(0,\ g_{prog} + s \left(M(t) + \sqrt{V(t) - V_0}\ \xi\right)\right), \qquad
+        \xi \sim N(0, 1)\ \text{per cell}
 
     where :math:`V(t)` is the variance of the published error at time t and :math:`V_0` that of programming, which was
-    drawn already. Between the measured times V is interpolated linearly in the logarithm of time; before the first one
-    it is :math:`V_0`.
+    drawn already; :math:`M(t)` is the shift of the mean, none for a source that finds none. Between the measured times
+    V and M are interpolated linearly in the logarithm of time; before the first one they are those of programming.
 
     The programming error and the relaxation of a cell are independent of each other, so the variances add up to the
     published ones at every time. One number per cell says where it goes: its error is correlated in time, and a chip
@@ -33,7 +41,7 @@ class Relaxation(Effect):
     that never falls, which not every published fit has.)
 
     Args:
-        scale: s, a factor on the published growth.
+        scale: s, a factor on the published growth and shift.
     """
 
     scale: float = param(1.0, "1", ge=0)
@@ -51,21 +59,42 @@ class Relaxation(Effect):
         """Standard deviation at each of the `knots`, in the unit of the conductances, fresh tensors."""
         raise NotImplementedError(f"{type(self).__name__} does not say how large its spread is; override spreads")
 
+    def spread(self, cells: Cells, place: int) -> Tensor:
+        """The standard deviation at one of the `knots`; override it where one costs less than all."""
+        return self.spreads(cells)[place]
+
+    def shift(self, t: float | Tensor, cells: Cells) -> Tensor | None:
+        """M(t), broadcast against the target; None for a mean that stays."""
+        return None
+
+    def weights(self, t: float | Tensor) -> list[float] | list[Tensor]:
+        """How much each of the `knots` counts at a time, in numbers for a number; they sum up to 1."""
+        if isinstance(t, Tensor):
+            now, knots = self.clock(t), self.knots
+            risen = [((now - one) / (other - one)).clamp(0, 1) for one, other in itertools.pairwise(knots)]
+            return [1 - risen[0], *(one - other for one, other in itertools.pairwise(risen)), risen[-1]]
+        at = float(self.clock(torch.tensor(t, dtype=torch.float64, device="cpu")))
+        return [float(np.interp(at, self.knots, [one == other for other in self.knots])) for one in self.knots]
+
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""
         return {"xi": noise.normal_like(cells.target)}
 
-    def growth(self, t: Tensor, cells: Cells) -> Tensor:
+    def growth(self, t: float | Tensor, cells: Cells) -> Tensor:
         """``V(t) - V_0``, broadcast against the target."""
-        now = self.clock(t)
-        variances = [spread.square() for spread in self.spreads(cells)]
-        total = torch.zeros_like(cells.target)
-        steps = zip(self.knots, self.knots[1:], variances, variances[1:], strict=False)
-        for start, end, before, after in steps:
-            total = total + (after - before) * ((now - start) / (end - start)).clamp(0, 1)
-        return total
+        weights = self.weights(t)
+        first = self.spread(cells, 0).square_()
+        total: Tensor | None = None
+        for place, weight in enumerate(weights):
+            if place and counts(weight):
+                part = self.spread(cells, place).square_().sub_(first).mul(weight)
+                total = part if total is None else total + part
+        return torch.zeros_like(first) if total is None else total
 
     def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
         """See `Effect.age`."""
-        std = self.growth(time_like(t, g), cells).sqrt_().mul_(self.scale)
-        return (drawn["xi"] * std + g).clamp_min_(0)
+        t = time_like(t, g) if isinstance(t, Tensor) else t
+        moved = self.growth(t, cells).sqrt_().mul(drawn["xi"])
+        shift = self.shift(t, cells)
+        moved = moved if shift is None else moved.add_(shift)
+        return moved.mul_(self.scale).add(g).clamp_min_(0)

@@ -1,25 +1,57 @@
 r"""SONOS flash in subthreshold operation: programming error, retention over five days, white read noise.
 
-Source: Agrawal et al., IEDM 2022. What stands for the conductance is the current of a cell in nA, up to 1600 nA; the
+Source: Agrawal et al., IEDM 2022, with the coefficients of the simulator CrossSim (Sandia National Laboratories) for
+its Figures 10 and 11. What stands for the conductance is the current of a cell in nA, up to 1600 nA; the
 formulas are absolute and do not scale. :math:`\xi \sim N(0, 1)` per cell.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from numpy.polynomial import Polynomial
 from torch import Tensor
 
 from analogsim.device import Cells, DeviceModel, Effect, param, register
 from analogsim.devices.programming import ProgrammingNoise, check_range
-from analogsim.devices.relaxation import Relaxation
+from analogsim.devices.relaxation import Relaxation, counts
 
 _MAX = 1600.0  # nA
 _DAY = 86400.0
-_A_B = {0.0: (19.887, 176.31), _DAY: (25.591, 186.86), 5 * _DAY: (34.579, 207.34)}
+_A_B = (
+    (19.887, 176.31),
+    (25.591, 186.86),
+    (28.728, 193.57),
+    (31.043, 198.90),
+    (33.762, 204.77),
+    (34.579, 207.34),
+)
+"""Of the spread at programming and after 1, 2, 3, 4 and 5 days, nA."""
 _A_B_READ = (12.580, 215.37)
+_SHIFT = (
+    (1.72684e-01, 2.50712e-01, -1.75300e-02, 4.03338e-02, 3.19927e-01),
+    (5.72552e-02, 6.62195e-02, 9.76883e-02, 1.03111e-01, 1.06596e-01),
+    (-6.85715e-04, -6.83218e-04, -9.63791e-04, -1.04740e-03, -1.04054e-03),
+    (3.50271e-06, 2.99442e-06, 4.55551e-06, 4.83961e-06, 4.50290e-06),
+    (-9.37682e-09, -6.78255e-09, -1.22391e-08, -1.28132e-08, -1.10352e-08),
+    (1.40575e-11, 7.70482e-12, 1.93786e-11, 1.99484e-11, 1.56477e-11),
+    (-1.19803e-14, -3.04983e-15, -1.85899e-14, -1.85139e-14, -1.27592e-14),
+    (5.41293e-18, -2.15919e-18, 1.07659e-17, 1.00008e-17, 5.45513e-18),
+    (-8.85448e-22, 2.94617e-21, -3.58211e-21, -2.84944e-21, -7.26841e-22),
+    (-1.66869e-25, -1.23359e-24, 5.96785e-25, 3.01008e-25, -2.43893e-25),
+    (5.95180e-29, 1.85329e-28, -3.30410e-29, 1.18747e-29, 7.14608e-29),
+)
+"""Coefficients of the shift of the mean after 1, 2, 3, 4 and 5 days, the constant first: nA of a current in nA."""
+
+
+@functools.cache
+def _centred_shifts() -> tuple[tuple[float, ...], ...]:
+    """The shift of each day in powers of ``I / 800 - 1``: in those of I, float32 would lose a hundredth of a nA."""
+    days = [Polynomial(day).convert(domain=[0.0, _MAX], window=[-1, 1]) for day in zip(*_SHIFT, strict=True)]
+    return tuple(tuple(map(float, day.coef)) for day in days)
 
 
 def _saturating(current: Tensor, a: float, b: float) -> Tensor:
@@ -48,28 +80,34 @@ class SonosProgramming(ProgrammingNoise):
 
     def sigma(self, cells: Cells) -> Tensor:
         """See `ProgrammingNoise.sigma`."""
-        return _saturating(cells.target, *_A_B[0.0])
+        return _saturating(cells.target, *_A_B[0])
 
 
 @dataclass(frozen=True)
 class SonosRetention(Relaxation):
-    r"""Growth of the error over five days; the mean stays.
+    r"""Shift of the mean current and growth of the error over five days.
 
-    .. math:: I(t) = \max\left(0,\ I_{prog} + s \sqrt{\sigma_t^2 - \sigma_0^2}\ \xi\right), \qquad
-        \sigma_t = A \left(1 - e^{-I_{target}/B}\right)
+    .. math:: I(t) = \max\left(0,\ I_{prog} + s \left(\mu_t + \sqrt{\sigma_t^2 - \sigma_0^2}\ \xi\right)\right), \qquad
+        \sigma_t = A_t \left(1 - e^{-I_{target}/B_t}\right), \qquad \mu_t = \sum_{k=0}^{10} c_{t,k} I_{target}^k
 
-    with A = 19.887, 25.591, 34.579 nA and B = 176.31, 186.86, 207.34 nA at day 0, 1 and 5.
+    with A = 19.887, 25.591, 28.728, 31.043, 33.762, 34.579 nA and B = 176.31, 186.86, 193.57, 198.90, 204.77,
+    207.34 nA at day 0, 1, 2, 3, 4 and 5, and a polynomial for the mean of each of the days 1 to
+    5: large currents fall (1600 nA to 1559.3 nA in five days), small ones rise (160 nA to 163.4 nA), and a cell without
+    current comes to carry a few tenths of a nA.
 
     Args:
-        scale: s, a factor on the published growth.
+        scale: s, a factor on the published growth and shift.
 
-    Source: Agrawal et al. (2022). Valid to five days. Departures: between the days the variance is interpolated in
-    :math:`\ln(1 + t/1\,\mathrm{d})`, on which the published variances lie nearly on a line; programming error and
-    retention are independent, and one number per cell makes its retention correlated in time; the shift of the mean
-    current, of which the paper shows a figure, is left out.
+    Source: Agrawal et al. (2022), Fig. 10; both fits of its five days are those of the simulator CrossSim (Sandia
+    National Laboratories, the edition of 2026; the polynomials of earlier editions fall steeply at the end of the
+    range). Valid to five days. Departures: between the days mean and variance are interpolated in
+    :math:`\ln(1 + t/1\,\mathrm{d})`, on which the published variances lie nearly on a line, where CrossSim interpolates
+    coefficients in t; both are taken at the target, where CrossSim takes the spread at the shifted mean (a hundredth
+    more at 160 nA); programming error and retention are independent, and one number per cell makes its retention
+    correlated in time.
     """
 
-    knots: ClassVar[tuple[float, ...]] = tuple(math.log1p(t / _DAY) for t in _A_B)
+    knots: ClassVar[tuple[float, ...]] = tuple(math.log1p(day) for day in range(len(_A_B)))
     times: ClassVar[tuple[float, float]] = (0.0, 5 * _DAY)
 
     def check(self, model: DeviceModel) -> None:
@@ -80,9 +118,27 @@ class SonosRetention(Relaxation):
         """See `Relaxation.clock`."""
         return t.div(_DAY).log1p_()
 
+    def spread(self, cells: Cells, place: int) -> Tensor:
+        """See `Relaxation.spread`."""
+        return _saturating(cells.target, *_A_B[place])
+
     def spreads(self, cells: Cells) -> tuple[Tensor, ...]:
         """See `Relaxation.spreads`."""
-        return tuple(_saturating(cells.target, a, b) for a, b in _A_B.values())
+        return tuple(self.spread(cells, place) for place in range(len(_A_B)))
+
+    def shift(self, t: float | Tensor, cells: Cells) -> Tensor | None:
+        """See `Relaxation.shift`."""
+        days = [
+            (weight, day) for weight, day in zip(self.weights(t)[1:], _centred_shifts(), strict=True) if counts(weight)
+        ]
+        if not days:
+            return None
+        powers = [sum(weight * day[power] for weight, day in days) for power in range(len(_SHIFT))]
+        u = cells.target.div(_MAX / 2).sub_(1)
+        value = u * powers[-1] + powers[-2]
+        for coefficient in reversed(powers[:-2]):
+            value = value.mul_(u).add_(coefficient)
+        return value
 
 
 @dataclass(frozen=True)
@@ -114,7 +170,7 @@ class SonosReadNoise(Effect):
 
 @register("sonos")
 def sonos(*, g_max: float = 1600.0) -> DeviceModel:
-    """SONOS flash in differential pairs: programming error, retention, white read noise.
+    """SONOS flash in differential pairs: programming error, retention (mean and spread), white read noise.
 
     Ages beyond five days are an error: nothing was measured there.
 

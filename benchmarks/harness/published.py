@@ -71,7 +71,10 @@ def programmed(target: float, sigma: float) -> Array:
 def relaxed(target: float, sigma: float, growth: float, shift: float = 0.0) -> Moments:
     """Moments of ``max(0, programmed + shift + growth xi')`` with a second normal number."""
     g = programmed(target, sigma) + shift
-    return _average(*_clipped(g, growth, 0.0)) if growth else _average(g, g * g)
+    if growth:
+        return _average(*_clipped(g, growth, 0.0))
+    still = np.maximum(0.0, g)
+    return _average(still, still * still)
 
 
 # Phase-change memory: g = programmed * decay * max(0, 1 + q xi), three independent numbers.
@@ -210,15 +213,41 @@ def wan_crosssim(x: float, t: float | None) -> Moments:
     return relaxed(g, 1.536e-4 * g**3 - 1.167e-2 * g**2 + 0.2374 * g + 1.053, 0.0)
 
 
-_SONOS = ((19.887, 176.31), (25.591, 186.86), (34.579, 207.34))
+_SONOS = (
+    (19.887, 176.31),
+    (25.591, 186.86),
+    (28.728, 193.57),
+    (31.043, 198.90),
+    (33.762, 204.77),
+    (34.579, 207.34),
+)
+# Shift of the mean in nA after 1 to 5 days, a polynomial in the current in nA.
+_SONOS_SHIFT = (
+    "1.72684e-01 5.72552e-02 -6.85715e-04 3.50271e-06 -9.37682e-09 1.40575e-11"
+    " -1.19803e-14 5.41293e-18 -8.85448e-22 -1.66869e-25 5.95180e-29",
+    "2.50712e-01 6.62195e-02 -6.83218e-04 2.99442e-06 -6.78255e-09 7.70482e-12"
+    " -3.04983e-15 -2.15919e-18 2.94617e-21 -1.23359e-24 1.85329e-28",
+    "-1.75300e-02 9.76883e-02 -9.63791e-04 4.55551e-06 -1.22391e-08 1.93786e-11"
+    " -1.85899e-14 1.07659e-17 -3.58211e-21 5.96785e-25 -3.30410e-29",
+    "4.03338e-02 1.03111e-01 -1.04740e-03 4.83961e-06 -1.28132e-08 1.99484e-11"
+    " -1.85139e-14 1.00008e-17 -2.84944e-21 3.01008e-25 1.18747e-29",
+    "3.19927e-01 1.06596e-01 -1.04054e-03 4.50290e-06 -1.10352e-08 1.56477e-11"
+    " -1.27592e-14 5.45513e-18 -7.26841e-22 -2.43893e-25 7.14608e-29",
+)
+
+
+def sonos_shift(current: Array | float, day: int) -> Array:
+    """Shift of the mean after 1 to 5 days, nA."""
+    return np.polynomial.polynomial.polyval(current, [float(c) for c in _SONOS_SHIFT[day - 1].split()])
 
 
 def sonos(x: float, t: float | None) -> Moments:
     current = 1600.0 * x
     sigmas = [a * (1 - math.exp(-current / b)) for a, b in _SONOS]
-    knots = [math.log(1 + d) for d in (0, 1, 5)]
-    growth = _interpolated([s * s for s in sigmas], knots, math.log(1 + (t or 0.0) / DAY))
-    return relaxed(current, sigmas[0], growth)
+    shifts = [0.0, *(float(sonos_shift(current, day)) for day in range(1, 6))]
+    knots, now = [math.log(1 + d) for d in range(6)], math.log(1 + (t or 0.0) / DAY)
+    growth = _interpolated([s * s for s in sigmas], knots, now)
+    return relaxed(current, sigmas[0], growth, float(np.interp(now, knots, shifts)))
 
 
 def sonos_read(x: float, t: float | None) -> Moments:
