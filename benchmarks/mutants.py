@@ -1,0 +1,232 @@
+"""Do the tests notice? Wrong changes of the code, one after the other, and the tests that run the changed line.
+
+    python -m benchmarks.mutants --count 200 --json benchmarks/results/mutants.json
+
+The changes are a sample of all exchanged operators, numbers, conditions, functions and left-out calls
+(`benchmarks.harness.mutations`), in all packages. A copy of the checkout takes one of them at a time. First the default
+tests run once with a tracer, which tells what runs which line (``--traced FILE`` keeps that). A change is noticed
+where a test fails, or runs ten times as long as it should. What no test notices is listed; the reasons why nothing can
+be noticed there stand in a file of their own (``--explained``), by file, function and change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.mutations import Mutation, choose, find_mutations, sources
+from benchmarks.harness.traced_tests import TestsOfLines, trace
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("analogsim", "devices", "recipes")
+EXPLAINED = ROOT / "benchmarks" / "results" / "mutants-explained.toml"
+LEFT_OUT = ("tests/whole/test_contributing.py", "tests/whole/test_house.py")
+"""Tests that say nothing of what code does, and copy trees or read all files."""
+
+_TOO_SLOW = "too slow"
+_SEEN = ("noticed", _TOO_SLOW)
+_SECONDS = 60.0
+"""Of tests that one change is tried with, by what they took when traced."""
+
+
+def _copy(root: Path, place: Path) -> Path:
+    """The checkout without what git does not keep."""
+    ignored = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".mypy_cache", ".ruff_cache", "*.db", "runs")
+    return Path(shutil.copytree(root, place / "checkout", symlinks=True, ignore=ignored))
+
+
+def _chosen_tests(tests: list[str], seconds: dict[str, float]) -> list[str]:
+    """Those that fit into the time, quick ones first; at least one."""
+    chosen: list[str] = []
+    spent = 0.0
+    for name in tests:
+        spent += seconds[name]
+        if chosen and spent > _SECONDS:
+            break
+        chosen.append(name)
+    return chosen
+
+
+def _enter(tree: str) -> None:
+    """Let a forked process import from another tree; of ours it may hold nothing but what runs it."""
+    os.setsid()
+    os.chdir(tree)
+    os.environ["PYTHONPATH"] = tree
+    sys.path.insert(0, tree)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("analogsim", "benchmarks")]:
+        del sys.modules[name]
+
+
+def _run_tests(tree: str, tests: list[str], log: str) -> None:
+    """In a process of its own: the tests, in the changed tree; exits as pytest does."""
+    _enter(tree)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    sys.stdout = sys.stderr = os.fdopen(output, "w")
+    import pytest
+
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-o", "addopts=", *_ARGUMENTS, *tests])
+    sys.stdout.flush()
+    os._exit(int(code))
+
+
+_ARGUMENTS = ("--import-mode=importlib", "--doctest-modules", "--doctest-ignore-import-errors", "--strict-markers")
+
+
+def _verdict(tree: Path, tests: list[str], seconds: float, log: Path) -> str:
+    """``"noticed"``, ``"too slow"`` or ``"unnoticed"``."""
+    worker = get_context("fork").Process(target=_run_tests, args=(str(tree), tests, str(log)))
+    worker.start()
+    worker.join(60 + 10 * seconds)
+    if worker.is_alive():
+        os.killpg(worker.pid or 0, signal.SIGKILL)
+        worker.join()
+        return _TOO_SLOW
+    return "unnoticed" if worker.exitcode == 0 else "noticed"
+
+
+def _try(mutation: Mutation, tree: Path, tests: TestsOfLines) -> dict[str, Any]:
+    """Make the change, run the tests, take it back."""
+    file = tree / mutation.path
+    clean = file.read_text(encoding="utf-8")
+    running = _chosen_tests(tests.of(mutation.path, mutation.line), tests.seconds)
+    start = time.monotonic()
+    verdict, by = "no test runs it", None
+    if running:
+        try:
+            file.write_text(mutation.applied(clean), encoding="utf-8")
+            expected = sum(tests.seconds[name] for name in running)
+            log = tree.parent / "log.txt"
+            verdict = _verdict(tree, running, expected, log)
+            by = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
+        finally:
+            file.write_text(clean, encoding="utf-8")
+    return {
+        "path": mutation.path,
+        "function": mutation.function,
+        "line": mutation.line,
+        "before": mutation.before,
+        "after": mutation.after,
+        "verdict": verdict,
+        "by": by and by[1],
+        "tests": len(running),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _reasons(file: Path) -> dict[tuple[str, str, str, str], str]:
+    """Why changes cannot be noticed, by what names them."""
+    if not file.exists():
+        return {}
+    entries = tomllib.loads(file.read_text(encoding="utf-8")).get("mutant", [])
+    return {(entry["path"], entry["function"], entry["before"], entry["after"]): entry["reason"] for entry in entries}
+
+
+def _doubtful(tree: Path, rows: list[dict[str, Any]], tests: TestsOfLines) -> list[str]:
+    """Tests that noticed a change, and fail without one too."""
+    names = sorted({row["by"] for row in rows if row["by"] in tests.seconds})
+    log = tree.parent / "log.txt"
+    if not names or _verdict(tree, names, sum(tests.seconds[name] for name in names), log) == "unnoticed":
+        return []
+    alone = [name for name in names if _verdict(tree, [name], tests.seconds[name], log) != "unnoticed"]
+    return alone or names
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """By package: tried, noticed, explained."""
+    tried, noticed, explained = Counter[str](), Counter[str](), Counter[str]()
+    for row in rows:
+        parts = Path(row["path"]).parts
+        package = "/".join(parts[:2]) if len(parts) > 2 else parts[0]
+        for name in (package, "all"):
+            tried[name] += 1
+            noticed[name] += row["verdict"] in _SEEN
+            explained[name] += row["verdict"] == "explained"
+    lines = ["| package | tried | noticed | nothing to notice | unnoticed |", "|---|---|---|---|---|"]
+    for name in (*sorted(set(tried) - {"all"}), "all"):
+        rest = tried[name] - noticed[name] - explained[name]
+        lines.append(f"| {name} | {tried[name]} | {noticed[name]} | {explained[name]} | {rest} |")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=200, help="how many changes (default: %(default)d)")
+    parser.add_argument("--least", type=int, default=4, help="of each package at least (default: %(default)d)")
+    parser.add_argument("--only", nargs="+", default=list(FOLDERS), metavar="FOLDER", help="whose code is changed")
+    parser.add_argument("--traced", type=Path, metavar="FILE", help="what runs which line; made where it is not there")
+    parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH", help="tests to trace (default: tests)")
+    parser.add_argument("--explained", type=Path, default=EXPLAINED, metavar="FILE", help="why some are not noticed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every change and its verdict to this file")
+    return parser
+
+
+def _run_traced(tree: Path, file: Path, arguments: list[str]) -> None:
+    _enter(str(tree))
+    trace(tree, FOLDERS, file, arguments)
+
+
+def _trace_apart(tree: Path, file: Path, tests: Sequence[str]) -> None:
+    """In a process of its own, since it imports the tree's modules."""
+    arguments = [*tests, *(f"--ignore={path}" for path in LEFT_OUT)]
+    worker = get_context("fork").Process(target=_run_traced, args=(tree, file, arguments))
+    worker.start()
+    worker.join()
+    if not file.exists():
+        raise SystemExit(f"mutants: the tests could not be traced (exit {worker.exitcode})")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try the sample and print the table; 1 if something is neither noticed nor explained."""
+    options = _parser().parse_args(arguments)
+    import torch  # once, before the processes that need it are forked off
+
+    reasons, rows = _reasons(options.explained), []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = _copy(ROOT, Path(folder))
+        traced = options.traced.resolve() if options.traced else Path(folder) / "traced.json"
+        if not traced.exists():
+            _trace_apart(tree, traced, options.tests)
+        tests = TestsOfLines(traced)
+        found = [mutation for path in sources(tree, options.only) for mutation in find_mutations(tree, path)]
+        chosen = choose(found, options.count, options.least)
+        print(f"{len(chosen)} of {len(found)} possible changes", flush=True)
+        for place, mutation in enumerate(chosen, 1):
+            row = _try(mutation, tree, tests)
+            if row["verdict"] not in _SEEN and mutation.key in reasons:
+                row |= {"verdict": "explained", "reason": reasons[mutation.key]}
+            rows.append(row)
+            print(f"{place:4} {row['verdict']:15} {row['seconds']:6.1f} s  {mutation}", flush=True)
+        doubtful = _doubtful(tree, rows, tests)
+    for row in rows:
+        if row["by"] in doubtful:
+            row["verdict"] = "unnoticed"
+            print(f"doubtful: {row['by']} also fails without {row['path']}:{row['line']}")
+    print(f"\n{table(rows)}")
+    if options.json is not None:
+        from benchmarks.harness.timing import environment, write
+
+        document = environment(torch.device("cpu"))
+        document["settings"] = {"count": options.count, "possible": len(found)}
+        document["results"] = rows
+        write(options.json, document)
+    return int(any(row["verdict"] in ("unnoticed", "no test runs it") for row in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
