@@ -256,14 +256,14 @@ def weight_error(cells: int = 1_000_000, seed: int = 0) -> str:
     weight = torch.randn(1000, cells // 1000, generator=generator, dtype=torch.float64).clamp(-2.5, 2.5) / 2.5
     device = analogsim.as_device_model("pcm").replace(mapping=analogsim.Mapping("pair", "tensor"))
     written = device.program(weight, KeyedNoise(str(seed), "weights"))
-    reference = device.to_weight(written.programmed, written).abs().sum()
+    fresh = device.to_weight(written.programmed, written)
     rows = []
     for time in DEFAULT_TIMES:
         g = device.read(written, seconds(time), KeyedNoise(str(seed), "weights", time))
         now = device.to_weight(g, written)
         gain = float((weight * now).sum() / (weight * weight).sum())
         best = (weight * now).sum() / (now * now).sum() * now
-        ours = global_gain(reference, now) * now
+        ours = global_gain(weight, fresh, now) * now
         errors = [float((value - weight).square().mean().sqrt()) for value in (now, best, ours)]
         rows.append((time, f"{gain:.3f}", *(f"{100 * error:.2f} %" for error in errors)))
     return table(("time", "decay", "raw error", "after the best gain", "after the measured gain"), rows)

@@ -33,6 +33,8 @@ def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
     }
     if written.faults is not None:
         tensors["faults"] = written.faults
+    if chip.reference is not None:
+        tensors["reference"] = chip.reference
     for index, drawn in enumerate(written.drawn):
         tensors |= {f"drawn.{index}.{key}": value for key, value in drawn.items()}
     # A copy each: safetensors refuses tensors that share memory, as the target and the programmed weight may.
@@ -136,8 +138,13 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
     )
     mapped = device.map_weight(largest, source.ndim, state.layout)
     written = Written(mapped, cells, drawn, tensors.get("faults"))
-    chip = LayerChip(name, entry["seed"], device, tensors["source"], written, state.layout, state.crossbar)
-    chip.set_time(entry["time"], _gain_named(entry["compensation"], name))
+    bound = _tensor(entry["output_bound"], weight.device) if state.crossbar.needs_bound else state.known_bound
+    # Files of versions that measured in another way hold no reference; it is measured again then.
+    reference = tensors.get("reference")
+    chip = LayerChip(
+        name, entry["seed"], device, tensors["source"], written, state.layout, state.crossbar, bound, reference
+    )
+    chip.set_time(entry["time"], _gain_named(entry["compensation"], name), bound)
     return chip
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analogsim.chip.compensation import Gain
 from analogsim.crossbar.crossbar import Crossbar
-from analogsim.crossbar.gains import measured_sums
+from analogsim.crossbar.measurement import Measurement, measure_cells, measure_outputs
 from analogsim.crossbar.signal_path import Array, array_of
 from analogsim.crossbar.wired_blocks import wired
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
@@ -44,6 +44,8 @@ class LayerChip:
         written: what programming left behind.
         layout: the blocks of crossbars in which it lies.
         crossbar: their wires and converters.
+        bound: full scale of the output converters as it was known while programming; None for none.
+        reference: what was measured right after programming, if that is known; see `measurement`.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class LayerChip:
         written: Written,
         layout: Layout,
         crossbar: Crossbar,
+        bound: Tensor | float | None = None,
+        reference: Tensor | None = None,
     ) -> None:
         self.name = name
         self.seed = seed
@@ -65,8 +69,8 @@ class LayerChip:
         self.crossbar = crossbar
         self._checked: tuple[tuple[Tensor, ...], Stamp] | None = None
         self._array: Array | None = None
-        self._reference = torch.ones(())  # measured by set_time(0) if the device drifts
-        self.set_time(0.0, None)
+        self._reference = reference
+        self.set_time(0.0, None, bound)
 
     def __getstate__(self) -> dict[str, object]:
         # A copy's weights lie elsewhere: it compares them by value first.
@@ -90,7 +94,7 @@ class LayerChip:
         if faults is not None:
             faults = checked_faults(faults, state, source)
         written = state.device.program(in_compute_dtype(source), noise, state.layout, faults)
-        return cls(state.name, seed, state.device, source, written, state.layout, state.crossbar)
+        return cls(state.name, seed, state.device, source, written, state.layout, state.crossbar, state.known_bound)
 
     def _conductances(self, t: float) -> Tensor:
         """What inputs find at time t: cells behind their wires, µS."""
@@ -99,43 +103,55 @@ class LayerChip:
         return wired(g, self.written.ndim, self.layout, self.crossbar.wires)
 
     @_outside_autograd()
-    def set_time(self, t: float, compensation: Gain | None) -> None:
-        """Let the array be ``t`` seconds old, with the gain that was measured then."""
+    def set_time(self, t: float, compensation: Gain | None, bound: Tensor | float | None = None) -> None:
+        """Let the array be ``t`` seconds old, with the gain that was measured then.
+
+        Args:
+            t: seconds after programming.
+            compensation: the gain; None for none.
+            bound: full scale of the output converters, through which it is measured; None for none.
+        """
         self.device.check_time(t)
         g = self._conductances(t)
         noise = self.device.cell_variance(g, self.written)
         weight = self.written.mapped.to_weight(g)
         variance = None if noise is None else self.written.mapped.to_variance(noise)
-        gain = None
-        if self.device.drifts and (compensation is not None or t == 0):
-            measured = weight
-            if variance is not None:
-                xi = KeyedNoise(str(self.seed), self.name, f"t={t!r}", "measure").normal_like(weight)
-                measured = weight + xi.mul_(variance.sqrt())
-            sums = measured_sums(measured, self.layout)
-            if t == 0:  # so it is for every chip first of all
-                self._reference = sums
+        array = self._converted(g, noise) if self.crossbar.converts else None
+        # What it is right after programming is measured on every chip, first of all.
+        if self.device.drifts and (compensation is not None or self._reference is None):
+            found = self._measured(t, weight, variance, array, bound)
+            if self._reference is None:
+                self._reference = found.sums
             if compensation is not None:
-                gain = compensation.gains(self._reference, sums, self.layout)
+                now = found.beside(self._reference, self.layout)
+                gain = compensation.gains(self._reference, now, self.layout)
                 spread = gain if gain.ndim == 0 else self.layout.spread(gain, weight)
                 weight = weight * spread
                 variance = None if variance is None else variance * spread.square()
+                array = None if array is None else array.with_gain(gain)
         self.time = t
         self.compensation = compensation
         self._weight = weight.to(self.source.dtype)
         self._variance = variance
-        self._array = self._converted(g, noise, gain) if self.crossbar.converts else None
+        self._array = None if array is None else replace(array, slices=array.slices.to(self.source.dtype))
         self.use_noise = StreamNoise(str(self.seed), self.name, f"t={t!r}", "use")
 
-    def _converted(self, g: Tensor, noise: Tensor | None, gain: Tensor | None) -> Array:
-        """What converters see of conductances, their white read noise (variance of each cell) and a digital gain."""
+    def _measured(
+        self, t: float, weight: Tensor, variance: Tensor | None, array: Array | None, bound: Tensor | float | None
+    ) -> Measurement:
+        """What the columns say at time t."""
+        clean = in_compute_dtype(self.source)
+        noise = KeyedNoise(str(self.seed), self.name, f"t={t!r}", "measure")
+        if array is None:
+            return measure_cells(clean, weight, variance, self.layout, noise)
+        ideal = self.written.mapped.to_slices(self.written.cells.target).reshape(array.slices.shape)
+        return measure_outputs(clean, ideal, array, self.crossbar, bound, noise)
+
+    def _converted(self, g: Tensor, noise: Tensor | None) -> Array:
+        """What converters see of conductances and of their white read noise (variance of each cell)."""
         mapped = self.written.mapped
         slices, variances = mapped.to_slices(g), None if noise is None else mapped.to_slice_variances(noise)
-        if gain is not None:
-            spread = gain if gain.ndim == 0 else self.layout.spread(gain, slices[0])
-            slices = slices * spread
-            variances = None if variances is None else variances * spread.square()
-        array = array_of(slices, variances, mapped.largest, self.layout, self.device, gain, self.source.dtype)
+        array = array_of(slices, variances, mapped.largest, self.layout, self.device, None, slices.dtype)
         return array.with_converter_errors(self.crossbar, KeyedNoise(str(self.seed), self.name, "converters"))
 
     def suspect(self) -> None:
@@ -151,6 +167,11 @@ class LayerChip:
     def array(self) -> Array | None:
         """What converters see; None without any."""
         return self._array
+
+    @property
+    def reference(self) -> Tensor | None:
+        """What was measured right after programming, ``(out, row blocks)``; None of a device that does not drift."""
+        return self._reference
 
     def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Effective weight and read-noise variance, where and as ``weight`` is; with bias rows, of the matrix.
@@ -212,7 +233,7 @@ class LayerChip:
         self._weight = self._weight.to(device)
         self._variance = None if self._variance is None else self._variance.to(device)
         self._array = None if self._array is None else self._array.to(device)
-        self._reference = self._reference.to(device)
+        self._reference = None if self._reference is None else self._reference.to(device)
 
     def describe(self) -> str:
         """For ``print(analog)``."""

@@ -84,16 +84,16 @@ def drift(analog: nn.Module, t: float | str, *, compensation: CompensationLike =
     """
     gain = gain_of(compensation)
     time = seconds(t)
-    done: list[tuple[LayerChip, float, Gain | None]] = []
+    done: list[tuple[AnalogMatrix, LayerChip, float, Gain | None]] = []
     try:
         for layer, chip in layer_chips(analog, "drift"):
             chip.weight_for(*layer.still())  # there, if it has moved
-            before = (chip, chip.time, chip.compensation)
-            chip.set_time(time, gain)
+            before = (layer, chip, chip.time, chip.compensation)
+            chip.set_time(time, gain, layer.analog.known_bound)
             done.append(before)
     except Exception:
-        for chip, old_time, old_compensation in done:
-            chip.set_time(old_time, old_compensation)
+        for layer, chip, old_time, old_compensation in done:
+            chip.set_time(old_time, old_compensation, layer.analog.known_bound)
         raise
 
 

@@ -1,4 +1,10 @@
-"""Digital gains on the outputs of a crossbar, made only from what a real chip can measure."""
+r"""Digital gains on the outputs of a crossbar, made only from what a real chip can measure.
+
+What is wanted is the factor that takes a column back to how it was written: :math:`\sum_j w_j w_j(0) / \sum_j w_j
+w_j(t)` for the weights w, found right after programming and at time t. Both sums are linear in what is read, so that
+errors of cells, slow noise and noise of reading make them scatter and shift neither; how they are measured stands in
+`measurement`.
+"""
 
 from __future__ import annotations
 
@@ -10,49 +16,48 @@ from torch import Tensor
 from analogsim.mapping.layout import Layout
 
 Rule = Callable[[Tensor, Tensor, Layout], Tensor]
-"""Gains from two measurements: `measured_sums` right after programming, those now, and the blocks. A scalar for the
-whole layer, or ``(out, row blocks)``; all of them finite, of columns that read zero too."""
+"""Gains from two measurements: the sums over columns right after programming, those now, and the blocks. A scalar for
+the whole layer, or ``(out, row blocks)``; all of them finite, of columns that read zero too."""
 
 
-def _ratio(reference: Tensor, measured: Tensor) -> Tensor:
-    return torch.where(measured > 0, reference / measured, 1.0)
+def _ratio(reference: Tensor, now: Tensor, otherwise: Tensor | float) -> Tensor:
+    """What the two say; where one of them says nothing, as of a column of zeros, what is known otherwise."""
+    return torch.where((reference > 0) & (now > 0), reference / now, otherwise)
 
 
-def global_gain(reference: Tensor, now: Tensor) -> Tensor:
+def global_gain(clean: Tensor, fresh: Tensor, now: Tensor) -> Tensor:
     r"""Global drift compensation: the digital factor on a layer's outputs that undoes its mean decay.
 
-    .. math:: \alpha = \frac{\sum_{ij} |I_{ij}(0)|}{\sum_{ij} |I_{ij}(t)|}
+    .. math:: \alpha = \frac{\sum_{ij} w_{ij} w_{ij}(0)}{\sum_{ij} w_{ij} w_{ij}(t)}
 
-    where :math:`I_{ij}` is the current measured at output i while input j alone is driven, first right after
-    programming and again at time t. No drift exponent is known to it.
+    No drift exponent is known to it. It is what a measurement without any noise of its own gives, so that training
+    takes it.
 
     Args:
-        reference: the sum over the measured weights' magnitudes right after programming, a scalar.
-        now: measured weights at time t.
+        clean: the weights that were to be written.
+        fresh: what the cells stand for right after programming, like ``clean``.
+        now: the same at time t.
 
     Returns:
-        The gain, a scalar tensor; 1 for an array that reads zero everywhere.
+        The gain, a scalar tensor; 1 for an array that reads nothing of its weights.
 
-    Source: after Le Gallo et al., Adv. Electron. Mater. (2018).
+    Source: compensation by one factor after Le Gallo et al., Adv. Electron. Mater. (2018), who take a ratio of summed
+    currents. Departure: readings are weighted by the weights, since a sum of magnitudes counts the errors of weights
+    near zero as signal.
     """
-    return _ratio(reference, now.abs().sum())
-
-
-def measured_sums(weight: Tensor, layout: Layout) -> Tensor:
-    """What a measurement gives: for each column of each crossbar the sum of magnitudes, ``(out, row blocks)``."""
-    return layout.column_sums(weight.abs())
+    return _ratio((clean * fresh).sum(), (clean * now).sum(), 1.0)
 
 
 def layer_gain(reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
-    """One gain for the layer, a scalar, see `global_gain`; 1 where nothing is read, as in all of them."""
-    return _ratio(reference.sum(), now.sum())
+    """One gain for the layer, a scalar, see `global_gain`; 1 where nothing is read."""
+    return _ratio(reference.sum(), now.sum(), 1.0)
 
 
 def crossbar_gains(reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
-    """A gain for each crossbar, over the sum of its columns, ``(out, row blocks)``."""
-    return _ratio(layout.block_sums(reference), layout.block_sums(now))
+    """A gain for each crossbar, over the sum of its columns, ``(out, row blocks)``; the layer's where it reads none."""
+    return _ratio(layout.block_sums(reference), layout.block_sums(now), layer_gain(reference, now, layout))
 
 
 def column_gains(reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
-    """A gain for each column of each crossbar, ``(out, row blocks)``."""
-    return _ratio(reference, now)
+    """A gain for each column of each crossbar, ``(out, row blocks)``; its crossbar's where it reads nothing."""
+    return _ratio(reference, now, crossbar_gains(reference, now, layout))

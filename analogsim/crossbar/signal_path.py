@@ -83,6 +83,12 @@ class Array:
             converter_errors={name: error.to(device) for name, error in self.converter_errors.items()},
         )
 
+    def with_gain(self, gain: Tensor) -> Array:
+        """The same array with a digital gain on its outputs, scalar or ``(out, row blocks)``."""
+        spread = gain if gain.ndim == 0 else self.layout.spread(gain, self.slices[0])
+        variances = None if self.variances is None else self.variances * spread.square()
+        return replace(self, slices=self.slices * spread, scale=self.scale * gain, variances=variances)
+
     def with_converter_errors(self, crossbar: Crossbar, noise: Noise, scale: Scale = 1.0) -> Array:
         """The same array with output converters that differ from one another; see `draw_converter_errors`."""
         like = self.scale.expand(len(self.significance), *self.scale.shape)

@@ -76,7 +76,7 @@ def draw_cells(
         fresh = mapped.to_weight(behind_wires(g))
         g = behind_wires(device.read(written, _draw_time(clean, times, noise), noise))
         noisy = mapped.to_weight(g)
-        gain = global_gain(fresh.abs().sum(), noisy)
+        gain = global_gain(clean, fresh, noisy)
     else:
         g = behind_wires(g)
         noisy = mapped.to_weight(g)

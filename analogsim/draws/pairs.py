@@ -81,7 +81,8 @@ def draw_pairs(
     unit = mapped.unit
     noisy, gain, variance = (now_on - now_off) * torch.where(clean < 0, -unit, unit), None, None
     if device.drifts:
-        gain = global_gain(((fresh_on - fresh_off) * unit).abs().sum(), noisy)
+        fresh = (fresh_on - fresh_off) * torch.where(clean < 0, -unit, unit)
+        gain = global_gain(clean, fresh, noisy)
         noisy = noisy * gain
     if noise_on is not None and noise_off is not None:
         variance = (noise_on + noise_off) * (unit * scale * (1 if gain is None else gain)).square()

@@ -108,9 +108,10 @@ class Chips:
         """Let all of them be ``t`` seconds old; see `analogsim.drift`."""
         gain = gain_of(compensation)
         self._held = {}
-        for place, column in zip(self._places, zip(*self._chips, strict=True), strict=True):
+        columns = zip(*self._chips, strict=True)
+        for matrix, place, column in zip(self._matrices, self._places, columns, strict=True):
             for chip in column:
-                chip.set_time(t, gain)
+                chip.set_time(t, gain, matrix.analog.known_bound)
             self._held |= place.stack(column)
 
     def answers(self, inputs: Inputs, ask: Callable[[nn.Module, Inputs], Tensor]) -> Tensor:

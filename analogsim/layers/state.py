@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -105,6 +105,11 @@ class AnalogState:
     def title(self) -> str:
         """The name for messages."""
         return self.name or "(the model itself)"
+
+    @property
+    def known_bound(self) -> Tensor | float | None:
+        """Full scale of the output converter as far as it is known; None for no bound, or none yet."""
+        return self.output_bound if self.crossbar.needs_bound else cast("float | None", self.crossbar.output_bound)
 
     @property
     def ranges(self) -> tuple[Tensor | float | None, Tensor | float | None]:
