@@ -21,7 +21,8 @@ class Quantization(Effect):
         \qquad \Delta = \frac{g_{max} - g_{min}}{levels - 1}
 
     with r = 1/2 (nearest level) or, for stochastic rounding, r uniform in [0, 1), which keeps the mean. A pair of
-    cells with n levels each holds 2n - 1 signed weights.
+    cells with n levels each holds 2n - 1 signed weights. Over bit slices the nearest code is held; stochastic rounding
+    is of the code as a whole, whose digits are whole then.
 
     Args:
         levels: number of levels of one cell, both ends included.
@@ -33,9 +34,19 @@ class Quantization(Effect):
 
     cellwise: ClassVar[bool] = True
 
+    def cell_levels(self) -> int | None:
+        """See `Effect.cell_levels`."""
+        return self.levels
+
     def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.program`."""
         step = (cells.g_max - cells.g_min) / (self.levels - 1)
         position = (g - cells.g_min) / step
-        level = (position + noise.uniform_like(g)).floor_() if self.stochastic else position.round_()
+        if not self.stochastic:
+            level = position.round_()
+        elif cells.code is None or cells.code.slices == 1:
+            level = (position + noise.uniform_like(g)).floor_()
+        else:
+            digit = (self.levels - 1) / (2**cells.code.slice_bits - 1)  # in levels
+            level = cells.code.rounded_digits(position / digit, noise.uniform_like(g)).mul_(digit)
         return clamp_own(level, 0, self.levels - 1).mul_(step).add_(cells.g_min).to(g.dtype)

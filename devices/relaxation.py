@@ -67,7 +67,7 @@ class Relaxation(Effect):
         """M(t), broadcast against the target; None for a mean that stays."""
         return None
 
-    def weights(self, t: float | Tensor) -> list[float] | list[Tensor]:
+    def weights(self, t: float | Tensor) -> list[float | Tensor]:
         """How much each of the `knots` counts at a time, in numbers for a number; they sum up to 1."""
         if isinstance(t, Tensor):
             now, knots = self.clock(t), self.knots

@@ -7,7 +7,7 @@ the formulas are absolute and do not scale. :math:`\xi \sim N(0, 1)` per cell.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -120,18 +120,32 @@ class CMOReadNoise(Effect):
 
 
 @register("reram-cmo")
-def reram_cmo(*, acceptance: str = "0.2%", g_min: float = 9.0, g_max: float = 88.2) -> DeviceModel:
+def reram_cmo(
+    *,
+    acceptance: str = "0.2%",
+    g_min: float = 9.0,
+    g_max: float = 88.2,
+    reference: Literal["cells", "ideal"] = "cells",
+) -> DeviceModel:
     """Resistive memory (CMO/HfOx): programming error, relaxation, 1/f read noise.
+
+    One cell for each weight, read against the middle of the range (`analogsim.Mapping`, ``"offset"``).
 
     Args:
         acceptance: range around the target in which programming stops, ``"0.2%"`` or ``"2%"``.
         g_min: lowest conductance, at least 9 µS.
         g_max: highest conductance, at most 88.2 µS.
+        reference: what stands in the middle of the range: ``"cells"``, a column of real ones on each crossbar, whose
+            errors all its outputs share, so that a weight errs by the root of two as much as the paper's cell (the
+            mean relaxation, which both have, cancels); or ``"ideal"``, a number that is subtracted digitally, so that a
+            weight errs as one cell does and takes the whole relaxation of the mean.
 
     Raises:
-        ValueError: another acceptance, or a range beyond the measured one.
+        ValueError: another acceptance or reference, or a range beyond the measured one.
 
     Source: see the effects `CMOProgramming`, `CMORelaxation`, `CMOReadNoise`.
     """
     effects = (CMOProgramming(acceptance=acceptance), CMORelaxation(), CMOReadNoise())
-    return DeviceModel(effects, g_min=g_min, g_max=g_max, mapping=Mapping("offset"), name="reram-cmo")
+    return DeviceModel(
+        effects, g_min=g_min, g_max=g_max, mapping=Mapping("offset", reference=reference), name="reram-cmo"
+    )

@@ -133,7 +133,7 @@ class SonosRetention(Relaxation):
         ]
         if not days:
             return None
-        powers = [sum(weight * day[power] for weight, day in days) for power in range(len(_SHIFT))]
+        powers = [sum((weight * day[power] for weight, day in days), 0.0) for power in range(len(_SHIFT))]
         u = cells.target.div(_MAX / 2).sub_(1)
         value = u * powers[-1] + powers[-2]
         for coefficient in reversed(powers[:-2]):

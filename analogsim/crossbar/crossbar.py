@@ -179,7 +179,9 @@ class Crossbar:
         return replace(self, **changes)
 
     def check(self, device: DeviceModel) -> None:
-        """Raise ValueError if weights of ``device`` cannot lie on this crossbar."""
+        """Raise ValueError if weights of ``device`` cannot lie on this crossbar, or their digits on its cells."""
+        if device.levels is not None:
+            device.laid.check_levels(device.levels)
         if self.wires is None:
             return
         if device.signed:
@@ -194,7 +196,7 @@ class Crossbar:
         """The blocks in which a weight ``(out, ...)`` lies."""
         columns = None
         if self.cols is not None:
-            reserved = 1 if mapping.cells == "offset" else 0
+            reserved = 1 if mapping.has_references else 0
             columns = (self.cols - reserved) // mapping.cells_per_weight
             if columns < 1:
                 raise ValueError(

@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from analogsim.device.parameters import checked
+from analogsim.mapping.cell_code import CellCode
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapped_weight import MappedWeight
 from analogsim.mapping.mapping import Mapping
@@ -50,6 +51,7 @@ class Cells:
         g_max: the highest one, µS; for signed cells the largest weight, a tensor that broadcasts against ``target``.
         signed: one value per weight that takes either sign (`analogsim.Mapping`), so nothing stops at zero.
         programmed: the conductances that were written, µS; None while they are being written.
+        code: how weights are written on them, by plane, slice and copy; None for cells on their own.
     """
 
     target: Tensor
@@ -57,6 +59,7 @@ class Cells:
     g_max: float | Tensor
     signed: bool = False
     programmed: Tensor | None = None
+    code: CellCode | None = None
 
     def floor(self, g: Tensor) -> Tensor:
         """``g``, with a physical cell's conductance stopped at zero. Works in place on ``g``."""
@@ -125,6 +128,13 @@ class Effect:
 
     def read_std(self, g: Tensor, cells: Cells) -> Tensor | None:
         """Standard deviation (µS) of white read noise, independent in every use; None if there is none."""
+        return None
+
+    def cell_levels(self) -> int | None:
+        """How many levels, equally spaced from ``g_min`` to ``g_max``, a cell is written to; None for any conductance.
+
+        Bit slices want to know: digits of a code must be among the levels, and so must the reference of offset cells.
+        """
         return None
 
     @classmethod
@@ -281,6 +291,8 @@ class DeviceModel:
         """Every parameter under a dotted name, for logging."""
         seen = Counter(type(effect).__name__ for effect in self.effects)
         values: dict[str, Any] = {"g_min": self.g_min, "g_max": self.g_max, **asdict(self.laid)}
+        if self.laid.cells != "offset":  # others have no reference
+            del values["reference"]
         for key, effect in zip(self._keys, self.effects, strict=True):
             prefix = key if seen[type(effect).__name__] > 1 else type(effect).__name__
             values |= {f"{prefix}.{name}": value for name, value in asdict(effect).items()}
@@ -327,6 +339,12 @@ class DeviceModel:
         return self.laid.significance
 
     @cached_property
+    def levels(self) -> int | None:
+        """How many levels a cell holds, the fewest that an effect leaves; None for any conductance."""
+        held = [levels for effect in self.effects if (levels := effect.cell_levels()) is not None]
+        return min(held, default=None)
+
+    @cached_property
     def drifts(self) -> bool:
         """Whether the device changes with time, so that a compensation has something to compensate."""
         return bool(self._stages["age"] or self._stages["read"])
@@ -350,7 +368,11 @@ class DeviceModel:
     @cached_property
     def cellwise(self) -> bool:
         """Whether each cell can be drawn as if there were no others, and none is held."""
-        return all(effect.cellwise for effect in self.effects) and not self._stages["held"] + self._stages["hold"]
+        return (
+            self.slices == 1
+            and all(effect.cellwise for effect in self.effects)
+            and not self._stages["held"] + self._stages["hold"]
+        )
 
     @cached_property
     def times(self) -> tuple[float, float]:
@@ -374,14 +396,14 @@ class DeviceModel:
 
     def map_weight(self, largest: Tensor, ndim: int, layout: Layout | None = None) -> MappedWeight:
         """How a weight of ``ndim`` axes lies on the cells of this device, with ``largest`` on ``g_max``."""
-        return MappedWeight(self.laid, layout, self.g_min, self.g_max, largest, ndim)
+        return MappedWeight(self.laid, layout, self.g_min, self.g_max, largest, ndim, self.levels)
 
     def lay_out(self, weight: Tensor, layout: Layout | None = None) -> Written:
         """The cells of a weight as if they had been written without any error, and keep what they got."""
         mapped = self.map_weight(self.largest(weight, layout), weight.ndim, layout)
         target = mapped.targets(weight)
         g_max = mapped.largest if self.signed else self.g_max
-        cells = Cells(target, self.g_min, g_max, self.signed, target)
+        cells = Cells(target, self.g_min, g_max, self.signed, target, self.laid)
         return Written(mapped, cells, ({},) * len(self.effects))
 
     def program(

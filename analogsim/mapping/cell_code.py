@@ -11,6 +11,9 @@ from analogsim.utils.tensors import clamp_own
 
 Kind = Literal["pair", "two-sided", "offset", "signed"]
 
+Reference = Literal["cells", "ideal"]
+"""What ``"offset"`` cells are read against: a column of cells, or a number."""
+
 
 class CellCode:
     """What of a `Mapping` is the same whatever the range of the cells and the scale of the weights.
@@ -23,6 +26,7 @@ class CellCode:
     slices: int
     slice_bits: int
     copies: int
+    reference: Reference
 
     @property
     def planes(self) -> int:
@@ -35,34 +39,104 @@ class CellCode:
         return self.planes * self.slices * self.copies
 
     @property
-    def significance(self) -> tuple[float, ...]:
-        """Share of each slice in the full scale, the most significant first; they sum up to 1."""
-        base, count = 2**self.slice_bits, self.slices
-        upper = [(base - 1) * base ** (count - 1 - place) / base**count for place in range(count - 1)]
-        return (*upper, 1.0 - sum(upper))
+    def has_references(self) -> bool:
+        """Whether columns of cells stand beside those of the weights."""
+        return self.cells == "offset" and self.reference == "cells"
 
-    def parts(self, weight: Tensor, references: int) -> Tensor:
+    @property
+    def largest_code(self) -> int:
+        """The integer that all digits together stand for at full scale."""
+        return int(2 ** (self.slices * self.slice_bits)) - 1
+
+    @property
+    def significance(self) -> tuple[float, ...]:
+        """Share of each slice in the full scale, the most significant first; they sum up to 1.
+
+        Slice k of n, of b bits each, is a digit of the integer code: :math:`2^{b(n-1-k)} (2^b - 1) / (2^{nb} - 1)`.
+        """
+        base = 2**self.slice_bits
+        return tuple((base - 1) * base**place / self.largest_code for place in reversed(range(self.slices)))
+
+    def middle(self, levels: int | None) -> float:
+        """Where reference cells stand, as a part of the range.
+
+        Half of it; for cells that hold levels, the level next above, or no code would be exact.
+
+        Args:
+            levels: how many a cell holds; None for any conductance.
+        """
+        if levels is None:
+            return 0.5
+        top = self.largest_code if self.slices > 1 else levels - 1
+        return (top + 1) // 2 / top
+
+    def check_levels(self, levels: int) -> None:
+        """Raise ValueError if a digit is none of the levels that a cell holds."""
+        if self.slices == 1 or (levels - 1) % (2**self.slice_bits - 1) == 0:
+            return
+        fitting = [bits for bits in range(1, 17) if (levels - 1) % (2**bits - 1) == 0]
+        raise ValueError(
+            f"mapping: slice_bits={self.slice_bits} makes digits from 0 to {2**self.slice_bits - 1}, which are no "
+            f"levels of cells that hold {levels}; take slice_bits={' or '.join(map(str, fitting))}, or cells of "
+            f"{2**self.slice_bits} levels"
+        )
+
+    def parts(self, weight: Tensor, references: int, levels: int | None = None) -> Tensor:
         """Non-negative parts ``(planes, out (+ references), ...)`` of weights relative to the largest."""
         if self.cells == "pair":
             return clamp_own(torch.stack((weight, -weight)), 0, 1)
         if self.cells == "two-sided":
             return clamp_own(torch.stack((1 + weight, 1 - weight)).mul_(0.5), 0, 1)
-        reference = weight.new_zeros(()).expand(references, *weight.shape[1:])
-        return clamp_own(torch.cat((weight, reference)).add_(1).mul_(0.5), 0, 1).unsqueeze(0)
+        middle = self.middle(levels if self.has_references else None)
+        if self.has_references:
+            weight = torch.cat((weight, weight.new_zeros(()).expand(references, *weight.shape[1:])))
+        return clamp_own(weight.mul(0.5).add_(middle), 0, 1).unsqueeze(0)
 
     def digits(self, part: Tensor) -> Tensor:
-        """Each part in [0, 1] cut into slices in [0, 1]: ``(planes, ...)`` to ``(planes * slices, ...)``."""
+        """Each part in [0, 1] cut into slices in [0, 1]: ``(planes, ...)`` to ``(planes * slices, ...)``.
+
+        Digits are those of the nearest integer code. What the code leaves of the part, half a step at most, is held by
+        the last cell; where that one is at an end of its range, by the one before, in which it counts less. So slicing
+        alone loses nothing, and cells that round to their levels hold the nearest code.
+        """
         if self.slices == 1:
             return part
-        base = 2**self.slice_bits
-        left = part * base  # in units of the digit at hand
-        digits = []
-        for _ in range(self.slices - 1):
-            digit = left.floor().clamp_max_(base - 1)
-            digits.append(digit / (base - 1))
-            left = (left - digit) * base
-        digits.append((left / base).clamp(0, 1))
-        return torch.stack(digits, 1).flatten(0, 1)
+        base, code = 2**self.slice_bits, part * float(self.largest_code)
+        whole = code.round()
+        digits, left = self._whole_digits(whole)
+        rest = code.sub_(whole).add_(left)
+        for place in reversed(range(self.slices)):
+            wanted = digits[place].add_(rest)
+            digits[place] = wanted.clamp(0, base - 1)
+            rest = (wanted - digits[place]).div_(base)
+        return torch.stack(digits, 1).flatten(0, 1).div_(base - 1)
+
+    def _whole_digits(self, code: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The digits of integer codes, and what is left of codes that a dtype rounds up past the largest."""
+        base, digits, left = 2**self.slice_bits, [], code
+        for place in reversed(range(self.slices)):
+            step = float(base**place)
+            digits.append((left / step).floor_().clamp_max_(base - 1))
+            left = torch.sub(left, digits[-1], alpha=step)
+        return digits, left
+
+    def rounded_digits(self, digits: Tensor, u: Tensor) -> Tensor:
+        """Whole digits of codes that are rounded at random, up with the probability of what is over.
+
+        Digit by digit, what the last cell cannot hold would now and then move a digit that counts much more.
+
+        Args:
+            digits: of any value, ``(cells, *weight.shape)``.
+            u: numbers from [0, 1), like ``digits``; those of the last slice count.
+        """
+        each, random = (
+            values.reshape(self.planes, self.slices, self.copies, *values.shape[1:]) for values in (digits, u)
+        )
+        code = torch.zeros_like(each[:, 0])
+        for place, digit in enumerate(each.unbind(1)):
+            code = code.add(digit, alpha=float(2 ** (self.slice_bits * (self.slices - 1 - place))))
+        whole, _ = self._whole_digits((code + random[:, -1]).floor_().clamp_(0, self.largest_code))
+        return torch.stack(whole, 1).reshape(digits.shape)
 
     def by_plane(self, cells: Tensor, ndim: int) -> Tensor:
         """Values of cells ``(..., cells, *weight.shape)`` as ``(planes, ..., slices, *weight.shape)``.

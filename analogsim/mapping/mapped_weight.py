@@ -31,6 +31,7 @@ class MappedWeight:
         largest: the weight that is laid on ``g_max``, broadcastable; see `Mapping.largest`. ``"signed"`` cells hold the
             weight itself, whatever it is.
         ndim: number of axes of the weight.
+        levels: how many levels a cell holds, equally spaced from ``g_min`` to ``g_max``; None for any conductance.
     """
 
     mapping: CellCode
@@ -39,6 +40,7 @@ class MappedWeight:
     g_max: float
     largest: Tensor
     ndim: int
+    levels: int | None = None
 
     @property
     def unit(self) -> Tensor:
@@ -62,7 +64,7 @@ class MappedWeight:
             target = clamp_own(torch.stack((scaled, -scaled)), 0, span)
         else:
             references = 1 if self.layout is None else len(self.layout.cols)
-            target = code.digits(code.parts(weight / self.largest, references)).mul_(span)
+            target = code.digits(code.parts(weight / self.largest, references, self.levels)).mul_(span)
         if code.copies > 1:
             target = target.repeat_interleave(code.copies, 0)
         return target.add_(self.g_min).clamp_max_(self.g_max) if self.g_min else target
@@ -86,10 +88,8 @@ class MappedWeight:
         if code.cells == "signed":
             return g
         plane = code.by_plane(g, self.ndim)
-        if code.cells == "offset":
-            difference = self._with_reference(plane[0], torch.sub).mul_(2.0)
-        else:
-            difference = plane[0] - plane[1]
+        offset = code.cells == "offset"
+        difference = self._less_reference(plane[0]).mul_(2.0) if offset else plane[0] - plane[1]
         return difference * self.unit
 
     def to_variance(self, variance: Tensor) -> Tensor:
@@ -111,7 +111,12 @@ class MappedWeight:
         plane = code.by_plane(variance, self.ndim)
         if code.copies > 1:
             plane = plane / code.copies
-        total = self._with_reference(plane[0], torch.add).mul_(4.0) if code.cells == "offset" else plane.sum(0)
+        if code.cells != "offset":
+            total = plane.sum(0)
+        elif code.has_references:
+            total = self._with_reference(plane[0], torch.add).mul_(4.0)
+        else:
+            total = plane[0] * 4.0
         return total * self.unit.square()
 
     def around(self, target: Tensor, faults: Tensor) -> Tensor:
@@ -135,6 +140,12 @@ class MappedWeight:
             return follows
         within = (~saturated).to(weight.dtype)
         return within if follows is None else follows * within
+
+    def _less_reference(self, g: Tensor) -> Tensor:
+        """What offset cells conduct beyond their reference."""
+        if self.mapping.has_references:
+            return self._with_reference(g, torch.sub)
+        return g - (self.g_min + self.g_max) / 2
 
     def _with_reference(self, g: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """``(..., out + references, ...)`` to ``(..., out, ...)``: each column with the reference of its block."""

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from analogsim.mapping.cell_code import CellCode, Kind
+from analogsim.mapping.cell_code import CellCode, Kind, Reference
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapped_weight import MappedWeight
 
@@ -37,9 +37,18 @@ class Mapping(CellCode):
             get no gradient in training.
         slices: bit slicing: over how many cells the digits of a conductance are spread, each of which has a column and
             a converter of its own. The most significant come first.
-        slice_bits: bits of one digit. All digits but the last are whole, the last one holds what is left, so that
-            slicing alone loses nothing; a device of limited levels or precision rounds it.
+        slice_bits: bits of one digit. The digits are those of the nearest integer code of ``slices * slice_bits`` bits,
+            ``2**bits - 1`` at full scale; a cell stands at ``digit / (2**slice_bits - 1)`` of its range. What the code
+            leaves over, half a step at most, is on the last cell (on the one before where that is full or empty), so
+            that slicing alone loses nothing; cells that hold ``2**slice_bits`` levels round it away, and all codes are
+            reached. Cells of other levels must have the digits among theirs (``levels - 1`` a multiple of
+            ``2**slice_bits - 1``); `analogsim.convert` refuses other ones.
         copies: how many cells hold one conductance together; their mean counts.
+        reference: of ``"offset"`` cells: ``"cells"``, a column of cells for each crossbar, which have the errors of any
+            others and share them with all columns that are read against them, so that a weight errs as two cells do;
+            or ``"ideal"``, the middle of the range as a number that is subtracted digitally: no cells, no errors, and
+            nothing that follows when the mean of the cells moves. Cells of an even number of levels have none in the
+            middle; their reference column stands at the level next above, and codes count from there.
         bias_rows: 0: the bias is added digitally. Else on how many rows of the crossbar it lies, an equal part of it
             on each, all driven by the input 1.
 
@@ -54,9 +63,11 @@ class Mapping(CellCode):
     slice_bits: int = 4
     copies: int = 1
     bias_rows: int = 0
+    reference: Reference = "cells"
 
     def __post_init__(self) -> None:
-        for name, choices in (("cells", get_args(Kind)), ("scale", get_args(SharedBy))):
+        kinds = (("cells", Kind), ("scale", SharedBy), ("reference", Reference))
+        for name, choices in ((name, get_args(kind)) for name, kind in kinds):
             if getattr(self, name) not in choices:
                 listed = ", ".join(f'"{choice}"' for choice in choices)
                 raise ValueError(f"mapping: {name} must be one of {listed}, got {getattr(self, name)!r}")
@@ -70,10 +81,12 @@ class Mapping(CellCode):
         object.__setattr__(self, "percentile", float(value))
         if self.cells == "signed" and (self.slices, self.copies) != (1, 1):
             raise ValueError('mapping: slices and copies are of cells; with cells="signed" both must be 1')
+        if self.reference != "cells" and self.cells != "offset":
+            raise ValueError(f'mapping: reference="{self.reference}" is of cells="offset", got cells="{self.cells}"')
 
     def references(self, layout: Layout) -> int:
         """Number of reference columns of a layer."""
-        return len(layout.cols) if self.cells == "offset" else 0
+        return len(layout.cols) if self.has_references else 0
 
     def largest(self, weight: Tensor, layout: Layout | None = None) -> Tensor:
         """The weight that is laid on ``g_max``; it broadcasts against ``weight``.

@@ -178,7 +178,7 @@ class DeviceContract:
         model = self.model
         weight = _weight(*shape).to(place, dtype)
         written = model.program(weight, KeyedNoise("contract"))
-        references = 1 if model.laid.cells == "offset" else 0
+        references = int(model.laid.has_references)
         kind = ((model.cells_per_weight, shape[0] + references, *shape[1:]), dtype, weight.device)
         for what, g in {
             "program": written.programmed,

@@ -238,7 +238,8 @@ _SONOS_SHIFT = (
 
 def sonos_shift(current: Array | float, day: int) -> Array:
     """Shift of the mean after 1 to 5 days, nA."""
-    return np.polynomial.polynomial.polyval(current, [float(c) for c in _SONOS_SHIFT[day - 1].split()])
+    coefficients = [float(c) for c in _SONOS_SHIFT[day - 1].split()]
+    return np.asarray(np.polynomial.polynomial.polyval(current, coefficients), dtype=np.float64)
 
 
 def sonos(x: float, t: float | None) -> Moments:

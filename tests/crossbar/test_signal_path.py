@@ -40,9 +40,9 @@ def gradients(output, model):
 LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 
 
-def error(crossbar, mapping=None):
+def error(crossbar, mapping=None, count=8):
     """Root-mean-square error relative to the outputs', of a chip without other errors; training sees the same."""
-    model, x = network(), images(8)
+    model, x = network(), images(count)
     analog = analogsim.convert(model, DeviceModel((Nothing(),), g_min=1.0, mapping=mapping), crossbar=crossbar)
     analogsim.program(analog)
     output, wanted = analog.eval()(x), model(x)
@@ -56,7 +56,8 @@ def test_error_falls_as_two_to_the_minus_bits(which, mapping):
     """Each two bits more divide the error by four, within 40 %; six of them by 64, within a quarter."""
     bound = 100 if "adc_bits" in which else None
     errors = [
-        error(Crossbar(rows=100, output_bound=bound, **dict.fromkeys(which, bits)), mapping) for bits in (8, 10, 12, 14)
+        error(Crossbar(rows=100, output_bound=bound, **dict.fromkeys(which, bits)), mapping, 32)
+        for bits in (8, 10, 12, 14)
     ]
     for one, next_one in itertools.pairwise(errors):
         assert one / next_one == pytest.approx(4, rel=0.4)

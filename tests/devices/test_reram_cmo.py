@@ -1,10 +1,15 @@
 """reram-cmo against the published formulas, to the last digit, and what happens before they begin."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import analogsim
 from analogsim import Cells, Mapping
+from analogsim.device.file import load_device, save_device
 from analogsim.devices import CMOProgramming, CMOReadNoise, CMORelaxation, reram_cmo
 from analogsim.noise import KeyedNoise
 
@@ -117,3 +122,48 @@ def test_illegal_parameters(make, message):
 
 def test_ten_years_are_the_end():
     assert reram_cmo().times == (0.0, 10 * 365 * 86400.0)
+
+
+def test_an_ideal_reference_leaves_the_error_of_one_cell():
+    """Issue 18: with reference cells a weight errs by sqrt(2) of the paper's cell. Within 5 standard errors."""
+    weight = torch.linspace(-1, 1, 101, dtype=torch.float64).unsqueeze(1).expand(-1, 2000).contiguous()
+    spread, day = {}, 86400.0
+    for reference in ("cells", "ideal"):
+        device = reram_cmo(reference=reference)
+        device = device.replace(mapping=Mapping("offset", "tensor", reference=reference))
+        written = device.program(weight, KeyedNoise("reference"))
+        g = device.age(written, day)
+        error = device.to_weight(g, written) - weight
+        spread[reference] = float(error.std())
+        if reference == "ideal":
+            half = (88.2 - 9.0) / 2
+            torch.testing.assert_close(error, (g - written.cells.target)[0] / half)
+            shift, own = -0.08900206 * math.log(day) / half, (0.04201137 * math.log(day) + 0.41183342) / half
+            assert float(error.mean()) == pytest.approx(shift, abs=K * own / error.numel() ** 0.5)
+            assert spread["ideal"] == pytest.approx(own, rel=0.01)  # the programming error adds 0.2 %
+        else:
+            assert float(error.mean()) == pytest.approx(0, abs=K * spread["cells"] / 2000**0.5)
+    assert spread["cells"] / spread["ideal"] == pytest.approx(math.sqrt(2), rel=K / (2 * 2000) ** 0.5 / 2)
+
+
+def test_the_ideal_reference_is_everywhere_the_device_is(tmp_path):
+    device = analogsim.as_device_model("reram-cmo(reference='ideal')")
+    save_device(device, tmp_path / "cmo.toml")
+    assert load_device(tmp_path / "cmo.toml") == device
+    assert "reference='ideal'" in repr(device)
+    crossbar = analogsim.Crossbar(rows=4, cols=3, wire_resistance=1.0, adc_bits=8)
+    layer = nn.Linear(10, 7)
+    analog = analogsim.convert(nn.Sequential(layer), device, crossbar=crossbar)
+    with_cells = analogsim.convert(nn.Sequential(layer), "reram-cmo", crossbar=crossbar)
+    twins = {"ideal": analog, "cells": with_cells}
+    cells = {kind: sum(row.cells for row in analogsim.summary(twin).rows) for kind, twin in twins.items()}
+    assert cells["ideal"] == 70
+    assert cells["cells"] > 70
+    analog.train()(torch.randn(3, 10)).sum().backward()
+    analogsim.program(analog, seed=1)
+    analogsim.drift(analog, "1d")
+    answer = analog.eval()(x := torch.randn(3, 10))
+    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
+    assert torch.equal(analog.eval()(x), answer)

@@ -20,14 +20,53 @@ def test_stuck_cells_take_their_share_of_the_gradient():
     assert Mapping("offset").following(weight, one).tolist() == [[0.0, 1.0]]
 
 
-@pytest.mark.parametrize(("slices", "bits"), [(1, 4), (2, 3), (3, 2), (5, 1)])
-def test_digits_of_a_part_are_whole_but_the_last(slices, bits):
+@pytest.mark.parametrize(("slices", "bits"), [(1, 4), (2, 3), (3, 2), (5, 1), (2, 1), (4, 4)])
+def test_digits_are_those_of_the_nearest_code(slices: int, bits: int) -> None:
+    """What the code leaves over is on the last digit, or by its share on one before: half a step in all."""
     code = Mapping(slices=slices, slice_bits=bits)
-    part = torch.rand((2, 40, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    digits = code.digits(part).unflatten(0, (2, slices))
+    part = torch.rand((2, 400, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    part[:, :3, 0] = torch.tensor([0.0, 1.0, 0.5])
     steps = 2**bits - 1
-    assert torch.equal(digits[:, :-1] * steps, (digits[:, :-1] * steps).round())
-    torch.testing.assert_close(torch.stack([code.join(plane) for plane in digits]), part, rtol=1e-14, atol=1e-14)
+    digits = code.digits(part).unflatten(0, (2, slices)) * steps
+    assert digits.min() >= 0
+    assert digits.max() <= steps
+    torch.testing.assert_close(torch.stack([code.join(plane / steps) for plane in digits]), part, rtol=0, atol=1e-14)
+    if slices > 1:
+        rounded = digits.round()
+        off = (digits - rounded).abs()
+        assert off[:, -1].max() <= 0.5
+        assert off[:, :-1].max() <= 0.5 / 2**bits + 1e-9, "upper digits are whole, but for what the last cannot hold"
+        ends = (rounded[:, -1] == 0) | (rounded[:, -1] == steps)
+        assert not (off[:, :-1].amax(1)[~ends] > 0).any()
+        whole = sum(digit * 2 ** (bits * place) for place, digit in enumerate(reversed(rounded.unbind(1))))
+        assert torch.equal(whole, (part * code.largest_code).round())
+
+
+def test_the_share_of_a_slice_is_that_of_its_digit_in_the_code() -> None:
+    for slices, bits in ((1, 4), (2, 4), (4, 2), (8, 1), (3, 3)):
+        code = Mapping(slices=slices, slice_bits=bits)
+        base, top = 2**bits, 2 ** (slices * bits) - 1
+        expected = [base ** (slices - 1 - k) * (base - 1) / top for k in range(slices)]
+        assert code.significance == pytest.approx(expected, rel=1e-15)
+        assert sum(code.significance) == pytest.approx(1.0)
+
+
+def test_codes_beyond_the_dtype_stay_in_range() -> None:
+    """32 bits in float32, whose numbers have 24: the largest code rounds up past itself."""
+    code = Mapping(slices=8, slice_bits=4)
+    part = torch.tensor([[1.0, 0.0, 0.3, 1 - 2**-24]])
+    digits = code.digits(part)
+    assert digits[:, 0].tolist() == [1.0] * 8
+    assert digits[:, 1].tolist() == [0.0] * 8
+    torch.testing.assert_close(code.join(digits), part[0], rtol=2**-23, atol=0)
+
+
+def test_digits_must_be_levels_of_the_cells() -> None:
+    Mapping(slices=2, slice_bits=2).check_levels(4)
+    Mapping(slices=2, slice_bits=2).check_levels(16)  # 15 steps, three of each digit
+    Mapping(slices=1, slice_bits=2).check_levels(7)
+    with pytest.raises(ValueError, match=r"slice_bits=4 makes digits from 0 to 15.*hold 8; take slice_bits=1 or 3, or"):
+        Mapping(slices=2).check_levels(8)
 
 
 def test_the_order_of_cells_is_plane_slice_copy():

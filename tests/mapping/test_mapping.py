@@ -82,12 +82,15 @@ def test_each_block_of_columns_is_read_against_its_own_reference():
 
 def test_slices_hold_digits():
     mapping = Mapping(slices=3, slice_bits=2)
-    weight = torch.tensor([[1.0, -(2 * 16 + 3 * 4 + 1.5) / 64, 0.0, 7 / 64]], dtype=torch.float64)
+    weight = torch.tensor([[1.0, -(2 * 16 + 3 * 4 + 1.5) / 63, 0.0, 7 / 63, 7.4 / 63]], dtype=torch.float64)
     largest, g = there(mapping, weight, 0.0, 1.0)
     positive, negative = g.unflatten(0, (2, 3))
-    assert positive[:, 0].T.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 1 / 3, 3 / 4]]
-    assert negative[:, 0].T.tolist() == [[0, 0, 0], [2 / 3, 1, 1.5 / 4], [0, 0, 0], [0, 0, 0]]
-    assert mapping.significance == (48 / 64, 12 / 64, 4 / 64)
+    # The last cell cannot hold 3.4 of 3: the rest is a tenth of the digit before, which counts four times as much.
+    expected = torch.tensor([[1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 1 / 3, 1], [0, 1.1 / 3, 1]], dtype=torch.float64)
+    torch.testing.assert_close(positive[:, 0].T, expected)
+    expected = torch.tensor([[0, 0, 0], [2 / 3, 1, 1.5 / 3], *[[0, 0, 0]] * 3], dtype=torch.float64)
+    torch.testing.assert_close(negative[:, 0].T, expected)
+    assert mapping.significance == (48 / 63, 12 / 63, 3 / 63)
     slices = mapping.slice_weights(g, 2, largest, 0.0, 1.0)
     torch.testing.assert_close(mapping.join(slices), weight)
 
@@ -285,3 +288,57 @@ def test_at_least_the_percentile_of_the_weights_fits(scale, percentile, rank):
     layout = Layout.of(weight.shape)
     assert float(Mapping("pair", scale, percentile=percentile).largest(weight, layout).max()) == rank
     assert (weight.abs() <= rank).double().mean() >= percentile / 100
+
+
+# A reference that is a number
+
+
+IDEAL = Mapping("offset", "tensor", reference="ideal")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("mapping", [IDEAL, IDEAL.__class__("offset", slices=3, copies=2, reference="ideal")], ids=str)
+def test_an_ideal_reference_has_no_cells(mapping, shape):
+    weight = weight_of(*shape)
+    layout = Layout.of(weight.shape, rows=2, cols=2)
+    _, g = there(mapping, weight)
+    assert g.shape == (mapping.cells_per_weight, *weight.shape)
+    assert mapping.references(layout) == 0
+    assert not mapping.has_references
+    torch.testing.assert_close(back(mapping, weight), weight, rtol=1e-13, atol=1e-13)
+
+
+def test_an_ideal_reference_adds_no_variance():
+    weight = weight_of(6, 5)
+    largest, g = there(IDEAL, weight)
+    own = IDEAL.to_weight_variance(torch.ones_like(g), 2, largest, G_MIN, G_MAX)
+    torch.testing.assert_close(own, (2 * largest / (G_MAX - G_MIN)).square().expand_as(weight))
+    cells = Mapping("offset", "tensor")
+    with_cells = cells.to_weight_variance(torch.ones_like(there(cells, weight)[1]), 2, largest, G_MIN, G_MAX)
+    torch.testing.assert_close(with_cells, 2 * own)
+
+
+def test_a_reference_is_of_offset_cells():
+    with pytest.raises(ValueError, match='reference="ideal" is of cells="offset", got cells="pair"'):
+        Mapping("pair", reference="ideal")
+    with pytest.raises(ValueError, match='reference must be one of "cells", "ideal", got \'none\''):
+        Mapping("offset", reference="none")
+
+
+@pytest.mark.parametrize(("levels", "middle"), [(None, 0.5), (2, 1.0), (3, 0.5), (16, 8 / 15), (17, 0.5)])
+def test_reference_cells_stand_at_a_level(levels, middle):
+    assert Mapping("offset").middle(levels) == middle
+    assert Mapping("offset", slices=2).middle(levels) == (0.5 if levels is None else 128 / 255)
+
+
+# Percentiles
+
+
+@pytest.mark.parametrize(
+    ("percentile", "kept"), [(50, 4), (57, 4), (58, 5), (14, 1), (15, 2), (99, 7), (86, 7), (85.7, 6)]
+)
+def test_the_percentile_of_seven_weights_is_the_least_that_reaches_the_share(percentile, kept):
+    """Of 1 to 7: four of seven are 57.1 %, so 58 % needs the fifth; rounding down would take the fourth."""
+    weight = torch.tensor([[3.0, -7.0, 1.0, 5.0, -2.0, 6.0, 4.0]])
+    for scale in ("column", "tensor", "crossbar"):
+        assert float(Mapping("pair", scale, percentile=percentile).largest(weight)) == kept
