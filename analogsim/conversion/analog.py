@@ -8,19 +8,29 @@ from collections.abc import Iterable
 from collections.abc import Mapping as MappingType
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
-from analogsim.conversion.patterns import Candidate, choose_crossbars, choose_devices, find_candidates, find_hidden
+from analogsim.conversion.example import try_example
+from analogsim.conversion.patterns import (
+    Candidate,
+    Pattern,
+    choose_crossbars,
+    choose_devices,
+    find_candidates,
+    find_hidden,
+)
+from analogsim.conversion.refusals import check_functions, check_model, check_modules, check_twin, check_weight
 from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike
 from analogsim.errors import ConversionWarning
-from analogsim.layers.candidates import holds_matrix, unplaced, weight_rules, why_digital
+from analogsim.layers.candidates import UNREGISTERED, holds_matrix, is_matrix, unplaced, weight_rules, why_digital
 from analogsim.layers.module import AnalogLayer, AnalogModule
 from analogsim.layers.registry import analog_type, failed_offer
 from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState
-from analogsim.utils.modules import M, copy_tree, names_of
+from analogsim.utils.batches import Inputs
+from analogsim.utils.copying import Contents
+from analogsim.utils.modules import M, copy_tree, find_unregistered, names_of, title_of
 from analogsim.utils.times import seconds
 
 
@@ -60,16 +70,21 @@ def _close_fast_paths(twin: nn.Module) -> None:
 
 def convert(
     model: M,
-    device: DeviceLike | MappingType[str, DeviceLike | None],
+    device: DeviceLike | MappingType[Pattern, DeviceLike | None],
     *,
-    crossbar: CrossbarLike | MappingType[str, CrossbarLike] = IDEAL,
+    crossbar: CrossbarLike | MappingType[Pattern, CrossbarLike] = IDEAL,
     train_times: tuple[float | str, float | str] | None = None,
     embeddings: bool = False,
+    example: Inputs | None = None,
 ) -> M:
     """The analog twin of a network: a new module tree over the very same Parameters and buffers.
 
     ``model`` stays as it is and keeps giving the clean answer; an optimizer over its parameters trains both. State
-    dicts have the same keys.
+    dicts have the same keys. What changes how the modules are made (pruning, weight norm, another layer in the place of
+    one, hooks that compute) belongs before: the twin is of the network as it is now.
+
+    Functions in the network that hold modules of it (closures, decorated or replaced forwards, ``functools.partial``,
+    hooks) are made anew over the modules of the twin; what cannot be is refused.
 
     Args:
         model: any module. Layers become analog by their type, see the table in the documentation of networks and what
@@ -77,24 +92,33 @@ def convert(
         device: a name, an `Effect`, a list of effects, a `DeviceModel`; or a mapping of glob patterns on module names
             to any of these, the first match wins, None keeps a layer digital (and says of one that cannot be analog
             that this is meant): ``{"fc": None, "layer4.*": "pcm", "*": "gaussian"}``. The matrices of a module with
-            several go by its name and one of their own: ``"encoder.self_attn.q_proj"``, ``"lstm.weight_hh_l0"``.
+            several go by its name and one of their own: ``"encoder.self_attn.q_proj"``, ``"lstm.weight_hh_l0"``. In the
+            place of a pattern may stand a type, which means all modules of it and its subclasses (not the layers in
+            them): ``{nn.Conv2d: None, "*": "pcm"}``.
         crossbar: the array that weights are laid on, its converters and wires: a `Crossbar`, or a name such as
-            ``"standard"`` or ``"standard(adc_bits=6)"``; or a mapping of glob patterns to them, where what matches none
-            is ideal. Default: ideal, and as large as needed.
+            ``"standard"`` or ``"standard(adc_bits=6)"``; or a mapping of patterns or types to them, where what matches
+            none is ideal. Default: ideal, and as large as needed.
         train_times: where drift times are drawn in training, log-uniform between the two. Default: one second to one
             year, or as far as the device's formulas go.
         embeddings: whether tables that are looked up (`nn.Embedding`, `nn.EmbeddingBag`) are stored on crossbars too.
+        example: inputs for one forward of the model and one of the twin, in eval, without noise and converters: a
+            tensor, a tuple of arguments, or a mapping of keyword arguments. What fails there, answers otherwise than
+            the model, or has no part in the answer is said at once; modes, buffers and random states stay as they are.
+            Default: no forward.
 
     Returns:
         The twin, of the same class, with the same train/eval flags.
 
     Raises:
-        ValueError: nothing can be converted, a pattern has no effect, an unknown device, NaN or infinite weights, a
-            time that a device has no formula for, a crossbar that cannot hold a weight.
-        TypeError: ``model`` is not a module, or cannot be copied.
+        ValueError: nothing can be converted, a pattern has no effect, an unknown device, weights that are NaN,
+            infinite, empty or without values, a time that a device has no formula for, a crossbar that cannot hold a
+            weight; the example fails in the twin, is answered otherwise, or meets no analog layer.
+        TypeError: ``model`` is not a module, is scripted, exported or wrapped for several devices, or cannot be copied;
+            a weight is complex, sparse or made of integers; a function in it runs layers past the twin.
 
     Warns:
-        ConversionWarning: once, for weights (two or more dimensions) that stay digital without having been asked to.
+        ConversionWarning: for weights (two or more dimensions) that stay digital without having been asked to, and for
+            analog layers without a part in the answer to the example.
 
     Example:
         >>> import torch, analogsim
@@ -103,30 +127,84 @@ def convert(
         >>> analog[0].weight is model[0].weight
         True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"convert: model must be a torch module, got {type(model).__name__}")
+    check_model(model)
     span = _read_times(train_times)
     names = names_of(model)
-    _check_modules(names)
+    check_modules(names)
     candidates = find_candidates(names, embeddings)
-    chosen, meant = choose_devices(device, candidates, names)
+    contents = Contents(model)
+    outside = find_unregistered(contents, names)
+    chosen, meant = choose_devices(device, candidates, names, outside)
     devices = {candidate: choice for candidate, choice in chosen.items() if choice is not None}
     if not devices:
-        kinds = ", ".join(sorted({type(module).__name__ for module in names}))
-        raise ValueError(
-            f"convert: nothing in {type(model).__name__} can run analog (or all of it is mapped to None); its modules "
-            f"are: {kinds}. See analogsim.register_layer"
-        )
+        raise ValueError(_nothing_analog(model, names, chosen, candidates, outside))
     _check_offers(devices)
     crossbars = choose_crossbars(crossbar, list(devices))
     states: dict[nn.Module, dict[str, AnalogState]] = {}
     for candidate, choice in devices.items():
         state = _make_state(candidate, choice, crossbars[candidate], span)
         states.setdefault(candidate.module, {})[candidate.label] = state
-    _warn_digital(_find_unasked(names, {candidate.module for candidate in chosen} | meant, states, embeddings))
-    twin = copy_tree(model, _make_layers(names, states))
+    check_functions(contents, names, states)
+    layers = _make_layers(names, states)
+    unasked = _find_unasked(names, {candidate.module for candidate in chosen} | meant, states, embeddings)
+    _warn_digital(unasked | _name_outside(outside, meant))
+    twin = copy_tree(model, layers, contents=contents)
+    check_twin(twin, names, layers)
     _close_fast_paths(twin)
+    if example is not None:
+        _warn_idle(try_example(model, twin, example))
     return twin
+
+
+def _nothing_analog(
+    model: nn.Module,
+    names: dict[nn.Module, list[str]],
+    chosen: dict[Candidate, DeviceModel | None],
+    candidates: list[Candidate],
+    outside: dict[str, nn.Module | nn.Parameter],
+) -> str:
+    """Why nothing of a network would be analog."""
+    start = f"convert: nothing in {type(model).__name__} can run analog"
+    if candidates:
+        unmatched = [candidate.name for candidate in candidates if candidate not in chosen]
+        told = [f"{len(chosen)} of its {len(candidates)} matrices are mapped to None"]
+        told += [f"no pattern matches {', '.join(map(repr, unmatched[:5]))}"] if unmatched else []
+        return f"{start}: {', '.join(told)}. Map some to a device"
+    reasons = [
+        f"{title_of(all_names[0])} ({type(module).__name__}): {why_digital(module)}"
+        for module, all_names in names.items()
+        if holds_matrix(module)
+    ]
+    reasons += [f"{path!r} ({type(found).__name__}): {UNREGISTERED}" for path, found in outside.items()]
+    if reasons:
+        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        return f"{start}: {'; '.join(reasons[:5])}{more}"
+    kinds = ", ".join(sorted({type(module).__name__ for module in names}))
+    return f"{start}; its modules are: {kinds}. See analogsim.register_layer"
+
+
+def _name_outside(
+    outside: dict[str, nn.Module | nn.Parameter], meant: set[nn.Module | nn.Parameter]
+) -> dict[str, tuple[str, str]]:
+    """What stays digital because torch does not know of it: type, and why."""
+    return {
+        path: (type(found).__name__, UNREGISTERED)
+        for path, found in outside.items()
+        if found not in meant and (isinstance(found, nn.Module) or is_matrix(found))
+    }
+
+
+def _warn_idle(names: list[str]) -> None:
+    """Say which analog matrices had no part in a forward."""
+    if names:
+        listed = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+        warnings.warn(
+            f"convert: analog layers without a part in the forward on the example: {listed}. What they would compute "
+            "is left out in eval, or runs digital by their weights; analogsim.audit tells which. Map them to None if "
+            "this is meant",
+            ConversionWarning,
+            stacklevel=3,
+        )
 
 
 def _read_times(train_times: tuple[float | str, float | str] | None) -> tuple[float, float] | None:
@@ -137,15 +215,6 @@ def _read_times(train_times: tuple[float | str, float | str] | None) -> tuple[fl
     if len(span) != 2 or not 0 < span[0] <= span[1]:
         raise ValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
     return span[0], span[1]
-
-
-def _check_modules(names: dict[nn.Module, list[str]]) -> None:
-    """Refuse modules that have no weights yet, or are analog already."""
-    for module, (name, *_) in names.items():
-        if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
-            raise ValueError(f"convert: {name!r} has no weights yet; run a batch through the lazy module first")
-        if isinstance(module, AnalogModule):
-            raise ValueError(f"convert: {name!r} is analog already; convert analogsim.to_digital(model) instead")  # noqa: TRY004
 
 
 def _check_offers(candidates: Iterable[Candidate]) -> None:
@@ -181,8 +250,7 @@ def _make_state(
     candidate: Candidate, device: DeviceModel, array: Crossbar, span: tuple[float, float] | None
 ) -> AnalogState:
     weight, _ = still(candidate.module, candidate.slot)
-    if not weight.isfinite().all():
-        raise ValueError(f"convert: the weight of layer {candidate.name!r} holds NaN or infinite values")
+    check_weight(candidate.name, weight)
     array.check(device)
     times = _train_times(device) if span is None else span
     for t in times:
@@ -193,13 +261,13 @@ def _make_state(
 
 def _find_unasked(
     names: dict[nn.Module, list[str]],
-    asked: set[nn.Module],
+    asked: set[nn.Module | nn.Parameter],
     states: dict[nn.Module, dict[str, AnalogState]],
     embeddings: bool,
 ) -> dict[str, tuple[str, str]]:
     """The modules with matrices that stay digital without having been asked to: type, and why."""
     rows = {}
-    inside = set().union(*(weight_rules(module) for module in asked))
+    inside = set().union(*(weight_rules(module) for module in asked if isinstance(module, nn.Module)))
     hidden = find_hidden(names)
     for module, (name, *_) in names.items():
         kind = analog_type(module)

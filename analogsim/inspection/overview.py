@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from analogsim.layers.candidates import asked_digital, weight_rules, why_digital
+from analogsim.layers.candidates import UNREGISTERED, asked_digital, weight_rules, why_digital
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule
-from analogsim.utils.modules import names_of
+from analogsim.utils.copying import Contents
+from analogsim.utils.modules import find_unregistered, names_of
 from analogsim.utils.text import table
 
 
@@ -97,23 +98,41 @@ def cells_of(matrix: AnalogMatrix) -> int:
 def summary(analog: nn.Module) -> Summary:
     """Every module with Parameters of its own: analog or digital, device, cells, share of the parameters.
 
-    A module with several matrices has a row for each that is analog, and one for the rest of its Parameters.
+    A module with several matrices has a row for each that is analog, and one for the rest of its Parameters. What the
+    network holds in plain lists, dictionaries, objects or functions, where torch does not see it, has rows too.
 
     Args:
         analog: the twin (a digital model gives a table with nothing analog).
     """
-    total = sum(parameter.numel() for parameter in analog.parameters())
+    modules = names_of(analog)
+    outside = find_unregistered(Contents(analog), modules)
+    total = sum(parameter.numel() for parameter in analog.parameters()) + sum(map(_numbers, outside.values()))
     count = _Count()
     rows: list[SummaryRow] = []
     inside: set[nn.Module] = set()  # they hold what a weight is computed from, which counts in its layer
-    for module, names in names_of(analog).items():
+    for module, names in modules.items():
         left = {tensor: tensor.numel() for tensor in module.parameters(recurse=False)}
         if isinstance(module, AnalogModule):
             rows += _analog_rows(module, names, left, count, total)
             inside |= weight_rules(module)
         if module not in inside and any(left.values()):
             rows.append(_digital_row(module, names, left, count, total))
+    rows += [_outside_row(path, found, total) for path, found in outside.items()]
     return Summary(type(analog).__name__, tuple(rows))
+
+
+def _numbers(found: nn.Module | nn.Parameter) -> int:
+    """How many elements the Parameters of a module, without those in it, have; or a Parameter."""
+    held = [found] if isinstance(found, nn.Parameter) else found.parameters(recurse=False)
+    return sum(parameter.numel() for parameter in held)
+
+
+def _outside_row(path: str, found: nn.Module | nn.Parameter, total: int) -> SummaryRow:
+    """The row of what a network holds where torch does not see it."""
+    weight = found if isinstance(found, nn.Parameter) else getattr(found, "weight", None)
+    shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
+    numbers = _numbers(found)
+    return SummaryRow(path, type(found).__name__, False, UNREGISTERED, shape, numbers, 0, 0, numbers / total)
 
 
 class _Count:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from analogsim.layers.module import AnalogLayer, AnalogModule
-from analogsim.layers.registry import analog_type, analog_types, failed_offer
+from analogsim.layers.registry import analog_type, analog_types, failed_offer, replaced_type
+
+UNREGISTERED = "not registered, in no parameters() and no state dict (nn.ModuleList, nn.ModuleDict, nn.ParameterList)"
+"""Why what a network holds outside of its module tree stays digital."""
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -15,8 +18,17 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim == 2 or len(parameter) > 1
 
 
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a module keeps its weight packed as integers, out of reach, as torch's quantized layers do."""
+    kind = type(module)
+    quantized = any(f"{base.__module__}.".startswith("torch.ao.nn.quantized.") for base in kind.__mro__)
+    return quantized and any(callable(getattr(kind, name, None)) for name in ("weight", "get_weight"))
+
+
 def holds_matrix(module: nn.Module) -> bool:
-    """Whether a module has Parameters of its own that could be meant for a crossbar."""
+    """Whether a module has Parameters of its own, or a packed weight, that could be meant for a crossbar."""
+    if is_quantized(module):
+        return True
     element_wise = isinstance(module, nn.LayerNorm | nn.RMSNorm)
     return not element_wise and any(map(is_matrix, module.parameters(recurse=False)))
 
@@ -62,9 +74,11 @@ def why_digital(module: nn.Module) -> str:
     failure = failed_offer(module)
     if failure is not None:
         return str(failure).removeprefix("convert: ")
+    if is_quantized(module):
+        return "quantized, its weight is packed away: convert the network of floats"
     if not holds_matrix(module):
         return "element-wise, no matrix"
-    if "forward" in vars(module):
+    if replaced_type(module) is not None:
         return "its forward was replaced, which may compute something else"
     base = next((kind.__name__ for kind in type(module).__mro__[1:] if kind in analog_types), None)
     if base is not None:

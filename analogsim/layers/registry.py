@@ -12,6 +12,7 @@ from torch import nn
 from analogsim.layers.module import AnalogLayer, AnalogModule
 from analogsim.layers.routing import Routed
 from analogsim.layers.slot import Slot
+from analogsim.utils.copying import ends_in_own_forward
 
 A = TypeVar("A", bound=type[AnalogModule])
 
@@ -170,10 +171,20 @@ def _rebuild(digital: type[nn.Module]) -> AnalogModule:
 def analog_type(module: nn.Module) -> type[AnalogModule] | None:
     """The analog class for a digital module.
 
-    None for one without, with a ``forward`` put in its place, or with a `failed_offer`.
+    None for one without, with another ``forward`` put in its place (see `replaced_type`), or with a `failed_offer`.
     """
     found = _lookup(module)
     return found if isinstance(found, type) else None
+
+
+def replaced_type(module: nn.Module) -> type[AnalogModule] | None:
+    """The analog class that a module would have, had its forward not been replaced by one that does not end in it."""
+    if "forward" not in vars(module) or ends_in_own_forward(module):
+        return None
+    try:
+        return _class_for(type(module))
+    except _FAILURES:
+        return None
 
 
 def failed_offer(module: nn.Module) -> Exception | None:
@@ -186,7 +197,7 @@ def failed_offer(module: nn.Module) -> Exception | None:
 
 
 def _lookup(module: nn.Module) -> type[AnalogModule] | Exception | None:
-    if "forward" in vars(module):
+    if "forward" in vars(module) and not ends_in_own_forward(module):
         return None
     try:
         return _class_for(type(module))

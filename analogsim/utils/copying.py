@@ -35,10 +35,9 @@ from analogsim.utils.torch_private import without_compiled_call
 
 Part = tuple[str, Any]
 
-_ATOMS = frozenset(
-    (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes, range, slice, property)
-    + (CodeType, torch.dtype, torch.device, torch.Size, torch.layout, np.ndarray)
-)
+_NUMBERS = (type(None), bool, int, float, complex, str, bytes, range, slice, torch.Size)
+_NAMES = (type(...), type(NotImplemented), property, CodeType, torch.dtype, torch.device, torch.layout)
+_ATOMS = frozenset((*_NUMBERS, *_NAMES, np.ndarray))
 _CLOSED = (type, ModuleType, Tensor, np.generic, logging.Logger)
 _PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
 _CACHED = type(functools.lru_cache(maxsize=1)(lambda: None))
@@ -186,7 +185,7 @@ def name_in_class(kind: type, function: object) -> str | None:
 
 def is_own_forward(value: Any, module: nn.Module) -> bool:
     """Whether a value is the forward of a module's class, bound to the module."""
-    own = type(module).forward
+    own = getattr(type(module), "forward", None)
     if isinstance(value, functools.partial):
         return value.func is own and bool(value.args) and value.args[0] is module
     return type(value) is MethodType and value.__self__ is module and value.__func__ is own
@@ -214,6 +213,11 @@ def ends_in_own_forward(module: nn.Module) -> bool:
             todo += [part for name, part in parts_of(value) if name != "__wrapped__"]
     kept = {name for name, value in vars(module).items() if name != "forward" and is_own_forward(value, module)}
     return id(module) in seen and bool(kept & words)
+
+
+def describe(function: Any) -> str:
+    """What a callable is called, for messages."""
+    return getattr(function, "__qualname__", f"a {type(function).__name__}")
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

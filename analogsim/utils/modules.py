@@ -23,18 +23,77 @@ def names_of(model: nn.Module) -> dict[nn.Module, list[str]]:
     return names
 
 
-def copy_tree(model: M, replaced: Mapping[nn.Module, nn.Module], shared: Iterable[object] = ()) -> M:
+def title_of(name: str) -> str:
+    """A module's name for messages."""
+    return repr(name) if name else "the model itself"
+
+
+def find_unregistered(contents: Contents, names: Mapping[nn.Module, list[str]]) -> dict[str, nn.Module | nn.Parameter]:
+    """Modules and Parameters that a network holds outside of its tree, by the path to them.
+
+    They lie in plain lists and dictionaries, in objects, in variables of functions or on a class, where torch does not
+    see them: they are in no state dict, and ``model.parameters()`` does not give them to an optimizer.
+
+    Args:
+        contents: of the network.
+        names: its modules.
+
+    Returns:
+        Those modules that have Parameters of their own, and Parameters that are in none of them.
+    """
+    known = {id(parameter) for module in names for parameter in module.parameters(recurse=False)}
+    found: dict[str, nn.Module | nn.Parameter] = {}
+    places = [(module, contents.path_of(module, names)) for module in contents.of(nn.Module) if module not in names]
+    places += _on_classes(names)
+    for module, path in places:
+        own = {id(parameter) for parameter in module.parameters(recurse=False)} - known
+        if own and not _is_in_a_hook(path):
+            found[path] = module
+            known |= own
+    for parameter in contents.of(nn.Parameter):
+        path = contents.path_of(parameter, names)
+        if id(parameter) not in known and not _is_in_a_hook(path):
+            found[path] = parameter
+    return found
+
+
+def _is_in_a_hook(path: str) -> bool:
+    """Whether something is reached by a function that is called around a forward, and has a life of its own."""
+    return any(step.startswith("_") and step.endswith("hooks") for step in path.split("."))
+
+
+def _on_classes(names: Mapping[nn.Module, list[str]]) -> list[tuple[nn.Module, str]]:
+    """Modules that are attributes of the classes of modules, with where they are."""
+    return [
+        (inner, f"{all_names[0]}.{name}".lstrip("."))
+        for module, all_names in names.items()
+        for kind in type(module).__mro__
+        if not kind.__module__.startswith("torch.")
+        for name, value in vars(kind).items()
+        if isinstance(value, nn.Module)
+        for inner in value.modules()
+        if inner not in names
+    ]
+
+
+def copy_tree(
+    model: M,
+    replaced: Mapping[nn.Module, nn.Module],
+    shared: Iterable[object] = (),
+    contents: Contents | None = None,
+) -> M:
     """A new module tree over the same tensors, with some modules' copies made beforehand.
 
     Ties, aliases, lists of modules, bound methods and functions that hold modules are kept as they are, over the new
     modules; see `Copier`. Tensors are shared, and so are the dictionaries that hold Parameters and buffers: what
     ``.to()`` or an assignment changes in one tree is so in the other. Objects in ``shared`` are not copied either.
+    ``contents`` are those of the model, if they are known already.
 
     Raises:
         TypeError: something cannot be copied.
     """
     shared = list(shared)
-    contents = Contents(model, closed=shared)
+    contents = contents or Contents(model, closed=shared)
     memo: dict[int, Any] = {id(old): new for old, new in replaced.items()}
     memo |= {id(value): value for value in (*shared, *contents.of(Tensor))}
     for module in contents.of(nn.Module):
@@ -55,9 +114,7 @@ def copy_tree(model: M, replaced: Mapping[nn.Module, nn.Module], shared: Iterabl
 def own_copy(model: M) -> M:
     """A deep copy with tensors of its own; ones that hang in an autograd graph, which torch refuses, are cut off."""
     contents = Contents(model)
-    memo: dict[int, Any] = {
-        id(value): value.detach().clone() for value in contents.of(Tensor) if not value.is_leaf
-    }
+    memo: dict[int, Any] = {id(value): value.detach().clone() for value in contents.of(Tensor) if not value.is_leaf}
     return cast(M, Copier(memo, contents.reaching(model.modules()), {}).copy(model))
 
 

@@ -145,7 +145,8 @@ def test_plain_lists_and_dicts_of_modules_follow() -> None:
     model.stages = [model[0], (model[3],)]
     model.by_name = {"head": model[3]}
     model.hidden = [nn.Linear(2, 2)]  # torch does not know of it
-    analog = analogsim.convert(model, "pcm")
+    with pytest.warns(ConversionWarning, match=r"1 x Linear \(not registered.*ModuleList.*'hidden.0'"):
+        analog = analogsim.convert(model, "pcm")
     assert analog.stages[0] is analog[0]
     assert analog.stages[1][0] is analog[3]
     assert analog.by_name["head"] is analog[3]
@@ -379,12 +380,12 @@ def test_layers_in_a_module_that_may_read_their_weights_stay_digital_too() -> No
     assert devices_of(analog) == {"fc": "pcm"}
 
 
-def test_a_replaced_forward_stays_digital_and_warns() -> None:
+def test_a_replaced_forward_that_takes_the_product_by_itself_is_refused() -> None:
     model = mlp()
     model[0].forward = lambda x: functional.linear(x, model[0].weight)
-    with pytest.warns(ConversionWarning, match="its forward was replaced"):
-        analog = analogsim.convert(model, "pcm")
-    assert devices_of(analog) == {"3": "pcm"}
+    with pytest.raises(TypeError, match=r"the forward of '0' was replaced by .* its product would run digital"):
+        analogsim.convert(model, "pcm")
+    assert devices_of(analogsim.convert(model, {"0": None, "*": "pcm"})) == {"3": "pcm"}
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import nn
 
@@ -74,3 +76,67 @@ def test_patterns_without_effect_are_errors(mapping: dict[str, str | None], word
 def test_a_rest_that_is_empty_and_a_repeated_choice_are_no_errors() -> None:
     analogsim.convert(nn.Sequential(nn.Linear(2, 2)), {"0": "pcm", "*": "gaussian"})
     analogsim.convert(Deep(), {"*": "pcm", "fc": "pcm"})
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+class Own(nn.Conv2d):
+    """A convolution of one's own."""
+
+
+def test_a_type_means_its_modules_and_those_of_its_subclasses() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), Own(2, 2, 3), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2))
+    assert devices_of(analogsim.convert(model, {nn.Conv2d: None, "*": "pcm"})) == {"3": "pcm", "4": "pcm"}
+    assert devices_of(analogsim.convert(model, {Own: None, nn.Conv2d: "pcm", "*": Gaussian()})) == {
+        "0": "pcm",
+        "3": "Gaussian",
+        "4": "Gaussian",
+    }
+    assert devices_of(analogsim.convert(model, {"0": "pcm", nn.Conv2d: None, nn.Linear: "sonos"})) == {
+        "0": "pcm",
+        "3": "sonos",
+        "4": "sonos",
+    }
+    assert len(devices_of(analogsim.convert(model, {nn.Module: "pcm"}))) == 4
+
+
+def test_a_type_means_all_matrices_of_a_module() -> None:
+    model = nn.Sequential(nn.LSTM(2, 2), nn.Linear(2, 2), nn.Embedding(3, 2))
+    assert devices_of(analogsim.convert(model, {nn.RNNBase: None, nn.Embedding: None, "*": "pcm"})) == {"1": "pcm"}
+
+
+def test_crossbars_go_by_type_too() -> None:
+    analog = analogsim.convert(Deep(), "pcm", crossbar={nn.Conv2d: Crossbar(rows=4), "fc": "standard"})
+    assert analog.conv1.analog.crossbar == analog.layer1[0].analog.crossbar == Crossbar(rows=4)
+    assert analog.fc.analog.crossbar == as_crossbar("standard")
+    with pytest.raises(ValueError, match=r"the crossbar pattern torch.nn.modules.rnn.LSTM has no effect"):
+        analogsim.convert(Deep(), "pcm", crossbar={nn.LSTM: "standard"})
+
+
+@pytest.mark.parametrize(
+    ("mapping", "kind", "words"),
+    [
+        (
+            {nn.LSTM: None, "*": "pcm"},
+            ValueError,
+            "pattern torch.nn.modules.rnn.LSTM has no effect: it matches no module",
+        ),
+        ({nn.BatchNorm2d: "pcm", "*": "pcm"}, ValueError, r"cannot be analog, such as 'layer1.1' \(BatchNorm2d\)"),
+        ({nn.Sequential: None, "*": "pcm"}, ValueError, "'layer1' .Sequential.; the layers in them go by patterns"),
+        (
+            {nn.Module: "pcm", nn.Conv2d: None},
+            ValueError,
+            "Conv2d has no effect: the first match wins, and .*Module comes",
+        ),
+        ({int: "pcm"}, TypeError, "a pattern is text that names modules, .*got <class 'int'>"),
+        ({3: "pcm"}, TypeError, "a pattern is text that names modules, .*got 3"),
+        ({nn.Linear(2, 2): "pcm"}, TypeError, "or a type of modules"),
+    ],
+)
+def test_types_without_effect_are_errors(mapping: dict[Any, str | None], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        analogsim.convert(Deep(), mapping)
+    if kind is TypeError:
+        with pytest.raises(kind, match=words):
+            analogsim.convert(Deep(), "pcm", crossbar=dict.fromkeys(mapping, "standard"))
