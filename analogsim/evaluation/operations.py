@@ -262,7 +262,9 @@ def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
     states = [matrix.analog for matrix in matrices]
     before = [(state.chip, state.crossbar) for state in states]
     held = {state.name: _Held(matrix) for state, matrix in zip(states, matrices, strict=True)}
-    counter = _Counter(analog, {name: each.weight for name, each in held.items()})
+    # What is read from a table is an activation, and a product with it is that of another layer.
+    stored = {matrix.analog.name for matrix in matrices if getattr(matrix, "stored", False)}
+    counter = _Counter(analog, {name: each.weight for name, each in held.items() if name not in stored})
     try:
         for state in states:
             state.chip, state.crossbar = held[state.name], IDEAL

@@ -27,6 +27,8 @@ from analogsim.utils.torch_private import TorchDispatchMode, own_buffers, own_pa
 CARRIES = "carries"
 NEVER_CALLED = "never called"
 DOES_NOT_MOVE = "called, output does not move"
+NO_SAY = "no say in the output"
+ALSO_DIGITAL = "carries, and is used digitally besides"
 
 # Disturbances, relative to the root mean square of the weights. The second is for what the first does not move: coarse
 # converters, outputs that are class numbers.
@@ -34,6 +36,13 @@ _STRENGTHS = (1.0, 10.0)
 
 # On some accelerators two equal forwards differ by the order of their sums.
 _REPEATABLE = 1e-3
+
+
+_TOLD = {
+    DOES_NOT_MOVE: "called without effect on it",
+    ALSO_DIGITAL: "used digitally besides",
+    NO_SAY: "without a say in it",
+}
 
 
 class AuditError(RuntimeError):
@@ -50,7 +59,10 @@ class AuditRow:
         calls: how often its crossbar was used in this forward.
         change: of the output while the crossbar holds other weights, relative to the output (Euclidean norms over all
             its tensors); infinite where the output takes another shape or turns NaN.
-        verdict: ``"carries"``, ``"never called"`` or ``"called, output does not move"``.
+        verdict: ``"carries"``, ``"never called"``, ``"called, output does not move"``, though it does with the weight
+            of the digital network; ``"no say in the output"``: the digital network does not depend on the weight either
+            (a pooler whose answer is dropped); ``"carries, and is used digitally besides"``: what the Parameter holds
+            moves the output past the crossbar.
         readers: what else computes with the layer's weight: operations, and the modules they are in.
     """
 
@@ -74,8 +86,12 @@ class AuditRow:
             return f"analog in name only: its clean weight is used by {by}"
         if self.verdict == NEVER_CALLED:
             return "nothing uses its weight in this forward: a branch not taken, or a module without a part in eval"
+        if self.verdict == NO_SAY:
+            return "the answer of the digital network does not depend on it either: dropped, times zero or rounded away"
         if self.verdict == DOES_NOT_MOVE:
-            return "what it answers is dropped, multiplied by zero or rounded away before the output"
+            return f"what it answers is dropped, and its clean weight is used by {by}"
+        if self.verdict == ALSO_DIGITAL:
+            return f"its clean weight is also used by {by}, and moves the output past the crossbar"
         return f"its clean weight is also used by {by}" if by else ""
 
 
@@ -97,24 +113,25 @@ class Audit:
     def passed(self) -> bool:
         """Whether every layer with a part in this forward carries it, at least one does, and nothing else moved.
 
-        A layer that is never called and whose weight nothing else uses (an auxiliary head in eval) has no part.
+        A layer that is never called and whose weight nothing else uses (an auxiliary head in eval) has no part, and one
+        that the output does not depend on in the digital network either has no say.
         """
         return not self.moved and not self._wrong and any(row.verdict == CARRIES for row in self.rows)
 
     @property
     def _wrong(self) -> list[AuditRow]:
-        return [row for row in self.rows if row.bypassed or row.verdict == DOES_NOT_MOVE]
+        return [row for row in self.rows if row.bypassed or row.verdict in (DOES_NOT_MOVE, ALSO_DIGITAL)]
 
     @property
     def _conclusion(self) -> str:
         bypassed = [row.name for row in self.rows if row.bypassed]
-        dropped = [row.name for row in self.rows if row.verdict == DOES_NOT_MOVE]
+        of = {verdict: [row.name for row in self.rows if row.verdict == verdict] for verdict in _TOLD}
         idle = [row.name for row in self.rows if row.verdict == NEVER_CALLED and not row.bypassed]
-        carry = sum(row.verdict == CARRIES for row in self.rows)
+        carry = sum(row.verdict in (CARRIES, ALSO_DIGITAL) for row in self.rows)
         parts = [f"{carry} of {len(self.rows)} analog layers carry the output"]
         kinds = {
             "analog in name only": bypassed,
-            "called without effect on it": dropped,
+            **{what: of[verdict] for verdict, what in _TOLD.items()},
             "without a part in this forward": idle,
         }
         parts += [f"{what}: {_listed(names)}" for what, names in kinds.items() if names]
@@ -335,21 +352,18 @@ class _Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with visited(enter, leave), self:
             yield
 
-    def of(self, matrix: AnalogMatrix, module: nn.Module, called: bool) -> tuple[str, ...]:
-        """What reads the weight of a matrix in a module, but for the module itself if it is called."""
+    def of(self, matrix: AnalogMatrix, module: nn.Module) -> list[tuple[str, str]]:
+        """The operations that read the weight of a matrix in a module, each with the module that it is in."""
         keys = {_storage(parameter) for parameter in module.parameters() if parameter.ndim > 1}
         key = _storage(matrix.still()[0])
         if key in keys:  # else it is computed, of any of them
             keys = {key}
+        return [(inside, operation) for key in keys if key is not None for inside, operation in self.found.get(key, {})]
+
+    def outside(self, found: list[tuple[str, str]], module: nn.Module) -> list[tuple[str, str]]:
+        """Those of the readers that are not in a module."""
         own = self._names[module]
-        readers = dict.fromkeys(
-            f"{operation} in {_title(inside)}"
-            for key in keys
-            if key is not None
-            for inside, operation in self.found.get(key, {})
-            if not (called and (inside == own or inside.startswith(f"{own}.")))
-        )
-        return tuple(readers)
+        return [reader for reader in found if reader[0] != own and not reader[0].startswith(f"{own}.")]
 
 
 def _leaves(value: Any) -> Iterator[Tensor | complex]:
@@ -429,6 +443,10 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
     The first forward also notes who else computes with the weights: a layer that is never called though another module
     uses its weight is analog in name only. One whose weight nothing uses has no part in this forward.
 
+    A layer whose weight is read besides is tried once more, with another Parameter and its crossbar as it is: if that
+    moves the output, part of the layer runs digital, but for modules that hold the same Parameter and are digital (a
+    tied table). One that does not move the output is tried in the digital network, to tell whether it has a say there.
+
     It takes one forward for each layer and four more, and memory for two more copies of the weights. The first use in a
     process also waits some seconds for a part of torch to load.
 
@@ -481,23 +499,30 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
             _first_change(disturb, stand_in) if uses else 0.0 for stand_in, uses in zip(stand_ins, calls, strict=True)
         ]
         again = _change(first, run(analog))
+        tell = _Judge(analog, digital, run, first, clean, 10 * again)
         if not again <= _REPEATABLE:
             raise ValueError(
                 f"audit: {type(analog).__name__} answers differently to the same input from the same random state (by "
                 f"{again:.2g} of the output); take out what is random besides torch's generators"
             )
+        rows = []
+        owners = _owners(analog)
+        for matrix, uses, change in zip(matrices, calls, changes, strict=True):
+            module = owners[id(matrix)]
+            found = readers.of(matrix, module)
+            outside = readers.outside(found, module)
+            # A table's row for padding is digital by design.
+            verdict = tell(matrix, outside if module.stored else found, uses, change)
+            if uses and verdict != ALSO_DIGITAL:
+                found = outside
+            told = tuple(dict.fromkeys(f"{operation} in {_title(inside)}" for inside, operation in found))
+            rows.append(AuditRow(matrix.analog.name, module.stands_for.__name__, uses, change, verdict, told))
+            moved.update(dict.fromkeys(snapshot.put_back()))
         for stand_in in stand_ins:
             disturbances.enter_context(stand_in.disturbed(1.0))
         if _change(clean, run(digital)) > 10 * again:
             moved["the answer of the digital network"] = None
         moved |= dict.fromkeys(snapshot.put_back())
-    owners = _owners(analog)
-    rows = []
-    for matrix, uses, change in zip(matrices, calls, changes, strict=True):
-        module = owners[id(matrix)]
-        verdict = _judge(uses, change > 10 * again)
-        found = readers.of(matrix, module, bool(uses))
-        rows.append(AuditRow(matrix.analog.name, module.stands_for.__name__, uses, change, verdict, found))
     return Audit(type(analog).__name__, tuple(rows), tuple(name for name in moved if name not in written))
 
 
@@ -520,8 +545,70 @@ def _first_change(disturb: Callable[[_StandIn, float], float], stand_in: _StandI
     return 0.0
 
 
-def _judge(uses: int, moves: bool) -> str:
-    """The verdict on a layer that was used so often, and whose other weights move the output or not."""
-    if not uses:
-        return NEVER_CALLED
-    return CARRIES if moves else DOES_NOT_MOVE
+@dataclass(frozen=True)
+class _Judge:
+    """Gives the verdict on a layer.
+
+    Args:
+        analog: the twin, with a stand-in for each chip.
+        digital: its digital network.
+        run: gives a model's answer.
+        first: the answer of the twin.
+        clean: that of the digital network.
+        least: the change that counts as one.
+    """
+
+    analog: nn.Module
+    digital: nn.Module
+    run: Callable[[nn.Module], list[Tensor]]
+    first: list[Tensor]
+    clean: list[Tensor]
+    least: float
+
+    def __call__(self, matrix: AnalogMatrix, readers: list[tuple[str, str]], uses: int, change: float) -> str:
+        """The verdict on a layer that was used so often, whose other weights change the output by so much."""
+        if not uses:
+            return NEVER_CALLED
+        if not change > self.least:
+            return DOES_NOT_MOVE if self._moved(self.digital, self.clean, matrix) else NO_SAY
+        if all(self._is_meant(inside, matrix) for inside, _ in readers):
+            return CARRIES
+        return ALSO_DIGITAL if self._moved(self.analog, self.first, matrix) else CARRIES
+
+    def _moved(self, model: nn.Module, before: list[Tensor], matrix: AnalogMatrix) -> bool:
+        """Whether other values in the Parameters of a matrix move the answer of a network."""
+        for strength in _STRENGTHS:
+            with _other_values(matrix, strength):
+                if _change(before, self.run(model)) > self.least:
+                    return True
+        return False
+
+    def _is_meant(self, inside: str, matrix: AnalogMatrix) -> bool:
+        """Whether a module is a digital one that holds the Parameter itself."""
+        module = dict(self.analog.named_modules()).get(inside, self.analog)
+        held = set(map(id, module.parameters(recurse=False)))
+        return not isinstance(module, AnalogModule) and any(
+            id(parameter) in held for parameter in matrix.analog.slot.parameters(matrix.holder)
+        )
+
+
+@contextmanager
+def _other_values(matrix: AnalogMatrix, strength: float) -> Iterator[None]:
+    """Other values in the Parameters that a matrix lies in, or is computed from, for a block.
+
+    They are written without torch's knowledge, so that no graph and no chip takes the weights for changed.
+    """
+    slot = replace(matrix.analog.slot, bias=None)
+    parts = slot.parameters(matrix.holder) if matrix.computed else [slot.weight_of(matrix.holder)]
+    values = [part.data for part in parts]
+    kept = [value.clone() for value in values]
+    noise = KeyedNoise("audit", matrix.analog.name)
+    try:
+        for value in values:
+            wide = value.float() if value.dtype.itemsize < 4 else value
+            std = strength * (float(wide.square().mean().sqrt()) or 1.0)
+            value.copy_(wide + noise.normal_like(wide, std))
+        yield
+    finally:
+        for value, before in zip(values, kept, strict=True):
+            value.copy_(before)

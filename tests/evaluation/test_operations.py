@@ -199,6 +199,25 @@ def test_a_digital_model_has_no_crossbars() -> None:
         analog_macs(nn.Linear(2, 2), torch.ones(2))
 
 
+@pytest.mark.parametrize("bag", [False, True])
+def test_what_is_read_from_a_table_is_no_weight_of_the_layer_behind_it(bag: bool) -> None:
+    table = nn.EmbeddingBag(5, 4) if bag else nn.Embedding(5, 4)
+    model = nn.Sequential(table, nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    x = torch.randint(0, 5, (6, 7))
+    wanted = {"1": 6 * 4 * 3, "3": 6 * 3 * 2} if bag else {"1": 6 * 7 * 4 * 3, "3": 6 * 7 * 3 * 2}
+    for embeddings in (True, False):
+        analog = analogsim.convert(model, "pcm", embeddings=embeddings)
+        assert analog_macs(analog, x) == ({"0": 0, **wanted} if embeddings else wanted)
+    assert macs(analog, x) == wanted
+
+
+def test_a_table_tied_to_its_head_counts_for_the_head() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False))
+    model[1].weight = model[0].weight
+    analog = analogsim.convert(model, "pcm", embeddings=True)
+    assert analog_macs(analog, torch.arange(3)) == {"0": 0, "1": 3 * 4 * 5}
+
+
 # --- published numbers ----------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import prune
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise, StaleChipError
-from analogsim.inspection.carrying import CARRIES, DOES_NOT_MOVE, NEVER_CALLED, AuditError, audit
+from analogsim.inspection.carrying import (
+    ALSO_DIGITAL,
+    CARRIES,
+    DOES_NOT_MOVE,
+    NEVER_CALLED,
+    NO_SAY,
+    AuditError,
+    audit,
+)
 
 DEVICES = ["gaussian", "pcm", [Gaussian(0.1), ReadNoise(0.05)], DeviceModel((Gaussian(0.05),), mapping=Mapping("pair"))]
 CROSSBARS = {
@@ -148,19 +158,20 @@ class Auxiliary(nn.Module):
         return {**found, "auxiliary": self.auxiliary(y)} if self.training else found
 
 
-def test_a_branch_not_taken_passes_and_a_dropped_answer_does_not() -> None:
+def test_a_branch_not_taken_and_an_answer_that_is_dropped_pass_and_are_told() -> None:
     analog = analogsim.convert(Auxiliary(), "gaussian")
     result = audit(analog, torch.randn(2, 4))
     assert verdicts(result) == {
         "twice": CARRIES,
         "head": CARRIES,
         "auxiliary": NEVER_CALLED,
-        "dropped": DOES_NOT_MOVE,
+        "dropped": NO_SAY,
     }
     assert [row.calls for row in result.rows] == [2, 1, 0, 1]
-    assert not result.passed
-    with pytest.raises(AuditError, match=r"called without effect on it: 'dropped'; without a part.*: 'auxiliary'"):
-        result.check()
+    assert result.passed
+    result.check()
+    assert "without a say in it: 'dropped'; without a part in this forward: 'auxiliary'" in str(result)
+    assert "'dropped': the answer of the digital network does not depend on it either" in str(result)
     result = audit(analogsim.convert(Auxiliary(), {"dropped": None, "*": "gaussian"}), torch.randn(2, 4))
     assert result.passed
     assert "'auxiliary': nothing uses its weight in this forward" in str(result)
@@ -225,7 +236,8 @@ def test_outputs_of_any_structure(kind: str) -> None:
 
 def test_an_output_that_is_nan_either_way_does_not_move() -> None:
     result = audit(analogsim.convert(Structured("NaN"), "gaussian"), torch.randn(8, 4), shift=0.5)
-    assert verdicts(result) == {"fc": DOES_NOT_MOVE}
+    assert verdicts(result) == {"fc": NO_SAY}
+    assert not result.passed  # nothing carries
 
 
 class NoTensor(Structured):
@@ -348,3 +360,129 @@ def test_a_compiled_twin() -> None:
 def test_other_precisions(dtype: torch.dtype) -> None:
     result = audit(analogsim.convert(net().to(dtype), "pcm"), images().to(dtype))
     assert result.passed, result
+
+
+# --- a weight that is used twice, and one without a say -------------------------------------------------------------
+
+
+class Twice(nn.Module):
+    """Uses the weight of a layer once through it, and once in a way of its own."""
+
+    def __init__(self, run: Callable[[Twice, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.q = nn.Linear(4, 4)
+        self.out = nn.Linear(4, 3)
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.run(self, x))
+
+
+def _dropped(self: Twice, x: Tensor) -> Tensor:
+    self.q(x)
+    return functional.linear(x, self.q.weight, self.q.bias)
+
+
+TWICE: dict[str, tuple[Callable[[Twice, Tensor], Tensor], str]] = {
+    "product": (lambda self, x: self.q(x).relu() @ self.q.weight, ALSO_DIGITAL),
+    "linear": (lambda self, x: functional.linear(self.q(x), self.q.weight.t()), ALSO_DIGITAL),
+    "element by element": (lambda self, x: self.q(x) + (x.unsqueeze(1) * self.q.weight).sum(-1), ALSO_DIGITAL),
+    "scale": (lambda self, x: self.q(x) * self.q.weight.norm(), ALSO_DIGITAL),
+    "class": (lambda self, x: self.q(x) + nn.Linear.forward(self.q, x), ALSO_DIGITAL),
+    "no effect": (lambda self, x: self.q(x) + 0 * self.q.weight.sum(), CARRIES),
+    "dropped": (_dropped, DOES_NOT_MOVE),
+}
+
+
+@pytest.mark.parametrize(("run", "verdict"), TWICE.values(), ids=TWICE.keys())
+def test_a_weight_that_is_used_digitally_besides(run: Callable[[Twice, Tensor], Tensor], verdict: str) -> None:
+    torch.manual_seed(0)
+    model = Twice(run)
+    analog = analogsim.convert(model, "pcm")
+    analogsim.program(analog, seed=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    version = model.q.weight._version
+    result = audit(analog, torch.randn(3, 4))
+    assert verdicts(result) == {"q": verdict, "out": CARRIES}
+    assert result.passed == (verdict == CARRIES)
+    assert not result.moved
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.q.weight._version == version
+    if not result.passed:
+        with pytest.raises(AuditError, match=r"'q': .*its clean weight is (also )?used by aten"):
+            result.check()
+
+
+class Branching(nn.Linear):
+    """A layer that uses its weight twice, in a forward of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.weight, self.bias) + input @ self.weight.sin().t()
+
+
+def test_a_layer_that_uses_its_own_weight_digitally_besides() -> None:
+    result = audit(analogsim.convert(nn.Sequential(Branching(4, 4)), "pcm"), torch.randn(3, 4))
+    assert verdicts(result) == {"0": ALSO_DIGITAL}
+    assert "aten.sin in '0'" in result.rows[0].readers
+
+
+def test_layers_that_compute_with_their_weights_by_design_pass() -> None:
+    model = nn.Sequential(
+        nn.Embedding(5, 4, padding_idx=0),
+        nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        nn.utils.spectral_norm(nn.Linear(4, 4)),
+        nn.Linear(4, 4),
+    )
+    prune.l1_unstructured(model[3], "weight", 0.5)
+    result = audit(analogsim.convert(model, "pcm", embeddings=True), torch.arange(5))
+    assert result.passed, result
+    assert {row.verdict for row in result.rows} == {CARRIES}
+
+
+@pytest.mark.parametrize("digital", ["a", "b"])
+def test_a_tied_layer_that_is_digital_on_request_passes(digital: str) -> None:
+    model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
+    model["b"].weight = model["a"].weight
+    chain = nn.Sequential(*model.values())
+    name = "0" if digital == "a" else "1"
+    result = audit(analogsim.convert(chain, {name: None, "*": "pcm"}), torch.randn(2, 4))
+    assert result.passed, result
+
+
+def test_one_part_of_a_joint_weight_is_digital_on_request() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attention(x, x, x)[0]
+
+    result = audit(analogsim.convert(Attention(), {"*.k_proj": None, "*": "pcm"}), torch.randn(3, 2, 4))
+    assert result.passed, result
+
+
+class Pooled(nn.Module):
+    """As encoders of language are: a pooler that nobody asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        self.pooler = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        self.pooler(y[:1])
+        return self.head(y)
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_pooler_that_nobody_asks_passes_and_is_told(computed: bool) -> None:
+    model = Pooled()
+    if computed:
+        nn.utils.parametrizations.weight_norm(model.pooler[0])
+    result = audit(analogsim.convert(model, "pcm"), torch.randn(2, 4))
+    assert verdicts(result) == {"body": CARRIES, "pooler.0": NO_SAY, "head": CARRIES}
+    assert result.passed
+    assert "passed: 2 of 3 analog layers carry the output; without a say in it: 'pooler.0'" in str(result)
