@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
-from analogsim.errors import NotProgrammedError
+from analogsim.errors import NotProgrammedError, NotRoutedError
 from analogsim.layers.matrix import AnalogMatrix, Drawn, ModuleMatrix
 from analogsim.layers.slot import Slot
 from analogsim.layers.state import AnalogState, MatrixChip
@@ -82,6 +83,43 @@ class Clean:
     def __call__(self, input: Tensor) -> Tensor:
         """The product with an input; ``(..., out)`` of one ``(..., in)`` unless the slot says otherwise."""
         return self._slot.taken(input, *self.plain)
+
+
+class Extended(AnalogModule):
+    """Runs the forward of a subclass that ends in the forward of its base, which is the analog one here.
+
+    The class of a module derives from this, the subclass and the base's analog class, in this order: behind the
+    subclass, ``super().forward`` finds the analog forward.
+    """
+
+    def draw_of(self, label: str) -> Drawn | Clean:
+        """See `AnalogModule.draw_of`; notes what is drawn."""
+        drawn = self.__dict__.get("drawn")
+        if drawn is not None:
+            drawn.add(label)
+        return super().draw_of(label)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The subclass's own.
+
+        Raises:
+            NotRoutedError: it went past the analog forward of its base.
+        """
+        if torch.compiler.is_compiling():
+            return self.stands_for.forward(self, *args, **kwargs)
+        drawn = self.__dict__["drawn"] = set[str]()
+        try:
+            output = self.stands_for.forward(self, *args, **kwargs)
+        finally:
+            del self.__dict__["drawn"]
+        for label, matrix in self.matrices.items():
+            if label not in drawn:
+                raise NotRoutedError(
+                    f"layer {matrix.analog.title!r}: the forward of {self.stands_for.__name__} did not come to that of "
+                    "its base by super().forward, so that its products cannot run analog; map the layer to None, or "
+                    "give its type an analog layer (analogsim.register_layer)"
+                )
+        return output
 
 
 class AnalogLayer(AnalogMatrix, AnalogModule):

@@ -9,8 +9,9 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from analogsim.layers.module import AnalogLayer, AnalogModule
-from analogsim.layers.routing import Routed
+from analogsim.layers.forwards import ends_in_base, lenders
+from analogsim.layers.module import AnalogLayer, AnalogModule, Extended
+from analogsim.layers.routing import Borrowing, Routed
 from analogsim.layers.slot import Slot
 from analogsim.utils.copying import ends_in_own_forward
 
@@ -24,9 +25,8 @@ GROUP = "analogsim.layers"
 
 # Types of packages that we do not import, and our modules that know them.
 _ADAPTERS = {
-    "transformers.pytorch_utils.Conv1D": "analogsim.layers.huggingface",
-    "torchvision.models.swin_transformer.ShiftedWindowAttention": "analogsim.layers.swin",
-    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": "analogsim.layers.swin",
+    "transformers.pytorch_utils.Conv1D": "analogsim.layers.adapters.huggingface",
+    "torch_geometric.nn.dense.linear.Linear": "analogsim.layers.adapters.geometric",
 }
 
 
@@ -143,20 +143,21 @@ def register_routed(digital: type[nn.Module], weights: Mapping[str, str | Slot |
         AnalogGate(device=pcm, no chip)
     """
     known = {name: told if isinstance(told, Slot) else Slot(name, told) for name, told in (weights or {}).items()}
-    register_layer(digital)(_derived((Routed,), digital, {"slots": classmethod(lambda cls, module: known)}))
+    register_layer(digital)(_derived((Routed, digital), digital, {"slots": classmethod(lambda cls, module: known)}))
 
 
 _subclasses: dict[type[nn.Module], type[AnalogModule]] = {}
 
 
 def _derived(
-    bases: tuple[type[AnalogModule], ...], digital: type[nn.Module], more: dict[str, Any] | None = None
+    bases: tuple[type[nn.Module], ...], digital: type[nn.Module], more: dict[str, Any] | None = None
 ) -> type[AnalogModule]:
-    """The analog class of a digital type, made of others. It can be pickled where the digital type can."""
+    """The analog class of a digital type, made of it and others. It can be pickled where the digital type can."""
     if more or digital not in _subclasses:
         body = {"stands_for": digital, "__module__": digital.__module__, "__doc__": bases[0].__doc__}
         body |= {"__reduce_ex__": lambda self, protocol: (_rebuild, (digital,), self.__getstate__())}
-        _subclasses[digital] = type(f"Analog{digital.__name__}", (*bases, digital), body | (more or {}))
+        made = type(f"Analog{digital.__name__}", bases, body | (more or {}))
+        _subclasses[digital] = cast("type[AnalogModule]", made)
     return _subclasses[digital]
 
 
@@ -200,9 +201,17 @@ def _lookup(module: nn.Module) -> type[AnalogModule] | Exception | None:
     if "forward" in vars(module) and not ends_in_own_forward(module):
         return None
     try:
-        return _class_for(type(module))
+        found = _class_for(type(module))
     except _FAILURES as error:
         return error
+    return None if found is not None and issubclass(found, Borrowing) and not _borrows(module) else found
+
+
+def _borrows(module: nn.Module) -> bool:
+    """Whether a module that reads weights of others reads those of layers: a table's are seldom part of a product."""
+    read = [getattr(module, name, module) if name else module for name in lenders(type(module))]
+    kinds = [analog_type(lender) if isinstance(lender, nn.Module) and lender is not module else None for lender in read]
+    return any(lender is module for lender in read) or any(kind is not None and not kind.stored for kind in kinds)
 
 
 @functools.cache
@@ -280,6 +289,10 @@ def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
         if base is kind:
             return known
         if kind.forward is cast(Any, base).forward:
-            return _derived((known,), kind)
-        return _derived((Routed, known), kind) if issubclass(known, AnalogLayer) else None
-    return None
+            return _derived((known, kind), kind)
+        if issubclass(known, AnalogLayer):
+            return _derived((Routed, known, kind), kind)
+        if ends_in_base(kind, base):
+            return _derived((Extended, kind, known), kind)
+        return None
+    return _derived((Borrowing, kind), kind) if lenders(kind) else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from analogsim.errors import NotRoutedError
 from analogsim.layers.matrix import AnalogMatrix, Drawn
 from analogsim.layers.module import AnalogModule, matrices_in
+from analogsim.layers.slot import Slot
+from analogsim.utils.torch_private import unfolded
 
 PRODUCTS = (
     functional.linear,
@@ -66,6 +68,9 @@ class Routing(TorchFunctionMode):
     ) -> Any:
         """Let a product with a weight we know go through its matrix; all else is as it is."""
         kwargs = kwargs or {}
+        if func is functional.multi_head_attention_forward:
+            with self:
+                return unfolded(func)(*args, **kwargs)
         if func in PRODUCTS or func in LOOKUPS:
             weight = args[1] if len(args) > 1 else kwargs.get("weight")
             for place, (known, matrix) in enumerate(self._weights):
@@ -143,3 +148,12 @@ class Routed(AnalogModule):
                     "layer to None, or give its type an analog layer (analogsim.register_layer)"
                 )
         return output
+
+
+class Borrowing(Routed):
+    """A module that reads the weights of the layers in it, and has no matrices of its own."""
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`: none."""
+        return {}

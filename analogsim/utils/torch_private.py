@@ -9,8 +9,9 @@ takes seconds to import: it is touched only where something is compiled anyway.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -60,6 +61,16 @@ canonical_mask: Callable[..., Tensor | None] = functional._canonical_mask
 
 dtype_of: Callable[[Tensor | None], torch.dtype | None] = functional._none_or_dtype
 """The dtype of what is given, as `canonical_mask` takes it; None of None."""
+
+
+@functools.cache
+def unfolded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of `torch.nn.functional` that hands itself to modes as a whole, as one whose parts they see."""
+    own = cast(FunctionType, function)
+    parts = {**own.__globals__, "has_torch_function": lambda tensors: False}
+    made = FunctionType(own.__code__, parts, own.__name__, own.__defaults__, own.__closure__)
+    made.__kwdefaults__ = own.__kwdefaults__
+    return made
 
 
 def version_of(tensor: Tensor) -> int:

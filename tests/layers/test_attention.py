@@ -628,6 +628,36 @@ def test_a_subclass_without_a_forward() -> None:
     assert len(matrices_of(pickle.loads(pickle.dumps(analog)))) == 4
 
 
+class Rotated(nn.MultiheadAttention):
+    """A subclass that prepares its inputs, as rotary embeddings do, and ends in torch's forward."""
+
+    def forward(self, query: Tensor, *rest: Any, **more: Any) -> Any:
+        turned = torch.cat([-query[..., 1:], query[..., :1]], -1)
+        return super().forward(turned, turned, query, *rest, **more)
+
+
+def test_a_subclass_that_ends_in_the_forward_of_torch() -> None:
+    torch.manual_seed(0)
+    model = Rotated(SIZE, HEADS, dropout=0.0)
+    x = torch.randn(4, 2, SIZE)
+    silent = exact(model).train()
+    wanted, got = model(x), silent(x)
+    torch.testing.assert_close(got, wanted)
+    slopes = [torch.autograd.grad(each[0].square().sum(), list(model.parameters())) for each in (got, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
+    noisy = analogsim.convert(model, "gaussian(std=0.3)")
+    analogsim.program(noisy, seed=1)
+    answer = noisy.eval()(x)[0]
+    assert (answer - wanted[0]).abs().max() > 1e-2
+    report = analogsim.audit(noisy, x)
+    assert report.passed
+    assert {row.name for row in report.rows} == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    plain = analogsim.to_digital(noisy, "programmed")
+    assert type(plain) is Rotated
+    torch.testing.assert_close(plain(x)[0], answer)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(noisy))(x)[0], answer)
+
+
 # --- precision and compilation --------------------------------------------------------------------------------------
 
 

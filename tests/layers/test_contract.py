@@ -224,6 +224,41 @@ class TestRouted(LayerContract):
         return (noise(3, 4),)
 
 
+class Gated(nn.GRUCell):
+    """A subclass whose forward ends in that of its base."""
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        return super().forward(input.relu(), hx).tanh()
+
+
+class TestExtended(LayerContract):
+    def layer(self) -> nn.Module:
+        return Gated(3, 4)
+
+    def inputs(self) -> tuple[Any, ...]:
+        return noise(2, 3), noise(2, 4)
+
+
+class Lent(nn.Module):
+    """Takes the products of a layer in it by itself, with another bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(4, 6, bias=False), nn.Linear(6, 3)
+        self.q_bias = nn.Parameter(torch.randn(6))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.proj(functional.linear(input, weight=self.qkv.weight, bias=self.q_bias).relu())
+
+
+class TestBorrowing(LayerContract):
+    def layer(self) -> nn.Module:
+        return Lent()
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (noise(5, 4),)
+
+
 class TestWeightNorm(LayerContract):
     pickles = False
     computed = True

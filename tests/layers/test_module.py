@@ -350,3 +350,24 @@ def test_one_matrix_of_several_may_stay_digital(kind: type[nn.Module]) -> None:
     assert [row.name for row in audit(analog, x).rows] == ["0.value"]
     rows = analogsim.summary(analog).rows
     assert [(row.name, row.analog, row.parameters) for row in rows] == [("0.value", True, 20), ("0", False, 20)]
+
+
+class Past(Gated):
+    """Ends in the forward of its base for some inputs only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if input.ndim == 2 else Gated.forward(self, input)
+
+
+def test_a_subclass_that_goes_past_the_analog_forward_is_an_error_in_that_forward() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Past()).double(), vectors()
+    analog = analogsim.convert(model, IDEAL)
+    torch.testing.assert_close(analog(x), model(x))
+    with pytest.raises(
+        analogsim.NotRoutedError, match=r"'0\.value': the forward of Past did not come to that of its base"
+    ):
+        analog(x.unsqueeze(0))
+    torch.testing.assert_close(analog(x), model(x))
+    digital = analogsim.convert(nn.Sequential(model[0], nn.Linear(5, 2).double()), {"0": None, "*": IDEAL})
+    digital[0](x.unsqueeze(0))

@@ -549,8 +549,17 @@ class Sentences(nn.LSTM):
 
 
 class Doubled(nn.LSTM):
+    """A subclass whose forward ends in that of its base."""
+
     def forward(self, input: Any, hx: Any = None) -> Any:
         return super().forward(2 * input, hx)
+
+
+class Ignoring(nn.LSTM):
+    """A subclass with a forward that does not."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return input, hx
 
 
 def test_subclasses() -> None:
@@ -560,8 +569,12 @@ def test_subclasses() -> None:
     assert isinstance(analog, Sentences)
     input, hx = data(model)
     torch.testing.assert_close(analog(input, hx)[0], model(input, hx)[0])
-    with pytest.warns(analogsim.ConversionWarning, match="Doubled"):
-        both = analogsim.convert(nn.ModuleList([Doubled(IN, HIDDEN), nn.Linear(2, 2)]), "pcm")
+    doubled = Doubled(IN, HIDDEN).double()
+    extended = analogsim.convert(doubled, LOOPED)
+    assert isinstance(extended, recurrent.AnalogLSTM)
+    torch.testing.assert_close(extended(input, hx)[0], doubled(input, hx)[0])
+    with pytest.warns(analogsim.ConversionWarning, match="Ignoring"):
+        both = analogsim.convert(nn.ModuleList([Ignoring(IN, HIDDEN), nn.Linear(2, 2)]), "pcm")
     assert not isinstance(both[0], AnalogModule)
 
 
