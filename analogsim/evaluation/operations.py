@@ -106,7 +106,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif count:
             name = self._names[self._module(operands)]
             self.modules[name] = self.modules.get(name, 0) + count
-            for matrix, share in self._shares(operands[-3:]).items():
+            for matrix, share in self._shares(operation, operands).items():
                 self.marked[matrix] = self.marked.get(matrix, 0.0) + share * count
         return out
 
@@ -118,20 +118,27 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return module
         return owners[0] if owners else self._inside[-1]
 
-    def _shares(self, operands: list[Tensor]) -> _Shares:
+    def _shares(self, operation: Any, operands: list[Tensor]) -> _Shares:
         """The marked matrix among the operands of a product."""
-        return next((self._marks[key] for key in map(_storage, operands) if key in self._marks), {})
+        if operation is _aten.mkldnn_rnn_layer:  # two products in one, of inputs and of states
+            return self._joined(operands[1:3])
+        return next((self._marks[key] for key in map(_storage, operands[-3:]) if key in self._marks), {})
+
+    def _joined(self, values: list[Tensor]) -> _Shares:
+        """The marked matrices that several tensors are made of, as shares of all their elements."""
+        total = sum(value.numel() for value in values)
+        shares: _Shares = {}
+        for value in values:
+            for name, share in self._marks.get(_storage(value), {}).items():
+                shares[name] = shares.get(name, 0.0) + share * value.numel() / max(total, 1)
+        return shares
 
     def _follow(self, operands: list[Tensor], out: Any) -> None:
         """Mark what is made of nothing but marked tensors."""
         values = [operand for operand in operands if operand.is_floating_point()]
         if not self._marks or not values or not all(_storage(value) in self._marks for value in values):
             return
-        total = sum(value.numel() for value in values)
-        shares: _Shares = {}
-        for value in values:
-            for name, share in self._marks[_storage(value)].items():
-                shares[name] = shares.get(name, 0.0) + share * value.numel() / max(total, 1)
+        shares = self._joined(values)
         for made in tree_leaves(out):
             if isinstance(made, Tensor) and _storage(made) not in self._marks:
                 self._marks[_storage(made)] = shares

@@ -57,6 +57,24 @@ def test_products_of_a_layer(layer: nn.Module, shape: tuple[int, ...], wanted: i
         assert macs(layer, torch.randn(shape)) == {"": wanted}
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.RNN(3, 4),
+        nn.LSTM(3, 4, 2, batch_first=True),
+        nn.LSTM(3, 4, bidirectional=True),
+        nn.LSTM(3, 4, proj_size=2),
+        nn.GRU(3, 4),
+    ],
+    ids=str,
+)
+def test_all_products_of_a_recurrent_layer_run_on_its_crossbars(layer: nn.Module) -> None:
+    """Each matrix meets each of 10 vectors once, also where one operation takes the products of two matrices."""
+    wanted = {name: 10 * weight.numel() for name, weight in layer.named_parameters() if weight.ndim == 2}
+    assert analog_macs(analogsim.convert(layer, "gaussian"), torch.randn(2, 5, 3)) == wanted
+
+
 def test_packed_sequences_count_what_is_in_them() -> None:
     packed = rnn.pack_sequence([torch.randn(5, 3), torch.randn(2, 3)])
     assert macs(nn.LSTM(3, 4), packed) == {"": 7 * 16 * (3 + 4)}
