@@ -14,6 +14,7 @@ from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossb
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.layers.candidates import hides_layers, holds_matrix
+from analogsim.layers.module import checked_slots
 from analogsim.layers.registry import analog_type, failed_offer, replaced_type
 from analogsim.layers.slot import Slot
 from analogsim.utils.copying import describe
@@ -68,7 +69,7 @@ def find_candidates(names: dict[nn.Module, list[str]], embeddings: bool) -> list
             candidates.append(Candidate(module, "", Slot(), tuple(all_names), failure))
         if kind is None or module in hidden or (kind.stored and not embeddings):
             continue
-        for label, slot in kind.slots(module).items():
+        for label, slot in checked_slots(kind, module).items():
             slot.check(module)
             candidates.append(Candidate(module, label, slot, _named(all_names, label)))
     return candidates

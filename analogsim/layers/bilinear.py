@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from analogsim.layers.module import AnalogModule
 from analogsim.layers.registry import register_layer
@@ -45,8 +46,11 @@ class AnalogBilinear(AnalogModule, nn.Bilinear):
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         """The answers ``(..., out)``: fresh noise in training, the programmed chip in eval."""
+        bias = cast(Tensor | None, self.bias)
+        self.matrices[""].analog.taken.ask(
+            lambda: functional.bilinear(input1, input2, self.weight, bias), "both", input1, input2, self.weight
+        )
         read = self.draw_of("")(input2).view(*input2.shape[:-1], self.out_features, self.in1_features)
         # Under autocast torch's own bilinear layer keeps the dtype of its inputs.
         output = torch.matmul(read, input1.unsqueeze(-1).to(read.dtype)).squeeze(-1).to(input1.dtype)
-        bias = cast(Tensor | None, self.bias)
         return output if bias is None else output + bias.to(output.dtype)

@@ -1,5 +1,6 @@
 """Convolutions on a crossbar: every position of the kernel is one matrix-vector product."""
 
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -70,7 +71,8 @@ class _AnalogConvTranspose(_AnalogConv):
         if output_size is None:
             return super().forward(input)
         padding = output_padding(self, input, output_size, len(self.analog.shape) - 2)
-        with product_as(self, lambda input, weight, bias: self._spread(input, weight, bias, padding)):
+        spread = partial(self._spread, output_padding=padding)
+        with product_as(self, spread, f"output_padding={padding}"):
             return super().forward(input)
 
 

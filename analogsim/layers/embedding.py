@@ -126,6 +126,12 @@ class AnalogEmbeddingBag(_AnalogTable, nn.EmbeddingBag):
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """The pooled vectors ``(bags, features)``; arguments as in torch."""
+        ends = self.include_last_offset
+        if input.is_nested:  # the bags themselves
+            weights = None if per_sample_weights is None else per_sample_weights.values()
+            input, offsets, per_sample_weights, ends = input.values(), cast(Any, input).offsets(), weights, True
+        if offsets is not None and input.dtype != offsets.dtype and not input.is_floating_point():
+            input = input.to(torch.promote_types(input.dtype, offsets.dtype))  # as torch's kernel does
         self._shorten(input)
         drawn = self.draw()
         positions, table, pad, by_frequency = input, None, self.padding_idx, self.scale_grad_by_freq
@@ -145,7 +151,7 @@ class AnalogEmbeddingBag(_AnalogTable, nn.EmbeddingBag):
             scale_grad_by_freq=by_frequency,
             mode=self.mode,
             per_sample_weights=per_sample_weights,
-            include_last_offset=self.include_last_offset,
+            include_last_offset=ends,
             padding_idx=pad,
         )
 

@@ -146,6 +146,7 @@ class Drawn:
         self._owner = owner
         # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
         weight, bias = owner.matrix, owner.bias
+        self._own_bias: Tensor | None = bias
         self._array: Array | None = None
         self._linear: Tensor | None = None
         self._variance: Tensor | None = None
@@ -202,12 +203,31 @@ class Drawn:
 
     def _answer(self, input: Tensor, weight: Tensor) -> Tensor:
         if self._array is not None:
-            return self._converted(input, self._array)
+            self._check(input)
+            return self._through_converters(input, self._array)
         output = self._owner.product(input, weight, self._bias)
         return output if self._variance is None else self._with_read_noise(output, input, self._variance)
 
+    def _check(self, input: Tensor) -> None:
+        """Raise what the digital product raises for an input that it does not take.
+
+        The products of blocks take their part of an input, whatever there is of it. So the digital product itself is
+        asked, once for each kind of input: its errors come as early and are as clear, and whatever it takes is taken.
+        """
+        owner = self._owner
+        other = owner.__dict__.get("product")
+        told = "its own" if other is None else getattr(other, "told", None)
+        owner.analog.taken.ask(lambda: owner.product(input, self._weight, self._own_bias), told, input, self._weight)
+
+    def _through_converters(self, input: Tensor, array: Array) -> Tensor:
+        """The answer through the converters to an input that was checked."""
+        if input.is_nested:
+            rows = [self._through_converters(row, array) for row in input.unbind()]
+            return torch.nested.as_nested_tensor(rows, layout=input.layout)
+        return self._converted(input if input.layout is torch.strided else input.to_dense(), array)
+
     def _converted(self, input: Tensor, array: Array) -> Tensor:
-        """The answer through the converters."""
+        """The answer through the converters to a dense input."""
         owner, state = self._owner, self._owner.analog
         crossbar = state.crossbar
         full, bound = self._ranges(input)
@@ -320,7 +340,7 @@ class ConvolutionMatrix(AnalogMatrix):
         axis = input.ndim - len(kernel) - 1
         if groups == 1:
             return self.product(input.narrow(axis, first, last - first), weight, None)
-        grouped = input.reshape(*input.shape[:axis], groups, -1, *input.shape[axis + 1 :])
+        grouped = input.reshape(*input.shape[:axis], groups, input.shape[axis] // groups, *input.shape[axis + 1 :])
         return self.product(grouped.narrow(axis + 1, first, last - first).flatten(axis, axis + 1), weight, None)
 
     def per_output(self, values: Tensor) -> Tensor:

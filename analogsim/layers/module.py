@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +155,29 @@ class AnalogLayer(AnalogMatrix, AnalogModule):
     def forward(self, input: Tensor) -> Tensor:
         """The layer's answer: fresh noise in training, the programmed chip in eval."""
         return self.draw()(input)
+
+
+def checked_slots(kind: type[AnalogModule], module: nn.Module) -> Mapping[str, Slot]:
+    """The matrices of a digital module by label, as its analog class says, if it says it as it should.
+
+    Raises:
+        TypeError: ``slots`` gives no mapping of labels to `Slot`.
+        ValueError: a class with one matrix gives it another label than ``""``.
+    """
+    slots: Any = kind.slots(module)
+    entries = slots.items() if isinstance(slots, Mapping) else [(None, slots)]
+    for label, slot in entries:
+        if not isinstance(label, str) or not isinstance(slot, Slot):
+            raise TypeError(
+                f"slots: {kind.__name__}.slots must return a dict of Slot by label, such as {{'proj': Slot('weight', "
+                f"'bias')}}, got {slots!r}"
+            )
+    if issubclass(kind, AnalogLayer) and list(slots) != [""]:
+        raise ValueError(
+            f"slots: {kind.__name__} is an AnalogLayer, whose one matrix has the label '', got {list(slots)}; derive "
+            "from AnalogModule for several"
+        )
+    return cast(Mapping[str, Slot], slots)
 
 
 def matrices_in(model: nn.Module) -> list[AnalogMatrix]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -33,9 +34,18 @@ Taken = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @contextmanager
-def product_as(matrix: AnalogMatrix, taken: Taken) -> Iterator[None]:
-    """Within the block, a matrix's product is another one: with a stride, padding, ... that a call brings along."""
+def product_as(matrix: AnalogMatrix, taken: Taken, told: str | None = None) -> Iterator[None]:
+    """Within the block, a matrix's product is another one: with a stride, padding, ... that a call brings along.
+
+    Args:
+        matrix: the matrix.
+        taken: its product.
+        told: which one it is, so that the inputs that it takes are remembered; None where nobody knows, and it is asked
+            in each call.
+    """
     own = matrix.__dict__.get("product")
+    if told is not None and not torch.compiler.is_compiling():
+        taken.__dict__["told"] = told
     # An attribute of the instance comes before the method of its class.
     matrix.__dict__["product"] = taken
     try:
@@ -108,7 +118,8 @@ def _through(
             stored = slot.turned(weight) if slot.transposed else weight
             return cast(Tensor, func(input, stored, bias, *args[3:], **rest))
 
-        with product_as(matrix, taken):
+        told = None if torch.compiler.is_compiling() else repr((func.__name__, args[3:], rest))
+        with product_as(matrix, taken, told):
             output = drawn(input)
     difference = _difference(bias, own)
     return output if difference is None else output + matrix.per_output(difference).to(output.dtype)

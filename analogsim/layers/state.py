@@ -14,6 +14,7 @@ from analogsim.crossbar.signal_path import Array
 from analogsim.device.model import DeviceModel
 from analogsim.errors import NotCalibratedError
 from analogsim.layers.slot import Slot
+from analogsim.layers.taken import TakenInputs
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import Noise
 
@@ -79,6 +80,7 @@ class AnalogState:
         input_range: full scale of the input converter, from calibration; None before, or if it needs none.
         output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
         used: whether it had a part in a forward since this was last set to False.
+        taken: which kinds of inputs the digital product takes, as far as it was asked.
         observe: during calibration, is shown what reaches the converters: ``"input"`` or ``"output"``, and the values.
     """
 
@@ -96,6 +98,7 @@ class AnalogState:
     input_range: Tensor | None = None
     output_bound: Tensor | None = None
     used: bool = False
+    taken: TakenInputs = field(default_factory=TakenInputs, repr=False, compare=False)
     observe: Callable[[str, Tensor], None] | None = None
 
     def __post_init__(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -47,6 +48,45 @@ IDEAL = DeviceModel((_Exact(),))
 CONVERTED = Crossbar(output_bound=1e9)
 
 
+def _mapped(cells: Any, **more: Any) -> DeviceModel:
+    return DeviceModel((_Exact(),), g_min=1.0, mapping=Mapping(cells, "column", **more))
+
+
+# Where inputs could go another way than through the digital product: each mapping, cut, converter and range once.
+_WAYS: dict[str, tuple[DeviceModel, Crossbar]] = {
+    "converters": (
+        _mapped("pair", slices=3, bias_rows=2),
+        Crossbar(dac_bits=8, adc_bits=8, output_noise=0.01, gain_mismatch=0.01, offset_mismatch=0.01),
+    ),
+    "bits": (_mapped("two-sided"), Crossbar(dac_bits=3, bit_serial=True)),
+    "ranges": (
+        _mapped("offset", bias_rows=1),
+        Crossbar(dac_bits=8, input_range="learned", adc_bits=8, output_bound="calibrated"),
+    ),
+    "noise": (DeviceModel((ReadNoise(std=0.01),), mapping=Mapping("pair")), Crossbar()),
+}
+
+
+def odd(value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """What a layer may be given instead of a tensor that it takes: other sizes, axes, dtypes, indices; with a name."""
+    for axis, size in enumerate(value.shape):
+        if size:
+            yield f"axis {axis} longer", torch.cat((value, value.narrow(axis, 0, 1)), axis)
+            yield f"axis {axis} shorter", value.narrow(axis, 0, size - 1)
+            yield f"axis {axis} empty", value.narrow(axis, 0, 0)
+    if value.ndim and value.numel():
+        yield "an axis less in front", value[0]
+        yield "an axis less behind", value[..., 0]
+    yield "an axis more in front", value.unsqueeze(0)
+    yield "an axis more behind", value.unsqueeze(-1)
+    for kind in (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool):
+        if value.dtype != kind:
+            yield str(kind), value.to(kind)
+    if not value.is_floating_point() and value.dtype != torch.bool:
+        yield "numbers too high", value + 100_000
+        yield "numbers below 0", value - 100_000
+
+
 def tensors(output: Any) -> list[Tensor]:
     """The floating-point tensors in what a layer answers."""
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
@@ -65,6 +105,19 @@ def differ(got: Any, other: Any) -> bool:
     return not all(map(torch.equal, tensors(got), tensors(other)))
 
 
+def _exchanged(x: tuple[Any, ...], place: int, other: Tensor) -> tuple[Any, ...]:
+    """Arguments with another tensor in one place, counted as `tree_leaves` does."""
+    places = itertools.count()
+    return cast(tuple[Any, ...], tree_map(lambda leaf: other if next(places) == place else leaf, x))
+
+
+def _other_outcome(got: Any, wanted: Any) -> bool:
+    """Whether one was refused and the other not, or answered in other shapes."""
+    if isinstance(got, Exception) or isinstance(wanted, Exception):
+        return isinstance(got, Exception) != isinstance(wanted, Exception)
+    return bool(got != wanted)
+
+
 class LayerContract:
     """What every analog layer must hold, as tests.
 
@@ -74,6 +127,7 @@ class LayerContract:
         compiles: whether torch can compile the digital layer into one graph.
         pickles: whether torch can pickle the digital layer.
         computed: whether its weights are computed from other Parameters.
+        batch_axis: along which the samples of a batch lie, in the inputs and in the first tensor of the answer.
 
     Example:
         >>> import torch
@@ -90,6 +144,7 @@ class LayerContract:
     compiles: ClassVar[bool] = True
     pickles: ClassVar[bool] = True
     computed: ClassVar[bool] = False
+    batch_axis: ClassVar[int] = 0
 
     def layer(self) -> nn.Module:
         """The digital layer, in training mode."""
@@ -148,6 +203,88 @@ class LayerContract:
             close(self.answer(analog.eval(), x), exact, 1e-10)
             if not self.computed:
                 close(self.answer(analogsim.to_digital(analog, "programmed"), x), exact, 1e-10)
+
+    def outcome(self, model: nn.Module, x: tuple[Any, ...]) -> Any:
+        """Shapes and dtypes of what a model answers, or the error that it raises."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return [(tensor.shape, tensor.dtype) for tensor in tensors(self.answer(model, x))]
+            except Exception as error:
+                return error
+
+    def strange(self, x: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Arguments as those of `inputs` but for one tensor: by default each that holds numbers, and the first.
+
+        Leave out what torch's own kernels take without looking, such as offsets in the middle of a list.
+        """
+        for place, leaf in enumerate(tree_leaves(x)):
+            if isinstance(leaf, Tensor) and (leaf.is_floating_point() or not place):
+                for name, other in odd(leaf):
+                    yield f"input {place}, {name}", _exchanged(x, place, other)
+
+    def test_it_takes_what_the_digital_layer_takes(self, made: Any) -> None:
+        """Whatever that refuses is refused, and whatever it answers has the same shape, in training and on a chip."""
+        model, x = made
+        digital = {mode: copy.deepcopy(model).train(mode) for mode in (True, False)}
+        strange = [
+            (name, other, {mode: self.outcome(digital[mode], other) for mode in digital})
+            for name, other in self.strange(x)
+        ]
+        wrong = []
+        for way, (device, crossbar) in _WAYS.items():
+            rows, cols = self.cuts[-1]
+            cols = None if cols is None else max(cols, device.laid.cells_per_weight + 1)
+            analog = self.convert(model, device, crossbar=crossbar.replace(rows=rows, cols=cols))
+            analogsim.calibrate(analog, [(x,)])
+            analogsim.program(analog)
+            for mode, (name, other, wanted) in itertools.product(digital, strange):
+                got = self.outcome(analog.train(mode), other)
+                if _other_outcome(got, wanted[mode]):
+                    where = "in training" if mode else "on a chip"
+                    wrong.append(f"{way}, {where}, {name}: {got!r}, the digital layer {wanted[mode]!r}")
+            for name, other, wanted in strange if way == "ranges" else ():
+                if isinstance(wanted[False], Exception) and not self._is_refused_by_calibrate(analog, other):
+                    wrong.append(f"calibrate takes it, {name}: the digital layer {wanted[False]!r}")
+        assert not wrong, "\n".join(wrong)
+
+    def _is_refused_by_calibrate(self, analog: nn.Module, x: tuple[Any, ...]) -> bool:
+        try:
+            analogsim.calibrate(analog, [(x,)])
+        except Exception:
+            return True
+        return False
+
+    @pytest.mark.parametrize("source", ["read noise", "read noise behind converters", "output noise"])
+    @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+    def test_each_sample_has_noise_of_its_own(self, made: Any, source: str, mode: bool) -> None:
+        """Two equal samples of one batch get answers that differ by what is new in every use."""
+        model, x = made
+        axis = self.batch_axis
+        sizes = [leaf.shape[axis] for leaf in tree_leaves(x) if isinstance(leaf, Tensor) and leaf.ndim > axis]
+        size = sizes[0] if sizes else 1
+
+        def twice(value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.ndim <= axis or value.shape[axis] != size:
+                return value
+            return value.narrow(axis, 0, 1).repeat_interleave(size, axis)
+
+        same = cast(tuple[Any, ...], tree_map(twice, x))
+        clean = tensors(self.answer(model.train(mode), same))[0]
+        if size < 2 or clean.ndim <= axis or clean.shape[axis] != size or not self._alike(clean, axis):
+            pytest.skip("no batch of equal samples")
+        noisy = ReadNoise(std=0.01) if "read" in source else _Exact()
+        periphery = Crossbar() if source == "read noise" else CONVERTED
+        crossbar = Crossbar(output_noise=0.01) if source == "output noise" else periphery
+        analog = self.convert(model, DeviceModel((noisy,)), crossbar=crossbar).train(mode)
+        analogsim.program(analog)
+        got = tensors(self.answer(analog, same))[0]
+        assert not self._alike(got, axis, 1e-9)
+
+    def _alike(self, answer: Tensor, axis: int, tolerance: float = 1e-12) -> bool:
+        """Whether the first two samples of an answer are the same."""
+        one, other = answer.narrow(axis, 0, 1), answer.narrow(axis, 1, 1)
+        return torch.allclose(one, other, rtol=0, atol=tolerance)
 
     def test_training_draws_anew_and_the_gradient_lands_on_the_clean_weights(self, made: Any) -> None:
         """A fresh draw in each forward, steered by torch's seed; none at scale 0; Parameters are not written to."""

@@ -8,10 +8,11 @@ keyword arguments. The answer is a tensor, or lies under ``logits`` in what the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -19,9 +20,11 @@ _LABELS = ("labels", "label")
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Tensors, alone or in mappings, tuples and lists, on a torch device; all else as it is."""
+    """Tensors and packed sequences, alone or in mappings, tuples and lists, on a torch device; all else as it is."""
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, PackedSequence):
+        return cast(Any, value).to(device)  # whose stub knows of dtypes only
     if isinstance(value, Mapping):
         return {key: moved(entry, device) for key, entry in value.items()}
     if isinstance(value, tuple | list):

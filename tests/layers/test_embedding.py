@@ -383,3 +383,19 @@ def test_autocast_and_half_precision() -> None:
                     answer = analog.train(mode)(tokens())
                     assert answer.dtype == dtype
                     torch.testing.assert_close(answer, model(tokens()))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("crossbar", ["ideal", "standard"])
+def test_bags_take_what_torch_takes(crossbar: str) -> None:
+    """Nested bags, and indices that torch's kernel makes as wide as the offsets are."""
+    layer = nn.EmbeddingBag(7, 4, mode="sum", padding_idx=2)
+    analog = analogsim.convert(layer, "gaussian(std=0)", crossbar=crossbar, embeddings=True)
+    tolerance = 1e-6 if crossbar == "ideal" else 0.6
+    bags = torch.nested.as_nested_tensor([torch.tensor([0, 1, 2]), torch.tensor([6])], layout=torch.jagged)
+    torch.testing.assert_close(analog(bags), layer(bags), rtol=0, atol=tolerance)
+    weights = torch.nested.nested_tensor_from_jagged(torch.randn(4), bags.offsets())
+    wanted = layer(bags, per_sample_weights=weights)
+    torch.testing.assert_close(analog(bags, per_sample_weights=weights), wanted, rtol=0, atol=tolerance)
+    narrow, offsets = torch.tensor([0, 1, 6], dtype=torch.int16), torch.tensor([0, 2])
+    torch.testing.assert_close(analog(narrow, offsets), layer(narrow, offsets), rtol=0, atol=tolerance)

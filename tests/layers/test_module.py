@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -371,3 +371,36 @@ def test_a_subclass_that_goes_past_the_analog_forward_is_an_error_in_that_forwar
     torch.testing.assert_close(analog(x), model(x))
     digital = analogsim.convert(nn.Sequential(model[0], nn.Linear(5, 2).double()), {"0": None, "*": IDEAL})
     digital[0](x.unsqueeze(0))
+
+
+class Told(nn.Module):
+    """For the two below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("wrong", [[Slot()], {"": "weight"}, {0: Slot()}, "weight", None, {"up": Slot(), "": None}])
+def test_slots_that_are_no_dict_of_slots_are_told(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class AnalogTold(AnalogModule, Told):
+        @classmethod
+        def slots(cls, module: nn.Module) -> dict[str, Slot]:
+            return cast(dict[str, Slot], wrong)
+
+    monkeypatch.setattr(AnalogTold, "stands_for", Told, raising=False)
+    monkeypatch.setitem(analog_types, Told, AnalogTold)
+    with pytest.raises(TypeError, match=r"AnalogTold.slots must return a dict of Slot by label.*got"):
+        analogsim.convert(Told(), "pcm")
+
+
+def test_a_layer_with_one_matrix_gives_it_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AnalogTold(AnalogLayer, Told):
+        @classmethod
+        def slots(cls, module: nn.Module) -> dict[str, Slot]:
+            return {"weight": Slot(bias=None)}
+
+    monkeypatch.setattr(AnalogTold, "stands_for", Told, raising=False)
+    monkeypatch.setitem(analog_types, Told, AnalogTold)
+    with pytest.raises(ValueError, match="whose one matrix has the label ''"):
+        analogsim.convert(Told(), "pcm")

@@ -153,6 +153,31 @@ class WithState(_Analog):
         pass
 
 
+class Lax(_Analog):
+    """Takes what is cut off."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input[..., :4])
+
+
+class Strict(_Analog):
+    """Wants a batch."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 2:
+            raise ValueError("no batch")
+        return super().forward(input)
+
+
+class OneNoise(_Analog):
+    """Its noise is the same for all samples."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        answer = super().forward(input)
+        clean = functional.linear(input, self.weight, self.bias)
+        return clean + (answer - clean)[:1]
+
+
 SAME = "test_without_noise_it_is_the_digital_layer"
 TRAINING = "test_training_draws_anew_and_the_gradient_lands_on_the_clean_weights"
 CHIP = "test_a_chip_is_one_chip"
@@ -160,20 +185,25 @@ READ = "test_read_noise_is_new_in_each_use"
 FILES = "test_copies_files_and_state"
 BACK = "test_and_back"
 TOLD = "test_every_matrix_carries_and_is_told"
+TAKES = "test_it_takes_what_the_digital_layer_takes"
+SAMPLES = "test_each_sample_has_noise_of_its_own"
 
 
 # What finds each of them, and that nothing finds the sound one.
 FINDS: dict[type[_Analog], set[str]] = {
     _Analog: set(),
-    DigitalInEval: {CHIP, READ, BACK, TOLD},
-    DigitalWithAChip: {CHIP, READ, BACK, TOLD},
+    DigitalInEval: {CHIP, READ, BACK, TOLD, SAMPLES},
+    DigitalWithAChip: {CHIP, READ, BACK, TOLD, SAMPLES},
     DigitalInTraining: {TRAINING},
     OneDraw: {TRAINING},
-    FirstChip: {CHIP, READ, FILES, TOLD},
+    FirstChip: {CHIP, READ, FILES, TOLD, TAKES},
     FreshInEval: {CHIP, READ, BACK, TOLD},
+    Lax: {TAKES},
+    Strict: {TAKES},
+    OneNoise: {BACK, SAMPLES},
     CutOff: {SAME, TRAINING},
     WithoutBias: {SAME, TRAINING, BACK},
-    InPlace: {SAME, TRAINING},
+    InPlace: {SAME, TRAINING, TAKES},
     WithState: {FILES},
 }
 
@@ -192,8 +222,12 @@ def test_what_a_broken_layer_fails(analog: type[_Analog], monkeypatch: pytest.Mo
     monkeypatch.setattr(analog, "stands_for", Broken)
     monkeypatch.setitem(analog_types, Broken, analog)
     contract, found = Contract(), set()
-    more: dict[str, tuple[Any, ...]] = {SAME: ("pair", Crossbar()), FILES: (tmp_path,)}
-    for name in (SAME, TRAINING, CHIP, READ, FILES, BACK, TOLD):
+    more: dict[str, tuple[Any, ...]] = {
+        SAME: ("pair", Crossbar()),
+        FILES: (tmp_path,),
+        SAMPLES: ("read noise behind converters", False),
+    }
+    for name in (SAME, TRAINING, CHIP, READ, FILES, BACK, TOLD, TAKES, SAMPLES):
         torch.manual_seed(0)
         made = Broken(4, 3).double(), (noise(3, 4).double(),)
         try:

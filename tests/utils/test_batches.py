@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import analogsim
 from analogsim.evaluation.metrics import accuracy, cross_entropy
-from analogsim.utils.batches import answer, inputs_of, split
+from analogsim.utils.batches import answer, inputs_of, moved, split
 
 X, MASK, Y = torch.randn(8, 6), torch.ones(8, 6), torch.randint(3, (8,))
 
@@ -102,3 +103,10 @@ def test_what_is_no_answer() -> None:
         with pytest.raises(TypeError, match="in which there is no tensor 'logits'"):
             answer(output)
     assert answer({"out": X}) is X
+
+
+def test_a_packed_sequence_stays_one() -> None:
+    packed = pack_sequence([torch.ones(3, 2), torch.ones(1, 2)])
+    got = moved({"input": (packed, 1)}, torch.device("cpu"))["input"][0]
+    assert isinstance(got, PackedSequence)
+    assert torch.equal(got.data, packed.data)
