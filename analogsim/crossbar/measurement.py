@@ -237,6 +237,6 @@ def sign_vectors(like: Tensor, lines: int, parts: Tensor, layout: Layout, at_onc
         return (number.unsqueeze(-1) // powers % 2).to(like.dtype)
 
     of_column = digits(column // groups + 1).t().contiguous()
-    for some in row.split(at_once):
+    for some in torch.split(row, at_once):
         odd = (digits(some // groups) @ of_column).add_(turned).remainder_(2)
         yield odd.mul_(-2).add_(1).mul_(some.unsqueeze(1) % groups == column % groups)

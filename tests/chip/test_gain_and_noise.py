@@ -190,7 +190,7 @@ def test_the_measured_gain_is_the_needed_one(device: str, weights: str, crossbar
 def test_the_measured_gain_is_the_needed_one_everywhere(device: str, weights: str, crossbar: str) -> None:
     for t in times_of(device):
         for kind in KINDS:
-            compare(device, weights, crossbar, t, kind, chips=4)
+            compare(device, weights, crossbar, t, kind, chips=2)
 
 
 def test_zero_weights_do_not_count() -> None:
