@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -36,7 +37,8 @@ def draw_faults(analog: nn.Module, effect: DeviceLike = "stuck-at", seed: int = 
 
     Returns:
         For each layer by name ``(cells, out (+ reference columns), ...)``: 0 works, 1 is stuck at ``g_min``, 2 at
-        ``g_max``. For `program`, `evaluate` and `remap`.
+        ``g_max``; of an effect whose cells are stuck elsewhere, floating numbers: the conductance, and NaN for a cell
+        that works. For `program`, `evaluate` and `remap`.
 
     Raises:
         ValueError: the effect makes no cell stick, or a layer has no cells.
@@ -54,11 +56,13 @@ def draw_faults(analog: nn.Module, effect: DeviceLike = "stuck-at", seed: int = 
         held = [(part, state) for part, state in drawn if part.held(state) is not None]
         if not held:
             raise ValueError(f"draw_faults: {model.name!r} makes no cell stick; give stuck-at or the like")
-        middle = torch.full_like(cells.target, (cells.g_min + float(cells.g_max)) / 2)
+        at = torch.full_like(cells.target, math.nan)
         for part, state in held:
-            middle = part.hold(middle, cells, state)
-        stuck = (middle == cells.g_min).to(torch.int8) * STUCK_OFF + (middle == cells.g_max).to(torch.int8) * STUCK_ON
-        faults[name] = stuck
+            at = part.hold(at, cells, state)
+        off, on = at == cells.g_min, at == cells.g_max
+        codes = off.to(torch.int8) * STUCK_OFF + on.to(torch.int8) * STUCK_ON
+        # What stands elsewhere needs its conductance, a whole map of numbers.
+        faults[name] = codes if bool((off | on | at.isnan()).all()) else at
     return faults
 
 

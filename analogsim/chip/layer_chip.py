@@ -115,6 +115,11 @@ class LayerChip:
         g = self._conductances(t)
         noise = self.device.cell_variance(g, self.written)
         weight = self.written.mapped.to_weight(g)
+        if not weight.isfinite().all():
+            raise ValueError(
+                f"layer {self.name!r}: device {self.device.name!r} made NaN or infinite conductances at {label(t)}: "
+                f"{self.device.culprit(self.written, t)}"
+            )
         variance = None if noise is None else self.written.mapped.to_variance(noise)
         array = self._converted(g, noise) if self.crossbar.converts else None
         # What it is right after programming is measured on every chip, first of all.
@@ -250,10 +255,20 @@ def checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor
     if not isinstance(faults, Tensor) or tuple(faults.shape) != shape:
         got = tuple(faults.shape) if isinstance(faults, Tensor) else faults
         raise ValueError(f"program: the map of faults of layer {name!r} must be a tensor {shape}, got {got!r}")
+    if faults.is_floating_point() and faults.isnan().any():
+        known = in_compute_dtype(faults.to(weight.device))
+        if not ((known >= 0) | known.isnan()).all() or known.isinf().any():
+            ends = f"{faults.nan_to_num().min():g} to {faults.nan_to_num().max():g}"
+            raise ValueError(
+                f"program: the map of faults of layer {name!r} holds conductances of stuck cells and NaN for those "
+                f"that work, got negative or infinite ones, {ends}"
+            )
+        return known
     known = faults.to(weight.device, torch.int8)
     if not (known == faults.to(weight.device)).all() or not ((known >= 0) & (known <= STUCK_ON)).all():
         raise ValueError(
             f"program: the map of faults of layer {name!r} holds 0 (works), {STUCK_OFF} (stuck at g_min) or {STUCK_ON} "
-            f"(stuck at g_max), got {sorted(set(faults.flatten().tolist()))[:10]}"
+            "(stuck at g_max), or conductances and NaN where cells work; got "
+            f"{sorted(set(faults.flatten().tolist()))[:10]}"
         )
     return known

@@ -12,6 +12,9 @@ chain.
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,10 +23,11 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from analogsim.device.parameters import checked
-from analogsim.mapping.cell_code import CellCode
+from analogsim.mapping.cell_code import CellCode, stuck_cells
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapped_weight import MappedWeight
 from analogsim.mapping.mapping import Mapping
@@ -32,12 +36,18 @@ from analogsim.utils.times import label
 
 State = dict[str, Tensor]
 
+STAGES = ("program", "error", "draw", "held", "hold", "age", "read", "read_std")
+"""The methods of an effect that a cell's life goes through."""
+
 STUCK_OFF, STUCK_ON = 1, 2
-"""What a map of faults says of a cell that is stuck at ``g_min`` or at ``g_max``; 0 is a cell that works."""
+"""What a map of faults says of a cell that is stuck at ``g_min`` or at ``g_max``; 0 is a cell that works. A map of
+floating numbers holds the conductance of each stuck cell instead, and NaN for those that work."""
 
 
 def held_by(faults: Tensor, g: Tensor, cells: Cells) -> Tensor:
     """``g`` with the cells of a map of faults where they are stuck."""
+    if faults.is_floating_point():
+        return torch.where(faults.isnan(), g, faults.to(g.dtype))
     return g.masked_fill(faults == STUCK_OFF, cells.g_min).masked_fill_(faults == STUCK_ON, cells.g_max)
 
 
@@ -155,7 +165,8 @@ class Written:
         mapped: how the weight lies on its cells, and the way back from their conductances.
         cells: target and programmed conductances with their range.
         drawn: for each effect of the chain, what its cells keep for life.
-        faults: a map of cells known to be stuck, int8 like the conductances; None for none.
+        faults: a map of cells known to be stuck, like the conductances: int8 of `STUCK_OFF` and `STUCK_ON`, or the
+            conductances of stuck cells and NaN elsewhere; None for none.
     """
 
     mapped: MappedWeight
@@ -197,9 +208,31 @@ def _chain_of(effects: Any) -> tuple[Effect, ...]:
     for effect in chain:
         if not isinstance(effect, Effect):
             raise TypeError(f"device model: every element must be an Effect, got {effect!r}")
+        refusal = _refusal(type(effect))
+        if refusal:
+            raise TypeError(f"device model: the effect {type(effect).__name__} {refusal}")
     if not chain:
         raise ValueError("device model: the chain of effects is empty; give at least one")
     return chain
+
+
+@functools.cache
+def _refusal(kind: type[Effect]) -> str:
+    """Why a class of effects cannot be meant as it stands: a method that no stage is; empty if nothing is wrong."""
+    bases = [base for base in kind.__mro__ if issubclass(base, Effect) and base is not Effect]
+    methods = {name: value for base in bases for name, value in vars(base).items() if inspect.isfunction(value)}
+    own = {name: value for name, value in methods.items() if not name.startswith("_") and not hasattr(Effect, name)}
+    free = [hook for hook in (*STAGES, "check", "cell_levels") if not kind.implements(hook)]
+    for name, method in own.items():
+        # A name alone may be a helper's own: whoever misspells a stage still gives it the stage's arguments.
+        near = difflib.get_close_matches(name.lower(), free, n=1, cutoff=0.7)
+        if near and len(inspect.signature(method).parameters) == len(
+            inspect.signature(getattr(Effect, near[0])).parameters
+        ):
+            return f"has a method {name!r}, which is no stage and never called; did you mean {near[0]!r}?"
+    if own and not any(kind.implements(stage) for stage in STAGES):
+        return f"overrides no stage, so that {', '.join(own)} are never called; the stages are {', '.join(STAGES)}"
+    return ""
 
 
 def _conductance(end: str, value: object) -> float:
@@ -313,10 +346,7 @@ class DeviceModel:
     def _stages(self) -> dict[str, tuple[tuple[int, str, Effect], ...]]:
         """For each stage, the effects that take part in it with their place and their key."""
         places = list(zip(range(len(self.effects)), self._keys, self.effects, strict=True))
-        return {
-            stage: tuple(place for place in places if place[2].implements(stage))
-            for stage in ("program", "draw", "hold", "held", "age", "read", "read_std")
-        }
+        return {stage: tuple(place for place in places if place[2].implements(stage)) for stage in STAGES}
 
     @property
     def signed(self) -> bool:
@@ -449,11 +479,37 @@ class DeviceModel:
         return self._hold(g, written.cells, written.drawn, written.faults)
 
     def read(self, written: Written, t: float | Tensor, noise: Noise) -> Tensor:
-        """Conductances as inputs find them at time ``t``, µS: aged, with the slow noise of that time."""
-        g = self.age(written, t)
+        """Conductances as inputs find them at time ``t``, µS: aged, with the slow noise of that time.
+
+        A cell that is stuck outside the range (a short, an open) is no cell that formulas were fitted to, and has no
+        slow noise.
+        """
+        g = aged = self.age(written, t)
         for _, key, effect in self._stages["read"]:
             g = effect.read(g, t, written.cells, noise.fold(key, "read"))
-        return g
+        held = self._held(written) if self._stages["read"] else None
+        return g if held is None else torch.where(held & ((aged < self.g_min) | (aged > self.g_max)), aged, g)
+
+    def _held(self, written: Written) -> Tensor | None:
+        """Mask of the cells that no longer follow their target; None if there are none."""
+        held = None if written.faults is None else stuck_cells(written.faults)
+        for place, _, effect in self._stages["held"]:
+            mask = effect.held(written.drawn[place])
+            if mask is not None:
+                held = mask if held is None else held | mask
+        return held
+
+    def culprit(self, written: Written, t: float) -> str:
+        """Which effect made conductances NaN or infinite, by stage; for an error, and no draw is made anew."""
+        if not written.programmed.isfinite().all():
+            kinds = [type(effect).__name__ for _, _, effect in (*self._stages["program"], *self._stages["hold"])]
+            return f"its program or hold ({', '.join(kinds)})"
+        g = written.programmed
+        for place, _, effect in self._stages["age"]:
+            g = effect.age(g, t, written.cells, written.drawn[place])
+            if not g.isfinite().all():
+                return f"{type(effect).__name__}.age"
+        return f"its read ({', '.join(type(effect).__name__ for _, _, effect in self._stages['read'])}), or wires"
 
     def around(self, target: Tensor, faults: Tensor) -> Tensor:
         """Targets that make the best of known faults, see `Mapping.around`."""
@@ -496,9 +552,4 @@ class DeviceModel:
         A weight whose carrying cell is stuck no longer moves the output, so its gradient is zero; nor does one beyond
         the range.
         """
-        held = None if written.faults is None else written.faults != 0
-        for place, _, effect in self._stages["held"]:
-            mask = effect.held(written.drawn[place])
-            if mask is not None:
-                held = mask if held is None else held | mask
-        return written.mapped.following(weight, held)
+        return written.mapped.following(weight, self._held(written))

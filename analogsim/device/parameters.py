@@ -19,9 +19,13 @@ def param(
     gt: float | None = None,
     le: float | None = None,
     choices: Sequence[str] | None = None,
+    words: Sequence[str] | None = None,
 ) -> Any:
-    """A parameter of an effect: its default, its unit ("1" if dimensionless), and the values it may take."""
-    limits = {"ge": ge, "gt": gt, "le": le, "choices": choices}
+    """A parameter of an effect: its default, its unit ("1" if dimensionless), and the values it may take.
+
+    ``choices`` is all that a text may be; ``words`` are what may stand for a number.
+    """
+    limits = {"ge": ge, "gt": gt, "le": le, "choices": choices, "words": words}
     return field(default=default, metadata={"unit": unit, **limits})
 
 
@@ -34,13 +38,17 @@ def checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
         if value not in rules["choices"]:
             raise ValueError(f"{where} must be one of {', '.join(rules['choices'])}, got {value!r}")
         return value
+    words = rules.get("words") or ()
+    if isinstance(value, str) and value in words:
+        return value
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise TypeError(f"{where} must be True or False, got {value!r}")
         return value
     wanted = int if isinstance(default, int) else int | float
     if isinstance(value, bool) or not isinstance(value, wanted):
-        raise TypeError(f"{where} must be {'an integer' if wanted is int else 'a number'}, got {value!r}")
+        kind = " or ".join(("an integer" if wanted is int else "a number", *map(repr, words)))
+        raise TypeError(f"{where} must be {kind}, got {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{where} must be finite, got {value!r}")
     for rule, symbol, holds in (("ge", ">=", operator.ge), ("gt", ">", operator.gt), ("le", "<=", operator.le)):

@@ -15,6 +15,11 @@ Reference = Literal["cells", "ideal"]
 """What ``"offset"`` cells are read against: a column of cells, or a number."""
 
 
+def stuck_cells(faults: Tensor) -> Tensor:
+    """Mask of the cells that a map of faults says are stuck; see `CellCode.around` for what it holds."""
+    return ~faults.isnan() if faults.is_floating_point() else faults != 0
+
+
 class CellCode:
     """What of a `Mapping` is the same whatever the range of the cells and the scale of the weights.
 
@@ -172,12 +177,16 @@ class CellCode:
 
         Args:
             target: conductances ``(cells, out (+ references), ...)``.
-            faults: 0 for a cell that works, 1 for one at ``g_min``, 2 for one at ``g_max``, like ``target``.
+            faults: like ``target``; of integers, 0 for a cell that works, 1 for one at ``g_min``, 2 for one at
+                ``g_max``; of floating numbers, the conductance at which a cell is stuck, µS, and NaN for one that
+                works.
             g_min: lowest conductance.
             g_max: highest one.
         """
-        stuck = faults != 0
-        held = torch.where(faults == 1, g_min, g_max).to(target.dtype)
+        stuck = stuck_cells(faults)
+        held = faults.to(target.dtype)
+        if not faults.is_floating_point():
+            held = torch.where(faults == 1, g_min, g_max).to(target.dtype)
         if self.cells_per_weight != 2 or self.planes != 2:
             return torch.where(stuck, held, target)
         difference = target[0] - target[1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from math import inf, nan
 from typing import Any, ClassVar
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 import analogsim
 from analogsim.device.model import Cells, DeviceModel, Effect, State, Written
 from analogsim.device.parse import DeviceLike, as_device_model
+from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import KeyedNoise, Noise
+from analogsim.utils.times import label
 
 try:
     import pytest
@@ -135,6 +139,17 @@ def _refusal(effect: Effect, name: str, value: Any) -> str:
     return ""
 
 
+@contextmanager
+def _telling_what_is_not_finite() -> Iterator[None]:
+    """The error of a chip that has NaN, as a failed assertion."""
+    try:
+        yield
+    except ValueError as error:
+        if "NaN or infinite" not in str(error):
+            raise
+        raise AssertionError(str(error)) from error
+
+
 class DeviceContract:
     """The contract of effects and device models. A subclass names one, and pytest runs every test on it.
 
@@ -144,7 +159,8 @@ class DeviceContract:
 
     A subclass is collected whatever its name, and fails if it names no device. An effect with ``signed = True`` that
     also works on pairs of cells deserves two subclasses, the second with a `DeviceModel` that has
-    ``mapping=Mapping("pair")``. The contract knows no formulas: test those besides.
+    ``mapping=Mapping("pair")``. The contract knows no formulas: say in `moments` what a source gives, or test those
+    besides.
 
     Example:
         >>> from analogsim import Gaussian
@@ -167,6 +183,18 @@ class DeviceContract:
         if not hasattr(self, "device"):
             pytest.fail(f"{type(self).__name__} must set `device` to the effect, device model or name it tests")
         return as_device_model(self.device)
+
+    def moments(self, target: float, t: float | None) -> tuple[float, float] | None:
+        """Mean and standard deviation that the device's source gives cells, for a subclass to say.
+
+        Args:
+            target: what was asked for, in the unit of the conductances.
+            t: seconds after programming, with the slow noise of reading; None for what was just written.
+
+        Returns:
+            Both in the unit of the conductances; None where the source says nothing, and nothing is compared.
+        """
+        return None
 
     # What goes in and what comes out
 
@@ -220,6 +248,9 @@ class DeviceContract:
             for t in _times(model):
                 shown[f"age({t:g})"] = model.age(written, t)
                 shown[f"read({t:g})"] = model.read(written, t, KeyedNoise("contract", str(t)))
+            for name, stage, effect, drawn in _parts(model, written):
+                out = _run(stage, effect, written.programmed, 3600.0, written.cells, drawn)
+                assert out is None or out.isfinite().all(), f"{name} makes NaN or infinite values"
             for what, g in shown.items():
                 assert g.isfinite().all(), f"{what}: conductances are NaN or infinite"
                 assert written.cells.signed or (g >= 0).all(), f"{what}: conductances fall to {g.min():g} µS"
@@ -233,9 +264,10 @@ class DeviceContract:
         assert torch.equal(weight, before), "program writes into the weight"
         for name, stage, effect, drawn in _parts(model, written):
             g = written.programmed.clone()
-            given = [g, written.cells.target, written.programmed, *drawn.values()]
+            t = torch.tensor(3600.0)
+            given = [g, t, written.cells.target, written.programmed, *drawn.values()]
             copies = [tensor.clone() for tensor in given]
-            _run(stage, effect, g, 3600.0, written.cells, drawn)
+            _run(stage, effect, g, t, written.cells, drawn)
             assert _same(given, copies), f"{name} writes into its arguments"
         for effect in model.effects:
             target = written.cells.target.clone()
@@ -252,6 +284,63 @@ class DeviceContract:
         if _random(model):
             other = _life(model, weight, "contract", "b")
             assert not _same(chip, other), "two keys give the same chip: are all errors of the device under test zero?"
+
+    def test_reading_noise_is_new_in_every_use(self) -> None:
+        """White read noise differs from product to product; slow noise from one reading time's key to another's."""
+        model, weight = self.model, _weight(16, 8)
+        written = model.program(weight, KeyedNoise("contract"))
+        variance = model.read_variance(model.age(written, 3600.0), written)
+        if variance is not None and variance.any():
+            analog = analogsim.convert(nn.Sequential(nn.Linear(8, 16, bias=False)), device=model).eval()
+            analogsim.program(analog, seed=0)
+            x = torch.ones(2, 8)
+            one, other = analog(x), analog(x)
+            assert not torch.equal(one, other), "two products have the same read noise"
+            assert not torch.equal(one[0], one[1]), "two samples of a batch have the same read noise"
+        noise = _Counted(KeyedNoise("contract"), [])
+        read = model.read(written, 3600.0, noise)
+        if noise.asked:
+            again = model.read(written, 3600.0, KeyedNoise("contract", "another"))
+            assert not torch.equal(read, again), "read asks for noise, and does not use it"
+
+    def test_cells_have_the_moments_of_the_source(self) -> None:
+        """Mean and standard deviation of cells are what `moments` says, within 5 standard errors."""
+        model = self.model
+        if model.signed or self.moments(model.g_max, None) is None:
+            return
+        model, cells = model.replace(mapping=Mapping("pair", "tensor")), 20_000
+        targets = [model.g_min + share * (model.g_max - model.g_min) for share in (1.0, 0.0, 0.1, 0.4, 1.0)]
+        weight = torch.tensor(targets, dtype=torch.float64).sub(model.g_min).div(model.g_max - model.g_min)
+        written = model.program(weight.unsqueeze(1).expand(-1, cells).contiguous(), KeyedNoise("contract", "moments"))
+        first, last = model.times
+        for t in (None, *(t for t in (*TIMES, 86400.0, last) if t and first <= t <= last and math.isfinite(t))):
+            g = written.programmed if t is None else model.read(written, t, KeyedNoise("contract", str(t)))
+            for target, row in zip(targets[1:], g[0, 1:], strict=True):
+                wanted = self.moments(target, t)
+                if wanted is None:
+                    continue
+                mean, std = wanted
+                error = row - row.mean()
+                fourth = float(error.pow(4).mean()) / max(float(error.square().mean()) ** 2, 1e-300)
+                what = f"cells asked for {target:g}, {'written' if t is None else label(t)}"
+                slack = 1e-6 * model.g_max
+                found = float(row.mean())
+                assert abs(found - mean) <= 5 * std / cells**0.5 + slack, f"{what}: mean {found:g}, not {mean:g}"
+                found, spread = float(row.std()), 5 * std * (max(fourth - 1, 0.0) / (4 * cells)) ** 0.5
+                assert abs(found - std) <= spread + slack, f"{what}: standard deviation {found:g}, not {std:g}"
+
+    def test_cells_of_levels_stand_on_them(self) -> None:
+        """An effect that says how many levels cells hold writes no others; bit slices rely on it."""
+        model = self.model
+        written = model.program(_weight(16, 8).double(), KeyedNoise("contract"))
+        for effect in model.effects:
+            levels = effect.cell_levels()
+            if levels is not None:
+                g = effect.program(
+                    written.cells.target, replace(written.cells, programmed=None), KeyedNoise("contract")
+                )
+                level = (g - model.g_min) / (model.g_max - model.g_min) * (levels - 1)
+                assert (level - level.round()).abs().max() < 1e-6, f"{type(effect).__name__} writes between its levels"
 
     def test_global_random_state_is_left_alone(self) -> None:
         """Numbers come from the noise that was handed in, not from torch's global generator."""
@@ -417,11 +506,13 @@ class DeviceContract:
         """Program, drift, eval: finite answers, and the same chip when a time comes again."""
         _, analog, x = self._twin()
         analog.eval()
-        analogsim.program(analog, seed=0)
         seen: dict[float, list[Tensor]] = {}
         times = _times(self.model)
+        with _telling_what_is_not_finite():
+            analogsim.program(analog, seed=0)
         for t in (*times, *reversed(times)):
-            analogsim.drift(analog, t)
+            with _telling_what_is_not_finite():
+                analogsim.drift(analog, t)
             answer = analog(x)
             assert answer.isfinite().all(), f"the answer after {t:g} s is NaN or infinite"
             weights = [value.clone() for value in analogsim.to_digital(analog, "programmed").state_dict().values()]

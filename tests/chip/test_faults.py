@@ -1,6 +1,7 @@
 """Known faults: drawn as a test of a chip finds them, written around, and laid around."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -163,3 +164,60 @@ def test_what_remap_refuses():
         analogsim.remap(analog, {"fc": torch.zeros(2, 2, 3)})
     with pytest.raises(ValueError, match=r"must be a tensor \(2, 2, 3\)"):
         analogsim.remap(analog, {"": torch.zeros(2, 3)})
+
+
+# Maps of conductances
+
+
+def test_the_partner_of_a_stuck_cell_knows_where_it_is_stuck():
+    """A short of 31 µS in a range from 1 to 21: the partner makes up for what its range allows."""
+    layer = nn.Linear(5, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 0.5, 0.0, -0.5, -1.0]])
+    analog = analogsim.convert(layer, PAIR)
+    for side, at in ((0, 31.0), (0, 11.0), (1, 0.0), (1, 40.0)):
+        faults = torch.full((2, 1, 5), torch.nan)
+        faults[side] = at
+        analogsim.program(analog, faults={"": faults})
+        g = analog.analog.chip.written.programmed
+        assert (g[side] == at).all()
+        target = torch.tensor([1.0, 0.5, 0.0, -0.5, -1.0]) * 20
+        other = ((at - target) if side == 0 else (at + target)).clamp(1, 21)
+        torch.testing.assert_close(g[1 - side, 0], other)
+
+
+def test_a_map_of_conductances_is_drawn_where_cells_are_stuck_elsewhere(tmp_path):
+    torch.manual_seed(0)
+    analog = analogsim.convert(nn.Sequential(nn.Linear(60, 40)), PAIR)
+    text = "stuck-at(p_off=0.1, off=0, p_on=0.05, on=100, on_spread=0.3)"
+    faults = analogsim.draw_faults(analog, text, seed=1)["0"]
+    codes = analogsim.draw_faults(analog, "stuck-at(p_off=0.1, p_on=0.05)", seed=1)["0"]
+    assert faults.is_floating_point()
+    assert codes.dtype == torch.int8
+    assert torch.equal(faults.isnan(), codes == 0)
+    assert (faults[codes == 1] == 0).all()
+    assert faults[codes == 2].log().mean() == pytest.approx(math.log(100), abs=5 * 0.3 / int((codes == 2).sum()) ** 0.5)
+    plain = error(analog, {"0": faults})
+    remapped = analogsim.remap(analog, {"0": faults})
+    assert error(analog, remapped) < plain, "remap sees where cells are stuck"
+    torch.testing.assert_close(remapped["0"].nan_to_num().sum(), faults.nan_to_num().sum())
+    x = torch.randn(3, 60)
+    answer = analog.eval()(x)
+    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
+    assert torch.equal(analog.eval()(x), answer)
+    follows = analog[0].analog.device.following(analog[0].weight, analog[0].analog.chip.written)
+    assert 0 < float((follows == 0).float().mean()) < 0.3
+
+
+def test_a_map_of_conductances_is_checked():
+    analog = analogsim.convert(nn.Linear(2, 1), PAIR)
+    for value in (-1.0, math.inf):
+        faults = torch.full((2, 1, 2), torch.nan)
+        faults[0, 0, 0] = value
+        with pytest.raises(ValueError, match="conductances of stuck cells and NaN for those that work"):
+            analogsim.program(analog, faults={"": faults})
+    analogsim.program(analog, faults={"": torch.full((2, 1, 2), torch.nan)})
+    assert torch.equal(analog.analog.chip.written.programmed, analog.analog.chip.written.cells.target)
+    analogsim.program(analog, faults={"": torch.tensor([[[0.0, 1.0]], [[2.0, 0.0]]])})
+    assert analog.analog.chip.written.faults.dtype == torch.int8, "codes may be floating numbers, as before"

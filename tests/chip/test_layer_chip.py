@@ -12,6 +12,7 @@ from analogsim import (
     AnalogLayer,
     DeviceModel,
     Drift,
+    Effect,
     Gaussian,
     Mapping,
     Quantization,
@@ -317,3 +318,32 @@ def test_conv_read_noise_is_independent_between_positions() -> None:
     expected = (0.1 * layer.weight.abs().max()) ** 2 * power
     assert ((error.var(0) / expected - 1).abs() < 5 * (2 / uses) ** 0.5).all()
     assert (torch.corrcoef(error.T) - torch.eye(4)).abs().max() < 5 / uses**0.5
+
+
+class _Diverging(Effect):
+    """Infinite in one stage."""
+
+    def __init__(self, stage: str) -> None:
+        object.__setattr__(self, "stage", stage)
+
+    def program(self, g, cells, noise):
+        return g / 0 if self.stage == "program" else g
+
+    def age(self, g, t, cells, drawn):
+        return g / 0 if self.stage == "age" and t > 0 else g
+
+    def read(self, g, t, cells, noise):
+        return g / 0 if self.stage == "read" and t > 0 else g
+
+
+@pytest.mark.parametrize("stage", ["program", "age", "read"])
+def test_a_stage_that_diverges_is_named(stage):
+    analog = analogsim.convert(nn.Sequential(nn.Linear(3, 2)), DeviceModel((_Diverging(stage),)))
+    told = r"layer '0': device '_Diverging' made NaN or infinite conductances at .*: .*"
+    if stage == "program":
+        with pytest.raises(ValueError, match=told + r"program or hold \(_Diverging"):
+            analogsim.program(analog)
+        return
+    analogsim.program(analog)
+    with pytest.raises(ValueError, match=told + ("_Diverging.age" if stage == "age" else r"read \(_Diverging")):
+        analogsim.drift(analog, "1d")

@@ -276,3 +276,41 @@ def test_the_weight_is_not_written_into(source):
         written = device.program(weight, source)
         device.to_weight(device.read(written, 1e6, source), written)
         assert torch.equal(weight, WEIGHT)
+
+
+# Stages that nobody calls
+
+
+def effect_with(**methods):
+    return dataclass(frozen=True)(type("Mine", (Effect,), {"__doc__": "Mine.", **methods}))()
+
+
+def shift(self, g, cells, noise):
+    return g + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "meant"),
+    [
+        ("progam", shift, "program"),
+        ("Program", shift, "program"),
+        ("red", lambda self, g, t, cells, noise: g, "read"),
+        ("aged", lambda self, g, t, cells, drawn: g, "age"),
+        ("readstd", lambda self, g, cells: g, "read_std"),
+        ("hold_", lambda self, g, cells, drawn: g, "hold"),
+    ],
+)
+@pytest.mark.parametrize("others", [{}, {"draw": lambda self, cells, noise: {}}])
+def test_a_misspelt_stage_is_refused(name, method, meant, others):
+    with pytest.raises(TypeError, match=rf"the effect Mine has a method '{name}', .*; did you mean '{meant}'\?"):
+        DeviceModel((effect_with(**others, **{name: method}),))
+
+
+def test_methods_that_no_stage_calls_are_refused():
+    with pytest.raises(TypeError, match="the effect Mine overrides no stage, so that jitter are never called"):
+        DeviceModel((effect_with(jitter=shift),))
+
+
+def test_helpers_of_an_effect_that_has_stages_are_fine():
+    DeviceModel((effect_with(program=shift, spread=lambda self, cells, place: 0, sigma=lambda self, cells: 0),))
+    DeviceModel((effect_with(),))  # nothing, and nothing that could be meant otherwise

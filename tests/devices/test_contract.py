@@ -6,6 +6,7 @@ import analogsim
 from analogsim import DeviceModel, Drift, Effect, Gaussian, Mapping, Quantization, ReadNoise, StuckAt
 from analogsim.device import registry
 from analogsim.testing import DeviceContract
+from benchmarks.harness import published
 
 FOLDER = Path(analogsim.devices.__file__).parent
 FOLDER_MODULE = "analogsim.devices."
@@ -26,10 +27,27 @@ def made_by(make: object) -> str:
     return getattr(make, "__module__", "")
 
 
+# A published first moment is never dropped: the formulas of every technology, worked out apart from the devices.
+PUBLISHED = {
+    "pcm": published.pcm.moments,
+    "pcm-hermes": published.hermes_two.moments,
+    "reram-cmo": published.cmo(0.2),
+    "reram-milo": published.milo,
+    "reram-wan2022": published.wan,
+    "sonos": published.sonos,
+}
+
+
 def contract_of(name: str) -> type[DeviceContract]:
     """The contract for a name: ``TestPCMHermesName`` for ``"pcm-hermes"``."""
+
+    def moments(self: DeviceContract, target: float, t: float | None) -> tuple[float, float]:
+        found = PUBLISHED[name](target / self.model.g_max, t)
+        return found.mean, found.std
+
     words = "".join(SPELLED.get(word, word.capitalize()) for word in name.split("-"))
-    return type(f"Test{words}Name", (DeviceContract,), {"device": name, "__module__": __name__})
+    content = {"device": name, "__module__": __name__}
+    return type(f"Test{words}Name", (DeviceContract,), content | ({"moments": moments} if name in PUBLISHED else {}))
 
 
 globals().update({kind.__name__: kind for kind in map(contract_of, built_in())})
@@ -138,6 +156,18 @@ class TestReRAMCMOTwoPercent(DeviceContract):
     device = "reram-cmo(acceptance='2%', g_min=20, g_max=80)"
 
 
+class TestShortsAndOpens(DeviceContract):
+    device = ("pcm", StuckAt(p_off=0.1, p_on=0.1, off=0.0, on=200.0, on_spread=0.4))
+
+
+class TestReRAMCMOIdealReference(DeviceContract):
+    device = "reram-cmo(reference='ideal')"
+
+
+class TestSlicedLevels(DeviceContract):
+    device = DeviceModel((Quantization(levels=4, stochastic=True),), mapping=Mapping("offset", slices=3, slice_bits=2))
+
+
 class TestFaultySonos(DeviceContract):
     device = ("sonos", StuckAt())
 
@@ -190,6 +220,11 @@ def unexported(folder: Path) -> set[str]:
         if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
     ]
     return (files - modules) | (names - exported)
+
+
+def test_every_technology_has_its_published_moments():
+    technologies = {name for name in built_in() if name.split("-")[0] in ("pcm", "reram", "sonos")}
+    assert set(PUBLISHED) == technologies
 
 
 def test_every_file_is_exported():

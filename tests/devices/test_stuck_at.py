@@ -3,8 +3,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+import analogsim
 from analogsim import Cells, DeviceModel, Drift, Gaussian, Quantization, ReadNoise, StuckAt
+from analogsim.device.file import load_device, save_device
 from analogsim.devices import PCMDrift, PCMProgramming
 from analogsim.noise import KeyedNoise
 
@@ -162,3 +165,112 @@ class Least:
 def test_what_never_happens_does_not_at_zero(cluster, p_off, p_on, kind):
     fault = StuckAt(p_off, p_on, cluster=cluster).draw(Cells(torch.zeros(2, 9, 9), 0.0, 25.0), Least())["fault"]
     assert (fault == kind).all()
+
+
+# Shorts and opens
+
+
+def stood(effect, *, key="values", cells=200_000, g_min=2.0):
+    """Conductances of the cells that are stuck off and on."""
+    device = DeviceModel((Gaussian(0.05), effect, Drift(0.05)), g_min=g_min, g_max=25.0)
+    written = device.program(torch.linspace(-1, 1, cells // 2, dtype=torch.float64).view(2, -1), KeyedNoise(key))
+    g, fault = device.age(written, 3.15e7), written.drawn[1]["fault"]
+    assert torch.equal(g[fault != 0], written.programmed[fault != 0])
+    return g[fault == OFF], g[fault == ON]
+
+
+def test_opens_and_shorts_stand_where_they_are_said_to():
+    off, on = stood(StuckAt(0.3, 0.3, off=0.0, on=500.0))
+    assert (off == 0).all()
+    assert (on == 500).all()
+    off, on = stood(StuckAt(0.3, 0.3, off=1.0))
+    assert (off == 1).all()
+    assert (on == 25).all(), "g_max"
+
+
+@pytest.mark.parametrize("distribution", ["lognormal", "normal", "uniform"])
+def test_values_have_the_distribution(distribution):
+    """Mean and standard deviation within 5 standard errors."""
+    effect = StuckAt(0.3, 0.3, on=200.0, off_spread=0.1, on_spread=0.2, distribution=distribution)
+    for found, value, spread in zip(stood(effect), (2.0, 200.0), (0.1, 0.2), strict=True):
+        count = len(found)
+        if distribution == "lognormal":
+            found, value = found.log(), math.log(value)
+            std = spread
+        else:
+            std = value * spread / (math.sqrt(3) if distribution == "uniform" else 1)
+        assert float(found.mean()) == pytest.approx(value, abs=K * std / count**0.5)
+        assert float(found.std()) == pytest.approx(std, rel=K / (2 * count) ** 0.5)
+        if distribution == "uniform":
+            assert (found - value).abs().max() <= value * spread * (1 + 1e-9)
+        assert found.min() > -math.inf if distribution == "lognormal" else found.min() >= 0
+
+
+def test_values_are_of_the_chip():
+    effect = StuckAt(0.3, 0.3, on=200.0, on_spread=0.5)
+    assert torch.equal(stood(effect)[1], stood(effect)[1])
+    assert not torch.equal(stood(effect)[1][:100], stood(effect, key="other")[1][:100])
+    plain = StuckAt(0.3, 0.3).draw(Cells(torch.zeros(2, 9, 9), 0.0, 25.0), KeyedNoise("same"))["fault"]
+    spread = effect.draw(Cells(torch.zeros(2, 9, 9), 0.0, 25.0), KeyedNoise("same"))["fault"]
+    assert torch.equal(plain, spread), "which cells are stuck does not depend on where"
+
+
+def test_text_and_file_say_where(tmp_path):
+    device = analogsim.as_device_model("pcm+stuck-at(p_off=0.01, off=0, p_on=0.02, on=200, on_spread=0.5)")
+    effect = device.effects[-1]
+    assert (effect.off, effect.on, effect.on_spread) == (0.0, 200.0, 0.5)
+    assert "on=200.0" in repr(device)
+    save_device(device, tmp_path / "shorts.toml")
+    assert load_device(tmp_path / "shorts.toml") == device
+    default = analogsim.as_device_model("stuck-at")
+    save_device(default, tmp_path / "default.toml")
+    assert load_device(tmp_path / "default.toml") == default
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"off": "g_max"}, TypeError, "StuckAt: off must be a number or 'g_min', got 'g_max'"),
+        ({"on": -1.0}, ValueError, "StuckAt: on must be >= 0, got -1"),
+        ({"on": math.inf}, ValueError, "StuckAt: on must be finite, got inf"),
+        ({"on_spread": -0.1}, ValueError, "StuckAt: on_spread must be >= 0"),
+        ({"distribution": "gamma"}, ValueError, "StuckAt: distribution must be one of lognormal, normal, uniform"),
+    ],
+)
+def test_illegal_values(parameters, error, message):
+    with pytest.raises(error, match=message):
+        StuckAt(**parameters)
+
+
+@pytest.mark.parametrize("device", ["reram-cmo", "pcm", "sonos", "reram-wan2022"])
+def test_reading_leaves_shorts_and_opens_where_they_are(device):
+    """The read noise of reram-cmo is clipped to the measured range, which is none for a short."""
+    model = analogsim.as_device_model([device, StuckAt(0.2, 0.2, off=0.0, on=5000.0)])
+    written = model.program(torch.linspace(-1, 1, 900).view(30, 30), KeyedNoise("short"))
+    g, fault = model.read(written, 3600.0, KeyedNoise("read")), written.drawn[-1]["fault"]
+    assert (g[fault == OFF] == 0).all()
+    assert (g[fault == ON] == 5000).all()
+
+
+@pytest.mark.parametrize(
+    "crossbar", [None, "standard", analogsim.Crossbar(rows=8, cols=8, wire_resistance=1.0)], ids=str
+)
+def test_a_chip_with_shorts_lives(tmp_path, crossbar):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(12, 9), torch.randn(4, 12)
+    device = "pcm+stuck-at(p_off=0.1, off=0, p_on=0.1, on=400, on_spread=0.5)"
+    analog = analogsim.convert(nn.Sequential(layer), device, **({} if crossbar is None else {"crossbar": crossbar}))
+    analog.train()(x).square().sum().backward()
+    assert layer.weight.grad.isfinite().all()
+    analogsim.program(analog, seed=2)
+    analogsim.drift(analog, "1d")
+    answer = analog.eval()(x)
+    assert answer.isfinite().all()
+    if crossbar is None:
+        largest = layer.weight.detach().abs().amax(1)
+        seen = analogsim.to_digital(analog, "programmed").state_dict()["0.weight"].abs().amax(1)
+        assert seen.median() > 10 * largest.max(), "a short counts far beyond the largest weight"
+    analogsim.save_chip(analog, tmp_path / "chip.safetensors")
+    analogsim.erase(analog)
+    analogsim.load_chip(analog, tmp_path / "chip.safetensors")
+    assert torch.equal(analog.eval()(x), answer)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from analogsim import Effect, Gaussian, param
+from analogsim import DeviceModel, Effect, Gaussian, Mapping, param
 from analogsim.testing import DeviceContract
 
 
@@ -203,3 +203,74 @@ class Growing(Effect):
 def test_another_broken_effect_is_found(device, test, message):
     with pytest.raises(AssertionError, match=message):
         getattr(contract(device), test)()
+
+
+# Reading anew, levels, moments
+
+
+@dataclass(frozen=True)
+class ReadOnce(Effect):
+    """Asks for noise of reading, and does not use it."""
+
+    def read(self, g, t, cells, noise):
+        noise.normal_like(g)
+        return g.clone()
+
+
+@dataclass(frozen=True)
+class BetweenLevels(Effect):
+    """Says that there are four levels, and writes what is asked for."""
+
+    def cell_levels(self):
+        return 4
+
+    def program(self, g, cells, noise):
+        return g.clone()
+
+
+@dataclass(frozen=True)
+class WritesIntoTheTime(Effect):
+    """Takes the logarithm of the time that it was given."""
+
+    def age(self, g, t, cells, drawn):
+        return g * (1 - 0.01 * (t.log1p_() if isinstance(t, torch.Tensor) else 0.0))
+
+
+@pytest.mark.parametrize(
+    ("device", "test", "message"),
+    [
+        (ReadOnce(), "test_reading_noise_is_new_in_every_use", "read asks for noise, and does not use it"),
+        (BetweenLevels(), "test_cells_of_levels_stand_on_them", "BetweenLevels writes between its levels"),
+        (WritesIntoTheTime(), "test_arguments_are_not_written_into", "WritesIntoTheTime.age writes into its arguments"),
+        (LogarithmOfNothing(), "test_conductances_are_finite_and_not_negative", "LogarithmOfNothing.read makes NaN or"),
+    ],
+)
+def test_what_reading_and_levels_promise_is_found_broken(device, test, message):
+    with pytest.raises(AssertionError, match=message):
+        getattr(contract(device), test)()
+
+
+class Published(DeviceContract):
+    """Moments that the effect holds or not, by what a test says."""
+
+    __test__ = False
+    device = DeviceModel((Gaussian(0.02),), g_min=5.0, g_max=25.0, mapping=Mapping("pair"))
+
+    def moments(self, target, t):
+        return target, 0.02 * 25.0
+
+
+def test_moments_of_the_source_are_compared():
+    Published().test_cells_have_the_moments_of_the_source()
+
+
+@pytest.mark.parametrize(("mean", "std", "message"), [(0.05, 1.0, "mean"), (0.0, 1.1, "standard deviation")])
+def test_a_dropped_moment_is_found(mean, std, message):
+    class Wrong(Published):
+        __test__ = False
+
+        def moments(self, target, t):
+            return target + mean, std * 0.02 * 25.0
+
+    with pytest.raises(AssertionError, match=rf"cells asked for .*: {message} .*, not "):
+        Wrong().test_cells_have_the_moments_of_the_source()
