@@ -126,7 +126,13 @@ class PCMDriftCrossSim(PCMDrift):
         spread: :math:`s_\nu`, a factor on its spread from cell to cell.
         t0: time between programming and the first reading.
 
-    Source: supplementary note 2 of Joshi et al. (2020), as in CrossSim. It does not scale with the range.
+    Source: supplementary note 2 of Joshi et al. (2020), equations 8 and 9, as in CrossSim; it does not scale with the
+    range. The exponent is all that is CrossSim's here. Its drift counts from programming and goes with
+    :math:`(t/20\,\mathrm{s})^{-\nu}`, ours with :math:`((t + t_0)/t_0)^{-\nu}`, 1.6 % lower at 60 s and as low after a
+    day. It adds the programming error at 27.36 s, when the conductance has drifted already, and at 55.39 s a second,
+    independent one of :math:`1.904 \cdot 10^{-4} g^3 - 7.290 \cdot 10^{-3} g^2 + 0.1004\, g + 0.1923` µS, both of which
+    drift on; ours is there from the beginning, and there is no second one, with which the spread at half of the range
+    would be 1.2 times as large. It refuses times before 55.39 s, ours begins at 0.
     """
 
     def check(self, model: DeviceModel) -> None:
@@ -200,7 +206,9 @@ def pcm(*, g_max: float = 25.0, fit: str = "joshi") -> DeviceModel:
     Args:
         g_max: conductance of the largest weight, µS; the errors fitted by Joshi et al. scale with it.
         fit: of programming error and drift: ``"joshi"``, or ``"crosssim"`` for the second fit of the same measurements,
-            which is valid up to 25 µS and does not scale. Read noise is the same in both.
+            which is valid up to 25 µS and does not scale. It is a fit of CrossSim and not that simulator's drift at
+            every time, see `PCMDriftCrossSim`. Read noise, of which CrossSim has none for this device, is the same in
+            both.
 
     Raises:
         ValueError: an unknown fit, or a range on which it does not hold.
