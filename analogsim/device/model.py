@@ -381,7 +381,7 @@ class DeviceModel:
 
     def prepare(self) -> None:
         """Work out all that is worked out once, behind a lock that torch.compile cannot trace (Python 3.11)."""
-        _ = self._stages, self.drifts, self.moves, self.additive, self.cellwise
+        _ = self._stages, self.drifts, self.moves, self.additive, self.cellwise, self.levels
 
     @cached_property
     def moves(self) -> bool:

@@ -169,5 +169,5 @@ def _spread(layout: Layout | None, values: Tensor, like: Tensor) -> Tensor:
 
 def _percentile(values: Tensor, percentile: float) -> Tensor:
     """The percentile of each row ``(rows, n)``: the smallest value that at least that share does not exceed."""
-    rank = max(1, -(-int(percentile * 1000) * values.shape[1] // 100_000))
+    rank = max(1, -(-round(percentile * 1000) * values.shape[1] // 100_000))
     return values.kthvalue(min(rank, values.shape[1]), dim=1).values

@@ -57,3 +57,15 @@ def test_numbers_of_numpy_are_numbers():
     effect = Quantization(levels=np.int64(8), stochastic=np.bool_(True))
     assert repr(effect) == "Quantization(levels=8, stochastic=True)"
     assert repr(Drift(nu=np.float32(0.5), t0=np.int64(2))) == "Drift(nu=0.5, nu_std=0.01, t0=2.0)"
+
+
+def test_a_word_may_stand_for_a_number():
+    @dataclass(frozen=True)
+    class At(Effect):
+        at: float | str = param("top", "µS", ge=0, words=("top", "bottom"))
+
+    assert (At().at, At("bottom").at, At(3).at) == ("top", "bottom", 3.0)
+    with pytest.raises(TypeError, match="At: at must be a number or 'top' or 'bottom', got 'middle'"):
+        At("middle")
+    with pytest.raises(ValueError, match="At: at must be >= 0, got -1"):
+        At(-1)
