@@ -88,13 +88,26 @@ class LayerChip:
                 "FSDP modules first"
             )
         source = state.layout.lay(weight, bias).clone()
-        if not source.isfinite().all():
-            raise ValueError(f"program: the weight of layer {state.name!r} holds NaN or infinite values")
+        finite = source.isfinite().all()
+        told = f"program: the weight of layer {state.name!r} holds NaN or infinite values"
+        if finite.device.type == "cpu" and not finite:
+            raise ValueError(told)
         noise = KeyedNoise(str(seed), state.name)
         if faults is not None:
             faults = checked_faults(faults, state, source)
         written = state.device.program(in_compute_dtype(source), noise, state.layout, faults)
-        return cls(state.name, seed, state.device, source, written, state.layout, state.crossbar, state.known_bound)
+        chip = cls(state.name, seed, state.device, source, written, state.layout, state.crossbar, state.known_bound)
+        # One question for both, since a GPU is waited for.
+        if not finite & chip.effective[0].isfinite().all():
+            raise ValueError(told) if not finite else chip._diverged(0.0)
+        return chip
+
+    def _diverged(self, t: float) -> ValueError:
+        """The error about conductances that are no numbers, with the effect that made them."""
+        return ValueError(
+            f"layer {self.name!r}: device {self.device.name!r} made NaN or infinite conductances at {label(t)}: "
+            f"{self.device.culprit(self.written, t)}"
+        )
 
     def _conductances(self, t: float) -> Tensor:
         """What inputs find at time t: cells behind their wires, µS."""
@@ -115,11 +128,8 @@ class LayerChip:
         g = self._conductances(t)
         noise = self.device.cell_variance(g, self.written)
         weight = self.written.mapped.to_weight(g)
-        if not weight.isfinite().all():
-            raise ValueError(
-                f"layer {self.name!r}: device {self.device.name!r} made NaN or infinite conductances at {label(t)}: "
-                f"{self.device.culprit(self.written, t)}"
-            )
+        if t and not weight.isfinite().all():  # `program` asks for both at once
+            raise self._diverged(t)
         variance = None if noise is None else self.written.mapped.to_variance(noise)
         array = self._converted(g, noise) if self.crossbar.converts else None
         # What it is right after programming is measured on every chip, first of all.

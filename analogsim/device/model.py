@@ -13,7 +13,6 @@ chain.
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 import math
 from collections import Counter
@@ -21,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -208,31 +208,52 @@ def _chain_of(effects: Any) -> tuple[Effect, ...]:
     for effect in chain:
         if not isinstance(effect, Effect):
             raise TypeError(f"device model: every element must be an Effect, got {effect!r}")
-        refusal = _refusal(type(effect))
-        if refusal:
-            raise TypeError(f"device model: the effect {type(effect).__name__} {refusal}")
+        _check_stages(type(effect))
     if not chain:
         raise ValueError("device model: the chain of effects is empty; give at least one")
     return chain
 
 
-@functools.cache
-def _refusal(kind: type[Effect]) -> str:
-    """Why a class of effects cannot be meant as it stands: a method that no stage is; empty if nothing is wrong."""
+def _own_methods(kind: type[Effect]) -> dict[str, Callable[..., Any]]:
+    """Public methods that a class of effects adds to those of `Effect`."""
     bases = [base for base in kind.__mro__ if issubclass(base, Effect) and base is not Effect]
     methods = {name: value for base in bases for name, value in vars(base).items() if inspect.isfunction(value)}
-    own = {name: value for name, value in methods.items() if not name.startswith("_") and not hasattr(Effect, name)}
+    return {name: value for name, value in methods.items() if not name.startswith("_") and not hasattr(Effect, name)}
+
+
+def _meant(name: str, method: Callable[..., Any], kind: type[Effect]) -> str:
+    """The stage or question, which the class does not answer, that a method was to be; empty for a helper's own."""
     free = [hook for hook in (*STAGES, "check", "cell_levels") if not kind.implements(hook)]
+    near = difflib.get_close_matches(name.lower(), free, n=1, cutoff=0.7)
+    # A name alone may be a helper's: whoever misspells a stage still gives it the stage's arguments.
+    arguments = [len(inspect.signature(one).parameters) for one in (method, *(getattr(Effect, hook) for hook in near))]
+    return near[0] if near and arguments[0] == arguments[1] else ""
+
+
+def _refusal(kind: type[Effect]) -> str:
+    """Why a class of effects cannot be meant as it stands: a method that no stage is; empty if nothing is wrong."""
+    own = _own_methods(kind)
     for name, method in own.items():
-        # A name alone may be a helper's own: whoever misspells a stage still gives it the stage's arguments.
-        near = difflib.get_close_matches(name.lower(), free, n=1, cutoff=0.7)
-        if near and len(inspect.signature(method).parameters) == len(
-            inspect.signature(getattr(Effect, near[0])).parameters
-        ):
-            return f"has a method {name!r}, which is no stage and never called; did you mean {near[0]!r}?"
+        meant = _meant(name, method, kind)
+        if meant:
+            return f"has a method {name!r}, which is no stage and never called; did you mean {meant!r}?"
     if own and not any(kind.implements(stage) for stage in STAGES):
         return f"overrides no stage, so that {', '.join(own)} are never called; the stages are {', '.join(STAGES)}"
     return ""
+
+
+_sound: WeakSet[type[Effect]] = WeakSet()
+"""Classes of effects that were looked at, and are what they say."""
+
+
+def _check_stages(kind: type[Effect]) -> None:
+    """Raise TypeError for a class of effects that cannot be meant as it stands."""
+    if kind in _sound:
+        return
+    refusal = _refusal(kind)
+    if refusal:
+        raise TypeError(f"device model: the effect {kind.__name__} {refusal}")
+    _sound.add(kind)
 
 
 def _conductance(end: str, value: object) -> float:

@@ -45,14 +45,19 @@ def checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
         if not isinstance(value, bool):
             raise TypeError(f"{where} must be True or False, got {value!r}")
         return value
-    wanted = int if isinstance(default, int) else int | float
+    return _number(where, value, int if isinstance(default, int) else float, words, rules)
+
+
+def _number(where: str, value: Any, kind: type, words: Sequence[str], rules: Any) -> Any:
+    """The value if it is a number within the limits, as an ``int`` or a ``float``."""
+    wanted = int if kind is int else int | float
     if isinstance(value, bool) or not isinstance(value, wanted):
-        kind = " or ".join(("an integer" if wanted is int else "a number", *map(repr, words)))
-        raise TypeError(f"{where} must be {kind}, got {value!r}")
+        told = " or ".join(("an integer" if kind is int else "a number", *map(repr, words)))
+        raise TypeError(f"{where} must be {told}, got {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{where} must be finite, got {value!r}")
     for rule, symbol, holds in (("ge", ">=", operator.ge), ("gt", ">", operator.gt), ("le", "<=", operator.le)):
         limit = rules.get(rule)
         if limit is not None and not holds(value, limit):
             raise ValueError(f"{where} must be {symbol} {limit:g}, got {value!r}")
-    return value if wanted is int else float(value)
+    return kind(value)

@@ -79,6 +79,10 @@ class Mapping(CellCode):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
             raise ValueError(f"mapping: percentile must be in (0, 100], got {value!r}")
         object.__setattr__(self, "percentile", float(value))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise ValueError for fields that do not go with the cells."""
         if self.cells == "signed" and (self.slices, self.copies) != (1, 1):
             raise ValueError('mapping: slices and copies are of cells; with cells="signed" both must be 1')
         if self.reference != "cells" and self.cells != "offset":
