@@ -11,7 +11,7 @@ from torch import Tensor
 from analogsim.device import Cells, Effect, State, checked, param
 from analogsim.devices.drift import decay
 from analogsim.devices.programming import polynomial
-from analogsim.noise import Noise
+from analogsim.noise import FlickerBand, Noise, flicker_like
 
 
 def _coefficients(owner: str, name: str, value: Any) -> tuple[float, ...]:
@@ -136,19 +136,26 @@ class FittedSlowNoise(_Fitted):
         std: :math:`q_0, q_1, \ldots`, relative to the conductance.
         x_min: lowest target at which it could be seen.
         x_max: highest one.
+        t0: time between programming and the first reading.
+        t_read: duration of one reading.
 
     Source: the user's measurements, see `analogsim.fit_device`. Departures: the power of 1/f noise grows with the
-    logarithm of time, this one is the mean over the measured times; draws at two times are independent.
+    logarithm of time, this one is the mean over the measured times. The formula has no band of frequencies: how two
+    times of a chip are correlated follows from 1/(t + t0 + t_read) to 1/(2 t_read), as in `PCMReadNoise`. The fit takes
+    readings in a row as of one noise, and those of two times as of two.
     """
 
     std: tuple[float, ...] = param((0.01,), "fraction of g")
     x_min: float = param(0.01, "fraction of g_max", gt=0, le=1)
     x_max: float = param(1.0, "fraction of g_max", gt=0, le=1)
+    t0: float = param(20.0, "s", gt=0)
+    t_read: float = param(250e-9, "s", gt=0)
 
     def read(self, g: Tensor, t: float | Tensor, cells: Cells, noise: Noise) -> Tensor:
         """See `Effect.read`."""
         q = polynomial(self._inside(cells.target, cells).log_(), self.std).clamp_min_(0)
-        return noise.normal_like(g).mul_(q).add_(1).mul_(g).clamp_min_(0)
+        xi = flicker_like(noise, g, t, FlickerBand(self.t0, self.t_read))
+        return xi.mul_(q).add_(1).mul_(g).clamp_min_(0)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from analogsim.device import Cells, DeviceModel, Effect, State, param, register
 from analogsim.devices.drift import decay
 from analogsim.devices.programming import ProgrammingNoise, check_range, one_of, polynomial
-from analogsim.noise import Noise
+from analogsim.noise import FlickerBand, Noise, flicker_like
 from analogsim.utils.tensors import clamp_own
 
 _FITTED_G_MAX = 25.0  # µS: the range on which the coefficients were fitted
@@ -164,7 +164,8 @@ class PCMReadNoise(Effect):
         t_read: duration of one read, at most t0.
 
     Source: Joshi et al. (2020). Departures: the paper evaluates Q at the target, we take the programmed conductance,
-    which is what the cell knows; draws at two different times are independent, though real 1/f noise is correlated.
+    which is what the cell knows. Two times of a chip are correlated as the band of frequencies behind the logarithm
+    implies, from 1/(t + t0 + t_read) to 1/(2 t_read), but a single cell's noise is a tone (`analogsim.noise.flicker`).
     """
 
     scale: float = param(1.0, "1", ge=0)
@@ -192,8 +193,9 @@ class PCMReadNoise(Effect):
         q = self.relative_size(programmed / cells.g_max)
         cycles = (t + self.t0 + self.t_read) / (2 * self.t_read)
         growth = torch.log(cycles).sqrt() if isinstance(cycles, Tensor) else math.sqrt(math.log(cycles))
+        xi = flicker_like(noise, g, t, FlickerBand(self.t0, self.t_read))
         # g (1 + s q growth xi): everything but g is ours, so one buffer serves the whole product.
-        relative = noise.normal_like(g).mul_(q).mul_(growth * self.scale).add_(1)
+        relative = xi.mul_(q).mul_(growth * self.scale).add_(1)
         return relative.mul_(g).clamp_min_(0)
 
 

@@ -121,8 +121,7 @@ class HermesReadNoise(PCMReadNoise):
         cells_per_conductance: 1 or 2.
 
     Source: Le Gallo et al. (2023), Khaddam-Aljameh et al. (2022). Departures: Q at the programmed conductance, as in
-    `PCMReadNoise`, and at the end of the range for what was programmed beyond it; draws at two different times are
-    independent, though real 1/f noise is correlated.
+    `PCMReadNoise`, and at the end of the range for what was programmed beyond it; correlated in time as there.
     """
 
     t0: float = param(_T0[2], "s", gt=0)

@@ -15,9 +15,10 @@ from analogsim.device import Cells, DeviceModel, Effect, State, param, register
 from analogsim.devices.programming import ProgrammingNoise, check_range, polynomial
 from analogsim.devices.relaxation import time_like
 from analogsim.mapping import Mapping
-from analogsim.noise import Noise
+from analogsim.noise import FlickerBand, Noise, flicker_like
 
 _RANGE = (9.0, 88.2)  # µS
+_BAND = FlickerBand(t0=0.0, t_read=1e-6)  # of ln((t + 1 µs) / 2 µs)
 _SIGMA = {"0.2%": (0.00081107, 0.00106879), "2%": (0.01121854, 0.01129027)}
 
 
@@ -100,7 +101,8 @@ class CMOReadNoise(Effect):
         scale: s, a factor on the published noise.
 
     Source: Lombardo et al. (2024). Departures: none before 1 µs, where the root has no value; the logarithm is taken of
-    the conductance within the range; draws at two different times are independent, though real 1/f noise is correlated.
+    the conductance within the range. Two times of a chip are correlated as the band of frequencies behind the logarithm
+    implies, from 1/(t + 1 µs) to 500 kHz, but a single cell's noise is a tone (`analogsim.noise.flicker`).
     """
 
     scale: float = param(1.0, "1", ge=0)
@@ -116,7 +118,7 @@ class CMOReadNoise(Effect):
         cycles = (time_like(t, g) + 1e-6) / 2e-6
         growth = cycles.log_().clamp_min_(0).sqrt_().mul_(0.02773165 * self.scale)
         inside = g.clamp(*_RANGE)
-        return (noise.normal_like(g).mul_(inside.log10_()) * growth + g).clamp(*_RANGE)
+        return (flicker_like(noise, g, t, _BAND).mul_(inside.log10_()) * growth + g).clamp(*_RANGE)
 
 
 @register("reram-cmo")

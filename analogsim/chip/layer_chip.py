@@ -111,7 +111,7 @@ class LayerChip:
 
     def _conductances(self, t: float) -> Tensor:
         """What inputs find at time t: cells behind their wires, µS."""
-        noise = KeyedNoise(str(self.seed), self.name, f"t={t!r}")
+        noise = KeyedNoise(str(self.seed), self.name).at(t)
         g = self.device.read(self.written, t, noise)
         return wired(g, self.written.ndim, self.layout, self.crossbar.wires)
 

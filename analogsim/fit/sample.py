@@ -64,7 +64,7 @@ def sample_measurements(
     written = model.program(weight, noise)
     readings, clock = [], []
     for when, t in enumerate(seconds(time) for time in times):
-        g = model.read(written, t, noise.fold("read", str(when)))
+        g = model.read(written, t, noise.at(t))
         stds = [effect.read_std(g, written.cells) for effect in model.effects]
         variance = sum((std.square() for std in stds if std is not None), torch.zeros_like(g))
         for repeat in range(repeats):

@@ -38,7 +38,7 @@ def chain(problem: Problem, params: Params, t0: float) -> tuple[Effect, ...]:
         effects.append(FittedDrift(nu, nu_std, float(f"{t0:.6g}"), **_ends(*problem.drift_range)))
     if params.slow is not None:
         slow = _rounded(problem.drift_basis.coefficients(params.slow))
-        effects.append(FittedSlowNoise(slow, **_ends(*problem.drift_range)))
+        effects.append(FittedSlowNoise(slow, **_ends(*problem.drift_range), t0=float(f"{t0:.6g}")))
     if params.white is not None:
         white = _rounded(problem.white_basis.coefficients(params.white))
         effects.append(FittedReadNoise(white, **_ends(*problem.white_range)))

@@ -3,21 +3,23 @@
 Two sources stand behind the door. In training `GlobalNoise` draws from torch's global generator of the tensor's own
 device: fast, and steered by ``torch.manual_seed``; where torch.compile takes the forward, it draws a key there and
 makes the numbers in the compiled code. On a chip `KeyedNoise` is a pure function of its key (seed, layer name, effect,
-...): the same chip on every device, in any order, in any process.
+...): the same chip on every device, in any order, in any process; what 1/f noise is at one time it is not at others
+(`flicker`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from analogsim.noise import counter_based
-from analogsim.utils.torch_private import is_exporting, transforms_are_active
+from analogsim.noise import counter_based, philox
+from analogsim.noise.flicker import FlickerBand, phases
+from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator, is_exporting, transforms_are_active
 
 Scale = float | Tensor
 """Of the noise: a number, and in compiled training a scalar where the weights are, never 0."""
@@ -132,46 +134,72 @@ class GlobalNoise:
         return self
 
 
-def _seed(key: tuple[str, ...]) -> int:
-    # Length-prefixed parts, so that ("a", "bc") and ("ab", "c") are two streams.
-    text = "".join(f"{len(part)}:{part}" for part in key)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
 class KeyedNoise:
     """A stream that is a pure function of its key.
 
-    Numbers are drawn on the CPU in float32 and then moved, so that a chip is the same one wherever its tensors
-    live, whatever their dtype, and whatever torch's default device and dtype are.
+    Numbers are drawn on the CPU in float32 (`philox`) and then moved, so that a chip is the same one wherever its
+    tensors live, whatever their dtype, and whatever torch's default device and dtype are. A number depends on the key,
+    on how many times numbers of its kind were asked for before, and on its place among those asked for with it.
 
     Args:
-        key: the names of the stream; two streams with different keys are independent.
+        key: the names of the stream; two streams with different keys are independent, and 128 bits tell them apart.
     """
 
     def __init__(self, *key: str) -> None:
         self._key = key
-        self._generator = torch.Generator("cpu").manual_seed(_seed(key))
+        self._lasting = key
+        self._bits: philox.Key | None = None
+        self._calls = 0
+        self._flickers = 0
+
+    def _next(self, make: Callable[[philox.Key, int, int], philox.Floats], like: Tensor) -> Tensor:
+        if self._bits is None:
+            self._bits = philox.key_of(self._key)
+        numbers = make(self._bits, self._calls, like.numel())
+        self._calls += 1
+        return torch.from_numpy(numbers).view(like.shape)
 
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
-        numbers = torch.empty(like.shape, dtype=torch.float32, device="cpu")
-        return numbers.normal_(std=std, generator=self._generator).to(like)
+        numbers = self._next(philox.normal, like)
+        return (numbers if std == 1 else numbers.mul_(std)).to(like)
 
     def uniform_like(self, like: Tensor) -> Tensor:
         """See `Noise`."""
-        numbers = torch.rand(like.shape, generator=self._generator, dtype=torch.float32, device="cpu")
         # Rounding to a narrower dtype may reach 1.0, which a comparison with a probability must not see.
-        return numbers.to(like.device, torch.promote_types(like.dtype, torch.float32))
+        kind = torch.promote_types(like.dtype, torch.float32)
+        return self._next(philox.uniform, like).to(like.device, kind)
+
+    def flicker_like(self, like: Tensor, t: float | Tensor, band: FlickerBand) -> Tensor:
+        """See the function `flicker_like`."""
+        numbers = philox.tones(philox.key_of(self._lasting), self._flickers, like.numel(), phases(band, float(t)))
+        self._flickers += 1
+        return torch.from_numpy(numbers).view(like.shape).to(like)
+
+    def at(self, t: float) -> KeyedNoise:
+        """The stream of one time of a chip's life: numbers of its own, but for 1/f noise, which remembers.
+
+        Args:
+            t: seconds after programming.
+        """
+        return self._branch((*self._key, f"t={t!r}"), self._lasting)
 
     def fold(self, *key: str) -> KeyedNoise:
         """See `Noise`."""
-        return KeyedNoise(*self._key, *key)
+        return self._branch((*self._key, *key), (*self._lasting, *key))
+
+    @staticmethod
+    def _branch(key: tuple[str, ...], lasting: tuple[str, ...]) -> KeyedNoise:
+        branch = KeyedNoise(*key)
+        branch._lasting = lasting
+        return branch
 
 
 class StreamNoise:
     """A reproducible stream on the tensor's own device, for what is drawn anew in every use of a chip.
 
-    The numbers depend on the key and on how much was drawn before; they differ between kinds of torch device.
+    The numbers depend on the key and on how much was drawn before; they differ between kinds of torch device. 128 bits
+    of the key count on a CPU, whose generator gets all of its state from them, and 64 elsewhere.
     """
 
     def __init__(self, *key: str) -> None:
@@ -180,8 +208,15 @@ class StreamNoise:
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(_seed(self._key))
+            self._generators[device] = self._seeded(device)
         return self._generators[device]
+
+    def _seeded(self, device: torch.device) -> torch.Generator:
+        key = philox.key_of(self._key)
+        if device.type != "cpu":  # which seed with 64 bits and use them all
+            return torch.Generator(device).manual_seed(int(key[0]))
+        words = philox.words(key, 0, 0, 0, GENERATOR_WORDS // 2)
+        return fill_generator(torch.Generator(device), words.view(np.uint32))
 
     def normal_like(self, like: Tensor, std: float = 1.0) -> Tensor:
         """See `Noise`."""
@@ -218,6 +253,34 @@ class Silence:
     def fold(self, *key: str) -> Silence:
         """See `Noise`."""
         return self
+
+
+def flicker_like(noise: Noise, like: Tensor, t: float | Tensor, band: FlickerBand) -> Tensor:
+    """Normal numbers of mean 0 and standard deviation 1 for 1/f noise at a time, as `Noise.normal_like` gives them.
+
+    A chip's source gives what it gave at other times of the chip as far as these are near, see the module. One that
+    looks at a single time, as training does, gives plain normal numbers, and so does any source without a method
+    ``flicker_like`` of its own.
+
+    Args:
+        noise: as `Effect.read` gets it.
+        like: the numbers' shape, dtype and device.
+        t: seconds after programming, by the clock of the device model.
+        band: of the noise; its size is the caller's matter.
+
+    Example:
+        >>> import torch
+        >>> from analogsim.noise import FlickerBand, KeyedNoise, flicker_like
+        >>> chip, band, cells = KeyedNoise("chip"), FlickerBand(t0=20.0, t_read=250e-9), torch.zeros(100_000)
+        >>> reads = [flicker_like(chip.at(t), cells, t, band) for t in (86400.0, 86401.0)]
+        >>> round(float(torch.corrcoef(torch.stack(reads))[0, 1]), 1)
+        0.3
+    """
+    remembering = getattr(noise, "flicker_like", None)
+    if remembering is None:
+        return noise.normal_like(like)
+    numbers: Tensor = remembering(like, t, band)
+    return numbers
 
 
 TrainingNoise = GlobalNoise | StreamNoise

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch._compile import _disable_dynamo
@@ -71,6 +73,38 @@ def unfolded(function: Callable[..., Any]) -> Callable[..., Any]:
     made = FunctionType(own.__code__, parts, own.__name__, own.__defaults__, own.__closure__)
     made.__kwdefaults__ = own.__kwdefaults__
     return made
+
+
+GENERATOR_WORDS = 624
+"""So many words of 32 bits are the state of torch's generator of the CPU, the Mersenne Twister."""
+
+
+@functools.cache
+def _fresh_generator() -> NDArray[np.int64]:
+    """What ``get_state`` gives after a seed: that seed, two flags, a place, the words, and what normal numbers left."""
+    state = torch.Generator("cpu").manual_seed(5489).get_state().numpy().view(np.int64)
+    if not np.array_equal(state[[0, 3, 4, 5, GENERATOR_WORDS + 2]], (5489, 5489, 1301868182, 2938499221, 79981964)):
+        raise RuntimeError(
+            f"torch {torch.__version__} lays out the state of its generator in another way than torch "
+            f"{' and '.join(CHECKED)}; use one of these"
+        )
+    return state
+
+
+def fill_generator(generator: torch.Generator, words: NDArray[np.uint32]) -> torch.Generator:
+    """Give torch's generator of the CPU all of its state; ``manual_seed`` takes 32 bits, and forgets others silently.
+
+    Args:
+        generator: of the CPU.
+        words: `GENERATOR_WORDS` of them, not all zero.
+
+    Raises:
+        RuntimeError: this torch has a generator of another layout.
+    """
+    state = _fresh_generator().copy()
+    state[3 : 3 + GENERATOR_WORDS] = words
+    generator.set_state(torch.from_numpy(state.view(np.uint8)))
+    return generator
 
 
 def version_of(tensor: Tensor) -> int:
