@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator
 from tests.whole.tree import Module, read_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -287,6 +289,17 @@ def _() -> None:
     compiled(torch.ones(9, 6))
     torch.compiler.reset()
     assert len(sizes) == 1, "compiled again for another size"
+
+
+@canary(TORCH, "torch.Generator.set_state")
+def _() -> None:
+    # The member is public, what the state is made of is not: words of a Mersenne Twister, as numpy has one.
+    words = np.random.default_rng(0).integers(2**32, size=GENERATOR_WORDS, dtype=np.uint32)
+    twister = np.random.MT19937()
+    twister.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": GENERATOR_WORDS}}
+    generator = fill_generator(torch.Generator().manual_seed(1), words)
+    drawn = torch.empty(2000, dtype=torch.int32).random_(generator=generator)
+    assert drawn.tolist() == [int(word) & 0x7FFFFFFF for word in twister.random_raw(2000)]
 
 
 @canary(TORCH, "torch._dynamo.config.allow_rnn")
