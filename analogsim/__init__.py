@@ -39,6 +39,7 @@ from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise as Noise
 from analogsim.noise.sources import use_compiled_noise
 from analogsim.training.clipping import clip_weights
+from analogsim.training.repetition import same_noise
 from analogsim.training.schedule import NoiseSchedule
 from analogsim.training.settings import set_noise_scale, set_recompute
 from analogsim.utils.moved import put_signposts as _put_signposts
@@ -104,6 +105,7 @@ __all__ = [
     "register_layer",
     "register_routed",
     "remap",
+    "same_noise",
     "save_chip",
     "save_device",
     "seconds",

@@ -13,12 +13,24 @@ class NotRoutedError(RuntimeError):
     """A forward that takes products by itself did not take the one with the weight that runs analog."""
 
 
+class BypassedError(NotRoutedError):
+    """No analog matrix had a part in what a network answered: the answers are those of the digital one."""
+
+
+class NonFiniteError(ValueError):
+    """What a network answers, or what its answers score, is NaN or infinite."""
+
+
 class StaleChipError(RuntimeError):
     """The weights changed after the chip was programmed: its answers are not those of this network."""
 
 
 class ConversionWarning(UserWarning):
     """A part of the network that could have been meant to run analog stays digital."""
+
+
+class ChipGradientWarning(UserWarning):
+    """A backward came to weights that are on a chip, which no gradient moves."""
 
 
 class FitWarning(UserWarning):

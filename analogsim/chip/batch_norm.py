@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from analogsim.layers.module import matrices_in
+from analogsim.layers.participation import Uses
 from analogsim.utils.batches import Inputs, call
 from analogsim.utils.torch_private import BatchNorm, own_buffers, put_buffers
 
@@ -45,6 +47,9 @@ def reestimate_batch_norm(twin: nn.Module, batches: Iterable[Inputs]) -> None:
         twin: programmed, in eval mode.
         batches: inputs.
 
+    Raises:
+        BypassedError: no analog layer had a part in the answers.
+
     Source: AdaBS of Joshi et al., Nat. Commun. 11:2473 (2020).
     """
     norms = _norms(twin)
@@ -52,7 +57,9 @@ def reestimate_batch_norm(twin: nn.Module, batches: Iterable[Inputs]) -> None:
         module.reset_running_stats()
         module.momentum = None
         module.train()
+    uses = Uses.of(matrices_in(twin))
     for batch in batches:
         call(twin, batch)
+    uses.check("batch norm estimated again")
     for module in norms:
         module.eval()

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
+from analogsim.layers.participation import Uses, unwatched
 from analogsim.utils.batches import call, inputs_of, moved
+from analogsim.utils.tensors import holds_nonfinite
 
 
 class Magnitudes:
@@ -88,8 +90,9 @@ def calibrate(
         keep_learned: leave ranges that are learned, and have a value, as they are.
 
     Raises:
-        ValueError: an empty loader, an impossible percentile, a layer whose inputs are all zero or not finite, or
-            negative inputs of an unsigned converter. Ranges are as before then.
+        ValueError: an empty loader, an impossible percentile, inputs that are NaN or infinite, a layer whose inputs are
+            all zero or not finite, or negative inputs of an unsigned converter. Ranges are as before then.
+        BypassedError: no analog layer had a part in the answers, so that nothing reached a converter.
     """
     if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 < percentile <= 100:
         raise ValueError(f"calibrate: percentile must be in (0, 100], got {percentile!r}")
@@ -120,17 +123,21 @@ def _forget(layers: list[AnalogMatrix], keep_learned: bool) -> None:
 
 def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Iterable[Any], percentile: float) -> None:
     seen = {layer: Magnitudes() for layer in layers}
+    batch: Any = None
 
     def observe(layer: AnalogMatrix, kind: str, values: Tensor) -> None:
         if kind == what and layer in seen:
             try:
                 seen[layer].add(values)
             except ValueError as error:
-                raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}") from None
+                already = "; those of the network hold some already" if holds_nonfinite(batch, masks=True) else ""
+                raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}{already}") from None
 
-    with _observed(analog, matrices_of(analog), observe), torch.no_grad():
+    uses = Uses.of(matrices_of(analog))
+    with _observed(analog, matrices_of(analog), observe), unwatched(analog), torch.no_grad():
         for batch in inputs_of(loader):
             call(analog, moved(batch, layers[0].still()[0].device))
+            uses.check("calibrate")
     for layer, magnitudes in seen.items():
         state, place = layer.analog, layer.still()[0].device
         value = magnitudes.percentile(percentile)

@@ -18,6 +18,7 @@ from analogsim.crossbar.gains import Rule, column_gains, crossbar_gains, layer_g
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Layout
 from analogsim.utils.batches import Inputs, inputs_of, moved
+from analogsim.utils.tensors import holds_nonfinite
 
 
 class Compensation(ABC):
@@ -98,9 +99,11 @@ class CalibrationData:
         """The batches of inputs, where the network is; to be asked as often as needed.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are none, or one is NaN or infinite.
         """
-        for batch in inputs_of(self.loader or ()):
+        for number, batch in enumerate(inputs_of(self.loader or ())):
+            if holds_nonfinite(batch, masks=True):
+                raise ValueError(f"compensation: batch {number} of the calibration data holds NaN or infinite values")
             yield moved(batch, self.place)
 
 

@@ -25,9 +25,10 @@ from analogsim.device.parse import DeviceLike
 from analogsim.errors import ConversionWarning
 from analogsim.layers.candidates import UNREGISTERED, holds_matrix, is_matrix, unplaced, weight_rules, why_digital
 from analogsim.layers.module import AnalogLayer, AnalogModule
+from analogsim.layers.participation import watch_first_forward
 from analogsim.layers.registry import analog_type, failed_offer
 from analogsim.layers.slot import still
-from analogsim.layers.state import AnalogState
+from analogsim.layers.state import AnalogState, weights_are_fixed
 from analogsim.utils.batches import Inputs
 from analogsim.utils.copying import Contents
 from analogsim.utils.modules import M, copy_tree, find_unregistered, names_of, title_of
@@ -120,6 +121,10 @@ def convert(
         ConversionWarning: for weights (two or more dimensions) that stay digital without having been asked to, and for
             analog layers without a part in the answer to the example.
 
+    The first forwards of the twin show whether its analog layers have a part in them: that none has is a
+    `analogsim.errors.BypassedError`, that some have none in the first forward in training a ConversionWarning, once.
+    Calls of parts of the twin are not looked at.
+
     Example:
         >>> import torch, analogsim
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -141,8 +146,10 @@ def convert(
     _check_offers(devices)
     crossbars = choose_crossbars(crossbar, list(devices))
     states: dict[nn.Module, dict[str, AnalogState]] = {}
+    fixed = weights_are_fixed()
     for candidate, choice in devices.items():
         state = _make_state(candidate, choice, crossbars[candidate], span)
+        state.fixed = fixed
         states.setdefault(candidate.module, {})[candidate.label] = state
     check_functions(contents, names, states)
     layers = _make_layers(names, states)
@@ -153,6 +160,7 @@ def convert(
     _close_fast_paths(twin)
     if example is not None:
         _warn_idle(try_example(model, twin, example))
+    watch_first_forward(twin)
     return twin
 
 

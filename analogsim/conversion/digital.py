@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, chips_of, matrices_of
+from analogsim.layers.participation import stop_watching
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 
 
@@ -55,6 +56,8 @@ def _make_plain(analog: M) -> M:
     }
     states = [matrix.analog for matrix in matrices_of(analog)]
     plain = copy_tree(analog, cast("dict[nn.Module, nn.Module]", replaced), shared=states)
+    for module in plain.modules():
+        stop_watching(module)
     for old, new in replaced.items():
         for name in old.analog_only:
             new.__dict__.pop(name, None)

@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import NotRoutedError
 from analogsim.layers.module import matrices_of
+from analogsim.layers.participation import Uses
 from analogsim.layers.state import AnalogState
 from analogsim.utils.batches import Inputs, call, moved
 from analogsim.utils.modules import names_of, title_of
@@ -51,6 +52,7 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
             raise ValueError(
                 f"convert: the example does not go through the model itself: {type(error).__name__}: {error}"
             ) from error
+        uses = Uses(states)
         with _without_noise(states), _Place(twin) as place:
             try:
                 found = _answer(twin, inputs)
@@ -60,9 +62,9 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
                 raise ValueError(
                     f"convert: on the example the twin fails in {place}: {type(error).__name__}: {error}"
                 ) from error
-        idle = [state.title for state in states if not state.used]
+        idle = [state.title for state in uses.idle]
         for state in states:
-            state.used = False
+            state.uses = 0  # what follows is the twin's own
     if len(idle) == len(states):
         raise ValueError(
             f"convert: no analog layer of {type(model).__name__} took part in the forward on the example: all of it "
@@ -124,11 +126,11 @@ def _ignore(kind: str, values: Tensor) -> None:
 
 @contextmanager
 def _without_noise(states: list[AnalogState]) -> Iterator[None]:
-    """Exact answers in eval, without chip and converters, within a block; and no layer was used yet."""
+    """Exact answers in eval, without chip and converters, within a block."""
     before = [(state.crossbar, state.observe) for state in states]
     try:
         for state in states:
-            state.crossbar, state.observe, state.used = IDEAL, _ignore, False
+            state.crossbar, state.observe = IDEAL, _ignore
         yield
     finally:
         for state, (crossbar, observe) in zip(states, before, strict=True):

@@ -15,7 +15,7 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.evaluation.display import FloatArray, number, spread
 from analogsim.evaluation.metrics import MetricLike, as_metric
-from analogsim.evaluation.monte_carlo import evaluate
+from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.variants import Hardware, build_variant
 from analogsim.layers.module import matrices_of
@@ -173,20 +173,28 @@ def ablate(
         The reports, by what is off.
 
     Raises:
-        ValueError: it is not known which direction of the metric is better; or see `analogsim.evaluate`.
+        ValueError: it is not known which direction of the metric is better; or see `analogsim.evaluate`, as for all
+            other errors and warnings.
     """
     judged = as_metric(metric).directed(higher_is_better, "ablate")
     wanted = as_compensations(compensation)
     states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
     hardware = {name: (state.device, state.crossbar) for name, state in states.items()}
-    given: dict[str, Any] = {"chips": chips, "metric": judged, "seed": seed, "calibration": calibration}
-    first = evaluate(analog, loader, times=times, compensation=wanted, **given)
+    given: dict[str, Any] = {
+        "chips": chips,
+        "metric": judged,
+        "seed": seed,
+        "calibration": calibration,
+        "action": "ablate",
+    }
+    first, uses = judge_chips(analog, loader, times=times, compensation=wanted, **given)
+    uses.warn("ablate", stacklevel=2)
     given["times"] = first.times  # a device without its shortest-lived effect may have formulas for more of them
     reports = {ALL: first}
     digital = to_digital(analog)
     for name, change in _changes(hardware.values()).items():
         twin = build_variant(digital, states, {layer: change(*parts) for layer, parts in hardware.items()})
-        reports[name] = evaluate(twin, loader, compensation=wanted.fitting(twin), **given)
+        reports[name], _ = judge_chips(twin, loader, compensation=wanted.fitting(twin), **given)
     if wanted.gain is not None and any(state.device.drifts for state in states.values()):
-        reports["drift compensation"] = evaluate(analog, loader, compensation=wanted.without_gain(), **given)
+        reports["drift compensation"], _ = judge_chips(analog, loader, compensation=wanted.without_gain(), **given)
     return Ablation(reports)

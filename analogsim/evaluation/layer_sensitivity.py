@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -20,12 +20,13 @@ from analogsim.errors import ConversionWarning
 from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
 from analogsim.evaluation.kept_digital import KeptDigital, Per, Selection, Share, by_loss_per_share, search, sum_shares
 from analogsim.evaluation.metrics import MetricLike, as_metric
-from analogsim.evaluation.monte_carlo import evaluate
+from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.variants import build_variant
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
+from analogsim.layers.participation import Uses
 from analogsim.layers.state import AnalogState
 from analogsim.utils.batches import Data, Inputs
 from analogsim.utils.text import table
@@ -57,10 +58,15 @@ class _Setting:
         """The network with these layers analog, as they were, and all others digital."""
         return build_variant(self.digital, {name: self.states[name] for name in names})
 
-    def report(self, names: Iterable[str]) -> Report:
+    def report(self, names: Iterable[str], action: str = "keep_digital") -> Report:
         """The score with these layers analog, and what there is to compensate in them."""
+        return self.judged(names, action)[0]
+
+    def judged(self, names: Iterable[str], action: str) -> tuple[Report, Uses]:
+        """It, and which layers had a part."""
         twin = self.twin(names)
-        return evaluate(twin, self.data, compensation=self.compensations.fitting(twin), **self.options)
+        fitting = self.compensations.fitting(twin)
+        return judge_chips(twin, self.data, compensation=fitting, action=action, **self.options)
 
     def device(self, digital: Iterable[str]) -> dict[str, DeviceModel | None]:
         """The mapping for `convert` that keeps these layers digital, and all others as they are."""
@@ -93,12 +99,14 @@ class Sensitivity:
         reports: the scores with only this layer analog, by its name; all of the same chips.
         everything: the scores with all of them analog.
         shares: what each layer is of the network.
+        idle: the layers that had no part in the answers, so that nothing is known of what they cost.
     """
 
     reports: Mapping[str, Report]
     everything: Report
     shares: Mapping[str, Share]
     _setting: _Setting = field(repr=False)
+    idle: frozenset[str] = frozenset()
 
     @property
     def clean(self) -> float:
@@ -193,8 +201,9 @@ class Sensitivity:
     def _with_digital(self, digital: Sequence[str]) -> Selection:
         """The network with these layers digital too, on the same chips."""
         left = [name for name in self.reports if name not in digital]
-        if not left:
-            return Selection(tuple(digital), np.full(len(self.everything.values), self.clean), sum_shares(()))
+        if self.idle.issuperset(left):
+            shares = sum_shares(self.shares[name] for name in left)
+            return Selection(tuple(digital), np.full(len(self.everything.values), self.clean), shares)
         report = self._setting.report(left)
         if report.clean != self.clean:
             raise ValueError(
@@ -316,7 +325,10 @@ def sensitivity(
         The scores of each layer alone and of all together; `Sensitivity.keep_digital` says which to leave digital.
 
     Raises:
-        ValueError: it is not known which direction of the metric is better; or see `evaluate`.
+        ValueError: it is not known which direction of the metric is better; or see `evaluate`, as for all other errors.
+
+    Warns:
+        ConversionWarning: some analog layers had no part in the answers: what they cost is not known, and shown as 0.
 
     Example:
         >>> import torch, analogsim
@@ -338,6 +350,9 @@ def sensitivity(
     options = {"chips": chips, "times": (t,), "metric": judged, "seed": seed, "calibration": calibration}
     options["together"] = together
     setting = _Setting(digital, states, data, options, wanted)
-    everything = setting.report(states)
-    shares = _shares(analog, next(iter(data))[0])
-    return Sensitivity({name: setting.report([name]) for name in states}, everything, shares, setting)
+    everything, uses = setting.judged(states, "sensitivity")
+    uses.warn("sensitivity", stacklevel=2)
+    idle = frozenset(state.name for state in uses.idle)
+    clean = replace(everything, values=np.full_like(everything.values, everything.clean))
+    reports = {name: clean if name in idle else setting.report([name], "sensitivity") for name in states}
+    return Sensitivity(reports, everything, _shares(analog, next(iter(data))[0]), setting, idle)

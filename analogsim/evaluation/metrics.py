@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from analogsim.errors import NonFiniteError
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,20 +47,35 @@ class Mean:
     def update(self, output: Tensor, target: Tensor, /) -> None:
         """See `Accumulator`.
 
+        Samples without any target that counts (all of them `IGNORED`), for which the score is NaN, are left out.
+
         Raises:
             TypeError: the score is neither one per sample nor their mean.
         """
         score: Any = self._score(output, target)
-        if not isinstance(score, Tensor) or (score.ndim and len(score) != len(target)):
+        if not isinstance(score, Tensor) or score.is_complex() or (score.ndim and len(score) != len(target)):
+            kind = "complex " if isinstance(score, Tensor) and score.is_complex() else ""
             raise TypeError(
                 "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
-                f"{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(target)} samples"
+                f"{kind}{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(target)} samples"
             )
-        self._total += float(score.double().mean()) * len(target)
-        self._samples += len(target)
+        values, samples = score.double(), len(target)
+        if values.ndim and values.isnan().any() and not (target.is_floating_point() or target.is_complex()):
+            left = ~(values.flatten(1).isnan().all(1) if values.ndim > 1 else values.isnan())
+            left |= _counted(target).any(1)
+            values, samples = values[left], int(left.sum())
+        if samples:
+            self._total += float(values.mean()) * samples
+            self._samples += samples
 
     def compute(self) -> float:
-        """See `Accumulator`."""
+        """See `Accumulator`.
+
+        Raises:
+            ValueError: nothing that counts was taken in.
+        """
+        if not self._samples:
+            raise ValueError(f"evaluate: no sample to score: none was given, or all targets are {IGNORED}")
         return self._total / self._samples
 
     def reset(self) -> None:
@@ -83,6 +101,8 @@ class Metric:
         chance: the score of guessing: a number, or a function of the number of classes; None where there is none.
         reads: what of a network is scored: its ``"answer"`` (what it returns, or the ``logits`` in it), or the
             ``"loss"`` that it works out by itself when it is given labels.
+        finite: whether answers and score must be finite; False for a score that knows what to do with NaN and infinite
+            values, or may be so itself.
 
     Raises:
         TypeError: the score is neither, or another argument is of the wrong type.
@@ -103,6 +123,7 @@ class Metric:
     higher_is_better: bool | None = None
     chance: float | Callable[[int], float] | None = None
     reads: _Reads = "answer"
+    finite: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.score, type) or not (isinstance(self.score, Accumulator) or callable(self.score)):
@@ -136,15 +157,22 @@ class Metric:
 
         Raises:
             TypeError: it is no single number.
+            NonFiniteError: it is NaN or infinite, and need not be.
         """
         value = accumulator.compute()
         try:
-            return float(value)
+            number = float(value)
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
                 f"evaluate: the metric {self.name!r} must compute one number, got {type(value).__name__}; give a "
                 "Metric whose compute() picks one"
             ) from None
+        if self.finite and not math.isfinite(number):
+            raise NonFiniteError(
+                f"evaluate: the metric {self.name!r} makes {number} of answers that are finite, or minus infinity for "
+                "classes that are masked; if that is meant, say analogsim.evaluation.Metric(..., finite=False)"
+            )
+        return number
 
     def by_chance(self, classes: int | None) -> float | None:
         """The score of guessing among so many classes; None where there is none."""
@@ -186,21 +214,20 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
 
     Args:
         output: ``(batch, classes, ...)``, or with the classes behind: ``(batch, ..., classes)``.
-        target: class numbers ``(batch, ...)``; `IGNORED` ones do not count.
+        target: class numbers ``(batch, ...)``; `IGNORED` ones do not count, and a sample of nothing else has NaN.
+
+    Raises:
+        TypeError: targets that are no integers, or complex outputs.
+        ValueError: other shapes, or a target that is no class.
     """
-    axis = classes_axis(output, target)
-    if output.ndim < 2 or output.shape[axis] < 2 or (axis == -1 and target.shape != output.shape[:-1]):
-        raise ValueError(
-            "accuracy: needs outputs (batch, classes, ...) of two or more classes and class numbers (batch, ...), got "
-            f"{tuple(output.shape)} and {tuple(target.shape)}; give evaluate(metric=...) a function for anything else"
-        )
+    axis = _checked_axis(output, target, "accuracy")
     return _per_sample(output.argmax(axis) == target, target)
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of each sample, with outputs taken as logits; shapes as in `accuracy`."""
-    output = output.movedim(classes_axis(output, target), 1)
-    losses = nn.functional.cross_entropy(output.float(), target, reduction="none", ignore_index=IGNORED)
+    """Mean cross-entropy of each sample, with outputs taken as logits; shapes and errors as in `accuracy`."""
+    output = output.movedim(_checked_axis(output, target, "cross_entropy"), 1)
+    losses = nn.functional.cross_entropy(output.float(), target.long(), reduction="none", ignore_index=IGNORED)
     return _per_sample(losses, target)
 
 
@@ -219,9 +246,43 @@ def classes_axis(output: Tensor, target: Tensor) -> int:
     return 1 if target.shape == output.shape[:1] + output.shape[2:] else -1
 
 
+def _checked_axis(output: Tensor, target: Tensor, name: str) -> int:
+    """The axis of the classes, if these are class scores and class numbers.
+
+    Args:
+        output: the answers.
+        target: their targets.
+        name: of the metric, for messages.
+    """
+    other = "; give evaluate(metric=...) a function for anything else"
+    axis = classes_axis(output, target)
+    if output.ndim < 2 or output.shape[axis] < 2 or (axis == -1 and target.shape != output.shape[:-1]):
+        raise ValueError(
+            f"{name}: needs outputs (batch, classes, ...) of two or more classes and class numbers (batch, ...), got "
+            f"{tuple(output.shape)} and {tuple(target.shape)}{other}"
+        )
+    if output.is_complex():
+        raise TypeError(f"{name}: of complex outputs none is the largest{other}")
+    if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
+        raise TypeError(f"{name}: targets must be class numbers, integers, got {target.dtype}{other}")
+    wide = target.long()
+    if bool((((wide < 0) & (wide != IGNORED)) | (wide >= output.shape[axis])).any()):
+        raise ValueError(
+            f"{name}: targets must be class numbers from 0 to {output.shape[axis] - 1}, or {IGNORED} for those that do "
+            f"not count, got some from {int(wide.min())} to {int(wide.max())}"
+        )
+    return axis
+
+
+def _counted(target: Tensor) -> Tensor:
+    """Which class numbers count, ``(batch, all others)``."""
+    return (target.long() != IGNORED).reshape(len(target), -1)  # a narrow type has another number in the place of -100
+
+
 def _per_sample(values: Tensor, target: Tensor) -> Tensor:
-    counted = (target != IGNORED).flatten(1).float() if target.ndim > 1 else torch.ones_like(target[:, None]).float()
-    return (values.reshape(counted.shape) * counted).sum(1) / counted.sum(1).clamp(min=1)
+    """Means over what counts in each sample; NaN where nothing does."""
+    counted = _counted(target).float()
+    return (values.reshape(counted.shape) * counted).sum(1) / counted.sum(1)
 
 
 METRICS = {

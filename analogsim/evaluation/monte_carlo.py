@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,16 @@ from analogsim.chip.compensation import (
 from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import IDEAL
-from analogsim.errors import ConversionWarning
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.evaluation.report import Report
-from analogsim.evaluation.scoring import ask_alone, score_networks
+from analogsim.evaluation.scoring import Ask, ask_alone, find_alone, score_networks
 from analogsim.evaluation.stacked_chips import Chips
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.utils.batches import Data
-from analogsim.utils.times import DEFAULT_TIMES, seconds
+from analogsim.layers.participation import Uses, stop_watching
+from analogsim.utils.batches import Data, Inputs
+from analogsim.utils.nonfinite import Source
+from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class _Course:
         data: what is asked at each age.
         metric: what the answers are judged by.
         faults: known to be stuck, of a chip by its seed.
+        masked: whether minus infinity stands in the answers of the digital network.
     """
 
     analog: nn.Module
@@ -55,6 +57,7 @@ class _Course:
     data: Data
     metric: Metric
     faults: Callable[[int], Faults | None]
+    masked: bool
 
     def of_one(self, seed: int) -> list[float]:
         """The scores of a chip at all times."""
@@ -72,7 +75,8 @@ class _Course:
                     with torch.no_grad():
                         for renew in adjusted:
                             renew()
-                    values += score_networks(ask_alone(analog), self.data, self.metric).values
+                    find = find_alone(analog, _title(seed, t))
+                    values += score_networks(ask_alone(analog), self.data, self.metric, find, masked=self.masked).values
         return values
 
     def side_by_side(self, seeds: Sequence[int]) -> list[list[float]]:
@@ -81,8 +85,19 @@ class _Course:
         columns = []
         for t in self.times:
             chips.drift(t, self.compensations.gain)
-            columns.append(score_networks(chips.answers, self.data, self.metric).values)
+            find = partial(self._find_beside, seeds, t)
+            columns.append(score_networks(chips.answers, self.data, self.metric, find, masked=self.masked).values)
         return [list(row) for row in zip(*columns, strict=True)]
+
+    def _find_beside(self, seeds: Sequence[int], t: float, place: int, inputs: Inputs, ask: Ask) -> tuple[str, Source]:
+        """See `Find`: of one of several chips, by itself."""
+        seed = seeds[place]
+        with programmed(self.analog, seed, t, compensation=self.compensations.gain, faults=self.faults(seed)):
+            return find_alone(self.analog, _title(seed, t))(place, inputs, ask)
+
+
+def _title(seed: int, t: float) -> str:
+    return f"chip {seed} after {label(t)}"
 
 
 def _entered(stack: ExitStack, adjustment: Adjustment, analog: nn.Module, data: CalibrationData) -> Renew:
@@ -145,12 +160,66 @@ def evaluate(
         progress: show a progress bar.
 
     Raises:
-        ValueError: an empty loader, no time or chip, an unknown metric, a time before programming or one that a device
-            has no formula for, chips together that cannot be.
+        ValueError: an empty loader or batch, no time or chip, an unknown metric, targets that it cannot take, a time
+            before programming or one that a device has no formula for, chips together that cannot be.
+        NonFiniteError: an answer or a score is NaN or infinite; it names the chip, the time, and the first layer that
+            answered so. Minus infinity is let through where masks put it, also into the digital network's answers.
+        BypassedError: no analog layer had a part in the answers.
         RuntimeError: torch cannot take several chips through this network at once.
 
     Warns:
-        ConversionWarning: analog layers had no part in the answers; `audit` tells more.
+        ConversionWarning: some analog layers had no part in the answers; `audit` tells more.
+    """
+    report, uses = judge_chips(
+        analog,
+        loader,
+        chips=chips,
+        times=times,
+        metric=metric,
+        seed=seed,
+        compensation=compensation,
+        calibration=calibration,
+        faults=faults,
+        together=together,
+        progress=progress,
+    )
+    uses.warn("evaluate", stacklevel=2)
+    return report
+
+
+def judge_chips(
+    analog: nn.Module,
+    loader: Iterable[Any],
+    *,
+    chips: int,
+    times: Sequence[float | str] | None,
+    metric: MetricLike,
+    seed: int,
+    compensation: CompensationLike,
+    calibration: Iterable[Any] | None,
+    faults: Faults | Callable[[int], Faults | None] | None = None,
+    together: int = 1,
+    progress: bool = False,
+    action: str = "evaluate",
+) -> tuple[Report, Uses]:
+    """What `evaluate` does, and which layers had a part in the answers, of which it says nothing yet.
+
+    Args:
+        analog: the twin; see `evaluate` for what follows.
+        loader: the data.
+        chips: how many.
+        times: since programming.
+        metric: the score.
+        seed: the first chip.
+        compensation: of drift, and what is made from data.
+        calibration: the data for it.
+        faults: known to be stuck.
+        together: how many chips at once.
+        progress: show a progress bar.
+        action: in whose name an error is raised.
+
+    Raises:
+        BypassedError: none had.
     """
     _check_count("chips", chips)
     _check_count("together", together)
@@ -163,8 +232,10 @@ def evaluate(
     layers = matrices_of(analog)
     instants = _instants(times, layers)
     data = Data(loader, layers[0].still()[0].device)
+    # What is judged here looks for itself, at every chip.
+    watching = [(module, watch) for module in analog.modules() for watch in stop_watching(module)]
     digital = to_digital(analog).eval()
-    clean = score_networks(ask_alone(digital), data, judged)
+    clean = score_networks(ask_alone(digital), data, judged, find_alone(digital, "the digital network"))
     course = _Course(
         analog=analog,
         times=instants,
@@ -173,16 +244,19 @@ def evaluate(
         data=data,
         metric=judged,
         faults=faults if callable(faults) else lambda chip: faults,
+        masked=clean.masked,
     )
-    for layer in layers:
-        layer.analog.used = False
+    uses = Uses.of(layers)
     seeds = range(first, first + chips)
     groups = [seeds[start : start + together] for start in range(0, chips, together)]
     values = []
     for group in _progress_bar(groups) if progress else groups:
         values += course.side_by_side(group) if together > 1 else [course.of_one(chip) for chip in group]
-    _warn_idle(layers)
-    return Report(
+        uses.check(action)
+    if uses.idle:  # which may have a part in training
+        for module, watch in watching:
+            watch.watch(module)
+    report = Report(
         values=np.array(values),
         times=instants,
         clean=clean.values[0],
@@ -195,6 +269,7 @@ def evaluate(
         unit=judged.unit,
         higher_is_better=judged.higher_is_better,
     )
+    return report, uses
 
 
 def _check_count(name: str, count: object) -> None:
@@ -224,19 +299,6 @@ def _instants(times: Sequence[float | str] | None, layers: Sequence[AnalogMatrix
         for t in instants:
             layer.analog.device.check_time(t)
     return instants
-
-
-def _warn_idle(layers: Sequence[AnalogMatrix]) -> None:
-    idle = [layer.analog.title for layer in layers if not layer.analog.used]
-    if idle and len(idle) < len(layers):  # a compiled twin leaves no trace at all
-        names = ", ".join(map(repr, idle[:5])) + (", ..." if len(idle) > 5 else "")
-        warnings.warn(
-            f"evaluate: analog layers without a part in the answers: {names}. Either the network does not use them in "
-            "eval, or something reads their weights and takes the products digitally; see analogsim.audit and "
-            "analogsim.register_routed",
-            ConversionWarning,
-            stacklevel=3,
-        )
 
 
 def _described(layer: AnalogMatrix) -> str:

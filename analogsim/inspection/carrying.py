@@ -16,11 +16,15 @@ from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import layer_chips, programmed
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.signal_path import Array
+from analogsim.errors import NonFiniteError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
+from analogsim.layers.participation import unwatched
 from analogsim.layers.state import held_array
 from analogsim.noise.sources import KeyedNoise, Noise, Silence
 from analogsim.utils.modules import names_of, visited
+from analogsim.utils.nonfinite import find_source
+from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.text import table
 from analogsim.utils.torch_private import TorchDispatchMode, own_buffers, own_parameters, uncompiled
 
@@ -462,6 +466,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
     Raises:
         TypeError: the output holds no tensor.
         ValueError: ``analog`` has no analog layer, or the network answers differently to the same input.
+        NonFiniteError: the answer holds NaN or infinite values, which a layer makes, or which hide what one does.
         StaleChipError: the weights changed since the chip was programmed.
 
     Example:
@@ -475,7 +480,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
     matrices = matrices_of(analog)
     run = _runner(args, kwargs, {tensor.device for tensor in (*analog.parameters(), *analog.buffers())})
     digital = to_digital(analog).eval()
-    with _stand_ins(analog, matrices) as stand_ins, ExitStack() as disturbances:
+    with unwatched(analog), _stand_ins(analog, matrices) as stand_ins, ExitStack() as disturbances:
         snapshot, readers = _Snapshot(analog, matrices), _Readers(analog)
         with readers.follow():
             first = run(analog)
@@ -498,6 +503,8 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         changes = [
             _first_change(disturb, stand_in) if uses else 0.0 for stand_in, uses in zip(stand_ins, calls, strict=True)
         ]
+        still = any(uses and not change for uses, change in zip(calls, changes, strict=True))
+        _check_finite(analog, first, (args, kwargs), run, still=still)
         again = _change(first, run(analog))
         tell = _Judge(analog, digital, run, first, clean, 10 * again)
         if not again <= _REPEATABLE:
@@ -524,6 +531,24 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
             moved["the answer of the digital network"] = None
         moved |= dict.fromkeys(snapshot.put_back())
     return Audit(type(analog).__name__, tuple(rows), tuple(name for name in moved if name not in written))
+
+
+def _check_finite(
+    analog: nn.Module, answer: list[Tensor], inputs: Any, run: Callable[[nn.Module], object], *, still: bool
+) -> None:
+    """Raise NonFiniteError where NaN or infinite values hide what a layer does.
+
+    Args:
+        analog: the network.
+        answer: its own.
+        inputs: what it was given.
+        run: makes a forward.
+        still: whether the answer stays the same, whatever some layer does.
+    """
+    if holds_nonfinite(answer, masks=True):
+        source = find_source(analog, inputs, lambda: run(analog))
+        if still or source.layer or source.inputs:
+            raise NonFiniteError(f"audit: the answer of {type(analog).__name__} holds NaN or infinite values: {source}")
 
 
 def _owners(analog: nn.Module) -> dict[int, AnalogModule]:

@@ -20,6 +20,7 @@ from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState, MatrixChip
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
+from analogsim.utils.gradient_notices import tied_answer, tied_constant
 from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping
 from analogsim.utils.torch_private import own_parameters
 
@@ -141,8 +142,10 @@ class Drawn:
 
     def __init__(self, owner: AnalogMatrix) -> None:
         state = owner.analog
-        if not torch.compiler.is_compiling():
-            state.used = True
+        if torch.compiler.is_compiling():
+            state.trace()
+        else:
+            state.uses += 1
         self._owner = owner
         # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
         weight, bias = owner.matrix, owner.bias
@@ -151,6 +154,7 @@ class Drawn:
         self._linear: Tensor | None = None
         self._variance: Tensor | None = None
         self._recipe: Recipe | None = None
+        self._zero: Tensor | None = None
         self._noise: Noise = _GLOBAL
         layout, crossbar = state.layout, state.crossbar
         scale = self._scale = owner._fresh_scale()
@@ -159,6 +163,7 @@ class Drawn:
         else:
             chip = owner._chip()
             self._noise = _use_noise(chip)
+            self._zero = state.tie.zero(weight, bias if layout.bias_rows else None, state.fixed)
             if crossbar.converts:
                 self._array = chip.array_for(weight, bias)
             else:
@@ -167,6 +172,8 @@ class Drawn:
             self._weight, self._bias = weight, None if layout.bias_rows else bias
         else:
             self._weight, self._bias = layout.lift(weight, state.shape) if layout.bias_rows else (weight, bias)
+        if self._zero is not None and self._bias is not None:
+            self._bias, self._zero = self._bias + self._zero, None  # the cheapest way to tie what comes out
 
     def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: Scale) -> Tensor:
         """Make the draw that training sees, and return what stands in the place of the weight."""
@@ -188,10 +195,15 @@ class Drawn:
     @property
     def plain(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight and bias where a product with them is the whole answer; None behind converters or read noise."""
-        return (self._weight, self._bias) if self._array is None and self._variance is None else None
+        if self._array is not None or self._variance is not None:
+            return None
+        weight = self._weight if self._zero is None else tied_constant(self._weight, self._zero)
+        return weight, self._bias
 
     def __call__(self, input: Tensor) -> Tensor:
         """The answer to an input, as the layer takes it."""
+        if self._zero is not None:
+            return tied_answer(self._answer(input, self._weight), self._zero)
         if self._recipe is None or not torch.is_grad_enabled():
             return self._answer(input, self._weight)
         weight = self._weight

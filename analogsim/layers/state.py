@@ -12,11 +12,13 @@ from torch import Tensor
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.signal_path import Array
 from analogsim.device.model import DeviceModel
-from analogsim.errors import NotCalibratedError
+from analogsim.errors import ChipGradientWarning, NotCalibratedError
 from analogsim.layers.slot import Slot
 from analogsim.layers.taken import TakenInputs
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import Noise
+from analogsim.utils.gradient_notices import Notice, Tie
+from analogsim.utils.torch_private import call_while_tracing
 
 
 class MatrixChip(Protocol):
@@ -59,6 +61,17 @@ def held_array(array: Array | None) -> Array:
     return array
 
 
+def weights_are_fixed() -> Notice:
+    """What is said to a backward that comes to weights on a chip."""
+    return Notice(
+        "backward in eval mode: weights of analog layers are on the chip, where no gradient moves them, and get none. "
+        "Call analog.train() to train them under noise. To train digital parts with the chip in the loop, say "
+        "requires_grad_(False) of these weights; for gradients of the inputs alone take "
+        "torch.autograd.grad(loss, inputs) or backward(inputs=...)",
+        ChipGradientWarning,
+    )
+
+
 @dataclass
 class AnalogState:
     """What is known of an analog matrix beyond its weights; it is in no state dict.
@@ -79,8 +92,11 @@ class AnalogState:
         chip: the programmed array, or None.
         input_range: full scale of the input converter, from calibration; None before, or if it needs none.
         output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
-        used: whether it had a part in a forward since this was last set to False.
         taken: which kinds of inputs the digital product takes, as far as it was asked.
+        uses: in how many draws of forwards it had a part so far, those of compiled graphs left out.
+        traced: whether it has a part in a graph of ``torch.compile``, whose runs nobody counts.
+        fixed: says that weights on a chip have no gradient, once for all matrices of a twin.
+        tie: of the chip's answers to the clean weights, for who asks for their gradient.
         observe: during calibration, is shown what reaches the converters: ``"input"`` or ``"output"``, and the values.
     """
 
@@ -97,12 +113,20 @@ class AnalogState:
     chip: MatrixChip | None = None
     input_range: Tensor | None = None
     output_bound: Tensor | None = None
-    used: bool = False
     taken: TakenInputs = field(default_factory=TakenInputs, repr=False, compare=False)
+    uses: int = 0
+    traced: bool = False
+    fixed: Notice = field(default_factory=weights_are_fixed)
+    tie: Tie = field(default_factory=Tie)
     observe: Callable[[str, Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         self.device.prepare()
+
+    @call_while_tracing
+    def trace(self) -> None:
+        """It comes into a graph that ``torch.compile`` makes."""
+        self.traced = True
 
     @property
     def title(self) -> str:

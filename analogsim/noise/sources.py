@@ -226,6 +226,16 @@ class StreamNoise:
         """See `Noise`."""
         return torch.empty_like(like).uniform_(generator=self._generator(like.device))
 
+    def get_state(self) -> dict[torch.device, Tensor]:
+        """Where it stands, on each torch device that was drawn on."""
+        return {device: generator.get_state() for device, generator in self._generators.items()}
+
+    def set_state(self, state: dict[torch.device, Tensor]) -> None:
+        """Go back to where it stood; what was not drawn on then begins anew."""
+        self._generators = {}
+        for device, held in state.items():
+            self._generator(device).set_state(held)
+
     def fuses(self) -> bool:
         """It holds a generator, which no graph does."""
         return False

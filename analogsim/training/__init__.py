@@ -1,9 +1,10 @@
 """What training with noise is steered by: how much of it, its schedule, clipping of weights, what makes a step."""
 
 from analogsim.training.clipping import clip_weights
+from analogsim.training.repetition import same_noise
 from analogsim.training.schedule import NoiseSchedule
 from analogsim.training.settings import set_noise_scale, set_recompute
-from analogsim.training.step import Loss, Step, plain_step, same_noise
+from analogsim.training.step import Loss, Step, plain_step
 
 __all__ = [
     "Loss",

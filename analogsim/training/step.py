@@ -22,12 +22,8 @@ The mean over several draws is then::
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 Loss = Callable[[], Tensor]
@@ -57,56 +53,3 @@ def plain_step(network: nn.Module, loss: Loss) -> Tensor:
     value = loss()
     value.backward()  # type: ignore[no-untyped-call]
     return value.detach()
-
-
-@contextlib.contextmanager
-def same_noise(network: nn.Module) -> Iterator[None]:
-    """For a block, every forward of the network sees the same numbers as the first one in it.
-
-    For steps that compare two states of the weights under one draw, such as sharpness-aware ones. Dropout repeats
-    itself as well, and whatever else draws from torch's generators of the network's devices within the forward. After
-    the block the generators stand as after one forward. Not for a network under ``torch.compile``.
-
-    Args:
-        network: whose forwards; calls of its layers alone draw as ever.
-
-    Example:
-        >>> import torch, analogsim
-        >>> from analogsim.training import same_noise
-        >>> analog = analogsim.convert(torch.nn.Linear(4, 2), device="gaussian(std=0.1)")
-        >>> with same_noise(analog):
-        ...     one, two = analog(torch.ones(1, 4)), analog(torch.ones(1, 4))
-        >>> torch.equal(one, two), torch.equal(one, analog(torch.ones(1, 4)))
-        (True, False)
-    """
-    places = {tensor.device for tensor in itertools.chain(network.parameters(), network.buffers())} | {
-        torch.device("cpu")
-    }
-    first: dict[torch.device, Tensor] = {}
-
-    def rewind(*_: Any) -> None:
-        if not first:
-            first.update({place: _random_state(place) for place in places})
-        else:
-            for place, state in first.items():
-                _set_random_state(state, place)
-
-    handle = network.register_forward_pre_hook(rewind)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _random_state(place: torch.device) -> Tensor:
-    if place.type == "cpu":
-        return torch.get_rng_state()
-    state: Tensor = torch.get_device_module(place).get_rng_state(place)
-    return state
-
-
-def _set_random_state(state: Tensor, place: torch.device) -> None:
-    if place.type == "cpu":
-        torch.set_rng_state(state)
-    else:
-        torch.get_device_module(place).set_rng_state(state, place)

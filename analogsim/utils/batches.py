@@ -160,6 +160,11 @@ class Data:
     def _read(self) -> Iterator[tuple[Inputs, Tensor]]:
         for batch in self._loader:
             inputs, target = split(batch)
+            if not target.ndim or not len(target):
+                raise ValueError(
+                    "evaluate: each batch needs samples, and its target a first axis for them, got a target of shape "
+                    f"{tuple(target.shape)}"
+                )
             yield moved(inputs, self.device), target.to(self.device)
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from analogsim.utils.torch_private import is_wrapped, version_of
+from analogsim.utils.torch_private import is_wrapped, tree_leaves, version_of
 
 Stamp = tuple[int, ...]
 
@@ -36,3 +38,20 @@ def clamp_own(values: Tensor, low: float, high: float) -> Tensor:
     if torch.compiler.is_compiling() or is_wrapped(values):
         return values.clamp(low, high)
     return values.clamp_(low, high)
+
+
+def holds_nonfinite(value: Any, *, masks: bool = False) -> bool:
+    """Whether a tensor in a value holds NaN or infinite numbers.
+
+    Args:
+        value: tensors, in tuples, lists and dictionaries.
+        masks: whether minus infinity is let through, by which masks say "not this one".
+    """
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()):
+            parts = leaf.unbind() if leaf.is_nested else (leaf,)
+            for part in parts:
+                wrong = part.isnan() | part.isposinf() if masks and not part.is_complex() else ~part.isfinite()
+                if bool(wrong.any()):
+                    return True
+    return False

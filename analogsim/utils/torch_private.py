@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from types import FunctionType, SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 CHECKED = ("2.11.0", "2.14.1", "2.15.0")
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 SavedTensorsHooks = tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]
 
@@ -132,9 +134,29 @@ def put_buffers(module: nn.Module, buffers: dict[str, Tensor | None]) -> None:
     module.__dict__["_buffers"] = buffers
 
 
-def forward_pre_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
+def forward_pre_hooks(module: nn.Module) -> dict[int, Callable[..., Any]]:
     """The hooks that a module calls before its forward."""
     return module._forward_pre_hooks
+
+
+def forward_hooks(module: nn.Module) -> dict[int, Callable[..., Any]]:
+    """The hooks that a module calls after its forward."""
+    return module._forward_hooks
+
+
+def has_compiled_call(module: nn.Module) -> bool:
+    """Whether ``module.compile()`` was called, so that calls of the module go to compiled code."""
+    return module._compiled_call_impl is not None
+
+
+def call_while_tracing(method: F) -> F:
+    """Let ``torch.compile`` call a method itself, once for each graph, and take its answer as a constant.
+
+    As ``torch.compiler.assume_constant_result``, without importing the compiler. The object may hold anything, and the
+    method may change it: it is plain Python, of which nothing comes into the graph.
+    """
+    method._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return method
 
 
 def without_compiled_call(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import analogsim
+from analogsim.errors import NonFiniteError
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import to_mapping
@@ -167,7 +168,10 @@ class Training:
             self._ranges.set_again()
         except ValueError as error:  # a layer that is silent or without bounds
             raise self._diverged(f"after epoch {self.epoch + 1}, {error}") from error
-        metrics |= self._validate()
+        try:
+            metrics |= self._validate()
+        except NonFiniteError as error:
+            raise self._diverged(f"after epoch {self.epoch + 1}, {error}") from error
         self.epoch += 1
         self.history.append(metrics)
         self._random.take()

@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise, StaleChipError
+from analogsim.errors import NonFiniteError
 from analogsim.inspection.carrying import (
     ALSO_DIGITAL,
     CARRIES,
@@ -234,10 +235,30 @@ def test_outputs_of_any_structure(kind: str) -> None:
     assert (result.rows[0].change == float("inf")) == (kind == "shape")
 
 
-def test_an_output_that_is_nan_either_way_does_not_move() -> None:
-    result = audit(analogsim.convert(Structured("NaN"), "gaussian"), torch.randn(8, 4), shift=0.5)
-    assert verdicts(result) == {"fc": NO_SAY}
-    assert not result.passed  # nothing carries
+def test_an_output_that_is_nan_either_way_shows_nothing() -> None:
+    """Whether the layer carries is hidden by it, and the network broken."""
+    with pytest.raises(NonFiniteError, match=r"audit: the answer of Structured holds NaN .*'\(the model itself\)'"):
+        audit(analogsim.convert(Structured("NaN"), "gaussian"), torch.randn(8, 4), shift=0.5)
+    analog = analogsim.convert(nn.Sequential(nn.Linear(4, 3)), "gaussian")
+    first = r"first layer .* is '0' \(AnalogLinear\); the inputs of this batch hold"
+    with pytest.raises(NonFiniteError, match=f"{first} some already"):
+        audit(analog, torch.full((2, 4), torch.nan))
+    analog[0].weight.data.fill_(3e38)
+    with pytest.raises(NonFiniteError, match=f"{first} none"):
+        audit(analog, torch.ones(2, 4))
+
+
+def test_nan_that_hides_nothing_is_none_of_its_business() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.fc(x)
+            return nn.functional.pad(y, (0, 1), value=torch.nan)
+
+    assert audit(analogsim.convert(Padded(), "gaussian"), torch.randn(2, 4)).passed
 
 
 class NoTensor(Structured):

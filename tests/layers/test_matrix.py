@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Gaussian, ReadNoise
+from analogsim.errors import ChipGradientWarning
 from analogsim.layers import AnalogMatrix, matrices_of
 from analogsim.layers.matrix import largest_magnitude
 from analogsim.noise.sources import StreamNoise
@@ -114,3 +116,98 @@ def test_a_matrix_without_a_chip_has_no_answer_in_eval() -> None:
     assert isinstance(analog[0].analog.chip.use_noise, StreamNoise)
     assert analog[0].draw().plain is not None
     assert copy.deepcopy(analog)[0].draw().plain is not None
+
+
+# --- backward on a chip ---------------------------------------------------------------------------------------------
+
+
+def fixed(
+    crossbar: str = "ideal", device: str = "gaussian(std=0.1)", **options: bool
+) -> tuple[nn.Sequential, nn.Module]:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 5, **options), nn.ReLU(inplace=True), nn.BatchNorm1d(5), nn.Linear(5, 3, **options)
+    )
+    analog = analogsim.convert(model, device, crossbar=crossbar)
+    analogsim.program(analog, seed=1)
+    return model, analog.eval()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("device", "crossbar"), [("gaussian", "ideal"), ("pcm", "standard")])
+def test_a_training_step_on_a_chip_is_told_that_weights_do_not_move(device: str, crossbar: str, bias: bool) -> None:
+    model, analog = fixed(crossbar, device, bias=bias)
+    x = torch.randn(6, 4)
+    with pytest.warns(
+        ChipGradientWarning, match=r"weights of analog layers are on the chip.* analog\.train\(\)"
+    ) as said:
+        analog(x).square().sum().backward()
+    assert len(said) == 1
+    assert model[0].weight.grad is None
+    assert model[2].weight.grad is not None
+    analog(x).square().sum().backward()  # once for all
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_inputs_through_a_chip_are_exact_and_silent(bias: bool) -> None:
+    _, analog = fixed(bias=bias)
+    x = torch.randn(6, 4, requires_grad=True)
+    (slope,) = torch.autograd.grad(analog(x).square().sum(), x)
+    plain = analogsim.to_digital(analog, "programmed").eval()
+    torch.testing.assert_close(slope, torch.autograd.grad(plain(x).square().sum(), x)[0])
+    analog(x).square().sum().backward(inputs=[x])
+    torch.testing.assert_close(x.grad, slope)
+    with torch.no_grad():
+        assert torch.equal(analog(x), analog(x.detach()))
+
+
+def test_digital_parts_train_with_the_chip_in_the_loop() -> None:
+    model, analog = fixed()
+    for layer in (model[0], model[3]):
+        layer.weight.requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    before = model[2].weight.detach().clone(), model[3].bias.detach().clone()
+    analog(torch.randn(6, 4)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model[2].weight, before[0])
+    assert not torch.equal(model[3].bias, before[1])
+    analog(torch.randn(6, 4))  # the chip is still that of these weights
+
+
+def test_a_bias_on_the_crossbar_is_fixed_too() -> None:
+    model = nn.Linear(4, 3)
+    model.weight.requires_grad_(False)
+    device = analogsim.as_device_model("pcm").replace(mapping=analogsim.Mapping("pair", bias_rows=1))
+    analog = analogsim.convert(model, device)
+    analogsim.program(analog)
+    with pytest.warns(ChipGradientWarning):
+        analog.eval()(torch.randn(6, 4)).sum().backward()
+    assert model.bias.grad is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (lambda: nn.LSTM(4, 3), (5, 2, 4)),
+        (lambda: nn.MultiheadAttention(4, 2), (5, 2, 4)),
+        (lambda: nn.Conv2d(4, 3, 3, bias=False), (2, 4, 5, 5)),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (5, 4)),
+    ],
+)
+def test_layers_of_all_kinds_tell(layer: Callable[[], nn.Module], inputs: tuple[int, ...]) -> None:
+    analog = analogsim.convert(layer(), "gaussian")
+    analogsim.program(analog)
+    analog.eval()
+    x = torch.randn(inputs, requires_grad=True)
+    given = (x, x, x) if isinstance(analog, nn.MultiheadAttention) else (x,)
+
+    def loss() -> Tensor:
+        output = analog(*given)
+        return (output[0] if isinstance(output, tuple) else output).square().sum()
+
+    torch.autograd.grad(loss(), x)
+    for _ in range(2):
+        torch.autograd.grad(loss(), x)
+    with pytest.warns(ChipGradientWarning) as said:
+        loss().backward()
+    assert len(said) == 1

@@ -23,7 +23,16 @@ PUBLIC = (
     *("as_device_model", "audit", "available_devices", "calibrate", "clip_weights", "compare_plot", "compare_table"),
     *("convert", "draw_faults", "drift", "erase", "evaluate", "fit_device", "get_ranges", "load_chip"),
     *("load_device", "macs", "param", "program", "programmed", "range_parameters", "register", "register_layer"),
-    *("register_routed", "remap", "save_chip", "save_device", "seconds", "sensitivity", "set_noise_scale"),
+    *(
+        "register_routed",
+        "remap",
+        "same_noise",
+        "save_chip",
+        "save_device",
+        "seconds",
+        "sensitivity",
+        "set_noise_scale",
+    ),
     *("set_ranges", "set_recompute", "summary", "to_digital", "use_compiled_noise"),
 )
 

@@ -1,0 +1,180 @@
+"""Whether the analog matrices of a network have a part in what it answers.
+
+Something may read their weights and take the products digitally: a forward that was put into an instance, a closure
+that holds the original layers, one functional call for several layers. The answers are clean then, and look like those
+of hardware without any error. So whoever asks a twin, looks whether its matrices were used.
+
+In eager code each use is counted. A graph of ``torch.compile`` runs past Python; there, each matrix is marked when the
+graph is made.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from analogsim.errors import BypassedError, ConversionWarning
+from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import matrices_in
+from analogsim.layers.state import AnalogState
+from analogsim.utils.torch_private import call_while_tracing, forward_hooks, forward_pre_hooks
+
+_REMEDY = (
+    "something reads their weights and takes the products digitally: a forward put into an instance, a closure that "
+    "holds the original layers, one functional call for several layers. analogsim.audit(analog, inputs) says what uses "
+    "each weight, analogsim.summary(analog) what runs analog; analogsim.register_routed is for a type whose forward "
+    "takes products by itself"
+)
+
+
+class Uses:
+    """What was used of analog matrices since this was made.
+
+    Args:
+        states: of the matrices.
+        ever: since they were made instead.
+    """
+
+    def __init__(self, states: Sequence[AnalogState], *, ever: bool = False) -> None:
+        self._before = [(state, 0 if ever else state.uses) for state in states]
+
+    @classmethod
+    def of(cls, matrices: Sequence[AnalogMatrix]) -> Uses:
+        """Of these matrices, from now on."""
+        return cls([matrix.analog for matrix in matrices])
+
+    @property
+    def idle(self) -> list[AnalogState]:
+        """Those that had no part; one that lies in a graph of ``torch.compile`` counts as used."""
+        return [state for state, before in self._before if state.uses == before and not state.traced]
+
+    @property
+    def none(self) -> bool:
+        """Whether none of them had."""
+        return all(state.uses == before and not state.traced for state, before in self._before)
+
+    def check(self, action: str) -> None:
+        """Raise BypassedError, in the name of an action, if none of them had."""
+        if self.none:
+            raise BypassedError(
+                f"{action}: none of the {len(self._before)} analog layers had a part in the answers, which are those "
+                f"of the digital network: {_REMEDY}"
+            )
+
+    def warn(self, action: str, *, stacklevel: int) -> None:
+        """Warn of those that had none, once for all.
+
+        Args:
+            action: in whose name.
+            stacklevel: where the warning is shown, from the caller's place.
+        """
+        idle = self.idle
+        if idle:
+            names = ", ".join(repr(state.title) for state in idle[:5]) + (", ..." if len(idle) > 5 else "")
+            warnings.warn(
+                f"{action}: analog layers without a part in the answers: {names}. Either the network does not use them "
+                "here (experts, heads and branches that were not chosen: then this is as it should be), or "
+                f"{_REMEDY}",
+                ConversionWarning,
+                stacklevel=stacklevel + 1,
+            )
+
+
+class FirstForward:
+    """Looks on at the first forwards of a twin: whether any matrix has a part, and in training whether all have.
+
+    It goes when a forward has shown that all have, and after the first one in training. One in eval, where other layers
+    may have a part, is looked at once more.
+
+    Args:
+        states: of the twin's matrices.
+    """
+
+    def __init__(self, states: Sequence[AnalogState]) -> None:
+        self._states = list(states)
+        self._uses: Uses | None = None
+        self._seen_in_eval = False
+        self._seen_in_training = False
+
+    def watch(self, twin: nn.Module) -> None:
+        """Begin."""
+        twin.register_forward_pre_hook(self.begin)
+        twin.register_forward_hook(self.end)
+
+    def begin(self, twin: nn.Module, args: Any) -> None:
+        """A forward begins."""
+        if torch.compiler.is_compiling() or (self._seen_in_eval and not twin.training):
+            return
+        if self._uses is None:  # else one began in another thread, whose beginning is this one's as well
+            self._uses = Uses(self._states)
+
+    def end(self, twin: nn.Module, args: Any, output: Any) -> None:
+        """It has ended.
+
+        Raises:
+            BypassedError: no analog matrix had a part.
+        """
+        if torch.compiler.is_compiling():
+            # What is raised here ends the graph, and torch.compile makes the forward again in eager code.
+            if self._none_is_traced(twin.training, type(twin).__name__):
+                raise BypassedError("forward: no analog layer had a part in the answers")
+            return
+        if self._seen_in_eval and not twin.training:
+            return
+        # Without a beginning of its own: it was in a graph, or in another thread, which has ended.
+        uses, self._uses = self._uses or Uses(self._states, ever=True), None
+        uses.check(f"forward of {type(twin).__name__}")
+        if twin.training or not uses.idle:
+            stop_watching(twin)
+        if twin.training:
+            self._tell_training(uses, type(twin).__name__)
+        else:
+            self._seen_in_eval = True
+
+    @call_while_tracing
+    def _none_is_traced(self, training: bool, name: str) -> bool:
+        """Whether no matrix is in the graph that is made, nor was ever used around it."""
+        uses = Uses(self._states, ever=True)
+        if uses.none:
+            return True
+        if training:
+            self._tell_training(uses, name)
+        return False
+
+    def _tell_training(self, uses: Uses, name: str) -> None:
+        if not self._seen_in_training:
+            self._seen_in_training = True
+            uses.warn(f"training of {name}", stacklevel=4)
+
+
+def stop_watching(twin: nn.Module) -> list[FirstForward]:
+    """Let a module go without being looked on at; what looked on."""
+    found = {}
+    for hooks in (forward_pre_hooks(twin), forward_hooks(twin)):
+        for key, hook in list(hooks.items()):
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, FirstForward):
+                found[id(owner)] = owner
+                del hooks[key]
+    return list(found.values())
+
+
+@contextmanager
+def unwatched(twin: nn.Module) -> Iterator[None]:
+    """For a block that looks for itself. Some forwards of torch's take another way where a module has hooks."""
+    watched = [(module, watch) for module in twin.modules() for watch in stop_watching(module)]
+    try:
+        yield
+    finally:
+        for module, watch in watched:
+            watch.watch(module)
+
+
+def watch_first_forward(twin: nn.Module) -> None:
+    """See `FirstForward`."""
+    FirstForward([matrix.analog for matrix in matrices_in(twin)]).watch(twin)
