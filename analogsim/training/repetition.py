@@ -27,8 +27,8 @@ def same_noise(analog: nn.Module) -> Iterator[None]:
     For what compares two states of the weights, or two inputs, under one draw: sharpness-aware steps, the closures of
     LBFGS, finite differences. In training every analog layer makes the draw that it made at its first call in the
     block, whatever the batch, and whichever part of the twin is called; a layer that one forward calls several times
-    makes its second draw again at the second call. On a chip the white read noise is the same, also at another age of
-    it. Dropout, and whatever else draws from torch's generators in a forward, repeats itself for batches of one size.
+    makes its second draw again at the second call. What is drawn for each sample repeats itself for batches of one
+    size: white read noise, also that of a chip, at another age too, dropout, and what else draws from torch's generators.
 
     The first forward draws as ever; repeated ones take nothing from the generators, which stand after the block as
     without them. In a block within another one the outer noise holds.
@@ -81,7 +81,8 @@ def same_noise(analog: nn.Module) -> Iterator[None]:
 
 
 def _is_repeated(module: nn.Module) -> bool:
-    return any(isinstance(getattr(hook, "__self__", None), _Repetition) for hook in forward_pre_hooks(module).values())
+    owners = [getattr(hook, "__self__", None) for hook in forward_pre_hooks(module).values()]
+    return any(isinstance(owner, _Repetition) and not owner.ended for owner in owners)
 
 
 class _Repetition:
@@ -92,10 +93,12 @@ class _Repetition:
 
     Attributes:
         seen: whether a forward was made.
+        ended: whether nothing is repeated any more.
     """
 
     def __init__(self, places: set[torch.device]) -> None:
         self.seen = False
+        self.ended = False
         self._places = places
         self._depth = 0
         self._calls: Counter[nn.Module] = Counter()
@@ -104,8 +107,14 @@ class _Repetition:
         self._live: _Places | None = None
         self._live_streams: _Streams = []
 
+    def __getstate__(self) -> dict[str, bool]:
+        # A network that is copied in the block has its hooks too, and is another one.
+        return {"seen": True, "ended": True}
+
     def begin(self, module: nn.Module, args: Any) -> None:
         """A module's forward begins."""
+        if self.ended:
+            return
         self.seen = True
         whole = not self._depth
         self._depth += 1
@@ -135,6 +144,8 @@ class _Repetition:
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
         """It has ended, with an answer or an error."""
+        if self.ended:
+            return
         self._depth -= 1
         if self._depth:
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +74,9 @@ def find_source(network: nn.Module, inputs: Any, run: Callable[[], Any]) -> Sour
         module.register_forward_hook(note(names[0]), with_kwargs=True) for module, names in names_of(network).items()
     ]
     try:
-        with torch.compiler.set_stance("force_eager"):  # compiled code runs past hooks
+        # Compiled code runs past hooks. Without the compiler, which takes seconds to load, there is none.
+        loaded = "torch._dynamo" in sys.modules
+        with torch.compiler.set_stance("force_eager") if loaded else nullcontext():
             run()
     finally:
         for each in hooks:
