@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, cast
@@ -503,8 +503,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         changes = [
             _first_change(disturb, stand_in) if uses else 0.0 for stand_in, uses in zip(stand_ins, calls, strict=True)
         ]
-        still = any(uses and not change for uses, change in zip(calls, changes, strict=True))
-        _check_finite(analog, first, (args, kwargs), run, still=still)
+        _check_finite(analog, first, (args, kwargs), run, zip(calls, changes, strict=True))
         again = _change(first, run(analog))
         tell = _Judge(analog, digital, run, first, clean, 10 * again)
         if not again <= _REPEATABLE:
@@ -534,7 +533,11 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
 
 
 def _check_finite(
-    analog: nn.Module, answer: list[Tensor], inputs: Any, run: Callable[[nn.Module], object], *, still: bool
+    analog: nn.Module,
+    answer: list[Tensor],
+    inputs: Any,
+    run: Callable[[nn.Module], object],
+    found: Iterable[tuple[int, float]],
 ) -> None:
     """Raise NonFiniteError where NaN or infinite values hide what a layer does.
 
@@ -543,10 +546,11 @@ def _check_finite(
         answer: its own.
         inputs: what it was given.
         run: makes a forward.
-        still: whether the answer stays the same, whatever some layer does.
+        found: how often each layer is called, and what it changes of the answer.
     """
     if holds_nonfinite(answer, masks=True):
         source = find_source(analog, inputs, lambda: run(analog))
+        still = any(calls and not change for calls, change in found)
         if still or source.layer or source.inputs:
             raise NonFiniteError(f"audit: the answer of {type(analog).__name__} holds NaN or infinite values: {source}")
 

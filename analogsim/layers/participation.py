@@ -121,18 +121,18 @@ class FirstForward:
         """
         if torch.compiler.is_compiling():
             # What is raised here ends the graph, and torch.compile makes the forward again in eager code.
-            if self._none_is_traced(twin.training, type(twin).__name__):
+            if self._none_is_traced(twin.training, _name_of(twin)):
                 raise BypassedError("forward: no analog layer had a part in the answers")
             return
         if self._seen_in_eval and not twin.training:
             return
         # Without a beginning of its own: it was in a graph, or in another thread, which has ended.
         uses, self._uses = self._uses or Uses(self._states, ever=True), None
-        uses.check(f"forward of {type(twin).__name__}")
+        uses.check(f"forward of {_name_of(twin)}")
         if twin.training or not uses.idle:
             stop_watching(twin)
         if twin.training:
-            self._tell_training(uses, type(twin).__name__)
+            self._tell_training(uses, _name_of(twin))
         else:
             self._seen_in_eval = True
 
@@ -150,6 +150,11 @@ class FirstForward:
         if not self._seen_in_training:
             self._seen_in_training = True
             uses.warn(f"training of {name}", stacklevel=4)
+
+
+def _name_of(twin: nn.Module) -> str:
+    """The name of the digital type."""
+    return str(getattr(twin, "stands_for", type(twin)).__name__)
 
 
 def stop_watching(twin: nn.Module) -> list[FirstForward]:

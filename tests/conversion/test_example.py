@@ -87,7 +87,7 @@ def test_everything_is_left_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     assert x.grad is None
     state = analog[0].analog
-    assert (state.used, state.observe, state.chip, state.input_range) == (False, None, None, None)
+    assert (state.uses, state.observe, state.chip, state.input_range) == (0, None, None, None)
     assert state.crossbar == analogsim.as_crossbar("standard")
 
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from analogsim.layers.participation import FirstForward, Uses, unwatched
 from analogsim.utils.torch_private import forward_hooks, forward_pre_hooks
 
 NOISE = "gaussian(std=2.0)"
-ORIGINALS: dict[str, nn.Module] = {}
+ORIGINAL: ContextVar[nn.Module] = ContextVar("ORIGINAL")  # where convert does not look
 
 
 class Elsewhere(nn.Module):
@@ -29,10 +30,10 @@ class Elsewhere(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(6, 3)
-        ORIGINALS["fc"] = self.fc
+        ORIGINAL.set(self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = ORIGINALS["fc"](x)
+        y: Tensor = ORIGINAL.get()(x)
         return y
 
 
