@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from analogsim.layers.module import matrices_in
-from analogsim.layers.participation import Uses
+from analogsim.layers.state import Uses
 from analogsim.utils.batches import Inputs, call
 from analogsim.utils.torch_private import BatchNorm, own_buffers, put_buffers
 
@@ -57,7 +57,7 @@ def reestimate_batch_norm(twin: nn.Module, batches: Iterable[Inputs]) -> None:
         module.reset_running_stats()
         module.momentum = None
         module.train()
-    uses = Uses.of(matrices_in(twin))
+    uses = Uses([matrix.analog for matrix in matrices_in(twin)])
     for batch in batches:
         call(twin, batch)
     uses.check("batch norm estimated again")

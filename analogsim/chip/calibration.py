@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.layers.participation import Uses, unwatched
+from analogsim.layers.state import Uses
 from analogsim.utils.batches import call, inputs_of, moved
 from analogsim.utils.tensors import holds_nonfinite
 
@@ -133,8 +133,8 @@ def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Itera
                 already = "; those of the network hold some already" if holds_nonfinite(batch, masks=True) else ""
                 raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}{already}") from None
 
-    uses = Uses.of(matrices_of(analog))
-    with _observed(analog, matrices_of(analog), observe), unwatched(analog), torch.no_grad():
+    uses = Uses([matrix.analog for matrix in matrices_of(analog)])
+    with _observed(analog, matrices_of(analog), observe), torch.no_grad():
         for batch in inputs_of(loader):
             call(analog, moved(batch, layers[0].still()[0].device))
             uses.check("calibrate")

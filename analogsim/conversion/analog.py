@@ -10,6 +10,7 @@ from collections.abc import Mapping as MappingType
 from torch import nn
 
 from analogsim.conversion.example import try_example
+from analogsim.conversion.first_forward import watch_first_forward
 from analogsim.conversion.patterns import (
     Candidate,
     Pattern,
@@ -25,7 +26,6 @@ from analogsim.device.parse import DeviceLike
 from analogsim.errors import ConversionWarning
 from analogsim.layers.candidates import UNREGISTERED, holds_matrix, is_matrix, unplaced, weight_rules, why_digital
 from analogsim.layers.module import AnalogLayer, AnalogModule
-from analogsim.layers.participation import watch_first_forward
 from analogsim.layers.registry import analog_type, failed_offer
 from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState, weights_are_fixed

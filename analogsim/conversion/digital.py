@@ -7,9 +7,9 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
+from analogsim.conversion.first_forward import stop_watching
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, chips_of, matrices_of
-from analogsim.layers.participation import stop_watching
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 
 

@@ -14,8 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import NotRoutedError
 from analogsim.layers.module import matrices_of
-from analogsim.layers.participation import Uses
-from analogsim.layers.state import AnalogState
+from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import Inputs, call, moved
 from analogsim.utils.modules import names_of, title_of
 from analogsim.utils.torch_private import own_buffers, tree_leaves, tree_map, version_of

@@ -26,8 +26,7 @@ from analogsim.evaluation.report import Report
 from analogsim.evaluation.variants import build_variant
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.layers.participation import Uses
-from analogsim.layers.state import AnalogState
+from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import Data, Inputs
 from analogsim.utils.text import table
 

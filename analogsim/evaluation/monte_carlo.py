@@ -22,6 +22,7 @@ from analogsim.chip.compensation import (
 )
 from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
 from analogsim.conversion.digital import to_digital
+from analogsim.conversion.first_forward import stop_watching
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.evaluation.report import Report
@@ -29,7 +30,7 @@ from analogsim.evaluation.scoring import Ask, ask_alone, find_alone, score_netwo
 from analogsim.evaluation.stacked_chips import Chips
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.layers.participation import Uses, stop_watching
+from analogsim.layers.state import Uses
 from analogsim.utils.batches import Data, Inputs
 from analogsim.utils.nonfinite import Source
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
@@ -243,10 +244,10 @@ def judge_chips(
         calibration=CalibrationData(digital, calibration, data.device),
         data=data,
         metric=judged,
-        faults=faults if callable(faults) else lambda chip: faults,
+        faults=_of_chips(faults),
         masked=clean.masked,
     )
-    uses = Uses.of(layers)
+    uses = Uses([matrix.analog for matrix in layers])
     seeds = range(first, first + chips)
     groups = [seeds[start : start + together] for start in range(0, chips, together)]
     values = []
@@ -270,6 +271,11 @@ def judge_chips(
         higher_is_better=judged.higher_is_better,
     )
     return report, uses
+
+
+def _of_chips(faults: Faults | Callable[[int], Faults | None] | None) -> Callable[[int], Faults | None]:
+    """The faults of a chip by its seed."""
+    return faults if callable(faults) else lambda chip: faults
 
 
 def _check_count(name: str, count: object) -> None:

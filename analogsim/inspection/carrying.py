@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import layer_chips, programmed
 from analogsim.conversion.digital import to_digital
+from analogsim.conversion.first_forward import unwatched
 from analogsim.crossbar.signal_path import Array
 from analogsim.errors import NonFiniteError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
-from analogsim.layers.participation import unwatched
 from analogsim.layers.state import held_array
 from analogsim.noise.sources import KeyedNoise, Noise, Silence
 from analogsim.utils.modules import names_of, visited
@@ -484,10 +484,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         snapshot, readers = _Snapshot(analog, matrices), _Readers(analog)
         with readers.follow():
             first = run(analog)
-        if not first:
-            raise TypeError(
-                f"audit: the output of {type(analog).__name__} holds no tensor; give a model that returns one"
-            )
+        _check_holds(analog, first)
         calls = [stand_in.calls for stand_in in stand_ins]
         written = set(snapshot.put_back())  # by the undisturbed forward itself
         clean = run(digital)
@@ -530,6 +527,12 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
             moved["the answer of the digital network"] = None
         moved |= dict.fromkeys(snapshot.put_back())
     return Audit(type(analog).__name__, tuple(rows), tuple(name for name in moved if name not in written))
+
+
+def _check_holds(analog: nn.Module, answer: list[Tensor]) -> None:
+    """Raise TypeError where an answer holds no tensor."""
+    if not answer:
+        raise TypeError(f"audit: the output of {type(analog).__name__} holds no tensor; give a model that returns one")
 
 
 def _check_finite(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.signal_path import Array
 from analogsim.device.model import DeviceModel
-from analogsim.errors import ChipGradientWarning, NotCalibratedError
+from analogsim.errors import BypassedError, ChipGradientWarning, ConversionWarning, NotCalibratedError
 from analogsim.layers.slot import Slot
 from analogsim.layers.taken import TakenInputs
 from analogsim.mapping.layout import Layout
@@ -160,3 +161,59 @@ class AnalogState:
             full = self.input_range.abs()  # an optimizer may step a small one past zero
         bound = crossbar.output_bound
         return full, self.output_bound if isinstance(bound, str) else bound
+
+
+_REMEDY = (
+    "something reads their weights and takes the products digitally: a forward put into an instance, a closure that "
+    "holds the original layers, one functional call for several layers. analogsim.audit(analog, inputs) says what uses "
+    "each weight, analogsim.summary(analog) what runs analog; analogsim.register_routed is for a type whose forward "
+    "takes products by itself"
+)
+
+
+class Uses:
+    """What was used of analog matrices since this was made.
+
+    Args:
+        states: of the matrices.
+        ever: since they were made instead.
+    """
+
+    def __init__(self, states: Sequence[AnalogState], *, ever: bool = False) -> None:
+        self._before = [(state, 0 if ever else state.uses) for state in states]
+
+    @property
+    def idle(self) -> list[AnalogState]:
+        """Those that had no part; one that lies in a graph of ``torch.compile`` counts as used."""
+        return [state for state, before in self._before if state.uses == before and not state.traced]
+
+    @property
+    def none(self) -> bool:
+        """Whether none of them had."""
+        return all(state.uses == before and not state.traced for state, before in self._before)
+
+    def check(self, action: str) -> None:
+        """Raise BypassedError, in the name of an action, if none of them had."""
+        if self.none:
+            raise BypassedError(
+                f"{action}: none of the {len(self._before)} analog layers had a part in the answers, which are those "
+                f"of the digital network: {_REMEDY}"
+            )
+
+    def warn(self, action: str, *, stacklevel: int) -> None:
+        """Warn of those that had none, once for all.
+
+        Args:
+            action: in whose name.
+            stacklevel: where the warning is shown, from the caller's place.
+        """
+        idle = self.idle
+        if idle:
+            names = ", ".join(repr(state.title) for state in idle[:5]) + (", ..." if len(idle) > 5 else "")
+            warnings.warn(
+                f"{action}: analog layers without a part in the answers: {names}. Either the network does not use them "
+                "here (experts, heads and branches that were not chosen: then this is as it should be), or "
+                f"{_REMEDY}",
+                ConversionWarning,
+                stacklevel=stacklevel + 1,
+            )

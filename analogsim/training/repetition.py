@@ -28,7 +28,7 @@ def same_noise(analog: nn.Module) -> Iterator[None]:
     LBFGS, finite differences. In training every analog layer makes the draw that it made at its first call in the
     block, whatever the batch, and whichever part of the twin is called; a layer that one forward calls several times
     makes its second draw again at the second call. What is drawn for each sample repeats itself for batches of one
-    size: white read noise, also that of a chip and at another age, dropout, and what else draws from torch's generators.
+    size: white read noise, also of a chip and at another age, dropout, and what else draws from torch's generators.
 
     The first forward draws as ever; repeated ones take nothing from the generators, which stand after the block as
     without them. In a block within another one the outer noise holds.

@@ -15,7 +15,8 @@ from analogsim import Crossbar
 from analogsim.evaluation.stacked_chips import _StackedChip
 from analogsim.inspection.carrying import _StandIn
 from analogsim.layers import Slot
-from analogsim.layers.state import AnalogState, MatrixChip, held_array
+from analogsim.layers.module import matrices_of
+from analogsim.layers.state import AnalogState, MatrixChip, Uses, held_array
 
 
 def state_of(**crossbar: Any) -> AnalogState:
@@ -74,3 +75,13 @@ def test_a_chip_without_converters_and_what_stands_in_for_it_say_so() -> None:
             chip.array_for(layer.weight)
     with pytest.raises(RuntimeError, match="no converters"):
         held_array(None)
+
+
+def test_uses_count_from_a_moment_on() -> None:
+    analog = analogsim.convert(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)), "pcm")
+    analog(torch.randn(2, 6))
+    uses = Uses([matrix.analog for matrix in matrices_of(analog)])
+    assert uses.none
+    analog[1](torch.randn(2, 4))
+    assert not uses.none
+    assert [state.name for state in uses.idle] == ["0"]

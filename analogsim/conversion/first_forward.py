@@ -1,16 +1,13 @@
-"""Whether the analog matrices of a network have a part in what it answers.
+"""The first forwards of a twin: whether its analog layers have a part in them.
 
-Something may read their weights and take the products digitally: a forward that was put into an instance, a closure
-that holds the original layers, one functional call for several layers. The answers are clean then, and look like those
-of hardware without any error. So whoever asks a twin, looks whether its matrices were used.
-
-In eager code each use is counted. A graph of ``torch.compile`` runs past Python; there, each matrix is marked when the
-graph is made.
+Something may read their weights and take the products digitally: a closure that holds the original layers, one
+functional call for several layers. The answers are clean then, and look like those of hardware without any error. In
+eager code each use of a matrix is counted. A graph of ``torch.compile`` runs past Python; there each matrix is marked,
+and the look is taken, when the graph is made.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,71 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from analogsim.errors import BypassedError, ConversionWarning
-from analogsim.layers.matrix import AnalogMatrix
+from analogsim.errors import BypassedError
 from analogsim.layers.module import matrices_in
-from analogsim.layers.state import AnalogState
+from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.torch_private import call_while_tracing, forward_hooks, forward_pre_hooks
-
-_REMEDY = (
-    "something reads their weights and takes the products digitally: a forward put into an instance, a closure that "
-    "holds the original layers, one functional call for several layers. analogsim.audit(analog, inputs) says what uses "
-    "each weight, analogsim.summary(analog) what runs analog; analogsim.register_routed is for a type whose forward "
-    "takes products by itself"
-)
-
-
-class Uses:
-    """What was used of analog matrices since this was made.
-
-    Args:
-        states: of the matrices.
-        ever: since they were made instead.
-    """
-
-    def __init__(self, states: Sequence[AnalogState], *, ever: bool = False) -> None:
-        self._before = [(state, 0 if ever else state.uses) for state in states]
-
-    @classmethod
-    def of(cls, matrices: Sequence[AnalogMatrix]) -> Uses:
-        """Of these matrices, from now on."""
-        return cls([matrix.analog for matrix in matrices])
-
-    @property
-    def idle(self) -> list[AnalogState]:
-        """Those that had no part; one that lies in a graph of ``torch.compile`` counts as used."""
-        return [state for state, before in self._before if state.uses == before and not state.traced]
-
-    @property
-    def none(self) -> bool:
-        """Whether none of them had."""
-        return all(state.uses == before and not state.traced for state, before in self._before)
-
-    def check(self, action: str) -> None:
-        """Raise BypassedError, in the name of an action, if none of them had."""
-        if self.none:
-            raise BypassedError(
-                f"{action}: none of the {len(self._before)} analog layers had a part in the answers, which are those "
-                f"of the digital network: {_REMEDY}"
-            )
-
-    def warn(self, action: str, *, stacklevel: int) -> None:
-        """Warn of those that had none, once for all.
-
-        Args:
-            action: in whose name.
-            stacklevel: where the warning is shown, from the caller's place.
-        """
-        idle = self.idle
-        if idle:
-            names = ", ".join(repr(state.title) for state in idle[:5]) + (", ..." if len(idle) > 5 else "")
-            warnings.warn(
-                f"{action}: analog layers without a part in the answers: {names}. Either the network does not use them "
-                "here (experts, heads and branches that were not chosen: then this is as it should be), or "
-                f"{_REMEDY}",
-                ConversionWarning,
-                stacklevel=stacklevel + 1,
-            )
 
 
 class FirstForward:
