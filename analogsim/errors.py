@@ -25,6 +25,10 @@ class StaleChipError(RuntimeError):
     """The weights changed after the chip was programmed: its answers are not those of this network."""
 
 
+class StaleTwinError(RuntimeError):
+    """A layer was taken apart after `convert` (pruning, weight norm): the twin is no longer one of its model."""
+
+
 class ConversionWarning(UserWarning):
     """A part of the network that could have been meant to run analog stays digital."""
 

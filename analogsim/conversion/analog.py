@@ -25,7 +25,7 @@ from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike
 from analogsim.errors import ConversionWarning
 from analogsim.layers.candidates import UNREGISTERED, holds_matrix, is_matrix, unplaced, weight_rules, why_digital
-from analogsim.layers.module import AnalogLayer, AnalogModule
+from analogsim.layers.module import AnalogLayer, AnalogModule, watch_rules
 from analogsim.layers.registry import analog_type, failed_offer
 from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState, weights_are_fixed
@@ -158,6 +158,7 @@ def convert(
     twin = copy_tree(model, layers, contents=contents)
     check_twin(twin, names, layers)
     _close_fast_paths(twin)
+    watch_rules(twin)
     if example is not None:
         _warn_idle(try_example(model, twin, example))
     watch_first_forward(twin)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from analogsim.conversion.first_forward import stop_watching
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.module import AnalogModule, chips_of, matrices_of
+from analogsim.layers.module import AnalogModule, chips_of, matrices_of, unwatch_rules
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 
 
@@ -54,13 +54,17 @@ def _make_plain(analog: M) -> M:
         for module in analog.modules()
         if isinstance(module, AnalogModule)
     }
-    states = [matrix.analog for matrix in matrices_of(analog)]
+    matrices = matrices_of(analog)
+    for matrix in matrices:
+        matrix.check_intact()
+    states = [matrix.analog for matrix in matrices]
     plain = copy_tree(analog, cast("dict[nn.Module, nn.Module]", replaced), shared=states)
     for module in plain.modules():
         stop_watching(module)
     for old, new in replaced.items():
         for name in old.analog_only:
             new.__dict__.pop(name, None)
+        unwatch_rules(new)
     return plain
 
 

@@ -155,6 +155,7 @@ def _analog_rows(
     """A row for each matrix of a module; its elements are taken from what is ``left`` of the module's Parameters."""
     slots = module.slots(module)
     for label, matrix in module.matrices.items():
+        matrix.check_intact()
         slot, state = slots[label], matrix.analog
         sizes = {tensor: slot.size(tensor) for tensor in slot.parameters(module)}
         numbers = sum(count.fresh(tensor, slot.rows, size) for tensor, size in sizes.items())

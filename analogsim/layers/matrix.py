@@ -15,7 +15,7 @@ from analogsim.crossbar.foot import with_read_noise
 from analogsim.crossbar.signal_path import Array, convert_product
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
-from analogsim.errors import NotProgrammedError
+from analogsim.errors import NotProgrammedError, StaleTwinError
 from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState, MatrixChip
 from analogsim.mapping.layout import Layout
@@ -51,6 +51,30 @@ class AnalogMatrix:
         """The module in whose Parameters it lies."""
         raise NotImplementedError(f"{type(self).__name__} must say which module holds its matrix")
 
+    def check_intact(self) -> None:
+        """Raise unless weight and bias lie in the module as they did when it was converted.
+
+        Raises:
+            StaleTwinError: one was pruned or parametrized since, or made whole again.
+        """
+        own = own_parameters(self.holder)
+        for name, whole in self.analog.entries:
+            if (name in own) is not whole:
+                now = ", ".join(repr(entry) for entry in own) or "no Parameters"
+                raise StaleTwinError(
+                    f"layer {self.analog.title!r}: its {name!r} was {'taken apart' if whole else 'made whole'} after "
+                    f"convert (pruning, weight norm, a parametrization), and the module has {now} now; call "
+                    "analogsim.convert again"
+                )
+
+    def check_shape(self, weight: Tensor) -> None:
+        """Raise StaleTwinError unless the weights are of the shape for which crossbars were laid out."""
+        if weight.shape != self.analog.shape:
+            raise StaleTwinError(
+                f"layer {self.analog.title!r}: its weight is {tuple(weight.shape)} and was {tuple(self.analog.shape)} "
+                "at convert; call analogsim.convert again"
+            )
+
     @property
     def matrix(self) -> Tensor:
         """The clean weights ``(out, ...)``, differentiable down to the Parameters."""
@@ -59,11 +83,15 @@ class AnalogMatrix:
     @property
     def own_weight(self) -> Tensor:
         """The weight as a forward finds it in its module, not turned into a matrix."""
+        self.check_intact()
         return self.analog.slot.weight_of(self.holder)
 
     def still(self) -> tuple[Tensor, Tensor | None]:
         """The clean weights and the bias, detached; reading them changes nothing."""
-        return still(self.holder, self.analog.slot)
+        self.check_intact()
+        weight, bias = still(self.holder, self.analog.slot)
+        self.check_shape(weight)
+        return weight, bias
 
     @property
     def torch_device(self) -> torch.device:
@@ -77,6 +105,7 @@ class AnalogMatrix:
 
     def put(self, matrix: Tensor) -> None:
         """Write other clean weights into the Parameters."""
+        self.check_intact()
         self.analog.slot.put(self.holder, matrix)
 
     def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -148,7 +177,13 @@ class Drawn:
             state.uses += 1
         self._owner = owner
         # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
-        weight, bias = owner.matrix, owner.bias
+        try:
+            weight, bias = owner.matrix, owner.bias
+        except AttributeError:
+            owner.check_intact()
+            raise
+        if state.watched or (bias is None and state.biased):  # else what is not as it was could not be read
+            owner.check_intact()
         self._own_bias: Tensor | None = bias
         self._array: Array | None = None
         self._linear: Tensor | None = None
@@ -177,6 +212,7 @@ class Drawn:
 
     def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: Scale) -> Tensor:
         """Make the draw that training sees, and return what stands in the place of the weight."""
+        self._owner.check_shape(weight)  # a chip knows its own
         circumstances = state.device, scale, state.train_times, state.layout, state.crossbar
         noise: TrainingNoise = _GLOBAL
         if state.recompute and can_seed():

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from analogsim.errors import NotProgrammedError, NotRoutedError
+from analogsim.errors import NotProgrammedError, NotRoutedError, StaleTwinError
 from analogsim.layers.matrix import AnalogMatrix, Drawn, ModuleMatrix
-from analogsim.layers.slot import Slot
+from analogsim.layers.slot import OLDER_RULES, Slot
 from analogsim.layers.state import AnalogState, MatrixChip
+from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
 
 class AnalogModule(nn.Module):
@@ -38,7 +39,7 @@ class AnalogModule(nn.Module):
         """Take over what is known of the analog ones among the matrices of a digital module."""
         slots = self.slots(module)
         for label, state in states.items():
-            state.slot = slots[label]
+            _place(state, slots[label], module)
         self.__dict__["matrices"] = {label: ModuleMatrix(self, state) for label, state in states.items()}
 
     def draw_of(self, label: str) -> Drawn | Clean:
@@ -57,6 +58,50 @@ class AnalogModule(nn.Module):
                 matrix.analog.chip.suspect()
         return super().train(mode)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch.
+
+        Raises:
+            StaleTwinError: a weight was taken apart, and would be missing.
+        """
+        for matrix in self.matrices.values():
+            matrix.check_intact()
+        return super().state_dict(*args, **kwargs)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As in torch.
+
+        Raises:
+            StaleTwinError: it is a piece of a weight or bias, which would be taken apart in the model too.
+        """
+        own = own_parameters(self)
+        for entry, _ in self._entries():
+            if name in own or not (name == entry or name.startswith(f"{entry}_")):
+                continue
+            if name == f"{entry}_g" and entry not in own:
+                break  # of torch's older weight norm, which is not done yet
+            if entry not in own and name != entry and param is not None:  # it has been taken out already
+                own.pop(f"{entry}_g", None)
+                own[entry] = param
+            self._refuse_rebuilding(entry)
+        super().register_parameter(name, param)
+
+    def __delattr__(self, name: str) -> None:
+        if any(name == entry for entry, _ in self._entries()):
+            self._refuse_rebuilding(name)
+        super().__delattr__(name)
+
+    def _entries(self) -> list[tuple[str, bool]]:
+        """The weights and biases that belong to matrices on crossbars."""
+        matrices = self.__dict__.get("matrices") or ({"": self} if "analog" in self.__dict__ else {})
+        return [entry for matrix in matrices.values() for entry in cast(AnalogMatrix, matrix).analog.entries]
+
+    def _refuse_rebuilding(self, entry: str) -> None:
+        raise StaleTwinError(
+            f"{entry!r} of {type(self).__name__} belongs to the twin and to its model, which share their Parameters: "
+            "prune or parametrize the model (or undo it), and call analogsim.convert again"
+        )
+
     def extra_repr(self) -> str:
         """The digital module's own, with device, crossbar and chip."""
         told: dict[str, None] = {}
@@ -66,6 +111,44 @@ class AnalogModule(nn.Module):
             crossbar = str(state.crossbar)
             told[f"device={state.device.name}, {crossbar + ', ' if crossbar != 'ideal' else ''}{chip}"] = None
         return ", ".join(part for part in (super().extra_repr(), *told) if part)
+
+
+def check_rules(module: nn.Module, args: object) -> None:
+    """A hook before the forward: raise unless what the weights are computed from is still there.
+
+    Raises:
+        StaleTwinError: it is not.
+    """
+    for matrix in cast(AnalogModule, module).matrices.values():
+        matrix.check_intact()
+
+
+def watch_rules(analog: nn.Module) -> None:
+    """Let the layers of a twin whose weights are computed by hooks (torch's older pruning and norms) check them first.
+
+    Where such a rule is taken off the model, the hook of the twin would look for what is gone.
+    """
+    for module in analog.modules():
+        if isinstance(module, AnalogModule) and any(
+            isinstance(hook, OLDER_RULES) for hook in forward_pre_hooks(module).values()
+        ):
+            module.register_forward_pre_hook(check_rules, prepend=True)
+
+
+def unwatch_rules(module: nn.Module) -> None:
+    """Take off what `watch_rules` put on."""
+    hooks = forward_pre_hooks(module)
+    for number in [number for number, hook in hooks.items() if hook is check_rules]:
+        del hooks[number]
+
+
+def _place(state: AnalogState, slot: Slot, module: nn.Module) -> None:
+    """Note where a matrix lies in a module."""
+    own = own_parameters(module)
+    state.slot = slot
+    state.entries = tuple((name, name in own) for name in (slot.weight, slot.bias) if name is not None)
+    state.watched = not all(there for _, there in state.entries)
+    state.biased = slot.bias is not None and getattr(module, slot.bias, None) is not None
 
 
 class Clean:
@@ -139,7 +222,7 @@ class AnalogLayer(AnalogMatrix, AnalogModule):
 
     def attach(self, states: dict[str, AnalogState], module: nn.Module) -> None:
         """See `AnalogModule.attach`."""
-        states[""].slot = self.slots(module)[""]
+        _place(states[""], self.slots(module)[""], module)
         self.__dict__["analog"] = states[""]
 
     @property

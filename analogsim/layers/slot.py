@@ -154,7 +154,7 @@ def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
         for part, _ in modes:
             part.training = False
         for hook in forward_pre_hooks(module).values():
-            if isinstance(hook, _OLDER_RULES):  # what they compute lags behind until the next forward
+            if isinstance(hook, OLDER_RULES):  # what they compute lags behind until the next forward
                 hook(module, None)
         bias = slot.bias_of(module)
         return slot.matrix(module).detach(), None if bias is None else bias.detach()
@@ -173,5 +173,5 @@ _CONVOLUTIONS: dict[Callable[..., Tensor], bool] = {
     functional.conv_transpose3d: True,
 }
 
-# torch's older ways to compute a weight, which do it before each forward.
-_OLDER_RULES = (WeightNorm, SpectralNorm, BasePruningMethod)
+OLDER_RULES = (WeightNorm, SpectralNorm, BasePruningMethod)
+"""torch's older ways to compute a weight, which do it before each forward."""

@@ -86,6 +86,10 @@ class AnalogState:
         layout: the blocks of crossbars in which it lies.
         crossbar: their size, converters and wires.
         slot: where it lies in the Parameters of its module; set by `AnalogModule.attach`.
+        entries: the names of its weight and its bias, each with whether it is a Parameter of the module or None, and
+            not computed from others; set with the slot.
+        watched: whether one of them is computed.
+        biased: whether it had a bias then.
         noise_scale: how much of the device's errors a training forward sees.
         compiled_scale: the same as a scalar where the weights are, one for all layers there, which compiled forwards
             take; None before it is set, and where it is 0.
@@ -108,6 +112,9 @@ class AnalogState:
     layout: Layout
     crossbar: Crossbar = IDEAL
     slot: Slot = field(default_factory=Slot)
+    entries: tuple[tuple[str, bool], ...] = ()
+    watched: bool = False
+    biased: bool = False
     noise_scale: float = 1.0
     compiled_scale: Tensor | None = None
     recompute: bool = False

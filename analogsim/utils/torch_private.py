@@ -135,7 +135,7 @@ def put_buffers(module: nn.Module, buffers: dict[str, Tensor | None]) -> None:
 
 
 def forward_pre_hooks(module: nn.Module) -> dict[int, Callable[..., Any]]:
-    """The hooks that a module calls before its forward."""
+    """The dictionary itself of the hooks that a module calls before its forward."""
     return module._forward_pre_hooks
 
 
