@@ -30,9 +30,10 @@ Faults = Mapping[str, Tensor]
 def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -> None:
     """Write the weights into one chip: every draw that is fixed for a cell's life happens here, once.
 
-    Weights that change afterwards make the chip stale, and its next answer an error. Torch counts all writes but those
-    through ``.data`` and ``.detach()`` of another graph's making, such as ``weight.data.mul_(2)``: these are noticed when
-    the mode changes next (``train()``, ``eval()``), not before; write under ``torch.no_grad()`` instead.
+    Weights that change afterwards make the chip stale, and its next answer an error. Only writes through ``.data``, as
+    ``weight.data.mul_(2)``, leave torch no trace: they are noticed when the mode changes next (``train()``,
+    ``eval()``), not before, since comparing all values in each forward would cost as much as the product. Write under
+    ``torch.no_grad()`` instead.
 
     The same seed is the same chip whatever the batch, the order of layers, the process or the torch device. The
     Parameters are not touched. The chip is 0 seconds old afterwards; a chip that was there is gone.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from collections.abc import Mapping as MappingType
 
 from torch import nn
 
@@ -13,7 +12,8 @@ from analogsim.conversion.example import try_example
 from analogsim.conversion.first_forward import watch_first_forward
 from analogsim.conversion.patterns import (
     Candidate,
-    Pattern,
+    Crossbars,
+    Devices,
     choose_crossbars,
     choose_devices,
     find_candidates,
@@ -71,9 +71,9 @@ def _close_fast_paths(twin: nn.Module) -> None:
 
 def convert(
     model: M,
-    device: DeviceLike | MappingType[Pattern, DeviceLike | None],
+    device: DeviceLike | Devices,
     *,
-    crossbar: CrossbarLike | MappingType[Pattern, CrossbarLike] = IDEAL,
+    crossbar: CrossbarLike | Crossbars = IDEAL,
     train_times: tuple[float | str, float | str] | None = None,
     embeddings: bool = False,
     example: Inputs | None = None,
@@ -153,7 +153,8 @@ def convert(
         states.setdefault(candidate.module, {})[candidate.label] = state
     check_functions(contents, names, states)
     layers = _make_layers(names, states)
-    unasked = _find_unasked(names, {candidate.module for candidate in chosen} | meant, states, embeddings)
+    asked = meant.union(candidate.module for candidate in chosen)
+    unasked = _find_unasked(names, asked, states, embeddings)
     _warn_digital(unasked | _name_outside(outside, meant))
     twin = copy_tree(model, layers, contents=contents)
     check_twin(twin, names, layers)

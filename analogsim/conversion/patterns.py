@@ -7,6 +7,7 @@ from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from textwrap import shorten
+from typing import cast
 
 from torch import nn
 
@@ -96,6 +97,18 @@ Pattern = str | type[nn.Module]
 """What says which modules are meant: a glob pattern on their names, or a type, subclasses included."""
 
 
+Devices = (
+    MappingType[str, DeviceLike | None]
+    | MappingType[type[nn.Module], DeviceLike | None]
+    | MappingType[Pattern, DeviceLike | None]
+)
+"""Device models by pattern; None for digital. The keys of a mapping are of one type to a checker of types."""
+
+Crossbars = (
+    MappingType[str, CrossbarLike] | MappingType[type[nn.Module], CrossbarLike] | MappingType[Pattern, CrossbarLike]
+)
+"""Crossbars by pattern."""
+
 Owner = nn.Module | nn.Parameter
 """What a pattern may match: a module, or a Parameter that is in none."""
 
@@ -121,11 +134,13 @@ def _matches(module: Owner, names: Iterable[str], pattern: Pattern) -> bool:
 class _Patterns:
     """Patterns with their device models, and what is to be said of each that has no effect."""
 
-    def __init__(self, devices: MappingType[Pattern, DeviceLike | None]) -> None:
+    def __init__(self, devices: Devices) -> None:
         for key in devices:
             _check_pattern(key)
-        self.models = {key: None if choice is None else as_device_model(choice) for key, choice in devices.items()}
-        self._idle = dict.fromkeys(self.models, "it matches no module")
+        self.models: dict[Pattern, DeviceModel | None] = {
+            key: None if choice is None else as_device_model(choice) for key, choice in devices.items()
+        }
+        self._idle: dict[Pattern, str] = dict.fromkeys(self.models, "it matches no module")
         self._effective: set[Pattern] = {"*"}  # a rest that turns out empty is no mistake
 
     def matching(self, module: Owner, names: Iterable[str]) -> list[Pattern]:
@@ -169,7 +184,7 @@ class _Patterns:
 
 
 def choose_devices(
-    device: DeviceLike | MappingType[Pattern, DeviceLike | None],
+    device: DeviceLike | Devices,
     candidates: list[Candidate],
     names: dict[nn.Module, list[str]],
     outside: MappingType[str, nn.Module | nn.Parameter] | None = None,
@@ -194,12 +209,15 @@ def choose_devices(
     taken = {candidate: patterns.take(candidate.module, candidate.names) for candidate in candidates}
     possible = {candidate.module for candidate in candidates}
     meant: set[nn.Module | nn.Parameter] = set()
-    others = {**names, **{found: [path] for path, found in (outside or {}).items()}}
-    for module, all_names in others.items():
+    others: list[tuple[Owner, list[str]]] = [*names.items()]
+    others += [(found, [path]) for path, found in (outside or {}).items()]
+    for module, all_names in others:
         if module in possible:
             continue
         # None also tells that a matrix is meant to stay digital which could not be analog.
-        if patterns.asks_for_digital(module, all_names) and (module not in names or holds_matrix(module)):
+        if patterns.asks_for_digital(module, all_names) and (
+            module not in names or holds_matrix(cast(nn.Module, module))
+        ):
             patterns.take(module, all_names)
             meant.add(module)
         else:
@@ -208,9 +226,7 @@ def choose_devices(
     return {candidate: patterns.models[first] for candidate, first in taken.items() if first is not None}, meant
 
 
-def choose_crossbars(
-    crossbar: CrossbarLike | MappingType[Pattern, CrossbarLike], analog: list[Candidate]
-) -> dict[Candidate, Crossbar]:
+def choose_crossbars(crossbar: CrossbarLike | Crossbars, analog: list[Candidate]) -> dict[Candidate, Crossbar]:
     """The crossbar of each matrix that becomes analog.
 
     Raises:
@@ -221,7 +237,7 @@ def choose_crossbars(
         return dict.fromkeys(analog, as_crossbar(crossbar))
     for pattern in crossbar:
         _check_pattern(pattern)
-    kinds = {pattern: as_crossbar(choice) for pattern, choice in crossbar.items()}
+    kinds: dict[Pattern, Crossbar] = {pattern: as_crossbar(choice) for pattern, choice in crossbar.items()}
     taken: dict[Candidate, Crossbar] = {}
     idle = dict.fromkeys(pattern for pattern in kinds if pattern != "*")  # a rest that turns out empty is no mistake
     for candidate in analog:

@@ -511,15 +511,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         rows = []
         owners = _owners(analog)
         for matrix, uses, change in zip(matrices, calls, changes, strict=True):
-            module = owners[id(matrix)]
-            found = readers.of(matrix, module)
-            outside = readers.outside(found, module)
-            # A table's row for padding is digital by design.
-            verdict = tell(matrix, outside if module.stored else found, uses, change)
-            if uses and verdict != ALSO_DIGITAL:
-                found = outside
-            told = tuple(dict.fromkeys(f"{operation} in {_title(inside)}" for inside, operation in found))
-            rows.append(AuditRow(matrix.analog.name, module.stands_for.__name__, uses, change, verdict, told))
+            rows.append(_row(matrix, owners[id(matrix)], uses, change, readers, tell))
             moved.update(dict.fromkeys(snapshot.put_back()))
         for stand_in in stand_ins:
             disturbances.enter_context(stand_in.disturbed(1.0))
@@ -556,6 +548,20 @@ def _check_finite(
         still = any(calls and not change for calls, change in found)
         if still or source.layer or source.inputs:
             raise NonFiniteError(f"audit: the answer of {type(analog).__name__} holds NaN or infinite values: {source}")
+
+
+def _row(
+    matrix: AnalogMatrix, module: AnalogModule, uses: int, change: float, readers: _Readers, tell: _Judge
+) -> AuditRow:
+    """The row of a matrix that was used so often, and whose other weights change the output by so much."""
+    found = readers.of(matrix, module)
+    outside = readers.outside(found, module)
+    # A table's row for padding is digital by design.
+    verdict = tell(matrix, outside if module.stored else found, uses, change)
+    if uses and verdict != ALSO_DIGITAL:
+        found = outside
+    told = tuple(dict.fromkeys(f"{operation} in {_title(inside)}" for inside, operation in found))
+    return AuditRow(matrix.analog.name, module.stands_for.__name__, uses, change, verdict, told)
 
 
 def _owners(analog: nn.Module) -> dict[int, AnalogModule]:

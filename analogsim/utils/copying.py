@@ -89,6 +89,21 @@ def _of_object(value: object) -> Iterator[Part]:
                     continue
 
 
+def _of_container(value: Any) -> Iterator[Part]:
+    """What lies in a container of Python's; nothing of other objects."""
+    kind = type(value)
+    if issubclass(kind, functools.partial):
+        yield from (("", value.func), *((str(at), entry) for at, entry in enumerate(value.args)))
+        yield from value.keywords.items()
+    elif issubclass(kind, dict):
+        yield from ((str(key), entry) for key, entry in dict.items(value))
+        yield from (("", key) for key in dict.keys(value) if type(key) not in _ATOMS)
+        if issubclass(kind, defaultdict):
+            yield "", value.default_factory
+    elif issubclass(kind, list | tuple | set | frozenset | deque):
+        yield from ((str(at), entry) for at, entry in enumerate(value))
+
+
 def parts_of(value: Any) -> Iterator[Part]:
     """What an object holds, each with a name; no code of the object is run."""
     kind = type(value)
@@ -105,16 +120,7 @@ def parts_of(value: Any) -> Iterator[Part]:
     elif issubclass(kind, weakref.ref):
         yield "", weakref.ref.__call__(value)
     else:
-        if issubclass(kind, functools.partial):
-            yield from (("", value.func), *((str(at), entry) for at, entry in enumerate(value.args)))
-            yield from value.keywords.items()
-        elif issubclass(kind, dict):
-            yield from ((str(key), entry) for key, entry in dict.items(value))
-            yield from (("", key) for key in dict.keys(value) if type(key) not in _ATOMS)
-            if issubclass(kind, defaultdict):
-                yield "", value.default_factory
-        elif issubclass(kind, list | tuple | set | frozenset | deque):
-            yield from ((str(at), entry) for at, entry in enumerate(value))
+        yield from _of_container(value)
         yield from _of_object(value)
 
 
@@ -382,7 +388,9 @@ class Copier:
 
     def _weak_method(self, value: weakref.WeakMethod[Any]) -> weakref.WeakMethod[Any]:
         method = value()
-        return value if id(method.__self__) not in self._reaching else weakref.WeakMethod(self.copy(method))
+        if method is None or id(method.__self__) not in self._reaching:
+            return value
+        return weakref.WeakMethod(self.copy(method))
 
     def _proxy(self, value: Any) -> Any:
         target = _behind(value)
