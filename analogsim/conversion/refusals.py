@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from analogsim.layers.module import AnalogModule
 from analogsim.utils.copying import Contents, global_reach, parts_of
 from analogsim.utils.modules import title_of
-from analogsim.utils.torch_private import own_buffers, own_parameters
+from analogsim.utils.torch_private import Operation, own_buffers, own_parameters
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -95,7 +95,7 @@ def _is_exported(module: nn.Module) -> bool:
         return False
     held = any(parameter.ndim > 1 for parameter in module.parameters())
     return held and any(
-        node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
+        node.op == "call_function" and isinstance(node.target, Operation) for node in module.graph.nodes
     )
 
 

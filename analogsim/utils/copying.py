@@ -42,6 +42,7 @@ _CLOSED = (type, ModuleType, Tensor, np.generic, logging.Logger)
 _PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
 _CACHED = type(functools.lru_cache(maxsize=1)(lambda: None))
 _BOUND_IN_C = (BuiltinFunctionType, MethodWrapperType)
+_REGISTRIES = frozenset(name for name in vars(nn.Module()) if name.startswith("_") and "hook" not in name)
 _PLAIN = (list, dict, set, deque)
 
 
@@ -171,7 +172,7 @@ class Contents:
         key = id(value)
         while key in self._first:
             key, step = self._first[key]
-            if step and step not in ("_modules", "_parameters", "_buffers"):
+            if step and step not in _REGISTRIES:
                 steps.append(step)
             holder = self.values[key]
             if issubclass(type(holder), nn.Module) and holder in names:

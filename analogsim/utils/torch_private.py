@@ -48,6 +48,9 @@ saved_tensors_hooks_in_force = cast(
 trilinear: Any = torch.ops.aten._trilinear
 """The operation behind ``nn.Bilinear``."""
 
+Operation: type = torch._ops.OpOverload
+"""What an exported graph calls: one of torch's own operations, in one of its forms."""
+
 tree_leaves: Callable[[Any], list[Any]] = _pytree.tree_leaves
 """What lies in tuples, lists and dictionaries, in order."""
 

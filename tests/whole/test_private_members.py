@@ -143,6 +143,12 @@ def _() -> None:
     assert torch.equal(out, torch.full((5, 4), 6.0))
 
 
+@canary(TORCH, "torch._ops.OpOverload")
+def _() -> None:
+    assert isinstance(torch.ops.aten.linear.default, torch._ops.OpOverload)
+    assert not isinstance(torch.nn.functional.linear, torch._ops.OpOverload)
+
+
 @canary(TORCH, "torch.utils._pytree.tree_leaves", "torch.utils._pytree.tree_map")
 def _() -> None:
     from torch.utils import _pytree
