@@ -399,3 +399,28 @@ def test_bags_take_what_torch_takes(crossbar: str) -> None:
     torch.testing.assert_close(analog(bags, per_sample_weights=weights), wanted, rtol=0, atol=tolerance)
     narrow, offsets = torch.tensor([0, 1, 6], dtype=torch.int16), torch.tensor([0, 2])
     torch.testing.assert_close(analog(narrow, offsets), layer(narrow, offsets), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("device", "crossbar"),
+    [
+        ("gaussian(std=0.05)", Crossbar()),
+        ("gaussian(std=0.0)", Crossbar(output_noise=0.02, output_bound=2.0)),
+        ("read-noise(std=0.05)", Crossbar()),
+        ("read-noise(std=0.05)", Crossbar(output_bound=2.0)),
+    ],
+    ids=["written", "output noise", "read", "read, converted"],
+)
+def test_errors_of_lookups_have_the_variance_of_the_scale_squared(device: str, crossbar: Crossbar) -> None:
+    """At half the scale a quarter of the variance, within five standard errors over 24,000 values."""
+    torch.manual_seed(0)
+    model = nn.Embedding(30, 40)
+    analog = analogsim.convert(model, device, crossbar=crossbar, embeddings=True)
+    x = torch.arange(30)
+    variances = []
+    for scale in (1.0, 0.5):
+        analogsim.set_noise_scale(analog, scale)
+        errors = torch.stack([analog(x).detach() - model(x).detach() for _ in range(20)]).double()
+        variances.append(float(errors.square().mean()))
+    assert variances[0] > 0
+    assert variances[1] / variances[0] == pytest.approx(0.25, rel=5 * 2 / 24_000**0.5)

@@ -46,6 +46,28 @@ def test_one_worker_at_a_time_holds_a_lease() -> None:
     assert study.user_attrs["it"] is None
 
 
+def test_a_lease_that_is_held_for_eight_beats_is_nobody_elses() -> None:
+    """Who waits takes it for lost after four silent ones."""
+    study, beat = optuna.create_study(), 0.25
+    done, entered = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with Lease(study, "it", beat).held(done.is_set) as ours:
+            if ours:
+                entered.set()
+
+    other = threading.Thread(target=wait)
+    holder = Lease(study, "it", beat)
+    with holder.held(lambda: False) as ours:
+        assert ours
+        other.start()
+        assert not entered.wait(8 * beat)
+        holder.check()
+        done.set()
+    other.join(60)
+    assert not entered.is_set()
+
+
 def test_the_lease_of_a_dead_worker_is_taken_over() -> None:
     study = optuna.create_study()
     study.set_user_attr("it", ["somebody who died", 3])
