@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,8 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.files import write_whole
 
-_FORMAT = "analogsim-chip-2"
+_FORMAT = "analogsim-chip-3"
+_BEFORE = "analogsim-chip-2"  # its chips were drawn from torch's generator, and had 1/f noise without memory
 
 
 def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
@@ -107,12 +112,39 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         raise OSError(f"save_chip: cannot write {os.fspath(path)!r}: {error}") from error
 
 
+def _describes(text: ast.expr, value: Any) -> bool:
+    """Whether what ``repr`` said of a value is true of this one, fields that did not exist then being as by default."""
+    if isinstance(text, ast.Tuple | ast.List) and isinstance(value, tuple | list):
+        return len(text.elts) == len(value) and all(map(_describes, text.elts, value))
+    if not (isinstance(text, ast.Call) and is_dataclass(value)):
+        return ast.unparse(text) == ast.unparse(ast.parse(repr(value), mode="eval"))
+    told = {keyword.arg: keyword.value for keyword in text.keywords}
+    shown = {spec.name: spec for spec in fields(value) if spec.repr}
+    if ast.unparse(text.func) != type(value).__qualname__ or not told.keys() <= shown.keys():
+        return False
+    for name, spec in shown.items():
+        own = getattr(value, name)
+        if not (_describes(told[name], own) if name in told else spec.default is not MISSING and own == spec.default):
+            return False
+    return True
+
+
+def _is_of(text: str, value: Any) -> bool:
+    """Whether a file's text is that of a device model or crossbar, by this version or by one with fewer fields."""
+    if text == repr(value):
+        return True
+    try:
+        return _describes(ast.parse(text, mode="eval").body, value)
+    except SyntaxError:  # of a repr of somebody's own, on either side
+        return False
+
+
 def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tensor]) -> LayerChip:
     state = layer.analog
     weight, bias = layer.still()
     name, device = state.name, state.device
     for what, ours in (("device", device), ("crossbar", state.crossbar)):
-        if entry[what] != repr(ours):
+        if not _is_of(entry[what], ours):
             raise ValueError(
                 f"load_chip: layer {name!r} is on {ours!r}, the file has it on {entry[what]}; convert the model with "
                 f"the {what} the chip was made of"
@@ -148,12 +180,39 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
     return chip
 
 
+def _warn_of_new_draws(path: str, chips: Iterable[LayerChip]) -> None:
+    """Say what a file of `_BEFORE` does not hold, and comes from another source of random numbers now."""
+    anew: dict[str, list[str]] = {}
+    for chip in chips:
+        effects = chip.device.effects
+        of = {
+            "1/f noise": any(effect.implements("read") for effect in effects),
+            "the errors of converters": chip.crossbar.mismatched,
+            "the read noise of measured gains": chip.device.drifts
+            and any(effect.implements("read_std") for effect in effects),
+        }
+        for what in (what for what, there in of.items() if there):
+            anew.setdefault(what, []).append(chip.name)
+    if anew:
+        told = "; ".join(f"{what} (layers {', '.join(map(repr, names))})" for what, names in anew.items())
+        warnings.warn(
+            f"load_chip: {path!r} was written by a version with another source of random numbers. What was written "
+            "into the cells, their drift and their faults are those of the file; drawn anew, by the same laws, is what "
+            f"it does not hold: {told}. Save the chip again to keep it as it is now",
+            stacklevel=3,
+        )
+
+
 def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     """Put a saved chip under a twin: the same answers as when it was saved, at the same age.
 
     Args:
         analog: a twin of the same network, with the same weights, converted with the same devices.
         path: a file that `save_chip` wrote.
+
+    Warns:
+        UserWarning: the file is of a version with another source of random numbers; what it does not hold (1/f noise,
+            the errors of converters) is drawn anew.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -168,7 +227,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             everything = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise ValueError(f"load_chip: {os.fspath(path)!r} is not a chip or is damaged: {error}") from error
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") not in (_FORMAT, _BEFORE):
         raise ValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
     try:
         entries = json.loads(metadata["layers"])
@@ -185,6 +244,8 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             chips[name] = _restore(layer, entries[name], tensors)
         except KeyError as error:
             raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: layer {name!r} lacks {error}") from error
+    if metadata["format"] == _BEFORE:
+        _warn_of_new_draws(os.fspath(path), chips.values())
     for name, layer in layers.items():
         state, place = layer.analog, layer.still()[0].device
         state.chip = chips[name]

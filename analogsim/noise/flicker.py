@@ -12,18 +12,22 @@ which is where the logarithm of time in the published sizes comes from. It impli
 
 0.35 for two readings of phase-change memory a second apart after a day, 0.1 for a thousand seconds, nothing for a day.
 
-A sum of enough tones for each cell would take a hundred numbers a cell. Here each cell has one, of an amplitude
-(Rayleigh), a phase (uniform) and a frequency of its own, log-uniform over the band: at any time the numbers are exactly
-normal, and over cells they are correlated as above. As the band widens with t, a cell's tone is exchanged, by chance
-and as seldom as can be, for one at the lower end (:math:`P = 1 - L(t_1)/L(t_2)` between two times, with L the width of
-the band), so that frequencies are log-uniform in the band of each time. Departure: the trace of a single cell is a sine
-from one exchange to the next, and not the walk of many fluctuators; it is the sum over cells, which a network takes,
-that has the spectrum. The more faithful trace of n tones a cell would cost n times as much (7 ns a tone, where a normal
-number takes 3.5).
+A sum of enough fluctuators for each cell would take a hundred numbers a cell. Here each cell has one, a tone with a
+frequency of its own, log-uniform over the band; its amplitude (Rayleigh) and its phase (uniform) hold for one turn and
+are drawn anew for the next. So at any time the numbers are exactly normal, two times further apart than a turn of the
+slowest tone have nothing to do with each other, and over cells near ones are correlated as above: one turn instead of
+endlessly many takes 0.02 from the integral, less than 0.001 of the correlation, and at most 0.16, or 0.006, where times
+are no further apart than :math:`2 t_{read}`. As the band widens with t, a cell's tone is exchanged, by chance and as
+seldom as can be, for one at the lower end (:math:`P = 1 - L(t_1)/L(t_2)` between two times, with L the width of the
+band), so that frequencies are log-uniform in the band of each time.
 
-The frequencies are a grid of 2^18 that all cells share (`philox.tones`): the correlation of endlessly many cells is
-within 0.004 of the integral. Phases are worked out in integers that wrap around, without rounding: after ten years of a
-tone of 2 MHz they are still the same on every machine.
+Departure: what a single cell does is turns of a sine, of one frequency, and not the walk of many fluctuators; it is the
+sum over cells, which a network takes, that has the spectrum. The more faithful trace of n tones a cell would cost n
+times as much.
+
+The frequencies are 2^15 that all cells share (`philox.tones`), which moves correlations by 0.001. Turns are
+counted in integers that wrap around, without rounding: after ten years of a tone of 2 MHz they are still the same on
+every machine.
 """
 
 from __future__ import annotations
@@ -37,11 +41,13 @@ from numpy.typing import NDArray
 
 from analogsim.noise.philox import TONES, key_of, words
 
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 _KEY = key_of(("flicker", "tones"))
 _NARROW = (
     2.0  # the least width of a band, where a formula leaves less: in the first dozen readings of a device without t0
 )
 _WIDEST = 45.0  # of a band in which exchanges are worked out; with readings of 1 µs after two million years
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # an exchange each; one tone in a million has more
 _PER_READ = 128  # steps of time in one t_read; a tone of the highest frequency turns by 2^-8 in each
 
 
@@ -65,10 +71,9 @@ class FlickerBand:
         return math.log((t + self.t0 + self.t_read) / (2 * self.t_read))
 
 
-def _fractions(call: int, count: int) -> NDArray[np.float64]:
-    """Numbers in (0, 1], from a stream of the tones' own."""
-    bits = words(_KEY, call, 0, 0, count) >> np.uint64(11)
-    return (bits + 1).astype(np.float64) * 2.0**-53
+def _spread(which: NDArray[np.int32], prime: int) -> NDArray[np.float64]:
+    """Numbers in (0, 1], one for each tone, evenly spread: multiples of an irrational, as H. Weyl has them (1916)."""
+    return 1.0 - np.modf((which + 0.5) * math.sqrt(prime))[0]
 
 
 def _steps(depth: NDArray[np.float64]) -> NDArray[np.uint64]:
@@ -89,19 +94,29 @@ def _lives(start: float) -> tuple[NDArray[np.uint64], list[_Exchange]]:
     edge = np.full(TONES, start)
     which = np.arange(TONES, dtype=np.int32)
     exchanges: list[_Exchange] = []
-    while len(which):
+    for prime in _PRIMES:
         # A tone is uniform over the width w; its chance to be still there at the width v is w / v.
-        edge[which] /= _fractions(len(exchanges), len(which))
+        edge[which] /= _spread(which, prime)
         which = which[edge[which] <= _WIDEST]
         order = which[np.argsort(edge[which])]
         exchanges.append((edge[order], order, _steps(edge[order])))
-    depth = (np.arange(TONES) + 0.5) / TONES * start
-    return _steps(depth), exchanges[:-1]
+    return _steps(_spread(np.arange(TONES, dtype=np.int32), 2) * start), exchanges
 
 
-@functools.lru_cache(maxsize=16)
-def phases(band: FlickerBand, t: float) -> NDArray[np.uint8]:
-    """The phase of each tone of a band at a time, in 2^-8 of a turn; read-only."""
+def _turned(steps: NDArray[np.uint64], time: int, begin: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], ...]:
+    """``steps * time + begin`` in 128 bits, the upper and the lower half: whole turns, and parts of one in 2^-64."""
+    half, mask = np.uint64(32), np.uint64(2**32 - 1)
+    high, low = np.uint64(time >> 32), np.uint64(time & (2**32 - 1))
+    products = [(steps & mask) * low, (steps >> half) * low, (steps & mask) * high, (steps >> half) * high]
+    middle = (products[0] >> half) + (products[1] & mask) + (products[2] & mask)
+    whole = products[3] + (products[1] >> half) + (products[2] >> half) + (middle >> half)
+    part = steps * np.uint64(time) + begin
+    return whole + (part < begin), part
+
+
+@functools.lru_cache(maxsize=64)
+def moment(band: FlickerBand, t: float) -> NDArray[np.uint32]:
+    """Where each tone of a band is at a time, as `philox.tones` takes it; read-only."""
     steps, exchanges = _lives(max(band.width(0.0), _NARROW))
     steps, width = steps.copy(), max(band.width(t), _NARROW)
     begin = words(_KEY, 0, 1, 0, TONES)
@@ -110,8 +125,11 @@ def phases(band: FlickerBand, t: float) -> NDArray[np.uint8]:
         if not now:
             break
         steps[which[:now]] = later[:now]
-        begin[which[:now]] *= np.uint64(0x9E3779B97F4A7C15)  # odd: another phase, of all that there are
-    time = np.uint64(math.floor(t * (_PER_READ / band.t_read)) % 2**64)
-    turned: NDArray[np.uint8] = ((steps * time + begin) >> np.uint64(56)).astype(np.uint8)
-    turned.flags.writeable = False
-    return turned
+        begin[which[:now]] *= _ODD  # another phase, and other turns
+    whole, part = _turned(steps, math.floor(t * (_PER_READ / band.t_read)) % 2**64, begin)
+    turn = (whole + begin) * _ODD
+    turn ^= turn >> np.uint64(32)
+    turn *= _ODD
+    found: NDArray[np.uint32] = ((part >> np.uint64(56) << np.uint64(24)) | (turn >> np.uint64(40))).astype(np.uint32)
+    found.flags.writeable = False
+    return found

@@ -12,7 +12,8 @@ none of them. What follows the words is ours, in float32. It is made by numpy to
 (tests compare with float64), not the same on every processor: there, and nowhere else, two machines may differ.
 
 Normal numbers are made in pairs by the transform of Box and Muller, Ann. Math. Statist. 29 (1958), the radius from 31
-bits and the angle from 32: none is beyond 6.66.
+bits and the angle from 32: none is beyond 6.66. What moves on with time (`tones`) goes through the mixer "lowbias32" of
+C. Wellons, *Prospecting for Hash Functions* (2018), besides.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ Key = NDArray[np.uint64]
 """128 bits, as two words."""
 Floats = NDArray[np.float32]
 
-TONES = 2**18
-"""Among so many phases `tones` chooses."""
+TONES = 2**15
+"""Among so many `tones` chooses."""
 
 _CHUNK = 2**16  # numbers at a time: what is made on the way stays in a core's cache
 _TILE = 2**12  # the first half of so many normal numbers takes the cosines of their pairs, the second the sines
 _HALF = _TILE // 2
-_CHOSEN, _WITHIN = 14, 2**14 - 1  # of the 32 bits behind a tone's angle 18 choose its phase, 14 are its own part of it
+_WITHIN = 17  # of 32 bits 15 choose a tone, the others are a number's own phase in it
 _UNIFORM, _RADIUS, _ANGLE, _TONE_RADIUS, _TONE = range(5)  # parts of a call
 
 
@@ -153,29 +154,49 @@ def normal(key: Key, call: int, count: int, chunk: int | None = None) -> Floats:
     return out
 
 
-def tones(key: Key, call: int, count: int, phases: NDArray[np.uint8], chunk: int | None = None) -> Floats:
+def _mixed(bits: NDArray[np.uint32], other: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Each of 2^32 numbers as another one, in place; of ``other`` only that it is as long counts."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        np.right_shift(bits, shift, out=other)
+        bits ^= other
+        bits *= np.uint32(factor)
+    np.right_shift(bits, 16, out=other)
+    bits ^= other
+    return bits
+
+
+def tones(key: Key, call: int, count: int, moment: NDArray[np.uint32], chunk: int | None = None) -> Floats:
     r"""Normal numbers that are tones at one moment: :math:`R \cos 2\pi(w + \theta_j)`.
 
-    R is a radius as that of normal numbers, w uniform, j one of the phases by chance, and all three stay each number's
-    own when it is asked again with phases that have moved on. Whatever these are, the numbers are normal, of mean 0 and
-    standard deviation 1, and independent of one another.
+    Each number is of one of many tones j by chance, for ever. R, a radius as that of normal numbers, and w, uniform,
+    are its own as long as the turn lasts in which its tone is; of another turn they are others, without any relation to
+    those. At each moment the numbers are normal, of mean 0 and standard deviation 1, and independent of one another.
 
     Args:
         key: of the stream.
         call: which of its calls.
         count: so many.
-        phases: `TONES` of them, in 2^-8 of a turn; w fills in what lies between.
+        moment: of each of the `TONES` where it is: the upper 8 bits are its phase, in 2^-8 of a turn, the lower 24 say
+            which turn it is in.
         chunk: how many at a time; changes no number.
     """
     out = np.empty(count, dtype=np.float32)
     for first, size in _chunks(count, chunk):
-        radius, own = _own.room(size)
-        angle = out[first : first + size]
-        bits = _bits(key, call, _TONE, first, size).view("<u4")
-        _scaled(phases.take(bits >> _CHOSEN, mode="clip"), 2 * math.pi / 2**8, angle)
-        bits &= _WITHIN
-        angle += _scaled(bits.view("<i4"), 2 * math.pi * 2.0**-_CHOSEN, own)
-        angle += np.float32(math.pi * 2.0**-_CHOSEN)  # or some would be at a quarter turn, with a cosine of zero
-        np.cos(angle, out=angle)
-        angle *= _radius(_bits(key, call, _TONE_RADIUS, first, size), radius)
+        radius, angle = _own.room(size)
+        own = _bits(key, call, _TONE, first, size).view("<u4")
+        now = moment.take(own >> _WITHIN, mode="clip")
+        bits = _bits(key, call, _TONE_RADIUS, first, size).view("<u4")
+        _scaled(now >> 24, 2 * math.pi / 2**8, angle)
+        now &= 0xFFFFFF
+        bits ^= now
+        _mixed(bits, now)
+        # w: what is left of the bits that chose the tone, moved on by what belongs to the turn.
+        np.multiply(bits, np.uint32(0x9E3779B1), out=now)
+        now += own << (32 - _WITHIN)
+        now >>= 32 - _WITHIN
+        turned = _scaled(now.view("<i4"), 2 * math.pi * 2.0**-_WITHIN, out[first : first + size])
+        turned += angle
+        turned += np.float32(math.pi * 2.0**-_WITHIN)  # or some would be at a quarter turn, with a cosine of zero
+        np.cos(turned, out=turned)
+        turned *= _radius(bits.view("<i4"), radius)
     return out

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from analogsim.noise import counter_based, philox
-from analogsim.noise.flicker import FlickerBand, phases
+from analogsim.noise.flicker import FlickerBand, moment
 from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator, is_exporting, transforms_are_active
 
 Scale = float | Tensor
@@ -172,7 +172,7 @@ class KeyedNoise:
 
     def flicker_like(self, like: Tensor, t: float | Tensor, band: FlickerBand) -> Tensor:
         """See the function `flicker_like`."""
-        numbers = philox.tones(philox.key_of(self._lasting), self._flickers, like.numel(), phases(band, float(t)))
+        numbers = philox.tones(philox.key_of(self._lasting), self._flickers, like.numel(), moment(band, float(t)))
         self._flickers += 1
         return torch.from_numpy(numbers).view(like.shape).to(like)
 

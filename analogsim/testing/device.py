@@ -398,6 +398,30 @@ class DeviceContract:
         written = model.program(_weight(16, 8), KeyedNoise("contract"))
         torch.testing.assert_close(model.age(written, 0.0), written.programmed)
 
+    def test_a_time_of_a_chip_is_read_once(self) -> None:
+        """What is read at one time is the same again, whatever other times came between."""
+        model, chip = self.model, KeyedNoise("contract")
+        written = model.program(_weight(16, 8), chip)
+        times = _times(model)
+        first = {t: model.read(written, t, chip.at(t)).clone() for t in times}
+        for t in reversed(times):
+            assert torch.equal(model.read(written, t, chip.at(t)), first[t]), f"what is read at {t:g} s is another"
+
+    def test_slow_noise_at_times_far_apart_is_independent(self) -> None:
+        """A second and a year after programming, or as far apart as there are formulas for."""
+        model, (one, other) = self.model, (KeyedNoise("contract", name) for name in "ab")
+        times = [t for t in _times(model) if t > 0]
+        if len(times) < 2 or not any(effect.implements("read") for effect in model.effects):
+            return
+        early, late = times[0], times[-1]
+        written = model.program(_weight(128, 64).double(), KeyedNoise("contract"))
+        # Two chips over the same cells: their difference is symmetric about zero, also where cells stop at a bound.
+        apart = [model.read(written, t, one.at(t)) - model.read(written, t, other.at(t)) for t in (early, late)]
+        product = (apart[0] * apart[1]).flatten()
+        scatter = product.square().sum().sqrt()
+        told = f"slow noise {early:g} s and {late:g} s after programming is one; take its time from the argument"
+        assert product.sum().abs() <= 5 * scatter, told
+
     # Stages that must agree with one another
 
     def test_read_std_is_a_standard_deviation(self) -> None:

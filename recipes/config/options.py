@@ -89,7 +89,8 @@ class Config:
     device: str = option("pcm", 'device model, such as "pcm" or "gaussian(std=0.05)"; see: analogsim devices')
     crossbar: str = option("ideal", 'array, converters and wires: ideal, standard, or "standard(adc_bits=6)"')
     model: str = option("lenet5", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
-    seed: int = option(0, "of weights, batches and training noise", ge=0)
+    # torch's generator of the CPU takes 32 bits of a seed and forgets the others: two seeds might be one.
+    seed: int = option(0, "of weights, batches and training noise", ge=0, lt=2**32)
     run_on: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda"))
     out: str = option("runs", "folder of the runs")
     baseline: bool = option(True, "also train the same network without noise, to compare with")
@@ -119,7 +120,9 @@ class StudyOptions:
         "tpe", 'tpe, gp, cmaes, nsgaii, nsgaiii, qmc, random, brute-force; "tpe(gamma=...)" sets more'
     )
     pruner: str = option("median", 'median, percentile, hyperband, successive-halving or none; "median(...)" sets more')
-    seed: int = option(0, "of the sampler; trial k gets the same suggestions in one run and in a resumed one", ge=0)
+    seed: int = option(
+        0, "of the sampler; trial k gets the same suggestions in one run and in a resumed one", ge=0, lt=2**32
+    )
     default_first: bool = option(True, "the first trial has the values of this configuration")
     final_seeds: int = option(1, "training seeds of the comparison at the end, from `seed` on", ge=1)
     heartbeat: int = option(30, "a worker that is silent four times as long is dead", ge=1, unit="s")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Drift, Gaussian, Quantization, ReadNoise, StuckAt
+from analogsim import Crossbar, DeviceModel, Drift, Gaussian, Mapping, Quantization, ReadNoise, StuckAt
+from analogsim.devices import FittedSlowNoise
+from analogsim.layers.module import matrices_of
 
 DEVICES = {
     "pcm": "pcm",
@@ -267,3 +271,81 @@ def test_weights_and_chip_together_restore_everything(tmp_path: Path) -> None:
     other.load_state_dict(torch.load(tmp_path / "weights", weights_only=True))
     analogsim.load_chip(other, tmp_path / "chip")
     assert torch.equal(other(X), analog(X))
+
+
+def _as_before(path: Path, drop: str = "") -> None:
+    """Make a file what versions before wrote: another format, no reference, fewer fields of devices and crossbars."""
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys() if not key.endswith("/reference")}  # noqa: SIM118
+    layers = json.loads(about["layers"])
+    for entry in layers.values():
+        for what in ("device", "crossbar"):
+            entry[what] = re.sub(drop, "", entry[what]) if drop else entry[what]
+    save_file(tensors, path, metadata={"format": "analogsim-chip-2", "layers": json.dumps(layers)})
+
+
+def test_files_of_before_load_and_say_what_is_drawn_anew(tmp_path: Path) -> None:
+    """What is on the cells is the file's; 1/f noise and the errors of converters are not in it."""
+    path = tmp_path / "chip"
+    drifting = DeviceModel((Gaussian(0.05), Drift(0.05, 0.02), ReadNoise(0.02)), mapping=Mapping("pair"))
+    device = {"0": "pcm", "*": drifting}
+    crossbar = Crossbar(output_bound=4.0, gain_mismatch=0.01)
+    torch.manual_seed(0)
+    analog = analogsim.convert(net(), device, crossbar=crossbar).eval()
+    analogsim.program(analog, seed=3)
+    analogsim.save_chip(analog, path)
+    _as_before(path)
+    other = analogsim.convert(net(), device, crossbar=crossbar).eval()
+    other.load_state_dict(analog.state_dict())
+    with pytest.warns(UserWarning, match="another source of random numbers") as told:
+        analogsim.load_chip(other, path)
+    (message,) = (str(warning.message) for warning in told)
+    assert "1/f noise (layers '0')" in message
+    assert "the errors of converters (layers '0', '2', 'a/b')" in message
+    assert "the read noise of measured gains (layers '2', 'a/b')" in message
+    for one, two in zip(matrices_of(other), matrices_of(analog), strict=True):
+        assert torch.equal(one.analog.chip.written.programmed, two.analog.chip.written.programmed)
+    analogsim.save_chip(other, path)
+    analogsim.load_chip(other, path)  # without a word
+
+
+def test_files_of_before_without_anything_else_load_silently(tmp_path: Path) -> None:
+    path = tmp_path / "chip"
+    analog = programmed("gaussian")
+    analogsim.save_chip(analog, path)
+    _as_before(path)
+    first = analog(X)
+    analogsim.load_chip(analog, path)
+    assert torch.equal(analog(X), first)
+
+
+@pytest.mark.parametrize("drop", [r", t0=[^,)]*, t_read=[^,)]*", r", reference='cells'", r", offset_mismatch=0.0"])
+def test_fields_that_a_file_does_not_know_are_as_by_default(tmp_path: Path, drop: str) -> None:
+    """Devices and crossbars may get fields; a chip of before is one of their defaults, and of no other value."""
+    path, slow = tmp_path / "chip", FittedSlowNoise((0.02,))
+    analog = programmed([Gaussian(0.05), slow])
+    analogsim.save_chip(analog, path)
+    before = path.read_bytes()
+    _as_before(path, drop)
+    assert path.read_bytes() != before
+    with pytest.warns(UserWarning, match="1/f noise"):
+        analogsim.load_chip(analog, path)
+    if "t0" in drop:
+        with pytest.raises(ValueError, match="the file has it on"):
+            analogsim.load_chip(programmed([Gaussian(0.05), slow.replace(t_read=1e-3)]), path)
+    with pytest.raises(ValueError, match="the file has it on"):
+        analogsim.load_chip(programmed([Gaussian(0.06), slow]), path)
+
+
+def test_any_whole_number_is_a_seed(tmp_path: Path) -> None:
+    """Beyond 64 bits, and below zero, in memory and in a file."""
+    answers = []
+    for seed in (10**30, -(10**30), 2**64, 0):
+        analog = programmed(seed=seed)
+        answers.append(analog(X))
+        analogsim.save_chip(analog, tmp_path / "chip")
+        analogsim.erase(analog)
+        analogsim.load_chip(analog, tmp_path / "chip")
+        assert torch.equal(analog(X), answers[-1])
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(answers, 2))

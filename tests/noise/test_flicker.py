@@ -11,13 +11,15 @@ from torch import Tensor
 
 from analogsim.noise import FlickerBand, GlobalNoise, KeyedNoise, StreamNoise, flicker, flicker_like
 from analogsim.noise.counter_based import PairedNoise, row_keys
+from analogsim.noise.philox import key_of
 from analogsim.noise.sources import Silence
 
 K = 4  # standard errors
 N = 200_000
 PCM, CMO = FlickerBand(20.0, 250e-9), FlickerBand(0.0, 1e-6)
 SECOND, HOUR, DAY, YEAR = 1.0, 3600.0, 86400.0, 3.15e7
-COMMON = 0.005  # how far the grid of tones may be from the integral, for all cells alike
+KEY = key_of(("flicker",))
+COMMON = 0.003  # how far 2^15 tones, of one turn at a time, may be from the integral, for all cells alike
 
 # Near and far, in the first second and after years.
 PAIRS = [
@@ -34,6 +36,8 @@ PAIRS = [
     (YEAR, YEAR + DAY),
     (10 * YEAR, 10 * YEAR + 1.0),
 ]
+# No further apart than two readings, where a tone of one turn is not quite what the integral says.
+CLOSE = [(DAY, DAY + 5e-7), (DAY, DAY + 2e-7)]
 FAR = [(SECOND, HOUR), (SECOND, YEAR), (HOUR, DAY), (DAY, 30 * DAY), (DAY, YEAR), (YEAR, 10 * YEAR)]
 
 
@@ -66,8 +70,25 @@ def test_correlation_of_two_times_is_that_of_the_band(t1: float, t2: float) -> N
     assert torch.equal(forward.flip(0), back), "the order in which times are asked for changes nothing"
     found = float(torch.corrcoef(forward)[0, 1])
     assert abs(found - wanted) < K * (1 - wanted**2) / math.sqrt(N) + COMMON
-    phases = [flicker.phases(PCM, t) * (2 * np.pi / 256) for t in (t1, t2)]
-    assert abs(np.cos(phases[1] - phases[0]).mean() - wanted) < COMMON
+    # And of the tones themselves, without the chance of cells; phases are in 2^-8 of a turn.
+    (before, after), turn = (flicker.moment(PCM, t) for t in (t1, t2)), 0xFFFFFF
+    apart = ((after >> 24) - (before >> 24).astype(np.float64)) * (2 * np.pi / 256)
+    assert abs((np.cos(apart) * ((before & turn) == (after & turn))).mean() - wanted) < COMMON
+
+
+@pytest.mark.parametrize(("t1", "t2"), CLOSE)
+def test_two_readings_side_by_side(t1: float, t2: float) -> None:
+    found = float(torch.corrcoef(drawn((t1, t2)))[0, 1])
+    assert found == pytest.approx(integral(PCM, t1, t2), abs=0.007 + K * 0.1 / math.sqrt(N))
+
+
+@pytest.mark.parametrize(("t1", "t2"), FAR)
+def test_far_times_are_independent_and_not_only_uncorrelated(t1: float, t2: float) -> None:
+    """Nor are sizes, which a conductance that stops at zero would show."""
+    one, other = drawn((t1, t2))
+    for make in (torch.abs, torch.square, lambda z: z.clamp(min=0), torch.sign):
+        found = torch.corrcoef(torch.stack((make(one), make(other))))[0, 1]
+        assert abs(found) < K / math.sqrt(N) + COMMON
 
 
 def test_a_second_after_a_day() -> None:
@@ -116,15 +137,16 @@ def test_tones_keep_their_frequency_as_long_as_the_band_lets_them() -> None:
         assert abs(changed.mean() - wanted) < K * error
 
 
-def test_phases_are_exact_however_late() -> None:
+def test_turns_are_counted_exactly_however_late() -> None:
     """Against whole numbers of any size."""
     steps, _ = flicker._lives(2.0)
-    assert (steps > 0).all()
-    for t in (1e-6, 1.0, 1e-3 + 10 * YEAR, 1e12):
+    begin = flicker.words(KEY, 0, 0, 0, len(steps))
+    for t in (0.0, 1e-6, 1.0, 1e-3 + 10 * YEAR, 1e10):
         ticks = math.floor(t * (flicker._PER_READ / 1e-6))
-        with np.errstate(over="ignore"):
-            wrapped = steps[:100] * np.uint64(ticks % 2**64)
-        assert wrapped.tolist() == [int(step) * ticks % 2**64 for step in steps[:100]]
+        whole, part = flicker._turned(steps, ticks, begin)
+        exact = [int(step) * ticks + int(first) for step, first in zip(steps, begin, strict=True)]
+        assert part.tolist() == [value % 2**64 for value in exact]
+        assert whole.tolist() == [value >> 64 for value in exact]
 
 
 def test_cells_keys_and_calls_are_independent_and_one_time_is_one() -> None:

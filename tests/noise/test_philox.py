@@ -14,17 +14,24 @@ from analogsim.noise import KeyedNoise, philox
 K = 5  # standard errors
 N = 1_000_000
 KEY = philox.key_of(("philox",))
-PHASES = philox.words(KEY, 0, 9, 0, philox.TONES // 8).view(np.uint8)
+MOMENT = philox.words(KEY, 0, 9, 0, philox.TONES // 2).view(np.uint32)
 
 Draw = Callable[..., philox.Floats]
 
 
 def tones(key: philox.Key, call: int, count: int, chunk: int | None = None) -> philox.Floats:
-    return philox.tones(key, call, count, PHASES, chunk)
+    return philox.tones(key, call, count, MOMENT, chunk)
 
 
 KINDS: dict[str, Draw] = {"uniform": philox.uniform, "normal": philox.normal, "tones": tones}
 every_kind = pytest.mark.parametrize("draw", KINDS.values(), ids=KINDS.keys())
+
+
+def mixed(x: int) -> int:
+    """lowbias32, one number after the other."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D % 2**32
+    x = (x ^ (x >> 15)) * 0x846CA68B % 2**32
+    return x ^ (x >> 16)
 
 
 def law(draw: Draw) -> str:
@@ -53,8 +60,11 @@ def test_numbers_are_what_the_formulas_say_in_float64() -> None:
     normal = radius * np.where(within < 2**11, np.cos(angle), np.sin(angle))
     np.testing.assert_allclose(philox.normal(KEY, 2, count), normal, atol=2e-6)
 
-    radius = np.sqrt(-2 * np.log(((words[3][:count] & 0x7FFFFFFF) + 0.5) / 2**31))
-    turn = PHASES[words[4][:count] >> 14] / 2**8 + ((words[4][:count] & 0x3FFF) + 0.5) / 2**14
+    now = MOMENT[words[4][:count] >> 17]
+    bits = np.array([mixed(int(word ^ (state & 0xFFFFFF))) for word, state in zip(words[3], now, strict=False)])
+    radius = np.sqrt(-2 * np.log(((bits & 0x7FFFFFFF) + 0.5) / 2**31))
+    own = ((bits * 0x9E3779B1 + (words[4][:count].astype(np.int64) << 15)) % 2**32) >> 15
+    turn = (now >> 24) / 2**8 + (own + 0.5) / 2**17
     np.testing.assert_allclose(tones(KEY, 2, count), radius * np.cos(2 * math.pi * turn), atol=6e-6)
 
 
@@ -118,6 +128,20 @@ def test_every_bit_of_the_key_counts(draw: Draw) -> None:
         others.append(draw(key, 0, 20_000))
     correlation = np.corrcoef(np.stack((numbers, *others)))
     assert np.abs(correlation - np.eye(130)).max() < 5.5 / math.sqrt(20_000)  # of 8,385 pairs
+
+
+def test_turns_of_a_tone_have_nothing_in_common() -> None:
+    """Not even their size: another turn is another radius and another phase, and the same turn goes on."""
+    count = 300_000
+    turns = [np.full(philox.TONES, (phase << 24) | turn, dtype=np.uint32) for phase, turn in ((0, 1), (0, 2), (64, 1))]
+    first, other, later = (philox.tones(KEY, 0, count, turn).astype(np.float64) for turn in turns)
+    for power in (1, 2):
+        for sign in (False, True):
+            one, two = (np.sign(v) * np.abs(v) ** power if sign else np.abs(v) ** power for v in (first, other))
+            assert abs(np.corrcoef(one, two)[0, 1]) < K / math.sqrt(count)
+    # A quarter of a turn on, the same cells are at a right angle: R^2 = z(0)^2 + z(1/4)^2, of chi-squared with two.
+    assert stats.kstest(first**2 + later**2, "chi2", args=(2,)).pvalue > 1e-4
+    assert abs(np.corrcoef(first, later)[0, 1]) < K / math.sqrt(count)
 
 
 def test_parts_and_calls_do_not_overlap() -> None:

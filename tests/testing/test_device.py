@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from analogsim import DeviceModel, Effect, Gaussian, Mapping, param
+from analogsim.noise import FlickerBand, flicker_like
 from analogsim.testing import DeviceContract
 
 
@@ -169,6 +170,25 @@ class LogarithmOfNothing(Effect):
         return g.log()
 
 
+@dataclass(frozen=True)
+class Timeless(Effect):
+    """1/f noise that is the same at all times."""
+
+    def read(self, g, t, cells, noise):
+        return g * (1 + 0.1 * flicker_like(noise, g, 1.0, FlickerBand(20.0, 1e-6)))
+
+
+@dataclass(frozen=True)
+class Fleeting(Effect):
+    """Slow noise that is not slow: another number whenever it is read."""
+
+    asked: ClassVar[list[int]] = []
+
+    def read(self, g, t, cells, noise):
+        self.asked.append(1)
+        return g * (1 + 0.1 * noise.fold(str(len(self.asked))).normal_like(g))
+
+
 class Undecorated(Gaussian):
     """Is no dataclass of its own."""
 
@@ -274,3 +294,15 @@ def test_a_dropped_moment_is_found(mean, std, message):
 
     with pytest.raises(AssertionError, match=rf"cells asked for .*: {message} .*, not "):
         Wrong().test_cells_have_the_moments_of_the_source()
+
+
+@pytest.mark.parametrize(
+    ("device", "test", "message"),
+    [
+        (Timeless(), "test_slow_noise_at_times_far_apart_is_independent", "is one; take its time"),
+        (Fleeting(), "test_a_time_of_a_chip_is_read_once", "s is another"),
+    ],
+)
+def test_slow_noise_that_is_none_is_found(device, test, message):
+    with pytest.raises(AssertionError, match=message):
+        getattr(contract(device), test)()

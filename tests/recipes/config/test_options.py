@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import pytest
+
 import analogsim
 from analogsim.recipes.config import options
 from analogsim.recipes.config.options import SHORT, STUDY_SHORT, Config, StudyConfig
@@ -25,3 +27,15 @@ def test_no_section_has_the_name_of_something_in_the_core() -> None:
     own = {name for name in vars(options) if isinstance(getattr(options, name), type)}
     core = {name for part in (analogsim, analogsim.noise, analogsim.device) for name in vars(part)}
     assert own & core == set()
+
+
+@pytest.mark.parametrize("seed", [2**32, 10**30, -1])
+def test_seeds_that_torch_cannot_tell_apart_are_refused(seed: int) -> None:
+    """Its generator of the CPU takes 32 bits; of more it would forget some, or overflow."""
+    assert from_mapping(Config, {"seed": 2**32 - 1}).seed == 2**32 - 1
+    for config, given, name in (
+        (Config, {"seed": seed}, "seed"),
+        (StudyConfig, {"study": {"seed": seed}}, "study.seed"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}.* {seed}"):
+            from_mapping(config, given)
