@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from analogsim.utils.torch_private import transforms_are_active
+from analogsim.utils.torch_private import tracing_state, transforms_are_active
 
 
 @dataclass
@@ -80,7 +80,7 @@ class _TiedConstant(torch.autograd.Function):
 
 def _is_traced() -> bool:
     """Whether something looks on that knows no functions of ours."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or transforms_are_active()
+    return torch.compiler.is_compiling() or tracing_state() is not None or transforms_are_active()
 
 
 class Tie:

@@ -45,6 +45,9 @@ saved_tensors_hooks_in_force = cast(
 )
 """The innermost ``torch.autograd.graph.saved_tensors_hooks``, None without; of True, while tracing too."""
 
+tracing_state = cast(Callable[[], object], torch._C._get_tracing_state)
+"""What ``torch.jit.trace`` holds while it looks on; None without."""
+
 trilinear: Any = torch.ops.aten._trilinear
 """The operation behind ``nn.Bilinear``."""
 

@@ -264,6 +264,60 @@ def _() -> None:
     assert not module._forward_pre_hooks
 
 
+@canary(TORCH, "nn.Module._forward_hooks")
+def _() -> None:
+    module, called = nn.Linear(1, 1), []
+    hook = module.register_forward_hook(lambda *_: called.append(1))
+    assert list(module._forward_hooks) == [hook.id]
+    del module._forward_hooks[hook.id]
+    module(torch.ones(1))
+    assert called == []
+
+
+@canary(TORCH, "torch._dynamo _dynamo_marked_constant")
+def _() -> None:
+    """Of a method: it is called on the object itself, once for a graph, and nothing of it comes into the graph."""
+
+    class Counter:
+        def __init__(self) -> None:
+            self.count = 0
+
+        def more(self) -> bool:
+            self.count += 1
+            return self.count > 100
+
+        more._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.counter = Counter()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x if self.counter.more() else x + 1
+
+    torch.compiler.reset()
+    network = Network()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    assert [compiled(torch.zeros(())).item() for _ in range(3)] == [1.0, 1.0, 1.0]
+    assert network.counter.count == 1
+    torch.export.export(network, (torch.zeros(1),), strict=True)
+    assert network.counter.count > 1
+
+
+@canary(TORCH, "torch._C._get_tracing_state")
+def _() -> None:
+    seen = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(torch._C._get_tracing_state() is not None)
+        return x + 1
+
+    look(torch.ones(1))
+    torch.jit.trace(look, (torch.ones(1),), check_trace=False)
+    assert seen == [False, True]
+
+
 @canary(TORCH, "nn.Module._compiled_call_impl", "OptimizedModule._orig_mod")
 def _() -> None:
     module = nn.Linear(1, 1)
