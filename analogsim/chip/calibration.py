@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,11 +22,14 @@ from analogsim.utils.tensors import holds_nonfinite
 class Magnitudes:
     """The distribution of magnitudes of a stream of values: any percentile, to 0.8 %, in memory that does not grow.
 
-    Values are counted by the leading 16 bits of their magnitude in float32: the exponent and 7 bits behind it.
+    Values are counted by the leading 16 bits of their magnitude in float32: the exponent and 7 bits behind it. Between
+    the smallest and the largest that was met, since a network may have thousands of such distributions.
     """
 
     def __init__(self) -> None:
-        self._counts = torch.zeros(1 << 15, dtype=torch.int64)
+        self._zeros = 0
+        self._first = 0
+        self._counts = torch.zeros(0, dtype=torch.int64)
         self.largest = 0.0
         self.lowest = 0.0
 
@@ -38,22 +42,36 @@ class Magnitudes:
         values = values.detach().float().flatten()
         if not values.isfinite().all():
             raise ValueError("values are NaN or infinite")
-        if values.numel():
-            bins = values.abs().view(torch.int32) >> 16
-            self._counts += torch.bincount(bins, minlength=len(self._counts)).cpu()
-            self.largest = max(self.largest, float(values.abs().max()))
-            self.lowest = min(self.lowest, float(values.min()))
+        if not values.numel():
+            return
+        bins = values.abs().view(torch.int32) >> 16
+        self.largest = max(self.largest, float(values.abs().max()))
+        self.lowest = min(self.lowest, float(values.min()))
+        met = bins[bins > 0]
+        self._zeros += len(bins) - len(met)
+        if not len(met):
+            return
+        first, last = int(met.min()), int(met.max()) + 1
+        before = len(self._counts)
+        start = min(first, self._first) if before else first
+        end = max(last, self._first + before)
+        counts = torch.bincount(met - start, minlength=end - start).cpu()
+        counts[self._first - start :][:before] += self._counts
+        self._first, self._counts = start, counts
 
     def percentile(self, percent: float) -> float:
         """A magnitude that ``percent`` of the values do not exceed, at most 0.8 % above the smallest such one."""
-        passed = self._counts.cumsum(0)
-        rank = max(1, -(-int(passed[-1]) * int(percent * 1000) // 100_000))
-        place = int((passed < rank).sum())
+        passed = self._counts.cumsum(0) + self._zeros
+        total = int(passed[-1]) if len(passed) else self._zeros
+        rank = max(1, -(-total * int(percent * 1000) // 100_000))
+        if rank <= self._zeros:
+            return 0.0
+        place = self._first + int((passed < rank).sum())
         upper = (torch.tensor(place + 1, dtype=torch.int32) << 16).view(torch.float32)
         return min(float(upper), self.largest)
 
 
-Observe = Callable[[AnalogMatrix, str, Tensor], None]
+Observe = Callable[[AnalogMatrix, str, Tensor, int, int | None], None]
 
 
 @contextmanager
@@ -78,9 +96,11 @@ def calibrate(
     """Set the ranges of the converters that a crossbar leaves to calibration.
 
     Data streams through the network in eval mode: through the chip if one is programmed, at its present age, else
-    through the clean weights. The input range of a layer is the percentile of its inputs' magnitudes, the output bound
-    that of what its bit lines carry (one more pass, with the input ranges set). Ranges stay until the next
-    calibration. Where no converter asks for it, nothing happens.
+    through the clean weights. An input range is the percentile of the magnitudes of the inputs, an output bound that of
+    what bit lines carry (one more pass, with the input ranges set): of each block of rows its own, and of each slice of
+    it, unless the crossbar says ``ranges_per="layer"``. A block or slice that gets nothing but 0 takes the largest of
+    the others; a table has one bound for each slice. Ranges stay until the next calibration. Where no converter asks
+    for it, nothing happens.
 
     Args:
         analog: the twin.
@@ -122,36 +142,67 @@ def _forget(layers: list[AnalogMatrix], keep_learned: bool) -> None:
 
 
 def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Iterable[Any], percentile: float) -> None:
-    seen = {layer: Magnitudes() for layer in layers}
+    kind = "input_range" if what == "input" else "output_bound"
+    seen: dict[AnalogMatrix, dict[tuple[int, ...], Magnitudes]] = {}
+    for layer in layers:
+        seen[layer] = {place: Magnitudes() for place in itertools.product(*map(range, layer.analog.range_shape(kind)))}
+
     batch: Any = None
 
-    def observe(layer: AnalogMatrix, kind: str, values: Tensor) -> None:
-        if kind == what and layer in seen:
-            try:
-                seen[layer].add(values)
-            except ValueError as error:
-                already = "; those of the network hold some already" if holds_nonfinite(batch, masks=True) else ""
-                raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}{already}") from None
+    def observe(layer: AnalogMatrix, shown: str, values: Tensor, place: int, block: int | None) -> None:
+        if shown != what or layer not in seen:
+            return
+        for index, magnitudes in seen[layer].items():
+            # Nothing for a range of all, (block,) for an input range, (slice, block) for an output bound.
+            if (len(index) < 2 or index[0] == place) and (not index or block is None or index[-1] == block):
+                try:
+                    magnitudes.add(values)
+                except ValueError as error:
+                    already = "; those of the network hold some already" if holds_nonfinite(batch, masks=True) else ""
+                    raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}{already}") from None
 
     uses = Uses([matrix.analog for matrix in matrices_of(analog)])
     with _observed(analog, matrices_of(analog), observe), torch.no_grad():
         for batch in inputs_of(loader):
             call(analog, moved(batch, layers[0].still()[0].device))
             uses.check("calibrate")
-    for layer, magnitudes in seen.items():
-        state, place = layer.analog, layer.still()[0].device
-        value = magnitudes.percentile(percentile)
-        if value == 0:
-            raise ValueError(f"calibrate: layer {state.name!r} got no {what} other than 0; give it data that reach it")
-        if what == "output":
-            state.output_bound = torch.tensor(value, device=place)
-            continue
-        if state.crossbar.dac == "unsigned" and magnitudes.lowest < 0:
-            raise ValueError(
-                f"calibrate: layer {state.name!r} gets inputs down to {magnitudes.lowest:g}, and its converter is "
-                'unsigned; give that layer a crossbar with dac="symmetric"'
-            )
-        learned = state.crossbar.input_range == "learned"
-        # The input 1 of bias rows must fit.
-        value = max(value, 1.0) if state.layout.bias_rows else value
-        state.input_range = torch.tensor(value, device=place, requires_grad=learned)
+    for layer, distributions in seen.items():
+        setattr(layer.analog, kind, _range_of(layer, kind, what, distributions, percentile))
+
+
+def _range_of(
+    layer: AnalogMatrix, kind: str, what: str, distributions: dict[tuple[int, ...], Magnitudes], percentile: float
+) -> Tensor:
+    """The range of a layer, as `AnalogState.range_shape` says, of what its converters were shown."""
+    state, place = layer.analog, layer.still()[0].device
+    values = {index: magnitudes.percentile(percentile) for index, magnitudes in distributions.items()}
+    largest = max(values.values())
+    if largest == 0:
+        raise ValueError(f"calibrate: layer {state.name!r} got no {what} other than 0; give it data that reach it")
+    found = torch.tensor([value or largest for value in values.values()], device=place)
+    found = found.view(state.range_shape(kind))
+    if what == "output":
+        return found
+    lowest = min(magnitudes.lowest for magnitudes in distributions.values())
+    if state.crossbar.dac == "unsigned" and lowest < 0:
+        raise ValueError(
+            f"calibrate: layer {state.name!r} gets inputs down to {lowest:g}, and its converter is unsigned; give that "
+            'layer a crossbar with dac="symmetric"'
+        )
+    if state.layout.bias_rows:
+        found = _with_bias(found, layer)
+    return found.requires_grad_(state.crossbar.learns)
+
+
+def _with_bias(found: Tensor, layer: AnalogMatrix) -> Tensor:
+    """Input ranges into which the input 1 of the bias rows fits, where they lie."""
+    layout = layer.analog.layout
+    if not found.ndim:
+        return found.clamp(min=1.0)
+    inputs = layout.rows[-1][1] - layout.bias_rows
+    for block, (start, end) in enumerate(layout.rows):
+        if start >= inputs:
+            found[block] = 1.0
+        elif end > inputs:
+            found[block] = found[block].clamp(min=1.0)
+    return found

@@ -46,11 +46,12 @@ def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
     return {f"{name}/{key}": value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
 
 
-def _number(value: Tensor | None) -> float | None:
-    return None if value is None else float(value.detach())
+def _numbers(value: Tensor | None) -> Any:
+    """As JSON holds them: a number, or lists of them."""
+    return None if value is None else value.detach().tolist()
 
 
-def _tensor(value: float | None, place: torch.device, *, requires_grad: bool = False) -> Tensor | None:
+def _tensor(value: Any, place: torch.device, *, requires_grad: bool = False) -> Tensor | None:
     return None if value is None else torch.tensor(value, device=place, requires_grad=requires_grad)
 
 
@@ -99,8 +100,8 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         layers[name] = {
             "device": repr(chip.device),
             "crossbar": repr(chip.crossbar),
-            "input_range": _number(layer.analog.input_range),
-            "output_bound": _number(layer.analog.output_bound),
+            "input_range": _numbers(layer.analog.input_range),
+            "output_bound": _numbers(layer.analog.output_bound),
             "seed": chip.seed,
             "time": chip.time,
             "compensation": _name_of(chip.compensation),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 
 Ranges = Mapping[str, Mapping[str, Tensor]]
@@ -24,7 +24,8 @@ def get_ranges(analog: nn.Module) -> dict[str, dict[str, Tensor]]:
 
     Returns:
         For each layer with such ranges, by its name: ``"input_range"``, in units of its input, and ``"output_bound"``,
-        in units of (input range x largest weight); copies, scalars. Empty where nothing is calibrated.
+        in units of (input range x largest weight); copies. ``(row blocks,)`` and ``(slices, row blocks)``; scalars
+        where there is one of them, or one for all. Empty where nothing is calibrated.
     """
     found: dict[str, dict[str, Tensor]] = {}
     for layer in matrices_of(analog):
@@ -55,7 +56,8 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
 
     Args:
         analog: the twin.
-        ranges: as `get_ranges` gives them, of a twin of the same network on the same crossbars.
+        ranges: as `get_ranges` gives them, of a twin of the same network on the same crossbars; a scalar is one for all
+            blocks and slices of a layer.
 
     Raises:
         ValueError: a layer that there is not, a range that its crossbar does not leave to calibration, or a value that
@@ -63,7 +65,7 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
     """
     layers = {layer.analog.name: layer for layer in matrices_of(analog)}
     states = {name: layer.analog for name, layer in layers.items()}
-    checked: list[tuple[str, str, float]] = []
+    checked: list[tuple[str, str, Tensor]] = []
     for name, given in ranges.items():
         if name not in states:
             known = ", ".join(map(repr, states))
@@ -76,24 +78,44 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
                     f"set_ranges: layer {name!r} has no {kind} to set; its crossbar must leave it to calibration, as "
                     'Crossbar(input_range="calibrated", output_bound="calibrated") does'
                 )
-            number = float(value)
-            if not math.isfinite(number) or number == 0:
-                raise ValueError(f"set_ranges: layer {name!r}: {kind} must be finite and not 0, got {number!r}")
-            checked.append((name, kind, number))
-    for name, kind, number in checked:
+            checked.append((name, kind, _checked(value, kind, layers[name])))
+    for name, kind, found in checked:
         held = getattr(states[name], kind)
-        if held is not None:
-            held.fill_(number)
+        if held is not None and found.ndim <= held.ndim:
+            held.copy_(found)
             continue
         learned = kind == "input_range" and states[name].crossbar.learns
-        place = layers[name].still()[0].device
-        setattr(states[name], kind, torch.tensor(number, device=place, requires_grad=learned))
+        setattr(states[name], kind, found.requires_grad_(learned))
+
+
+def _checked(value: Tensor | float, kind: str, layer: AnalogMatrix) -> Tensor:
+    """A range as a tensor of its own where the layer is; ValueError for one that is none."""
+    state, weight = layer.analog, layer.still()[0]
+    found = torch.as_tensor(value).detach().to(weight.device, torch.float32).clone()
+    shape = state.range_shape(kind)
+    if tuple(found.shape) not in ((), shape):
+        wanted = f"one number or shaped {shape}" if shape else "one number"
+        raise ValueError(
+            f"set_ranges: layer {state.name!r}: {kind} must be {wanted}, got {tuple(found.shape)}; its blocks "
+            "and slices are not those that the ranges were made for"
+        )
+    held = getattr(state, kind)
+    if held is not None and held.requires_grad and found.ndim > held.ndim:
+        raise ValueError(
+            f"set_ranges: layer {state.name!r} trains one {kind} for all of its blocks; calibrate it for one of each "
+            "before it is handed to an optimizer (range_parameters)"
+        )
+    if not found.isfinite().all() or (found == 0).any():
+        told = found.tolist()
+        raise ValueError(f"set_ranges: layer {state.name!r}: {kind} must be finite and not 0, got {told!r}")
+    return found
 
 
 def range_parameters(analog: nn.Module) -> list[Tensor]:
     """The input ranges that are learned, to hand to an optimizer beside ``model.parameters()``.
 
-    They belong to the twin and are in no state dict; `save_chip` stores them.
+    They belong to the twin and are in no state dict; `save_chip` stores them. One for each layer: ``(row blocks,)``, or
+    a scalar where a layer has one block, or ``ranges_per="layer"``.
 
     Args:
         analog: the twin, calibrated.

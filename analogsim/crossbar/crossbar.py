@@ -53,14 +53,17 @@ class Crossbar:
         dac: ``"symmetric"``, or ``"unsigned"`` for inputs that are never negative; negative ones become 0 (`calibrate`
             refuses them).
         input_range: r, in units of the layer's input. ``"dynamic"``: the largest magnitude of each input vector (each
-            sample of a convolution), found digitally. ``"calibrated"``: one range per layer, from `calibrate`.
-            ``"learned"``: the same, and then trained with the weights (`range_parameters`). A number: that range for
-            every layer. Inputs beyond it saturate, and get no gradient.
+            sample of a convolution), found digitally. ``"calibrated"``: from `calibrate`. ``"learned"``: the same, and
+            then trained with the weights (`range_parameters`). A number: that range for every layer. Inputs beyond it
+            saturate, and get no gradient.
         bit_serial: drive the inputs bit by bit: one product and one conversion for each bit of the magnitude, shifted
             and added digitally. Needs ``dac_bits``.
         adc_bits: resolution of the outputs; None: ideal. ``n`` bits have ``2**n - 1`` levels from -b to b.
         output_bound: b, in units of (input range x largest weight). Outputs beyond it saturate, and get no gradient.
-            ``"calibrated"``: one bound per layer, from `calibrate`. None: no bound, or 12 where ``adc_bits`` is given.
+            ``"calibrated"``: from `calibrate`. None: no bound, or 12 where ``adc_bits`` is given.
+        ranges_per: ``"block"``: each block of rows of a layer has an input range of its own (of the inputs that it
+            gets), and each slice of it an output bound of its own, as its converters are its own. ``"layer"``: all
+            share one of each.
         output_noise: standard deviation of white noise at the converter, in the same unit.
         gain_mismatch: standard deviation of the gain from converter to converter, relative to 1; drawn once for a chip.
             Each bit line of each crossbar has a converter of its own.
@@ -79,6 +82,7 @@ class Crossbar:
     input_range: float | Literal["dynamic", "calibrated", "learned"] = "dynamic"
     bit_serial: bool = False
     output_bound: float | Literal["calibrated"] | None = None
+    ranges_per: Literal["block", "layer"] = "block"
     output_noise: float = 0.0
     gain_mismatch: float = 0.0
     offset_mismatch: float = 0.0
@@ -105,6 +109,8 @@ class Crossbar:
             raise ValueError(f'crossbar: dac must be "symmetric" or "unsigned", got {self.dac!r}')
         if self.input_range not in RANGES:
             _check_positive("input_range", self.input_range, f"or one of {', '.join(RANGES)}")
+        if self.ranges_per not in ("block", "layer"):
+            raise ValueError(f'crossbar: ranges_per must be "block" or "layer", got {self.ranges_per!r}')
         if not isinstance(self.bit_serial, bool):
             raise TypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
         if self.bit_serial and self.dac_bits is None:
@@ -159,6 +165,8 @@ class Crossbar:
             if bits is not None:
                 serial = "bit-serial " if kind == "DAC" and self.bit_serial else ""
                 parts.append(f"{serial}{bits}-bit {kind}")
+        if self.converts and self.ranges_per == "layer":
+            parts.append("one range per layer")
         if self.output_noise:
             parts.append(f"output noise {self.output_noise:g}")
         if self.mismatched:
@@ -216,6 +224,7 @@ _KNOWN = {
     "input_range",
     "bit_serial",
     "output_bound",
+    "ranges_per",
     "output_noise",
 } | {
     "gain_mismatch",

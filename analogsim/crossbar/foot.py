@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,21 @@ from analogsim.noise.sources import Noise, Scale, is_silent
 
 OfOutputs = Callable[[Tensor], Tensor]
 """Takes values ``(out, row blocks)`` to those of the converters that read, so that they broadcast to the outputs."""
+
+
+class Observe(Protocol):
+    """Is shown what reaches the converters, during calibration."""
+
+    def __call__(self, kind: str, values: Tensor, place: int, block: int | None) -> None:
+        """See what reaches some of them.
+
+        Args:
+            kind: ``"input"`` or ``"output"``.
+            values: what they are to convert, in units of which a range of 1 is full scale; inputs as they are.
+            place: of the slice, for outputs.
+            block: of rows; None for all of them.
+        """
+        ...
 
 
 def draw_converter_errors(crossbar: Crossbar, like: Tensor, noise: Noise, scale: Scale = 1.0) -> dict[str, Tensor]:
@@ -66,7 +82,7 @@ class Foot:
         errors: of the output converters, see `draw_converter_errors`.
         crossbar: the converters.
         noise: where read and output noise come from.
-        bound: full scale of the output converters; None for none.
+        bound: full scale of the output converters, one for all or ``(slices, row blocks)``; None for none.
         noise_scale: factor on the output noise.
         input_range: what an input at full scale counts.
         observe: is shown what the bit lines carry, as ``"output"``.
@@ -79,7 +95,7 @@ class Foot:
     bound: Tensor | float | None
     noise_scale: Scale = 1.0
     input_range: Tensor | float = 1.0
-    observe: Callable[[str, Tensor], None] | None = None
+    observe: Observe | None = None
 
     def read(
         self,
@@ -88,6 +104,7 @@ class Foot:
         of_outputs: OfOutputs,
         *,
         place: int = 0,
+        block: int | None = None,
         share: float = 1.0,
     ) -> Tensor:
         """What currents count in the output.
@@ -97,19 +114,23 @@ class Foot:
             power: gives the variances of its read noise; None without.
             of_outputs: says which converters read it.
             place: of the slice.
+            block: of rows; None where outputs are of several.
             share: what it counts in the full scale.
         """
         if power is not None:
             current = with_read_noise(current, power, self.noise)
         if self.observe is not None:
-            self.observe("output", current / of_outputs(self.scale))
+            self.observe("output", current / of_outputs(self.scale), place, block)
         noisy = self.crossbar.output_noise and not is_silent(self.noise_scale)
         kind = current.dtype  # under autocast not the input's
         if self.bound is None and not noisy and not self.errors:
             return (current * self.input_range * share if share != 1 else current * self.input_range).to(kind)
-        step = self._step(of_outputs)
+        bound = self.bound
+        if isinstance(bound, Tensor) and bound.ndim:
+            bound = of_outputs(bound[place].unsqueeze(0))
+        step = self._step(of_outputs, bound)
         unit = step.reciprocal().clamp(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
-        steps, disturbance = steps_of(self.crossbar.adc_bits, self.bound), None
+        steps, disturbance = steps_of(self.crossbar.adc_bits, bound), None
         if noisy:
             size = self.crossbar.output_noise * self.noise_scale * steps
             disturbance = self.noise.normal_like(current).mul_(size)
@@ -118,13 +139,13 @@ class Foot:
             unit = unit * (1 + gain)
             disturbance = offset * steps if disturbance is None else disturbance * (1 + gain) + offset * steps
         step = step if share == 1 else step * share
-        return read_out(current, unit, disturbance, step, self.input_range, self.crossbar.adc_bits, self.bound).to(kind)
+        return read_out(current, unit, disturbance, step, self.input_range, self.crossbar.adc_bits, bound).to(kind)
 
-    def _step(self, of_outputs: OfOutputs) -> Tensor:
+    def _step(self, of_outputs: OfOutputs, bound: Tensor | float | None) -> Tensor:
         """What a step of each converter counts in units of the weight; full scale is one where nothing bounds it."""
         scale = of_outputs(self.scale)
-        if self.bound is None:
+        if bound is None:
             return scale
         # The vector first: two scalars of float32 would make its product in a network of float64 one of float32.
         bits = self.crossbar.adc_bits
-        return scale * (self.bound / (1 if bits is None else (1 << (bits - 1)) - 1))
+        return scale * (bound / (1 if bits is None else (1 << (bits - 1)) - 1))

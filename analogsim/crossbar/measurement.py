@@ -120,6 +120,10 @@ class _Columns:
         """See `Product`."""
         return functional.linear(input[..., start:end], rows)
 
+    def word_lines(self, input: Tensor, start: int, end: int) -> tuple[Tensor, int]:
+        """See `Product`."""
+        return input[..., start:end], start
+
     def per_output(self, values: Tensor) -> Tensor:
         """See `Product`."""
         return values
@@ -193,18 +197,18 @@ def _driven_at_once(
     if bound is None:
         return ideal.new_zeros(()), ideal.new_ones(())
     room = _HEADROOM * (bound.to(ideal) if isinstance(bound, Tensor) else ideal.new_full((), bound))
-    code = room.clamp(max=1.0)
+    code = room.clamp(max=1.0).amin()
     if crossbar.dac_bits is not None:
         codes = largest_code(crossbar)
         code = (code * codes).floor().clamp(min=1.0) / codes
     room = room.clamp(min=1.0)  # in units of what a single line of the largest weight carries
     norms = [ideal[..., start:end].square().sum(-1).sqrt() for start, end in array.layout.rows]
-    norm = (torch.stack(norms, -1) / array.scale).nan_to_num(0.0, 0.0, 0.0).amax((0, 1, 2))
+    norm = (torch.stack(norms, -1) / array.scale).nan_to_num(0.0, 0.0, 0.0).amax(1)
     # With random signs a current is nearly normal, and the largest of so many hardly larger than this.
     largest = norm * math.sqrt(2 * math.log(2 * answers * len(ideal) * len(array.layout.rows)))
-    halvings = 2 * (largest / room).log2()
+    halvings = 2 * (largest / room).amax().log2()
     lines = _lines(array.layout)
-    most = (lines / room).log2()  # so few lines that their currents fit whatever their signs
+    most = (lines / room.amin()).log2()  # so few lines that their currents fit whatever their signs
     return torch.minimum(halvings, most).ceil().clamp(0, _bits(lines)), code
 
 

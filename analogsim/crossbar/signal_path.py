@@ -6,12 +6,12 @@ column. The product is taken in units of the weight, and what it is relative to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from analogsim.crossbar.converters import OfRange, drive, gets_gradient_alone, largest_code, slope_of
 from analogsim.crossbar.crossbar import Crossbar
-from analogsim.crossbar.foot import Foot, draw_converter_errors
+from analogsim.crossbar.foot import Foot, Observe, draw_converter_errors
 from analogsim.device.model import DeviceModel
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import Noise, Scale
@@ -33,9 +33,21 @@ class Product(Protocol):
         """The product of inputs ``start`` to ``end`` with their rows ``(out, end - start)`` of the matrix."""
         ...
 
+    def word_lines(self, input: Tensor, start: int, end: int) -> tuple[Tensor, int]:
+        """The part of an input that the rows from ``start`` to ``end`` get, and the row that it begins with.
+
+        `partial` takes it in place of the whole input, with rows counted from where it begins.
+        """
+        ...
+
     def per_output(self, values: Tensor) -> Tensor:
         """Values ``(out,)`` so that they broadcast against the layer's output."""
         ...
+
+
+InputRange = Tensor | float | Sequence[Tensor | float]
+"""r: one for all blocks of rows, or a sequence with that of each; a scalar, or one of each vector, shaped to broadcast
+against input and output."""
 
 
 class Table(Protocol):
@@ -149,11 +161,11 @@ def convert_product(
     crossbar: Crossbar,
     noise: Noise,
     *,
-    input_range: Tensor | float,
+    input_range: InputRange,
     output_bound: Tensor | float | None,
     noise_scale: Scale = 1.0,
     recompute: bool = False,
-    observe: Callable[[str, Tensor], None] | None = None,
+    observe: Observe | None = None,
 ) -> Tensor:
     """A layer's product through its converters, without its digital bias: what all blocks of rows read, added up.
 
@@ -163,8 +175,8 @@ def convert_product(
         array: what is on the crossbars.
         crossbar: the converters.
         noise: where read and output noise come from.
-        input_range: r; a scalar, or one of each vector, shaped to broadcast against the input and the output.
-        output_bound: b; None for none.
+        input_range: r, see `InputRange`.
+        output_bound: b; one for all, or ``(slices, row blocks)``; None for none.
         noise_scale: factor on the output noise.
         recompute: whether backward makes the codes of the inputs again instead of finding them kept.
         observe: is shown what the bit lines carry, as ``"output"``.
@@ -194,11 +206,11 @@ def block_readings(
     crossbar: Crossbar,
     noise: Noise,
     *,
-    input_range: Tensor | float,
+    input_range: InputRange,
     output_bound: Tensor | float | None,
     noise_scale: Scale = 1.0,
     recompute: bool = False,
-    observe: Callable[[str, Tensor], None] | None = None,
+    observe: Observe | None = None,
 ) -> Iterator[Tensor]:
     """What each block of rows reads, one after the other: the numbers that a layer's digital sum is made of.
 
@@ -211,27 +223,34 @@ def block_readings(
 
             torch.stack(list(block_readings(matrix, vectors, array, crossbar, noise, ...)), -1)
     """
-    lines = _word_lines(input, input_range, array.layout, crossbar, recompute)
-    # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
-    common = not isinstance(input_range, Tensor) or input_range.ndim == 0
-    counts = input_range if common else 1.0
-    foot = Foot(
-        array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, counts, observe=observe
-    )
-    for block, (start, end) in enumerate(array.layout.rows):
+    layout, inputs = array.layout, array.slices.shape[2] - array.layout.bias_rows
+    own = isinstance(input_range, Sequence)
+    lines = None if own else _word_lines(input, cast(Any, input_range), 0, bool(layout.bias_rows), crossbar, recompute)
+    for block, (start, end) in enumerate(layout.rows):
+        full = input_range[block] if isinstance(input_range, Sequence) else input_range
+        if own or lines is None:
+            # Without inputs the block has the shape of its answer from the first of all.
+            part, begin = layer.word_lines(input, *((start, min(end, inputs)) if start < inputs else (0, 1)))
+            lines = _word_lines(part, full, begin, end > inputs, crossbar, recompute)
+        # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
+        common = not isinstance(full, Tensor) or full.ndim == 0
+        counts = full if common else 1.0
+        foot = Foot(
+            array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, counts, observe=observe
+        )
         of_outputs = partial(_of_block, layer, block)
         reading: Tensor | None = None
         for place, share in enumerate(array.significance):
             for factor, plane, bias in lines.planes:
-                current = lines.current(layer, plane, bias, array.slice(place), start, end)
+                current = lines.current(layer, plane, bias, array.slice(place), layout, start, end)
                 power = None
                 if array.variances is not None:
-                    power = partial(_power, layer, plane, bias, array.variances[place], array.layout, start, end)
-                said = foot.read(current, power, of_outputs, place=place, share=share * factor)
+                    power = partial(lines.power, layer, plane, bias, array.variances[place], layout, start, end)
+                said = foot.read(current, power, of_outputs, place=place, block=block, share=share * factor)
                 reading = said if reading is None else reading + said
         if reading is None:  # pragma: no cover - there is always a slice, and a bit
             raise RuntimeError("no slices")
-        yield reading if common else (reading * input_range).to(reading.dtype)
+        yield reading if common else (reading * full).to(reading.dtype)
 
 
 @dataclass(frozen=True)
@@ -240,35 +259,50 @@ class _WordLines:
 
     Args:
         planes: what is driven at once, with its share in the full scale: inputs, and the 1 of the bias rows.
-        layout: the blocks.
+        begin: the row that the first of these inputs is driven on.
         kept: gives the context in which backward keeps the input, and makes what is driven again.
         input_range: r, a scalar that gets its gradient from the slopes; None where it gets it with the product's.
         slopes: how much what inputs and bias rows get changes with it.
     """
 
     planes: list[tuple[float, Tensor, Tensor | None]]
-    layout: Layout
+    begin: int
     kept: Callable[[], AbstractContextManager[None]]
     input_range: Tensor | None
     slopes: tuple[Tensor, Tensor | None] | None
 
     def current(
-        self, layer: Product, driven: Tensor, one: Tensor | None, matrix: Tensor, start: int, end: int
+        self, layer: Product, driven: Tensor, one: Tensor | None, matrix: Tensor, layout: Layout, start: int, end: int
     ) -> Tensor:
         """What the bit lines of one block of rows carry without noise, in units of the weight."""
         with self.kept():
-            current = _summed(layer, driven, one, matrix, self.layout, start, end)
+            current = _summed(layer, driven, one, matrix, layout, start, end, self.begin)
         if self.slopes is None:
             return current
         with torch.no_grad():
-            slope = _summed(layer, *self.slopes, matrix, self.layout, start, end)
+            slope = _summed(layer, *self.slopes, matrix, layout, start, end, self.begin)
         return cast(Tensor, OfRange.apply(current, self.input_range, slope))
+
+    def power(
+        self,
+        layer: Product,
+        driven: Tensor,
+        one: Tensor | None,
+        variances: Tensor,
+        layout: Layout,
+        start: int,
+        end: int,
+    ) -> Tensor:
+        """What variances of read noise sum up to in one block of rows."""
+        squares = driven.detach().to(variances.dtype).square()
+        of_one = None if one is None else one.detach().to(variances.dtype).square()
+        return _summed(layer, squares, of_one, variances, layout, start, end, self.begin)
 
 
 def _word_lines(
-    input: Tensor, input_range: Tensor | float, layout: Layout, crossbar: Crossbar, recompute: bool
+    input: Tensor, input_range: Tensor | float, begin: int, with_bias: bool, crossbar: Crossbar, recompute: bool
 ) -> _WordLines:
-    full, ones = input_range, input.new_ones(()) if layout.bias_rows else None
+    full, ones = input_range, input.new_ones(()) if with_bias else None
     learned, slopes = None, None
     if isinstance(full, Tensor) and not input.requires_grad and gets_gradient_alone(full, crossbar):
         # Nobody but the range needs the gradient of the first layer's inputs. A product with their slope is cheaper: of
@@ -278,7 +312,7 @@ def _word_lines(
     driven = drive(input, full, crossbar)
     planes = _planes(driven, None if ones is None else drive(ones, full, crossbar), crossbar)
     kept = partial(_keeping, input, driven, full, crossbar) if recompute and not crossbar.bit_serial else nullcontext
-    return _WordLines(planes, layout, kept, learned, slopes)
+    return _WordLines(planes, begin, kept, learned, slopes)
 
 
 def _planes(driven: Tensor, one: Tensor | None, crossbar: Crossbar) -> list[tuple[float, Tensor, Tensor | None]]:
@@ -300,27 +334,50 @@ def _of_block(layer: Product, block: int, values: Tensor) -> Tensor:
     return layer.per_output(values[:, block])
 
 
-def _power(
-    layer: Product, driven: Tensor, one: Tensor | None, variances: Tensor, layout: Layout, start: int, end: int
-) -> Tensor:
-    """What variances of read noise sum up to in one block of rows."""
-    squares = driven.detach().to(variances.dtype).square()
-    of_one = None if one is None else one.detach().to(variances.dtype).square()
-    return _summed(layer, squares, of_one, variances, layout, start, end)
-
-
 def _summed(
-    layer: Product, driven: Tensor, one: Tensor | None, matrix: Tensor, layout: Layout, start: int, end: int
+    layer: Product,
+    driven: Tensor,
+    one: Tensor | None,
+    matrix: Tensor,
+    layout: Layout,
+    start: int,
+    end: int,
+    begin: int = 0,
 ) -> Tensor:
     inputs = matrix.shape[1] - layout.bias_rows
     last = min(end, inputs)
     if start < last:
-        current = layer.partial(driven, matrix[:, start:last], start, last)
+        current = layer.partial(driven, matrix[:, start:last], start - begin, last - begin)
     else:  # nothing but bias rows; the output has its shape from the inputs all the same
         current = layer.partial(driven, torch.zeros_like(matrix[:, :1]), 0, 1)
     if end <= inputs or one is None:
         return current
     return current + one * layer.per_output(matrix[:, max(start, inputs) : end].sum(1))
+
+
+def driven_product(
+    layer: Product, input: Tensor, matrix: Tensor, layout: Layout, crossbar: Crossbar, ranges: Sequence[Tensor | float]
+) -> Tensor:
+    """The plain product of what the word lines get, where each block of rows has a range of its own.
+
+    Args:
+        layer: takes partial products.
+        input: the layer's input.
+        matrix: the weights ``(out, inputs + bias rows)``.
+        layout: the blocks.
+        crossbar: the input converters.
+        ranges: r of each block.
+    """
+    inputs, one = matrix.shape[1] - layout.bias_rows, input.new_ones(())
+    total: Tensor | None = None
+    for (start, end), full in zip(layout.rows, ranges, strict=True):
+        part, begin = layer.word_lines(input, *((start, min(end, inputs)) if start < inputs else (0, 1)))
+        driven = drive(part, full, crossbar) * full
+        current = _summed(layer, driven, one, matrix, layout, start, end, begin)
+        total = current if total is None else total + current
+    if total is None:  # pragma: no cover - there is always a block
+        raise RuntimeError("no blocks")
+    return total
 
 
 def convert_lookup(
@@ -332,7 +389,7 @@ def convert_lookup(
     *,
     output_bound: Tensor | float | None,
     noise_scale: Scale = 1.0,
-    observe: Callable[[str, Tensor], None] | None = None,
+    observe: Observe | None = None,
 ) -> Tensor:
     """Vectors that are read from a table through the converters, one word line at full scale at a time.
 
@@ -343,7 +400,7 @@ def convert_lookup(
         array: what is on the crossbars.
         crossbar: the converters.
         noise: where read and output noise come from.
-        output_bound: b; None for none.
+        output_bound: b; one for all, or ``(slices, row blocks)``; None for none.
         noise_scale: factor on the output noise.
         observe: is shown what the bit lines carry, as ``"output"``.
 

@@ -33,6 +33,5 @@ def build_variant(
         embeddings=True,  # where it is one of these
     )
     for matrix in matrices_of(twin):
-        known = states[matrix.analog.name]
-        matrix.analog.input_range, matrix.analog.output_bound = known.input_range, known.output_bound
+        matrix.analog.take_ranges(states[matrix.analog.name])
     return twin

@@ -228,7 +228,7 @@ class _StandIn:
             self._weight, self._array = self._own, self._own_array
 
 
-def _ignore(kind: str, values: Tensor) -> None:
+def _ignore(kind: str, values: Tensor, place: int, block: int | None) -> None:
     """Watches a layer that has no ranges yet, which then sets them for each vector."""
 
 

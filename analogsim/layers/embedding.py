@@ -86,9 +86,10 @@ class _Lookup(Drawn):
 
     def _converted(self, input: Tensor, array: Array) -> Tensor:
         state = self._owner.analog
-        _, bound = self._ranges(input)
+        bound = state.ranges[1]
+        bound = bound.to(input.device) if isinstance(bound, Tensor) else bound
         if state.observe is not None:
-            state.observe("input", array.scale.new_ones(1))
+            state.observe("input", array.scale.new_ones(1), 0, None)
         output = convert_lookup(
             self._owner,
             input,
@@ -99,7 +100,10 @@ class _Lookup(Drawn):
             noise_scale=1.0 if self._scale is None else self._scale,
             observe=state.observe,
         )
-        return output if self._linear is None else self._straight_through(output, input, self._linear)
+        if self._linear is None:
+            return output
+        plain = self._owner.product(input, *state.layout.lift(self._linear, state.shape))
+        return plain + (output - plain).detach()
 
 
 @register_layer(nn.Embedding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,8 +12,8 @@ from torch.nn import functional
 
 from analogsim.crossbar.converters import drive
 from analogsim.crossbar.crossbar import Crossbar
-from analogsim.crossbar.foot import with_read_noise
-from analogsim.crossbar.signal_path import Array, convert_product
+from analogsim.crossbar.foot import Observe, with_read_noise
+from analogsim.crossbar.signal_path import Array, InputRange, convert_product, driven_product
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
 from analogsim.errors import NotProgrammedError, StaleTwinError
@@ -125,6 +126,13 @@ class AnalogMatrix:
         missing = start, shape[1:].numel() - end
         whole = functional.pad(rows, missing) if any(missing) else rows  # padding with nothing would copy
         return self.product(input, whole.reshape(shape), None)
+
+    def word_lines(self, input: Tensor, start: int, end: int) -> tuple[Tensor, int]:
+        """The part of an input that the rows from ``start`` to ``end`` get, and the row that it begins with.
+
+        `partial` takes it in place of the whole input, with rows counted from where it begins. By default all of it.
+        """
+        return input, 0
 
     def per_output(self, values: Tensor) -> Tensor:
         """Values ``(out,)`` so that they broadcast against the output; by default its last axis holds the outputs."""
@@ -279,12 +287,8 @@ class Drawn:
         owner, state = self._owner, self._owner.analog
         crossbar = state.crossbar
         full, bound = self._ranges(input)
-        if full is None:
-            full = owner.per_vector(input.detach())
-            if state.layout.bias_rows:
-                full = full.clamp(min=1.0)  # the input 1 of the bias must fit
         if state.observe is not None:
-            state.observe("input", input)
+            self._show(input, state.observe)
         output = convert_product(
             owner,
             input,
@@ -298,25 +302,56 @@ class Drawn:
             observe=state.observe,
         )
         if self._linear is not None:
-            output = self._straight_through(output, drive(input, full, crossbar) * full, self._linear)
+            output = self._straight_through(output, input, full, self._linear)
         if self._bias is None:
             return output
         return output + owner.per_output(self._bias).to(output.dtype)
 
-    def _ranges(self, input: Tensor) -> tuple[Tensor | float | None, Tensor | float | None]:
+    def _ranges(self, input: Tensor) -> tuple[InputRange, Tensor | float | None]:
         """Those of the converters where the input is: they do not move with the network."""
-        full, bound = (
-            value.to(input.device) if isinstance(value, Tensor) else value for value in self._owner.analog.ranges
-        )
-        return full, bound
+        owner, state = self._owner, self._owner.analog
+        full, bound = (value.to(input.device) if isinstance(value, Tensor) else value for value in state.ranges)
+        if full is None:
+            seen = input.detach()
+            if not state.own_ranges:
+                full = owner.per_vector(seen)
+                # The input 1 of the bias must fit.
+                return (full.clamp(min=1.0) if state.layout.bias_rows else full), bound
+            return [self._range_of(seen, block) for block in range(len(state.layout.rows))], bound
+        return (full.unbind() if isinstance(full, Tensor) and full.ndim else full), bound
 
-    def _straight_through(self, output: Tensor, driven: Tensor, linear: Tensor) -> Tensor:
+    def _range_of(self, input: Tensor, block: int) -> Tensor | float:
+        """The largest magnitude of what a block of rows gets, for each vector."""
+        state = self._owner.analog
+        inputs, (start, end) = _inputs(state), state.layout.rows[block]
+        if start >= inputs:
+            return 1.0  # nothing but bias rows
+        largest = self._owner.per_vector(self._owner.word_lines(input, start, min(end, inputs))[0])
+        return largest.clamp(min=1.0) if end > inputs else largest
+
+    def _show(self, input: Tensor, observe: Observe) -> None:
+        """Let calibration see the inputs, those of each block by themselves where its range is its own."""
+        state = self._owner.analog
+        if not state.own_ranges:
+            observe("input", input, 0, None)
+            return
+        inputs = _inputs(state)
+        for block, (start, end) in enumerate(state.layout.rows):
+            if start < inputs:
+                observe("input", self._owner.word_lines(input, start, min(end, inputs))[0], 0, block)
+
+    def _straight_through(self, output: Tensor, input: Tensor, full: InputRange, linear: Tensor) -> Tensor:
         """An output with the gradient of the plain product of what is driven.
 
         Digits of inputs and weights are steps, so that the sum of their products has no gradient of its own.
         """
-        state = self._owner.analog
-        plain = self._owner.product(driven, *state.layout.lift(linear, state.shape))
+        owner, state = self._owner, self._owner.analog
+        if isinstance(full, Sequence):
+            matrix = linear.flatten(1) if linear.ndim > 1 else linear.unsqueeze(1)
+            plain = driven_product(owner, input, matrix, state.layout, state.crossbar, full)
+        else:
+            driven = drive(input, full, state.crossbar) * full
+            plain = owner.product(driven, *state.layout.lift(linear, state.shape))
         return plain + (output - plain).detach()
 
     def _with_read_noise(self, output: Tensor, input: Tensor, variance: Tensor) -> Tensor:
@@ -329,6 +364,11 @@ class Drawn:
         """What variances sum up to for an input."""
         variance, of_bias = self._owner.analog.layout.lift(variance, self._owner.analog.shape)
         return self._owner.product(input.detach().to(variance.dtype).square(), variance, of_bias)
+
+
+def _inputs(state: AnalogState) -> int:
+    """How many rows hold weights and not a bias."""
+    return max(1, state.shape[1:].numel())
 
 
 Circumstances = tuple[DeviceModel, Scale, tuple[float, float], Layout, Crossbar]
@@ -361,6 +401,10 @@ class LinearMatrix(AnalogMatrix):
         """See `AnalogMatrix.product`."""
         return functional.linear(input, weight, bias)
 
+    def word_lines(self, input: Tensor, start: int, end: int) -> tuple[Tensor, int]:
+        """See `AnalogMatrix.word_lines`."""
+        return input[..., start:end], start
+
     def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
         """See `AnalogMatrix.partial`."""
         return functional.linear(input[..., start:end], rows)
@@ -377,19 +421,27 @@ class ConvolutionMatrix(AnalogMatrix):
 
     def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
         """See `AnalogMatrix.partial`: a convolution over the channels that these rows belong to."""
+        kernel = self.analog.shape[2:]
+        part, begin = self.word_lines(input, start, end)
+        if self.analog.slot.groups == 1 and not kernel:
+            return self.product(part, rows, None)
+        size = kernel.numel()
+        channels = -(-end // size) - begin // size
+        missing = start - begin, begin + channels * size - end
+        whole = functional.pad(rows, missing) if any(missing) else rows  # padding with nothing would copy
+        return self.product(part, whole.reshape(-1, channels, *kernel), None)
+
+    def word_lines(self, input: Tensor, start: int, end: int) -> tuple[Tensor, int]:
+        """See `AnalogMatrix.word_lines`: whole channels, of each group."""
         kernel, groups = self.analog.shape[2:], self.analog.slot.groups
         if groups == 1 and not kernel:
-            return self.product(input[..., start:end], rows, None)
-        size = kernel.numel()
+            return input[..., start:end], start
+        size, axis = kernel.numel(), input.ndim - len(kernel) - 1
         first, last = start // size, -(-end // size)
-        missing = start - first * size, last * size - end
-        whole = functional.pad(rows, missing) if any(missing) else rows  # padding with nothing would copy
-        weight = whole.reshape(-1, last - first, *kernel)
-        axis = input.ndim - len(kernel) - 1
         if groups == 1:
-            return self.product(input.narrow(axis, first, last - first), weight, None)
+            return input.narrow(axis, first, last - first), first * size
         grouped = input.reshape(*input.shape[:axis], groups, input.shape[axis] // groups, *input.shape[axis + 1 :])
-        return self.product(grouped.narrow(axis + 1, first, last - first).flatten(axis, axis + 1), weight, None)
+        return grouped.narrow(axis + 1, first, last - first).flatten(axis, axis + 1), first * size
 
     def per_output(self, values: Tensor) -> Tensor:
         """See `AnalogMatrix.per_output`."""

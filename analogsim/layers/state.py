@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
+from analogsim.crossbar.foot import Observe
 from analogsim.crossbar.signal_path import Array
 from analogsim.device.model import DeviceModel
 from analogsim.errors import BypassedError, ChipGradientWarning, ConversionWarning, NotCalibratedError
@@ -95,14 +96,15 @@ class AnalogState:
             take; None before it is set, and where it is 0.
         recompute: whether backward makes a training draw again instead of keeping it.
         chip: the programmed array, or None.
-        input_range: full scale of the input converter, from calibration; None before, or if it needs none.
-        output_bound: full scale of the output converter, from calibration; None before, or if it needs none.
+        input_range: full scale of the input converters, from calibration, shaped as `range_shape` says, or a scalar for
+            all; None before, or if it needs none.
+        output_bound: full scale of the output converters, likewise.
         taken: which kinds of inputs the digital product takes, as far as it was asked.
         uses: in how many draws of forwards it had a part so far, those of compiled graphs left out.
         traced: whether it has a part in a graph of ``torch.compile``, whose runs nobody counts.
         fixed: says that weights on a chip have no gradient, once for all matrices of a twin.
         tie: of the chip's answers to the clean weights, for who asks for their gradient.
-        observe: during calibration, is shown what reaches the converters: ``"input"`` or ``"output"``, and the values.
+        observe: during calibration, is shown what reaches the converters.
     """
 
     name: str
@@ -126,7 +128,7 @@ class AnalogState:
     traced: bool = False
     fixed: Notice = field(default_factory=weights_are_fixed)
     tie: Tie = field(default_factory=Tie)
-    observe: Callable[[str, Tensor], None] | None = None
+    observe: Observe | None = None
 
     def __post_init__(self) -> None:
         self.device.prepare()
@@ -140,6 +142,29 @@ class AnalogState:
     def title(self) -> str:
         """The name for messages."""
         return self.name or "(the model itself)"
+
+    @property
+    def own_ranges(self) -> bool:
+        """Whether each block of rows has an input range of its own."""
+        return self.crossbar.ranges_per == "block" and len(self.layout.rows) > 1
+
+    def range_shape(self, kind: str) -> tuple[int, ...]:
+        """The shape of ranges from calibration: of ``"input_range"`` or of ``"output_bound"``.
+
+        ``(row blocks,)`` and ``(slices, row blocks)``; ``()`` where there is only one, or one is shared by all.
+        """
+        blocks, slices = len(self.layout.rows), self.device.slices
+        if self.crossbar.ranges_per == "layer" or blocks * (1 if kind == "input_range" else slices) == 1:
+            return ()
+        return (blocks,) if kind == "input_range" else (slices, blocks)
+
+    def take_ranges(self, other: AnalogState) -> None:
+        """Take over the ranges of a layer on other crossbars; where there are fewer here, the largest of them."""
+        for kind in ("input_range", "output_bound"):
+            value = getattr(other, kind)
+            if value is not None and value.ndim and tuple(value.shape) != self.range_shape(kind):
+                value = value.detach().abs().max()
+            setattr(self, kind, value)
 
     @property
     def known_bound(self) -> Tensor | float | None:

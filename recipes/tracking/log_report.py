@@ -47,11 +47,17 @@ def parameters(config: Config, analog: nn.Module, kind: str) -> dict[str, object
 
 
 def log_ranges(analog: nn.Module, tracker: Tracker) -> None:
-    """Log the ranges of converters that calibration or training has set, as a table, if there are any."""
+    """Log the ranges of converters that calibration or training has set, as a table, if there are any.
+
+    Of a layer with several the largest, and in a column of its own the smallest.
+    """
     found = get_ranges(analog)
     if found:
         kinds = dict.fromkeys(kind for ranges in found.values() for kind in ranges)
-        columns = {kind: [abs(float(ranges[kind])) for ranges in found.values()] for kind in kinds}
+        columns = {kind: [float(ranges[kind].abs().max()) for ranges in found.values()] for kind in kinds}
+        if any(value.ndim for ranges in found.values() for value in ranges.values()):
+            for kind in kinds:
+                columns[f"smallest_{kind}"] = [float(ranges[kind].abs().min()) for ranges in found.values()]
         tracker.table({"layer": list(found), **columns}, "ranges.json")
 
 

@@ -8,7 +8,8 @@ import analogsim
 from analogsim import Crossbar, DeviceModel, ReadNoise
 from analogsim.chip.calibration import Magnitudes
 
-CALIBRATED = Crossbar(rows=8, dac_bits=8, adc_bits=8, input_range="calibrated", output_bound="calibrated")
+OWN = Crossbar(rows=8, dac_bits=8, adc_bits=8, input_range="calibrated", output_bound="calibrated")
+CALIBRATED = OWN.replace(ranges_per="layer")
 QUIET = DeviceModel((ReadNoise(std=0.0),), mapping=analogsim.Mapping())
 
 
@@ -170,3 +171,122 @@ def test_by_default_one_value_in_ten_thousand_saturates():
     x[:13, 0] = 50.0
     analogsim.calibrate(analog, [x])
     assert float(analog[0].analog.input_range) == pytest.approx(50, rel=0.008)
+
+
+def test_each_block_has_the_range_of_its_inputs_and_each_slice_the_bound_of_its_outputs():
+    """Against the slow loop by hand, at the percentile that is the largest."""
+    device = QUIET.replace(mapping=analogsim.Mapping(slices=3, slice_bits=2))
+    _, analog = twin(OWN.replace(rows=5), device)
+    x = data()
+    x[:, :4] *= 100.0
+    analogsim.calibrate(analog, [(part,) for part in x.split(100)], percentile=100)
+    state = analog[0].analog
+    assert [end - start for start, end in state.layout.rows] == [4, 4, 4]
+    assert state.input_range.shape == (3,)
+    assert state.output_bound.shape == (3, 3)
+    analogsim.program(analog)
+    array = analog[0].analog.chip.array
+    for block, (start, end) in enumerate(state.layout.rows):
+        part = x[:, start:end]
+        assert state.input_range[block].item() == pytest.approx(part.abs().max().item(), rel=1e-6)
+        codes = 127
+        driven = (part / state.input_range[block] * codes).round() / codes
+        for place in range(3):
+            current = driven @ array.slices[place][:, start:end].T / array.scale[:, block]
+            assert state.output_bound[place, block].item() == pytest.approx(current.abs().max().item(), rel=1e-5)
+
+
+def test_bounds_of_their_own_are_finer_than_one_for_all_slices():
+    """Four slices of two bits, 8-bit converters: of normal weights few use the upper levels of the first slice."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 32, bias=False)
+    nn.init.normal_(layer.weight)
+    x = torch.randn(500, 64)
+    device = QUIET.replace(mapping=analogsim.Mapping(slices=4, slice_bits=2))
+    errors = {}
+    for per in ("layer", "block"):
+        crossbar = Crossbar(adc_bits=8, output_bound="calibrated", ranges_per=per)
+        analog = analogsim.convert(layer, device, crossbar=crossbar)
+        analogsim.calibrate(analog, [x])
+        analogsim.program(analog)
+        bound = analog.analog.output_bound
+        assert bound.shape == ((4, 1) if per == "block" else ())
+        with torch.no_grad():
+            errors[per] = float((analog.eval()(x) - layer(x)).std() / layer(x).std())
+    assert errors["block"] < 0.8 * errors["layer"]
+
+
+@pytest.mark.parametrize("ranges", ["calibrated", "learned", "dynamic"])
+def test_a_block_of_small_inputs_keeps_its_resolution(ranges):
+    """Inputs 100 times smaller, on crossbars of their own, meet all levels there: their error is 100 times smaller."""
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 8, bias=False).double()
+    x = torch.randn(400, 16, dtype=torch.float64)
+    x[:, 8:] *= 0.01
+    errors = {}
+    for per in ("layer", "block"):
+        crossbar = Crossbar(rows=8, dac_bits=6, input_range=ranges, ranges_per=per)
+        analog = analogsim.convert(layer, QUIET, crossbar=crossbar)
+        analogsim.calibrate(analog, [x], percentile=100)
+        analogsim.program(analog)
+        with torch.no_grad():
+            large, small = x.clone(), x.clone()
+            large[:, 8:] = 0
+            part = analog.eval()(x) - analog(large)  # what the small ones add
+            small[:, :8] = 0
+            errors[per] = float((part - layer(small)).std() / layer(small).std())
+    assert errors["block"] < 0.05
+    assert errors["layer"] > 10 * errors["block"]
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(7, (6, 1)), (9, (13,)), (4, (3, 4, 3, 3))])
+def test_the_input_1_of_bias_rows_fits_where_it_lies(rows, wanted):
+    """A block with nothing but bias rows has the range 1; one without any that of its inputs."""
+    del wanted
+    device = QUIET.replace(mapping=analogsim.Mapping(bias_rows=6))
+    _, analog = twin(Crossbar(rows=rows, dac_bits=8, input_range="calibrated"), device)
+    x = 0.01 * data()
+    analogsim.calibrate(analog, [x], percentile=100)
+    state = analog[0].analog
+    for block, (start, end) in enumerate(state.layout.rows):
+        found = state.input_range[block].item()
+        assert found == pytest.approx(1.0 if end > 12 else x[:, start:end].abs().max().item(), rel=1e-6)
+
+
+def test_a_block_that_gets_nothing_takes_the_range_of_the_others():
+    _, analog = twin(OWN.replace(rows=6, output_bound=12.0))
+    x = data()
+    x[:, :6] = 0
+    analogsim.calibrate(analog, [x])
+    assert analog[0].analog.input_range[0] == analog[0].analog.input_range[1] > 0
+    with pytest.raises(ValueError, match="layer '0' got no input other than 0"):
+        analogsim.calibrate(analog, [torch.zeros(3, 12)])
+
+
+def test_a_table_has_a_bound_for_each_slice():
+    torch.manual_seed(0)
+    device = QUIET.replace(mapping=analogsim.Mapping(slices=2, slice_bits=3))
+    crossbar = Crossbar(rows=4, adc_bits=8, output_bound="calibrated")
+    layer = nn.Embedding(11, 5)
+    analog = analogsim.convert(layer, device, crossbar=crossbar, embeddings=True)
+    index = torch.arange(11)
+    analogsim.calibrate(analog, [index], percentile=100)
+    bound = analog.analog.output_bound
+    assert bound.shape == (2, 3)
+    assert torch.equal(bound, bound[:, :1].expand(2, 3))
+    analogsim.program(analog)
+    torch.testing.assert_close(analog.eval()(index), layer(index), rtol=0, atol=0.1)
+
+
+def test_counts_grow_to_where_values_are():
+    """In any order; what is far apart, zero and tiny is counted as by one long table."""
+    values = torch.cat([10.0 ** torch.linspace(-30, 30, 999), torch.zeros(200), -(10.0 ** torch.linspace(-3, 3, 500))])
+    values = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(0))]
+    counted = Magnitudes()
+    for part in (torch.zeros(0), torch.zeros(3), *values.split(7)):
+        counted.add(part)
+    every = torch.cat([torch.zeros(3), values]).abs().double().sort().values
+    for percent in (1, 11, 12, 30, 50, 90, 99.9, 100):
+        exact = every[max(1, -(-len(every) * int(percent * 1000) // 100_000)) - 1]
+        assert exact <= counted.percentile(percent) <= exact * 1.008
+    assert Magnitudes().percentile(50) == 0

@@ -8,7 +8,8 @@ import analogsim
 from analogsim import Crossbar
 from analogsim.chip.ranges import get_ranges, ranges_as_they_are, set_ranges
 
-LEARNED = Crossbar(rows=8, dac_bits=6, adc_bits=6, input_range="learned", output_bound="calibrated")
+OWN = Crossbar(rows=8, dac_bits=6, adc_bits=6, input_range="learned", output_bound="calibrated")
+LEARNED = OWN.replace(ranges_per="layer")
 
 
 def twin(crossbar=LEARNED):
@@ -100,3 +101,48 @@ def test_ranges_come_back_as_the_very_same_tensors():
     restore()
     assert analog.analog.input_range is learned
     assert learned.requires_grad
+
+
+def test_ranges_of_blocks_come_and_go_as_they_are(tmp_path):
+    analog, other = twin(OWN), twin(OWN)
+    analogsim.calibrate(analog, [data()], percentile=90)
+    ranges = get_ranges(analog)
+    assert [value.shape for value in ranges["0"].values()] == [(2,), (1, 2)]
+    set_ranges(other, ranges)
+    assert torch.equal(answers(analog), answers(other))
+    analogsim.program(analog, seed=2)
+    analogsim.save_chip(analog, tmp_path / "chip")
+    loaded = twin(OWN)
+    analogsim.load_chip(loaded, tmp_path / "chip")
+    assert torch.equal(loaded.eval()(data()), analog.eval()(data()))
+    assert all(value.requires_grad for value in analogsim.range_parameters(loaded))
+
+
+def test_one_number_is_one_for_all_blocks():
+    """Ranges of older files, which have one a layer: they mean what they meant, in answers and for an optimizer."""
+    old, analog = twin(LEARNED), twin(OWN)
+    analogsim.calibrate(old, [data()], percentile=90)
+    set_ranges(analog, {name: {kind: float(v) for kind, v in kinds.items()} for name, kinds in get_ranges(old).items()})
+    assert torch.equal(answers(analog), answers(old))
+    assert [value.shape for value in analogsim.range_parameters(analog)] == [(), ()]
+    fresh = twin(OWN)
+    analogsim.calibrate(fresh, [data()])
+    held = analogsim.range_parameters(fresh)
+    set_ranges(fresh, get_ranges(old))
+    assert all(
+        now is was and now.shape == (2,) for now, was in zip(analogsim.range_parameters(fresh), held, strict=True)
+    )
+    assert torch.equal(answers(fresh), answers(old))
+    with pytest.raises(ValueError, match="trains one input_range for all of its blocks; calibrate it"):
+        set_ranges(analog, {"0": {"input_range": torch.ones(2)}})
+
+
+@pytest.mark.parametrize("value", [torch.ones(3), torch.ones(1, 2), torch.ones(1)])
+def test_ranges_of_other_blocks_are_refused(value):
+    analog = twin(OWN)
+    with pytest.raises(ValueError, match=r"layer '0': input_range must be one number or shaped \(2,\), got"):
+        set_ranges(analog, {"0": {"input_range": value}})
+    with pytest.raises(ValueError, match=r"input_range must be one number, got \(2,\)"):
+        set_ranges(twin(LEARNED), {"0": {"input_range": torch.ones(2)}})
+    with pytest.raises(ValueError, match=r"must be finite and not 0, got \[1.0, 0.0\]"):
+        set_ranges(analog, {"0": {"input_range": torch.tensor([1.0, 0.0])}})

@@ -275,3 +275,14 @@ def test_a_field_that_is_new_is_told_and_switched_off_too() -> None:
     assert "dead zone" in analogsim.ablate(analog, data, chips=1, times=[0]).reports
     with pytest.raises(ValueError, match=r"has dead_zone, of which nothing is known here.*leave out together"):
         analogsim.evaluate(analog, data, chips=2, times=[0], together=2)
+
+
+def test_whose_the_ranges_are_is_told_and_read():
+    crossbar = analogsim.as_crossbar("standard(ranges_per='layer')")
+    assert crossbar.ranges_per == "layer"
+    assert "one range per layer" in str(crossbar)
+    assert "range per" not in str(analogsim.as_crossbar("standard"))
+    assert not Crossbar(ranges_per="layer").converts
+    assert str(Crossbar(ranges_per="layer")) == "ideal"
+    with pytest.raises(ValueError, match='ranges_per must be "block" or "layer", got \'tile\''):
+        Crossbar(ranges_per="tile")

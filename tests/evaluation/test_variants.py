@@ -34,3 +34,20 @@ def test_only_some_layers_and_other_hardware() -> None:
     changed = build_variant(analogsim.to_digital(analog), states, dict.fromkeys(states, (device, CALIBRATED)))
     assert {matrix.analog.device for matrix in matrices_of(changed)} == {device}
     assert all(matrix.analog.crossbar == CALIBRATED for matrix in matrices_of(changed))
+
+
+def test_on_fewer_crossbars_the_largest_of_the_ranges_counts() -> None:
+    """Where a cut is switched off, one block takes in the inputs of all."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 5))
+    crossbar = Crossbar(rows=4, dac_bits=8, adc_bits=8, input_range="calibrated", output_bound="calibrated")
+    analog = analogsim.convert(model, "pcm", crossbar=crossbar)
+    analogsim.calibrate(analog, [torch.randn(64, 12)])
+    states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
+    whole = build_variant(model, states, {"0": (states["0"].device, crossbar.replace(rows=None))})
+    assert whole[0].analog.input_range == states["0"].input_range.max()
+    assert whole[0].analog.output_bound == states["0"].output_bound.max()
+    same = build_variant(model, states)
+    assert same[0].analog.input_range is states["0"].input_range
+    report = analogsim.ablate(analog, [(torch.randn(8, 12), torch.randint(5, (8,)))], chips=2, times=["1s"])
+    assert "cuts into several crossbars" in str(report)
