@@ -90,8 +90,8 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
 
 def _checked(value: Tensor | float, kind: str, layer: AnalogMatrix) -> Tensor:
     """A range as a tensor of its own where the layer is; ValueError for one that is none."""
-    state, weight = layer.analog, layer.still()[0]
-    found = torch.as_tensor(value).detach().to(weight.device, torch.float32).clone()
+    state = layer.analog
+    found = torch.as_tensor(value).detach().to(torch.float32)
     shape = state.range_shape(kind)
     if tuple(found.shape) not in ((), shape):
         wanted = f"one number or shaped {shape}" if shape else "one number"
@@ -108,7 +108,7 @@ def _checked(value: Tensor | float, kind: str, layer: AnalogMatrix) -> Tensor:
     if not found.isfinite().all() or (found == 0).any():
         told = found.tolist()
         raise ValueError(f"set_ranges: layer {state.name!r}: {kind} must be finite and not 0, got {told!r}")
-    return found
+    return found.to(layer.still()[0].device, copy=True)
 
 
 def range_parameters(analog: nn.Module) -> list[Tensor]:

@@ -161,6 +161,15 @@ class Crossbar:
         parts = []
         if self.rows is not None or self.cols is not None:
             parts.append(f"crossbars of {self.rows or 'any number of'} rows x {self.cols or 'any number of'} columns")
+        parts += self._told_of_converters()
+        wires = self.wires
+        if wires is not None:
+            parts.append(f"wires of {wires.row:g} and {wires.col:g} ohm per cell")
+        parts += [f"{name.replace('_', ' ')} {value}" for name, value in self.further().items()]
+        return ", ".join(parts) or "ideal"
+
+    def _told_of_converters(self) -> list[str]:
+        parts = []
         for bits, kind in ((self.dac_bits, "DAC"), (self.adc_bits, "ADC")):
             if bits is not None:
                 serial = "bit-serial " if kind == "DAC" and self.bit_serial else ""
@@ -171,11 +180,7 @@ class Crossbar:
             parts.append(f"output noise {self.output_noise:g}")
         if self.mismatched:
             parts.append(f"converters apart by {self.gain_mismatch:g} in gain, {self.offset_mismatch:g} in offset")
-        wires = self.wires
-        if wires is not None:
-            parts.append(f"wires of {wires.row:g} and {wires.col:g} ohm per cell")
-        parts += [f"{name.replace('_', ' ')} {value}" for name, value in self.further().items()]
-        return ", ".join(parts) or "ideal"
+        return parts
 
     def further(self) -> dict[str, Any]:
         """Fields of which nothing is known here but that they are not as by default: those of new converters."""
