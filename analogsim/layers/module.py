@@ -148,7 +148,7 @@ def _place(state: AnalogState, slot: Slot, module: nn.Module) -> None:
     state.slot = slot
     state.entries = tuple((name, name in own) for name in (slot.weight, slot.bias) if name is not None)
     state.watched = not all(there for _, there in state.entries)
-    state.biased = slot.bias is not None and getattr(module, slot.bias, None) is not None
+    state.biased = slot.bias is not None and own.get(slot.bias) is not None
 
 
 class Clean:
