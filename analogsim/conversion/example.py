@@ -119,7 +119,7 @@ def _left_as_it_was(*trees: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
 
 
-def _ignore(kind: str, values: Tensor) -> None:
+def _ignore(kind: str, values: Tensor, place: int, block: int | None) -> None:
     """Takes the place of what watches converters: with it a layer in eval that has no chip gives its exact answer."""
 
 

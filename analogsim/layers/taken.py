@@ -31,10 +31,13 @@ class TakenInputs:
             told: which product it is, with its stride, padding, ...; None where nobody knows: it is asked each time.
             *given: the tensors by whose kind it decides.
         """
-        kind = None if told is None or torch.compiler.is_compiling() else _kind_of(told, given)
+        if torch.compiler.is_compiling():
+            product()  # once, while it is traced; nobody uses the answer, so that the compiled code leaves it out
+            return
+        kind = None if told is None else _kind_of(told, given)
         if kind is not None and kind in self._kinds:
             return
-        with torch.no_grad():  # compiled code leaves it out, since nobody uses the answer
+        with torch.no_grad():
             product()
         if kind is not None:
             if len(self._kinds) >= _MOST:

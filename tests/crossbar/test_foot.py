@@ -126,6 +126,7 @@ def test_what_differs_from_converter_to_converter_is_drawn_in_one_place(monkeypa
     model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
     analog = analogsim.convert(model, "pcm", crossbar=Crossbar(rows=3, output_bound=2.0), embeddings=True)
     analogsim.program(analog, seed=1)
+    seen.clear()  # the gain of a new chip is measured through the converters
     x = torch.tensor([0, 6])
     for mode in (False, False, True, True):
         analog.train(mode)(x)
