@@ -368,11 +368,11 @@ def test_matrices_that_stay_digital_warn_once_and_can_be_meant(make: Callable[[]
 
 
 def test_layers_in_a_module_that_may_read_their_weights_stay_digital_too() -> None:
-    """Trap 9: torch's attention takes the product with `out_proj.weight` by itself."""
+    """Trap 9: torch's attention takes the product with `out_proj.weight` by itself, and so may one of its kind."""
 
     class Own(nn.MultiheadAttention):
         def forward(self, *args: Tensor, **kwargs: object) -> tuple[Tensor, Tensor | None]:
-            return super().forward(*args, **kwargs)
+            return functional.linear(args[0], self.out_proj.weight, self.out_proj.bias), None
 
     model = nn.ModuleDict({"attention": Own(4, 2), "fc": nn.Linear(4, 4)})
     with pytest.warns(ConversionWarning, match="1 x NonDynamicallyQuantizableLinear .the module around it may read"):
