@@ -73,7 +73,8 @@ class FlickerBand:
 
 def _spread(which: NDArray[np.int32], prime: int) -> NDArray[np.float64]:
     """Numbers in (0, 1], one for each tone, evenly spread: multiples of an irrational, as H. Weyl has them (1916)."""
-    return 1.0 - np.modf((which + 0.5) * math.sqrt(prime))[0]
+    part: NDArray[np.float64] = np.modf((which + 0.5) * math.sqrt(prime))[0]
+    return 1.0 - part
 
 
 def _steps(depth: NDArray[np.float64]) -> NDArray[np.uint64]:

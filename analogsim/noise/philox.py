@@ -49,7 +49,7 @@ class _Workplace(threading.local):
         self.generator = np.random.Philox(key=0)
         self.counter = np.zeros(4, dtype=np.uint64)
         self.place = {"counter": self.counter, "key": np.zeros(2, dtype=np.uint64)}
-        self.state = {
+        self.state: Any = {
             "bit_generator": "Philox",
             "state": self.place,
             "buffer": np.zeros(4, dtype=np.uint64),
