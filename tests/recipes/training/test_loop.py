@@ -12,7 +12,7 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from analogsim.recipes.training.loop import Training
+from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.recipes.training.setup import load_data
 
 Tiny = Callable[..., Config]
@@ -93,3 +93,19 @@ def test_training_that_diverges_is_an_error(tiny: Tiny, tmp_path: Path, lr: str,
         training.run_epoch(lambda _: None)
     assert ("noise.end" in str(told.value)) == (kind == AWARE)
     assert load_checkpoint(tmp_path / kind / "checkpoint.pt")["epoch"] == training.epoch == 0
+
+
+def test_a_network_whose_last_step_made_it_overflow_has_diverged_too(tiny: Tiny, tmp_path: Path) -> None:
+    """The mean loss is that before the step; what comes after it shows when the network is judged."""
+    training = pair_of(tiny(), tmp_path)[PLAIN]
+    training.save()
+    training.set_random_state()
+
+    def overflow(progress: object) -> None:
+        if progress.batch == progress.batches - 1:  # type: ignore[attr-defined]
+            with torch.no_grad():
+                training.model.fc1.bias.fill_(torch.nan)  # type: ignore[union-attr, operator]
+
+    with pytest.raises(DivergedError, match=r"training diverged: after epoch 1, .* 'fc1' \(Linear.*; try a smaller"):
+        training.run_epoch(overflow)
+    assert load_checkpoint(tmp_path / PLAIN / "checkpoint.pt")["epoch"] == 0
