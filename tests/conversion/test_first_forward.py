@@ -75,7 +75,7 @@ ASKED: dict[str, Callable[[nn.Module], Any]] = {
     "a chip": lambda analog: analogsim.program(analog) or analog.eval()(data()[0][0]),
     "evaluate": lambda analog: analogsim.evaluate(analog, data(), chips=2, times=(0,)),
     "together": lambda analog: analogsim.evaluate(analog, data(), chips=2, times=(0,), together=2),
-    "sensitivity": lambda analog: analogsim.sensitivity(analog, data(), chips=2, t=0),
+    "sensitivity": lambda analog: analogsim.sensitivity(analog, data(), chips=2, t=0, metric="cross_entropy"),
     "ablate": lambda analog: analogsim.ablate(analog, data(), chips=2, times=(0,)),
 }
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Cells, Effect
 from analogsim.errors import NonFiniteError
 from analogsim.evaluation.metrics import METRICS, Metric
 from analogsim.evaluation.scoring import Ask, ask_alone, score_networks
-from analogsim.noise import Noise
 from analogsim.utils.batches import Data, Inputs
 
 CPU = torch.device("cpu")
@@ -112,22 +109,26 @@ def test_weights_that_overflow_are_an_error(judge: str) -> None:
         JUDGES[judge](analog, pairs())
 
 
-@dataclass(frozen=True)
-class Broken(Effect):
-    """Cells of which one in a thousand conducts without any limit, on chips of odd seeds."""
+class Root(nn.Module):
+    """Of what noise makes negative it is NaN."""
 
-    value: float = INF
-
-    def program(self, g: Tensor, cells: Cells, noise: Noise) -> Tensor:
-        return torch.where(noise.uniform_like(g) < 0.05, torch.full_like(g, self.value), g)
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sqrt()
 
 
 @pytest.mark.parametrize("judge", ["evaluate", "together"])
-@pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_a_chip_that_answers_so_is_named_with_its_time_and_layer(judge: str, value: float) -> None:
-    analog = analogsim.convert(analogsim.to_digital(twin()), Broken(value))
-    with pytest.raises(NonFiniteError, match=r"answers of chip \d after 0s to batch 0 hold .*\(AnalogLinear\)"):
-        JUDGES[judge](analog, pairs(), compensation=None)
+def test_a_chip_that_answers_so_is_named_with_its_time_and_layer(judge: str) -> None:
+    said = r"answers of chip \d after 0s to batch 0 hold"
+    model = nn.Sequential(nn.Linear(3, 4), Root())
+    nn.init.constant_(model[0].weight, 1.0)
+    data = [(x.abs(), y) for x, y in pairs()]
+    with pytest.raises(NonFiniteError, match=rf"{said} NaN: .* is '1' \(Root\); .* hold none"):
+        JUDGES[judge](analogsim.convert(model, "gaussian(std=2.0)"), data)
+    large = nn.Sequential(nn.Linear(1, 4, bias=False))
+    nn.init.constant_(large[0].weight, 1.0)
+    data = [(torch.full((4, 1), 3e38), torch.zeros(4).long())]
+    with pytest.raises(NonFiniteError, match=rf"{said} (infinite|minus).* is '0' \(AnalogLinear\); .* hold none"):
+        JUDGES[judge](analogsim.convert(large, "gaussian(std=2.0)"), data)
 
 
 class Masked(nn.Module):
