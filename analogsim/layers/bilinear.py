@@ -1,5 +1,6 @@
 """Bilinear layers: one input on the crossbar, the other in the digital part."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analogsim.layers.module import AnalogModule
+from analogsim.layers.products.views import View
 from analogsim.layers.registry import register_layer
 from analogsim.layers.slot import Slot
 
@@ -21,6 +23,10 @@ class _Stacked(Slot):
     def matrix(self, module: nn.Module) -> Tensor:
         """See `Slot.matrix`."""
         return super().matrix(module).flatten(0, 1)
+
+    def view(self, shape: Sequence[int]) -> View | None:
+        """See `Slot.view`."""
+        return View.of(shape).reshaped((shape[0] * shape[1], shape[2]))
 
     @torch.no_grad()
     def put(self, module: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:

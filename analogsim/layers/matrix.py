@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +31,12 @@ from analogsim.utils.torch_private import own_parameters
 _GLOBAL = GlobalNoise()
 
 
+class Pausable(Protocol):
+    """What follows weights through a forward."""
+
+    paused: int
+
+
 class AnalogMatrix:
     """A matrix whose products run on crossbars.
 
@@ -37,6 +46,9 @@ class AnalogMatrix:
 
     autocasts: ClassVar[bool] = False
     """Whether autocast takes the product in lower precision, as it does linear maps and convolutions."""
+
+    routings: tuple[Pausable, ...] = ()
+    """What follows the weight through a forward that is running, and must not where the matrix itself is at work."""
 
     analog: AnalogState
     bias: Any
@@ -75,6 +87,12 @@ class AnalogMatrix:
                 f"layer {self.analog.title!r}: its weight is {tuple(weight.shape)} and was {tuple(self.analog.shape)} "
                 "at convert; call analogsim.convert again"
             )
+
+    @property
+    def told(self) -> str | None:
+        """Which product it takes now, so that the inputs that it takes are remembered; None where nobody knows."""
+        other = self.__dict__.get("product")
+        return "its own" if other is None else getattr(other, "told", None)
 
     @property
     def matrix(self) -> Tensor:
@@ -170,6 +188,57 @@ class AnalogMatrix:
         return chip
 
 
+class Taking(Protocol):
+    """How a product with a matrix is taken: what an `AnalogMatrix` says of itself, or a call of its own."""
+
+    @property
+    def autocasts(self) -> bool:
+        """See `AnalogMatrix.autocasts`."""
+        ...
+
+    @property
+    def analog(self) -> AnalogState:
+        """What is known of the matrix."""
+        ...
+
+    def product(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See `AnalogMatrix.product`."""
+        ...
+
+    @property
+    def told(self) -> str | None:
+        """See `AnalogMatrix.told`."""
+        ...
+
+    def partial(self, input: Tensor, rows: Tensor, start: int, end: int) -> Tensor:
+        """See `AnalogMatrix.partial`."""
+        ...
+
+    def word_lines(self, input: Tensor, start: int, end: int) -> tuple[Tensor, int]:
+        """See `AnalogMatrix.word_lines`."""
+        ...
+
+    def per_output(self, values: Tensor) -> Tensor:
+        """See `AnalogMatrix.per_output`."""
+        ...
+
+    def per_vector(self, input: Tensor) -> Tensor:
+        """See `AnalogMatrix.per_vector`."""
+        ...
+
+
+@contextmanager
+def _paused(routings: tuple[Pausable, ...]) -> Iterator[None]:
+    """Within the block, nobody takes the operations of a crossbar for a product of the forward."""
+    for routing in routings:
+        routing.paused += 1
+    try:
+        yield
+    finally:
+        for routing in routings:
+            routing.paused -= 1
+
+
 class Drawn:
     """One draw of a matrix, through which any number of inputs go: read noise and converters act on each anew.
 
@@ -183,7 +252,16 @@ class Drawn:
             state.trace()
         else:
             state.uses += 1
-        self._owner = owner
+        self.owner = owner
+        self._owner: Taking = owner
+        if not owner.routings:
+            self._begin(owner)
+        else:
+            with _paused(owner.routings):
+                self._begin(owner)
+
+    def _begin(self, owner: AnalogMatrix) -> None:
+        state = owner.analog
         # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
         try:
             weight, bias = owner.matrix, owner.bias
@@ -215,12 +293,13 @@ class Drawn:
             self._weight, self._bias = weight, None if layout.bias_rows else bias
         else:
             self._weight, self._bias = layout.lift(weight, state.shape) if layout.bias_rows else (weight, bias)
+        self._tie = self._zero
         if self._zero is not None and self._bias is not None:
             self._bias, self._zero = self._bias + self._zero, None  # the cheapest way to tie what comes out
 
     def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: Scale) -> Tensor:
         """Make the draw that training sees, and return what stands in the place of the weight."""
-        self._owner.check_shape(weight)  # a chip knows its own
+        self.owner.check_shape(weight)  # a chip knows its own
         circumstances = state.device, scale, state.train_times, state.layout, state.crossbar
         noise: TrainingNoise = _GLOBAL
         if state.recompute and can_seed():
@@ -236,6 +315,25 @@ class Drawn:
         noisy, self._variance = noisy_weight(laid, *circumstances, noise)
         return noisy
 
+    def taken_by(self, taking: Taking) -> Self:
+        """The same draw with products of another form, and without a bias that is not on the crossbar."""
+        other = copy(self)
+        other._owner, other._own_bias = taking, None
+        if not taking.analog.layout.bias_rows:
+            other._bias, other._zero = None, self._tie
+        return other
+
+    def cut(self) -> Self:
+        """The same draw as a constant: no gradient reaches the Parameters."""
+        other = copy(self)
+        other._recipe = None
+        other._weight = self._weight.detach()
+        other._bias = None if self._bias is None else self._bias.detach()
+        other._linear = None if self._linear is None else self._linear.detach()
+        if self._array is not None:
+            other._array = replace(self._array, slices=self._array.slices.detach(), scale=self._array.scale.detach())
+        return other
+
     @property
     def plain(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight and bias where a product with them is the whole answer; None behind converters or read noise."""
@@ -246,6 +344,12 @@ class Drawn:
 
     def __call__(self, input: Tensor) -> Tensor:
         """The answer to an input, as the layer takes it."""
+        if not self.owner.routings:
+            return self._read(input)
+        with _paused(self.owner.routings):
+            return self._read(input)
+
+    def _read(self, input: Tensor) -> Tensor:
         if self._zero is not None:
             return tied_answer(self._answer(input, self._weight), self._zero)
         if self._recipe is None or not torch.is_grad_enabled():
@@ -271,8 +375,7 @@ class Drawn:
         asked, once for each kind of input: its errors come as early and are as clear, and whatever it takes is taken.
         """
         owner = self._owner
-        other = owner.__dict__.get("product")
-        told = "its own" if other is None else getattr(other, "told", None)
+        told = owner.told
         owner.analog.taken.ask(lambda: owner.product(input, self._weight, self._own_bias), told, input, self._weight)
 
     def _through_converters(self, input: Tensor, array: Array) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,23 +15,30 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from analogsim.errors import NotRoutedError
+from analogsim.errors import ConversionWarning, NotRoutedError
 from analogsim.layers.matrix import AnalogMatrix, Drawn
 from analogsim.layers.module import AnalogModule, matrices_in
+from analogsim.layers.products.contractions import PARSERS, contraction_of
+from analogsim.layers.products.taken import contract, convolution
+from analogsim.layers.products.views import View, follow
 from analogsim.layers.slot import Slot
 from analogsim.utils.torch_private import unfolded
 
-PRODUCTS = (
-    functional.linear,
-    functional.conv1d,
-    functional.conv2d,
-    functional.conv3d,
-    functional.conv_transpose1d,
-    functional.conv_transpose2d,
-    functional.conv_transpose3d,
+TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+
+CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d, *TRANSPOSED)
+
+PRODUCTS = (functional.linear, *CONVOLUTIONS)
+
+# What a call says, in order: of convolutions, and of transposed ones.
+CALL = (
+    ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
 )
 
 LOOKUPS = (functional.embedding, functional.embedding_bag)
+
+_PRODUCT_NAMES = {func.__name__ for func in (*PARSERS, *CONVOLUTIONS)}
 
 Taken = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -60,6 +70,9 @@ def product_as(matrix: AnalogMatrix, taken: Taken, told: str | None = None) -> I
 class Routing(TorchFunctionMode):
     """Within the block, products with the weights of analog matrices are those of their crossbars.
 
+    A weight is known by its identity. What a forward makes of it without changing its numbers (transposed, a slice,
+    cast, ...) is followed, and a product with it runs on the rows and columns that it has.
+
     Args:
         matrices: those to look for.
 
@@ -70,29 +83,185 @@ class Routing(TorchFunctionMode):
     def __init__(self, matrices: Iterable[AnalogMatrix]) -> None:
         super().__init__()
         self._weights = [(matrix.own_weight, matrix) for matrix in matrices]
+        self._sources = _sources([matrix for _, matrix in self._weights])
+        self._known = [(source.tensor, source, View.of(source.tensor.shape)) for source in self._sources]
+        self._places: dict[int, int] = {}
+        if not torch.compiler.is_compiling():  # where tensors have no address
+            self._places |= {id(tensor): place for place, (tensor, _, _) in enumerate(self._known)}
         self._draws: dict[int, Drawn] = {}
+        self._met: list[tuple[Tensor, str]] = []
+        self.paused = 0
         self.used: list[AnalogMatrix] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Let a product with a weight we know go through its matrix; all else is as it is."""
-        kwargs = kwargs or {}
+        named = dict(kwargs or {})
+        if self.paused:
+            return func(*args, **named)
         if func is functional.multi_head_attention_forward:
             with self:
-                return unfolded(func)(*args, **kwargs)
-        if func in PRODUCTS or func in LOOKUPS:
-            weight = args[1] if len(args) > 1 else kwargs.get("weight")
-            for place, (known, matrix) in enumerate(self._weights):
-                # A table may be tied to the matrix of an output layer.
-                if weight is known and getattr(matrix, "stored", False) == (func in LOOKUPS):
+                return unfolded(func)(*args, **named)
+        if func in CONVOLUTIONS or func in PARSERS or func in LOOKUPS:
+            taken = self._as_it_is(func, args, named)
+            if taken is None and func not in LOOKUPS:
+                taken = self._taken(func, args, named)
+            if taken is not None:
+                return taken
+        result = func(*args, **named)
+        self._follow(func, args, named, result)
+        return result
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """The block itself."""
+        for _, matrix in self._weights:
+            matrix.__dict__["routings"] = (*matrix.routings, self)
+        try:
+            with self:
+                yield
+        finally:
+            for _, matrix in self._weights:
+                matrix.__dict__["routings"] = tuple(other for other in matrix.routings if other is not self)
+
+    def met(self, matrix: AnalogMatrix, products: bool = False) -> list[str]:
+        """What else took a weight: functions, or only those that are products, by their names."""
+        place = [own for _, own in self._weights].index(matrix)
+        own = [source.tensor for source in self._sources if place in source.places]
+        names = dict.fromkeys(name for tensor, name in self._met if any(tensor is source for source in own))
+        return [name for name in names if not products or name in _PRODUCT_NAMES]
+
+    def _as_it_is(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The answer to a product with a weight as its layer has it, in the layer's own way; None of another call."""
+        if func not in PRODUCTS and func not in LOOKUPS:
+            return None
+        weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        for place, (known, matrix) in enumerate(self._weights):
+            # A table may be tied to the matrix of an output layer.
+            if weight is known and getattr(matrix, "stored", False) == (func in LOOKUPS):
+                if func is functional.linear and len(matrix.analog.shape) > 2:
+                    continue
+                if matrix.analog.slot.transposed != (func in TRANSPOSED) and func not in LOOKUPS:
+                    continue
+                if func in LOOKUPS:
                     self.used.append(matrix)
-                    if func in LOOKUPS:
-                        return _looked_up(matrix, args, kwargs)
-                    if place not in self._draws:  # a forward that takes several products meets one array
-                        self._draws[place] = matrix.draw()
-                    return _through(matrix, self._draws[place], func, args, kwargs)
-        return func(*args, **kwargs)
+                    return _looked_up(matrix, args, kwargs)
+                return _through(matrix, self._draw(place), func, args, kwargs)
+        return None
+
+    def _draw(self, place: int) -> Drawn:
+        """The draw of a matrix; a forward that takes several products meets one array."""
+        matrix = self._weights[place][1]
+        self.used.append(matrix)
+        if place not in self._draws:
+            self._draws[place] = matrix.draw()
+        return self._draws[place]
+
+    def _find(self, tensor: Any) -> tuple[_Source, View] | None:
+        """What of a weight a tensor holds."""
+        if not isinstance(tensor, Tensor):
+            return None
+        if torch.compiler.is_compiling():
+            for known, source, view in self._known:
+                if known is tensor:
+                    return source, view
+            return None
+        place = self._places.get(id(tensor))
+        return None if place is None else self._known[place][1:]
+
+    def _follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Note what a function made of weights."""
+        first = self._find(args[0]) if args else None
+        found = None if first is None else follow(func, first[1], args, kwargs, result)
+        if first is not None and found is not None:
+            for tensor, held in found:
+                if not torch.compiler.is_compiling():
+                    self._places[id(tensor)] = len(self._known)
+                self._known.append((tensor, first[0], held))  # held on to, so that no other gets the address
+        elif isinstance(result, Tensor) and not torch.compiler.is_compiling():
+            self._met += [(known[0].tensor, func.__name__) for known in map(self._find, args) if known is not None]
+
+    def _taken(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        """The answer to a product with what is made of a weight; None of another call."""
+        if func in CONVOLUTIONS:
+            return self._convolved(func, args, kwargs)
+        contraction = contraction_of(func, args, kwargs)
+        if contraction is None:
+            return None
+        for place, (tensor, _) in enumerate(contraction.operands):
+            known = self._find(tensor)
+            if known is not None:
+                source, view = known
+                cast = tensor.dtype != source.tensor.dtype
+                taken = contract(contraction, place, view, cast, source.layouts, self._draws_of(source, view))
+                if taken is not None:
+                    return taken
+        return None
+
+    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        call = {**dict(zip(CALL[func in TRANSPOSED], args, strict=False)), **kwargs}
+        input, weight, bias = call.pop("input"), call.pop("weight"), call.pop("bias", None)
+        known = self._find(weight)
+        if known is None:
+            return None
+        source, view = known
+        cast = weight.dtype != source.tensor.dtype
+        output = convolution(
+            partial(func, **call),
+            input,
+            view,
+            call.get("groups", 1),
+            func in TRANSPOSED,
+            cast,
+            source.layouts,
+            self._draws_of(source, view),
+        )
+        if output is None or bias is None:
+            return output
+        shaped: Tensor = bias.view(-1, *(1,) * (weight.ndim - 2)).to(output.dtype)
+        return output + shaped
+
+    def _draws_of(self, source: _Source, view: View) -> Callable[[int], Drawn]:
+        def draw(matrix: int) -> Drawn:
+            drawn = self._draw(source.places[matrix])
+            return drawn.cut() if view.cut else drawn
+
+        return draw
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A weight, and the matrices that lie in it.
+
+    Args:
+        tensor: the weight.
+        places: which of the matrices are in it.
+        layouts: where.
+    """
+
+    tensor: Tensor
+    places: tuple[int, ...]
+    layouts: tuple[View, ...]
+
+
+def _sources(matrices: Sequence[AnalogMatrix]) -> list[_Source]:
+    """The weights in which matrices lie that products are taken with."""
+    found: list[tuple[Tensor, list[int], list[View]]] = []
+    for place, matrix in enumerate(matrices):
+        slot = matrix.analog.slot
+        weight = getattr(matrix.holder, slot.weight)
+        view = slot.view(weight.shape)
+        if view is None or getattr(matrix, "stored", False):
+            continue
+        for known, places, views in found:
+            if known is weight:
+                places.append(place)
+                views.append(view)
+                break
+        else:
+            found.append((weight, [place], [view]))
+    return [_Source(weight, tuple(places), tuple(views)) for weight, places, views in found]
 
 
 def _looked_up(matrix: AnalogMatrix, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -149,16 +318,32 @@ class Routed(AnalogModule):
         computed = any(matrix.computed for matrix in (*own, *inner))
         with parametrize.cached() if computed else nullcontext():
             routing = Routing([*own, *inner])
-            with routing:
+            with routing.following():
                 output = self.stands_for.forward(self, *args, **kwargs)
         for matrix in own:
             if matrix not in routing.used:
+                met = ", ".join(routing.met(matrix))
                 raise NotRoutedError(
                     f"layer {matrix.analog.title!r}: the forward of {self.stands_for.__name__} did not take its weight "
-                    "as it is in functional.linear or a convolution, so that its product cannot run analog; map the "
-                    "layer to None, or give its type an analog layer (analogsim.register_layer)"
+                    "in a product that can be followed (functional.linear, a convolution, matmul, einsum, ..., of the "
+                    f"weight or a part of it){f'; it went into {met}' if met else ''}. Its product cannot run analog: "
+                    "map the layer to None, or give its type an analog layer (analogsim.register_layer)"
                 )
+        if not torch.compiler.is_compiling():
+            _warn_digital(list(dict.fromkeys(routing.used)), routing, self.stands_for)
         return output
+
+
+def _warn_digital(matrices: list[AnalogMatrix], routing: Routing, kind: type[nn.Module]) -> None:
+    for matrix in matrices:
+        others = routing.met(matrix, products=True)
+        if others:
+            warnings.warn(
+                f"layer {matrix.analog.title!r}: the forward of {kind.__name__} takes its weight in another product "
+                f"too ({', '.join(others)}), which has other inputs and outputs than its crossbar and stays digital",
+                ConversionWarning,
+                stacklevel=4,
+            )
 
 
 class Borrowing(Routed):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
@@ -15,6 +15,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from analogsim.layers.products.views import View
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
 Multiply = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -112,6 +113,20 @@ class Slot:
             return weight.transpose(0, 1)
         grouped = weight.view(self.groups, -1, *weight.shape[1:])
         return grouped.transpose(1, 2).flatten(0, 1)
+
+    def view(self, shape: Sequence[int]) -> View | None:
+        """Where in a weight of this shape the matrix lies, its outputs along the first axis; None where none knows."""
+        if type(self).matrix is not Slot.matrix:
+            return None
+        whole = View.of(shape)
+        part = whole if self.rows is None else whole.narrowed(0, self.rows[0], self.rows[1] - self.rows[0])
+        if part is None or not self.transposed:
+            return part
+        if self.groups == 1:
+            return part.swapped(0, 1)
+        grouped = part.reshaped((self.groups, part.shape[0] // self.groups, *part.shape[1:]))
+        turned = None if grouped is None else grouped.swapped(1, 2)
+        return None if turned is None else replace(turned, axes=(turned.axes[0] + turned.axes[1], *turned.axes[2:]))
 
     def bias_of(self, module: nn.Module) -> Tensor | None:
         """The bias ``(out,)``, or None."""
