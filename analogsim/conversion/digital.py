@@ -31,7 +31,7 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     if weights == "clean":
         return plain
     values = {
-        matrix: matrix.analog.layout.lift(chip.weight_for(matrix.matrix, matrix.bias)[0], matrix.analog.shape)
+        matrix: matrix.analog.layout.lift(chip.weight_for(*matrix.still())[0], matrix.analog.shape)
         for matrix, chip in chips_of(analog, "to_digital")
     }
     computed = [matrix.analog.name for matrix in values if matrix.computed]

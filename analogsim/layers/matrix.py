@@ -119,8 +119,9 @@ class AnalogMatrix:
 
     @property
     def computed(self) -> bool:
-        """Whether its weights are computed from other Parameters (weight norm, pruning)."""
-        return self.analog.slot.weight not in own_parameters(self.holder)
+        """Whether its weights are computed from Parameters: before the forward (weight norm, pruning) or in it."""
+        slot = self.analog.slot
+        return slot.computed or slot.weight not in own_parameters(self.holder)
 
     def put(self, matrix: Tensor) -> None:
         """Write other clean weights into the Parameters."""
@@ -244,9 +245,10 @@ class Drawn:
 
     Args:
         owner: the matrix.
+        weight: the clean weights where a forward has just computed them; else they are read from the Parameters.
     """
 
-    def __init__(self, owner: AnalogMatrix) -> None:
+    def __init__(self, owner: AnalogMatrix, weight: Tensor | None = None) -> None:
         state = owner.analog
         if torch.compiler.is_compiling():
             state.trace()
@@ -255,16 +257,16 @@ class Drawn:
         self.owner = owner
         self._owner: Taking = owner
         if not owner.routings:
-            self._begin(owner)
+            self._begin(owner, weight)
         else:
             with _paused(owner.routings):
-                self._begin(owner)
+                self._begin(owner, weight)
 
-    def _begin(self, owner: AnalogMatrix) -> None:
+    def _begin(self, owner: AnalogMatrix, computed: Tensor | None) -> None:
         state = owner.analog
         # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
         try:
-            weight, bias = owner.matrix, owner.bias
+            weight, bias = owner.matrix if computed is None else computed, owner.bias
         except AttributeError:
             owner.check_intact()
             raise

@@ -11,7 +11,7 @@ from torch import nn
 
 from analogsim.layers.forwards import ends_in_base, lenders
 from analogsim.layers.module import AnalogLayer, AnalogModule, Extended
-from analogsim.layers.routing import Borrowing, Routed
+from analogsim.layers.routing import Borrowing, Routed, RoutedLayer
 from analogsim.layers.slot import Slot
 from analogsim.utils.copying import ends_in_own_forward
 
@@ -291,7 +291,7 @@ def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
         if kind.forward is cast(Any, base).forward:
             return _derived((known, kind), kind)
         if issubclass(known, AnalogLayer):
-            return _derived((Routed, known, kind), kind)
+            return _derived((RoutedLayer, known, kind), kind)
         if ends_in_base(kind, base):
             return _derived((Extended, kind, known), kind)
         return None

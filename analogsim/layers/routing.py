@@ -16,25 +16,17 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from analogsim.errors import ConversionWarning, NotRoutedError
-from analogsim.layers.matrix import AnalogMatrix, Drawn
+from analogsim.layers.matrix import AnalogMatrix, ConvolutionMatrix, Drawn
 from analogsim.layers.module import AnalogModule, matrices_in
+from analogsim.layers.products.calls import CONVOLUTIONS, TRANSPOSED, named_call
+from analogsim.layers.products.computed import Computations, Computed, Notes, placed
 from analogsim.layers.products.contractions import PARSERS, contraction_of
-from analogsim.layers.products.taken import contract, convolution
+from analogsim.layers.products.taken import contract, convolution, layout_of
 from analogsim.layers.products.views import View, follow
 from analogsim.layers.slot import Slot
 from analogsim.utils.torch_private import unfolded
 
-TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
-
-CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d, *TRANSPOSED)
-
 PRODUCTS = (functional.linear, *CONVOLUTIONS)
-
-# What a call says, in order: of convolutions, and of transposed ones.
-CALL = (
-    ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
-    ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
-)
 
 LOOKUPS = (functional.embedding, functional.embedding_bag)
 
@@ -75,20 +67,24 @@ class Routing(TorchFunctionMode):
 
     Args:
         matrices: those to look for.
+        computing: the module whose forward computes some of them from its Parameters; None where none are.
 
     Attributes:
         used: those that were found.
     """
 
-    def __init__(self, matrices: Iterable[AnalogMatrix]) -> None:
+    def __init__(self, matrices: Iterable[AnalogMatrix], computing: nn.Module | None = None) -> None:
         super().__init__()
-        self._weights = [(matrix.own_weight, matrix) for matrix in matrices]
+        matrices = list(matrices)
+        self._computed = [matrix for matrix in matrices if matrix.analog.slot.computed and matrix.holder is computing]
+        self._computations = None if computing is None or not self._computed else Computations(computing)
+        self._weights = [(matrix.own_weight, matrix) for matrix in matrices if not matrix.analog.slot.computed]
         self._sources = _sources([matrix for _, matrix in self._weights])
-        self._known = [(source.tensor, source, View.of(source.tensor.shape)) for source in self._sources]
-        self._places: dict[int, int] = {}
-        if not torch.compiler.is_compiling():  # where tensors have no address
-            self._places |= {id(tensor): place for place, (tensor, _, _) in enumerate(self._known)}
+        self._known: Notes[tuple[_Source, View]] = Notes()
+        for source in self._sources:
+            self._known[source.tensor] = source, View.of(source.tensor.shape)
         self._draws: dict[int, Drawn] = {}
+        self._draws_of_computed: list[tuple[Tensor, Drawn]] = []
         self._met: list[tuple[Tensor, str]] = []
         self.paused = 0
         self.used: list[AnalogMatrix] = []
@@ -104,29 +100,76 @@ class Routing(TorchFunctionMode):
             with self:
                 return unfolded(func)(*args, **named)
         if func in CONVOLUTIONS or func in PARSERS or func in LOOKUPS:
-            taken = self._as_it_is(func, args, named)
-            if taken is None and func not in LOOKUPS:
-                taken = self._taken(func, args, named)
+            taken = self._product(func, args, named)
             if taken is not None:
                 return taken
         result = func(*args, **named)
         self._follow(func, args, named, result)
+        if self._computations is not None:
+            self._computations.note(args, named, result)
         return result
+
+    def _product(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The answer of a crossbar to a call; None where it takes none of its weights."""
+        taken = self._as_it_is(func, args, kwargs)
+        if taken is None and func not in LOOKUPS:
+            taken = self._taken(func, args, kwargs)
+        if taken is None and self._computations is not None:
+            product = self._computations.product(func, args, kwargs)
+            if product is not None:
+                taken = self._with_computed(product, func, args, kwargs)
+        return taken
+
+    def _with_computed(
+        self, product: Computed, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The answer to a product with a weight that the forward computed."""
+        for matrix in self._computed:
+            slot = matrix.analog.slot
+            if slot.weight in product.sources and product.matrix.shape == matrix.analog.shape:
+                break
+        else:
+            return None
+        self.used.append(matrix)
+        drawn = self._draw_of_computed(matrix, product)
+        if product.contraction is not None:
+            layout = layout_of(product.contraction, product.place)
+            view = View.of(product.operand.shape)
+            layouts = [] if layout is None else [layout]
+            return contract(product.contraction, product.place, view, False, layouts, lambda place: drawn)
+        if isinstance(matrix, ConvolutionMatrix):
+            return _through(matrix, drawn, func, args, kwargs)
+        own = Slot(transposed=product.transposed, groups=product.groups)
+        layout = own.view(product.operand.shape)
+        source = _Source(product.operand, (), () if layout is None else (layout,))
+        return _convolved(source, View.of(product.operand.shape), func, named_call(func, args, kwargs), lambda _: drawn)
+
+    def _draw_of_computed(self, matrix: AnalogMatrix, product: Computed) -> Drawn:
+        """The draw of a matrix with weights that were just computed, one for all products with the same."""
+        for operand, drawn in self._draws_of_computed:
+            if operand is product.operand and drawn.owner is matrix:
+                return drawn
+        drawn = Drawn(matrix, product.matrix)
+        self._draws_of_computed.append((product.operand, drawn))
+        return drawn
 
     @contextmanager
     def following(self) -> Iterator[None]:
         """The block itself."""
-        for _, matrix in self._weights:
+        matrices = [*self._computed, *(matrix for _, matrix in self._weights)]
+        for matrix in matrices:
             matrix.__dict__["routings"] = (*matrix.routings, self)
         try:
             with self:
                 yield
         finally:
-            for _, matrix in self._weights:
+            for matrix in matrices:
                 matrix.__dict__["routings"] = tuple(other for other in matrix.routings if other is not self)
 
     def met(self, matrix: AnalogMatrix, products: bool = False) -> list[str]:
         """What else took a weight: functions, or only those that are products, by their names."""
+        if matrix in self._computed:
+            return []
         place = [own for _, own in self._weights].index(matrix)
         own = [source.tensor for source in self._sources if place in source.places]
         names = dict.fromkeys(name for tensor, name in self._met if any(tensor is source for source in own))
@@ -158,39 +201,27 @@ class Routing(TorchFunctionMode):
             self._draws[place] = matrix.draw()
         return self._draws[place]
 
-    def _find(self, tensor: Any) -> tuple[_Source, View] | None:
-        """What of a weight a tensor holds."""
-        if not isinstance(tensor, Tensor):
-            return None
-        if torch.compiler.is_compiling():
-            for known, source, view in self._known:
-                if known is tensor:
-                    return source, view
-            return None
-        place = self._places.get(id(tensor))
-        return None if place is None else self._known[place][1:]
-
     def _follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note what a function made of weights."""
-        first = self._find(args[0]) if args else None
+        first = self._known.get(args[0]) if args else None
         found = None if first is None else follow(func, first[1], args, kwargs, result)
         if first is not None and found is not None:
             for tensor, held in found:
-                if not torch.compiler.is_compiling():
-                    self._places[id(tensor)] = len(self._known)
-                self._known.append((tensor, first[0], held))  # held on to, so that no other gets the address
+                self._known[tensor] = first[0], held
         elif isinstance(result, Tensor) and not torch.compiler.is_compiling():
-            self._met += [(known[0].tensor, func.__name__) for known in map(self._find, args) if known is not None]
+            self._met += [(known[0].tensor, func.__name__) for known in map(self._known.get, args) if known is not None]
 
     def _taken(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """The answer to a product with what is made of a weight; None of another call."""
         if func in CONVOLUTIONS:
-            return self._convolved(func, args, kwargs)
+            call = named_call(func, args, kwargs)
+            known = self._known.get(call["weight"])
+            return None if known is None else _convolved(*known, func, call, self._draws_of(*known))
         contraction = contraction_of(func, args, kwargs)
         if contraction is None:
             return None
         for place, (tensor, _) in enumerate(contraction.operands):
-            known = self._find(tensor)
+            known = self._known.get(tensor)
             if known is not None:
                 source, view = known
                 cast = tensor.dtype != source.tensor.dtype
@@ -198,29 +229,6 @@ class Routing(TorchFunctionMode):
                 if taken is not None:
                     return taken
         return None
-
-    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-        call = {**dict(zip(CALL[func in TRANSPOSED], args, strict=False)), **kwargs}
-        input, weight, bias = call.pop("input"), call.pop("weight"), call.pop("bias", None)
-        known = self._find(weight)
-        if known is None:
-            return None
-        source, view = known
-        cast = weight.dtype != source.tensor.dtype
-        output = convolution(
-            partial(func, **call),
-            input,
-            view,
-            call.get("groups", 1),
-            func in TRANSPOSED,
-            cast,
-            source.layouts,
-            self._draws_of(source, view),
-        )
-        if output is None or bias is None:
-            return output
-        shaped: Tensor = bias.view(-1, *(1,) * (weight.ndim - 2)).to(output.dtype)
-        return output + shaped
 
     def _draws_of(self, source: _Source, view: View) -> Callable[[int], Drawn]:
         def draw(matrix: int) -> Drawn:
@@ -262,6 +270,20 @@ def _sources(matrices: Sequence[AnalogMatrix]) -> list[_Source]:
         else:
             found.append((weight, [place], [view]))
     return [_Source(weight, tuple(places), tuple(views)) for weight, places, views in found]
+
+
+def _convolved(
+    source: _Source, view: View, func: Callable[..., Any], call: dict[str, Any], draw: Callable[[int], Drawn]
+) -> Tensor | None:
+    """A convolution with a view of a weight."""
+    rest = {name: value for name, value in call.items() if name not in ("input", "weight", "bias")}
+    transposed, cast = func in TRANSPOSED, call["weight"].dtype != source.tensor.dtype
+    convolve, groups = partial(func, bias=None, **rest), call.get("groups", 1)
+    output = convolution(convolve, call["input"], view, groups, transposed, cast, source.layouts, draw)
+    bias: Tensor | None = call.get("bias")
+    if output is None or bias is None:
+        return output
+    return output + bias.view(-1, *(1,) * (call["weight"].ndim - 2)).to(output.dtype)
 
 
 def _looked_up(matrix: AnalogMatrix, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -306,8 +328,7 @@ def _difference(bias: Tensor | None, own: Tensor | None) -> Tensor | None:
 class Routed(AnalogModule):
     """Runs the forward of the digital type; what takes a weight of an analog matrix there goes through its crossbars.
 
-    For modules that hand weights to ``functional.linear`` or a convolution by themselves: their own, or those of the
-    layers in them.
+    For modules that take products with weights by themselves: their own, or those of the layers in them.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -317,7 +338,7 @@ class Routed(AnalogModule):
         # What parametrizations compute is known by its identity, and computed once.
         computed = any(matrix.computed for matrix in (*own, *inner))
         with parametrize.cached() if computed else nullcontext():
-            routing = Routing([*own, *inner])
+            routing = Routing([*own, *inner], self)
             with routing.following():
                 output = self.stands_for.forward(self, *args, **kwargs)
         for matrix in own:
@@ -353,3 +374,14 @@ class Borrowing(Routed):
     def slots(cls, module: nn.Module) -> dict[str, Slot]:
         """See `AnalogModule.slots`: none."""
         return {}
+
+
+class RoutedLayer(Routed):
+    """A layer of a known type with a forward of its own, which may also compute the weight there."""
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`: where the layer's own forward has them."""
+        if isinstance(module, cls):
+            return {label: matrix.analog.slot for label, matrix in module.matrices.items()}
+        return {label: placed(module, slot) for label, slot in super().slots(module).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class Slot:
     transposed: bool = False
     groups: int = 1
     product: Multiply | None = field(default=None, compare=False)
+    computed: ClassVar[bool] = False
+    """Whether the forward of the module computes the matrix from the Parameter."""
 
     def check(self, module: nn.Module) -> None:
         """Raise unless a module has what is said here, and the product, where we know it, takes it so.
@@ -82,6 +84,10 @@ class Slot:
         """The matrix ``(out, ...)``, one row per output; a view of the Parameter but for transposed groups."""
         weight = self.weight_of(module)
         return self.turned(weight) if self.transposed else weight
+
+    def settled(self, module: nn.Module) -> Tensor:
+        """The matrix as the forward of the module will take it, which may write into the Parameter first."""
+        return self.matrix(module)
 
     def weight_of(self, module: nn.Module) -> Tensor:
         """The weight as it lies in the Parameter: the matrix, or ``(in, out / groups, ...)`` where it is transposed."""
@@ -172,7 +178,7 @@ def still(module: nn.Module, slot: Slot) -> tuple[Tensor, Tensor | None]:
             if isinstance(hook, OLDER_RULES):  # what they compute lags behind until the next forward
                 hook(module, None)
         bias = slot.bias_of(module)
-        return slot.matrix(module).detach(), None if bias is None else bias.detach()
+        return slot.settled(module).detach(), None if bias is None else bias.detach()
     finally:
         for part, mode in modes:
             part.training = mode

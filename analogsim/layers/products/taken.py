@@ -268,6 +268,34 @@ class _Roles:
         return _arranged(answers, order, self.output)
 
 
+def layout_of(contraction: Contraction, place: int) -> View | None:
+    """Where a matrix lies in a factor of a product that takes all of it; None where it is no matrix there."""
+    tensor, _ = contraction.operands[place]
+    roles = _Roles(contraction, place, View.of(tensor.shape))
+    return View((roles.steps([*roles.batch, *roles.outputs]), roles.steps(roles.shared))) if roles.known else None
+
+
+def outputs_first(contraction: Contraction, place: int) -> Tensor | None:
+    """A factor of a product as the matrix ``(out, in)`` that it is there; None where it is none."""
+    tensor, labels = contraction.operands[place]
+    roles = _Roles(contraction, place, View.of(tensor.shape))
+    if not roles.known:
+        return None
+    axes = [axis for axis, label in enumerate(labels) if label in roles.weight]
+    still = [axis for axis in range(tensor.ndim) if axis not in axes]
+    own = [label for label in labels if label in roles.weight]
+    moving = tensor.squeeze(still) if still else tensor
+    arranged = _arranged(moving, own, [*roles.batch, *roles.outputs, *roles.shared])
+    return arranged.reshape(-1, extent(roles.steps(roles.shared)))
+
+
+def fits(contraction: Contraction, place: int, view: View, layout: View) -> bool:
+    """Whether a product with a view of a weight is one with rows and columns of a matrix in it."""
+    roles = _Roles(contraction, place, view)
+    steps = (roles.steps(labels) for labels in (roles.batch, roles.outputs, roles.shared))
+    return roles.known and fit((layout,), *steps, view.offset) is not None
+
+
 def contract(
     contraction: Contraction, place: int, view: View, cast: bool, layouts: Sequence[View], draw: Draw
 ) -> Tensor | None:
