@@ -286,7 +286,7 @@ def _shares(analog: nn.Module, example: Inputs) -> dict[str, Share]:
 def _place_of(matrix: AnalogMatrix) -> tuple[int, tuple[int, int] | None]:
     """Where the weight lies: the same for all that share it, also where it is computed, or turned into a matrix."""
     slot = matrix.analog.slot
-    return slot.parameters(matrix.holder)[0].data_ptr(), slot.rows
+    return slot.parameters(matrix.holder)[0].data_ptr(), slot.part
 
 
 def sensitivity(

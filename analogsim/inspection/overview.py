@@ -158,7 +158,7 @@ def _analog_rows(
         matrix.check_intact()
         slot, state = slots[label], matrix.analog
         sizes = {tensor: slot.size(tensor) for tensor in slot.parameters(module)}
-        numbers = sum(count.fresh(tensor, slot.rows, size) for tensor, size in sizes.items())
+        numbers = sum(count.fresh(tensor, slot.part, size) for tensor, size in sizes.items())
         left |= {tensor: number - sizes.get(tensor, 0) for tensor, number in left.items()}
         name, *aliases = (".".join(part for part in (name, label) if part) for name in names)
         yield SummaryRow(

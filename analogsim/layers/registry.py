@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from analogsim.layers.adapters.experts import Experts, is_experts
 from analogsim.layers.forwards import ends_in_base, lenders
 from analogsim.layers.module import AnalogLayer, AnalogModule, Extended
 from analogsim.layers.routing import Borrowing, Routed, RoutedLayer
@@ -119,13 +120,16 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
 
 
 def register_routed(digital: type[nn.Module], weights: Mapping[str, str | Slot | None] | None = None) -> None:
-    """Let `convert` follow a type whose forward hands weights to ``functional.linear`` or a convolution by itself.
+    """Let `convert` follow a type whose forward takes products with weights by itself.
+
+    Products are ``functional.linear``, convolutions, ``matmul``, ``einsum`` and the like, with a weight, a part of it or
+    another form of it (transposed, cast, reshaped).
 
     Args:
         digital: the type.
         weights: its own Parameters that are such weights, ``(out, in, ...)``, each with the name of its bias (or None),
-            or a `Slot` for one with groups or of a transposed convolution; default: none, only those of the layers in
-            it.
+            or a `Slot` for one with groups, one ``(in, out)`` or of a transposed convolution, or one of many in a
+            Parameter; default: none, only those of the layers in it.
 
     Raises:
         ValueError: the type has an analog class already.
@@ -295,4 +299,6 @@ def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
         if ends_in_base(kind, base):
             return _derived((Extended, kind, known), kind)
         return None
+    if is_experts(kind):
+        return _derived((Experts, kind), kind)
     return _derived((Borrowing, kind), kind) if lenders(kind) else None

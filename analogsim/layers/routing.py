@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import torch
@@ -78,14 +78,14 @@ class Routing(TorchFunctionMode):
         matrices = list(matrices)
         self._computed = [matrix for matrix in matrices if matrix.analog.slot.computed and matrix.holder is computing]
         self._computations = None if computing is None or not self._computed else Computations(computing)
-        self._weights = [(matrix.own_weight, matrix) for matrix in matrices if not matrix.analog.slot.computed]
+        self._weights = [(_whole(matrix), matrix) for matrix in matrices if not matrix.analog.slot.computed]
         self._sources = _sources([matrix for _, matrix in self._weights])
         self._known: Notes[tuple[_Source, View]] = Notes()
         for source in self._sources:
             self._known[source.tensor] = source, View.of(source.tensor.shape)
         self._draws: dict[int, Drawn] = {}
         self._draws_of_computed: list[tuple[Tensor, Drawn]] = []
-        self._met: list[tuple[Tensor, str]] = []
+        self._met: list[tuple[_Source, View, str]] = []
         self.paused = 0
         self.used: list[AnalogMatrix] = []
 
@@ -168,18 +168,19 @@ class Routing(TorchFunctionMode):
 
     def met(self, matrix: AnalogMatrix, products: bool = False) -> list[str]:
         """What else took a weight: functions, or only those that are products, by their names."""
-        if matrix in self._computed:
+        if not self._met or matrix in self._computed:
             return []
         place = [own for _, own in self._weights].index(matrix)
-        own = [source.tensor for source in self._sources if place in source.places]
-        names = dict.fromkeys(name for tensor, name in self._met if any(tensor is source for source in own))
-        return [name for name in names if not products or name in _PRODUCT_NAMES]
+        names = [name for source, view, name in self._met if source.has(place, view)]
+        return [name for name in dict.fromkeys(names) if not products or name in _PRODUCT_NAMES]
 
     def _as_it_is(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The answer to a product with a weight as its layer has it, in the layer's own way; None of another call."""
         if func not in PRODUCTS and func not in LOOKUPS:
             return None
         weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        if weight is None:
+            return None
         for place, (known, matrix) in enumerate(self._weights):
             # A table may be tied to the matrix of an output layer.
             if weight is known and getattr(matrix, "stored", False) == (func in LOOKUPS):
@@ -209,7 +210,7 @@ class Routing(TorchFunctionMode):
             for tensor, held in found:
                 self._known[tensor] = first[0], held
         elif isinstance(result, Tensor) and not torch.compiler.is_compiling():
-            self._met += [(known[0].tensor, func.__name__) for known in map(self._known.get, args) if known is not None]
+            self._met += [(*known, func.__name__) for known in map(self._known.get, args) if known is not None]
 
     def _taken(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """The answer to a product with what is made of a weight; None of another call."""
@@ -252,6 +253,23 @@ class _Source:
     places: tuple[int, ...]
     layouts: tuple[View, ...]
 
+    def has(self, place: int, view: View) -> bool:
+        """Whether a view of the weight may hold elements of a matrix."""
+        if place not in self.places:
+            return False
+        first, last = self.layouts[self.places.index(place)].reach
+        return view.reach[0] <= last and first <= view.reach[1]
+
+
+def _whole(matrix: AnalogMatrix) -> Tensor | None:
+    """A weight that is a matrix as a whole; None of one that holds several, which a forward takes parts of."""
+    return None if matrix.analog.slot.part is not None else matrix.own_weight
+
+
+@lru_cache(maxsize=4096)
+def _kept_layout(slot: Slot, shape: torch.Size) -> View | None:
+    return slot.view(shape)
+
 
 def _sources(matrices: Sequence[AnalogMatrix]) -> list[_Source]:
     """The weights in which matrices lie that products are taken with."""
@@ -259,7 +277,7 @@ def _sources(matrices: Sequence[AnalogMatrix]) -> list[_Source]:
     for place, matrix in enumerate(matrices):
         slot = matrix.analog.slot
         weight = getattr(matrix.holder, slot.weight)
-        view = slot.view(weight.shape)
+        view = slot.view(weight.shape) if torch.compiler.is_compiling() else _kept_layout(slot, weight.shape)
         if view is None or getattr(matrix, "stored", False):
             continue
         for known, places, views in found:
@@ -340,19 +358,32 @@ class Routed(AnalogModule):
         with parametrize.cached() if computed else nullcontext():
             routing = Routing([*own, *inner], self)
             with routing.following():
-                output = self.stands_for.forward(self, *args, **kwargs)
-        for matrix in own:
-            if matrix not in routing.used:
-                met = ", ".join(routing.met(matrix))
-                raise NotRoutedError(
-                    f"layer {matrix.analog.title!r}: the forward of {self.stands_for.__name__} did not take its weight "
-                    "in a product that can be followed (functional.linear, a convolution, matmul, einsum, ..., of the "
-                    f"weight or a part of it){f'; it went into {met}' if met else ''}. Its product cannot run analog: "
-                    "map the layer to None, or give its type an analog layer (analogsim.register_layer)"
-                )
+                output = self.digital_forward(*args, **kwargs)
+        self._check_used(routing, own)
         if not torch.compiler.is_compiling():
             _warn_digital(list(dict.fromkeys(routing.used)), routing, self.stands_for)
         return output
+
+    def digital_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The forward whose products are followed."""
+        return self.stands_for.forward(self, *args, **kwargs)
+
+    def _check_used(self, routing: Routing, own: list[AnalogMatrix]) -> None:
+        """Raise NotRoutedError where a weight was in no product, unless it is one of many that inputs choose from."""
+        used = [matrix.analog.slot.weight for matrix in routing.used if matrix.holder is self]
+        for matrix in own:
+            if matrix in routing.used:
+                continue
+            slot, met = matrix.analog.slot, routing.met(matrix)
+            if slot.index is not None and (slot.weight in used or not met):
+                continue
+            went = f"; it went into {', '.join(met)}" if met else ""
+            raise NotRoutedError(
+                f"layer {matrix.analog.title!r}: the forward of {self.stands_for.__name__} did not take its weight "
+                "in a product that can be followed (functional.linear, a convolution, matmul, einsum, ..., of the "
+                f"weight or a part of it){went}. Its product cannot run "
+                "analog: map the layer to None, or give its type an analog layer (analogsim.register_layer)"
+            )
 
 
 def _warn_digital(matrices: list[AnalogMatrix], routing: Routing, kind: type[nn.Module]) -> None:
@@ -361,7 +392,7 @@ def _warn_digital(matrices: list[AnalogMatrix], routing: Routing, kind: type[nn.
         if others:
             warnings.warn(
                 f"layer {matrix.analog.title!r}: the forward of {kind.__name__} takes its weight in another product "
-                f"too ({', '.join(others)}), which has other inputs and outputs than its crossbar and stays digital",
+                f"too ({', '.join(others)}), which is no product with rows and columns of crossbars and stays digital",
                 ConversionWarning,
                 stacklevel=4,
             )

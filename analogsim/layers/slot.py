@@ -35,6 +35,7 @@ class Slot:
         product: how one of several matrices of a module is multiplied by an input, ``product(input, weight, bias)``
             with the weight as it lies in the Parameter: a function, or a ``functools.partial`` of one such as
             ``functional.conv2d`` with its stride. None: linear, unless the class of the layer says otherwise.
+        index: its place along the first axis of both, where a Parameter ``(experts, out, in)`` holds many matrices.
     """
 
     weight: str = "weight"
@@ -43,6 +44,7 @@ class Slot:
     transposed: bool = False
     groups: int = 1
     product: Multiply | None = field(default=None, compare=False)
+    index: int | None = None
     computed: ClassVar[bool] = False
     """Whether the forward of the module computes the matrix from the Parameter."""
 
@@ -108,7 +110,14 @@ class Slot:
             )
         return functional.linear(input, matrix, bias)
 
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """Which part of the Parameter, along the first axis, the matrix takes; None for all."""
+        return self.rows if self.index is None else (self.index, self.index + 1)
+
     def _part(self, tensor: Tensor) -> Tensor:
+        if self.index is not None:
+            return tensor[self.index]
         if self.rows is None or len(tensor) == self.rows[1] - self.rows[0]:
             return tensor
         return tensor[slice(*self.rows)]
@@ -125,7 +134,11 @@ class Slot:
         if type(self).matrix is not Slot.matrix:
             return None
         whole = View.of(shape)
-        part = whole if self.rows is None else whole.narrowed(0, self.rows[0], self.rows[1] - self.rows[0])
+        part: View | None = whole
+        if self.index is not None:
+            part = whole.selected(0, self.index)
+        elif self.rows is not None:
+            part = whole.narrowed(0, self.rows[0], self.rows[1] - self.rows[0])
         if part is None or not self.transposed:
             return part
         if self.groups == 1:

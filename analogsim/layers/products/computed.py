@@ -287,8 +287,7 @@ def placed(module: nn.Module, slot: Slot) -> Slot:
     if not torch.equal(before, parameter):
         with torch.no_grad():
             parameter.copy_(before)
-        told = {"weight": slot.weight, "bias": slot.bias, "rows": slot.rows}
-        return RewrittenSlot(**told, transposed=slot.transposed, groups=slot.groups)
+        return RewrittenSlot(slot.weight, slot.bias, slot.rows, slot.transposed, slot.groups)
     if search is None or search.found is None:
         return slot
     found, view = search.found, search.view

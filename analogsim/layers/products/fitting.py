@@ -84,7 +84,10 @@ _searched = lru_cache(maxsize=4096)(_search)
 
 def _simple(matrices: Sequence[View], rows: Steps, columns: Steps, offset: int) -> Part | None:
     """A run of rows of one matrix with all of its columns."""
-    for place, matrix in enumerate(matrices):
+    for place in reversed(range(len(matrices))):  # of many in a row that which begins last before the offset
+        matrix = matrices[place]
+        if matrix.offset > offset:
+            continue
         own = merged(matrix.axes[0])
         if merged([step for axis in matrix.axes[1:] for step in axis]) != columns:
             continue

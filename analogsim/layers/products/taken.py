@@ -292,8 +292,8 @@ def outputs_first(contraction: Contraction, place: int) -> Tensor | None:
 def fits(contraction: Contraction, place: int, view: View, layout: View) -> bool:
     """Whether a product with a view of a weight is one with rows and columns of a matrix in it."""
     roles = _Roles(contraction, place, view)
-    steps = (roles.steps(labels) for labels in (roles.batch, roles.outputs, roles.shared))
-    return roles.known and fit((layout,), *steps, view.offset) is not None
+    batch, outputs, inputs = (roles.steps(labels) for labels in (roles.batch, roles.outputs, roles.shared))
+    return roles.known and fit((layout,), batch, outputs, inputs, view.offset) is not None
 
 
 def contract(

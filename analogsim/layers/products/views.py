@@ -68,6 +68,11 @@ class View:
         """Of the tensor."""
         return tuple([extent(axis) for axis in self.axes])
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The first and the last place in the source."""
+        return self.offset, self.offset + sum([(size - 1) * stride for axis in self.axes for size, stride in axis])
+
     def permuted(self, order: Sequence[int]) -> View:
         """With its axes in another order."""
         return replace(self, axes=tuple(self.axes[axis] for axis in order))

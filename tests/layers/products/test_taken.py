@@ -421,3 +421,42 @@ def test_a_second_kind_of_product_is_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         analogsim.convert(made("linear: beside a norm")[0], Gaussian(std=0.1))(torch.randn(3, 6).double())
+
+
+class Bank(nn.Module):
+    """Many matrices in one Parameter, all at once and one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank = nn.Parameter(torch.randn(3, 4, 6))
+        self.offsets = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, input: Tensor) -> Tensor:
+        together = torch.baddbmm(self.offsets.unsqueeze(1), input, self.bank.mT)
+        own = torch.stack([functional.linear(row, self.bank[place]) for place, row in enumerate(input)])
+        first = input @ self.bank.unbind()[0].T + torch.einsum("eti,eoi->eto", input[:1], self.bank[:1])
+        return together + own + first
+
+
+register_routed(Bank, {f"bank.{place}": Slot("bank", "offsets", index=place) for place in range(3)})
+
+
+class TestBank(LayerContract):
+    """Slots with an index."""
+
+    def layer(self) -> nn.Module:
+        return Bank()
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (torch.randn(3, 5, 6),)
+
+
+def test_only_some_of_many_matrices_in_a_weight() -> None:
+    """A product over all of them, of which one is asked to stay digital, is no product of crossbars."""
+    torch.manual_seed(0)
+    model, x = Bank(), torch.randn(3, 5, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConversionWarning)
+        analog = analogsim.convert(model, {"bank.1": None, "*": Gaussian(std=0.5)})
+    with pytest.warns(ConversionWarning, match=r"'bank.\d': .* another product"):
+        assert not torch.allclose(analog(x), model(x))

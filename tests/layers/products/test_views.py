@@ -99,6 +99,7 @@ def test_what_is_followed_is_what_torch_does(chain: str) -> None:
     assert view is not None
     assert view.shape == tuple(result.shape)
     assert elements(view) == result.flatten().tolist()
+    assert view.reach == (min(elements(view)), max(elements(view)))
     assert view.cut == (chain in ("detached", "data"))
 
 
