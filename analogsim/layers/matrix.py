@@ -255,7 +255,7 @@ class Drawn:
         else:
             state.uses += 1
         self.owner = owner
-        self._owner: Taking = owner
+        self._owner: AnalogMatrix | Taking = owner
         if not owner.routings:
             self._begin(owner, weight)
         else:

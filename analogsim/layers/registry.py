@@ -122,7 +122,7 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
 def register_routed(digital: type[nn.Module], weights: Mapping[str, str | Slot | None] | None = None) -> None:
     """Let `convert` follow a type whose forward takes products with weights by itself.
 
-    Products are ``functional.linear``, convolutions, ``matmul``, ``einsum`` and the like, with a weight, a part of it or
+    Products are ``functional.linear``, convolutions, ``matmul``, ``einsum`` and the like, with a weight, a part or
     another form of it (transposed, cast, reshaped).
 
     Args:

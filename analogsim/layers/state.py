@@ -15,8 +15,8 @@ from analogsim.crossbar.foot import Observe
 from analogsim.crossbar.signal_path import Array
 from analogsim.device.model import DeviceModel
 from analogsim.errors import BypassedError, ChipGradientWarning, ConversionWarning, NotCalibratedError
+from analogsim.layers.products.inputs import TakenInputs
 from analogsim.layers.slot import Slot
-from analogsim.layers.taken import TakenInputs
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import Noise
 from analogsim.utils.gradient_notices import Notice, Tie

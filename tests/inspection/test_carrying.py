@@ -106,7 +106,7 @@ class Broken(nn.Module):
 
 
 class Past(nn.Module):
-    """Reads the weight of its head by itself."""
+    """Reads the weight of its head by itself, in no product that is followed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,22 +114,30 @@ class Past(nn.Module):
         self.head = nn.Linear(6, 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        return (self.body(x).unsqueeze(-2) * self.head.weight).sum(-1) + self.head.bias
+
+
+class Lent(Past):
+    """The same in one product, which goes through the head's crossbar."""
+
+    def forward(self, x: Tensor) -> Tensor:
         return torch.matmul(self.body(x), self.head.weight.t()) + self.head.bias
 
 
 def test_a_weight_that_is_read_past_its_layer() -> None:
+    assert verdicts(audit(analogsim.convert(Lent(), "pcm"), torch.randn(2, 4))) == {"body": CARRIES, "head": CARRIES}
     result = audit(analogsim.convert(Past(), "pcm"), torch.randn(2, 4))
     assert verdicts(result) == {"body": CARRIES, "head": NEVER_CALLED}
     head = result.rows[1]
     assert head.bypassed
     assert (head.calls, head.change) == (0, 0.0)
-    assert head.readers == ("aten.mm in (the model itself)",)
+    assert head.readers == ("aten.mul in (the model itself)",)
     assert not result.passed
     with pytest.raises(AuditError, match=r"analog in name only: 'head'"):
         result.check()
     text = str(result)
     assert "NOT passed: 1 of 2 analog layers carry the output; analog in name only: 'head'; nothing else moved" in text
-    assert "'head': analog in name only: its clean weight is used by aten.mm in (the model itself)" in text
+    assert "'head': analog in name only: its clean weight is used by aten.mul in (the model itself)" in text
 
 
 def test_torchs_fused_encoder_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import analogsim
 from analogsim import Crossbar
-from analogsim.layers.taken import TakenInputs
+from analogsim.layers.products.inputs import TakenInputs
 
 STANDARD = "standard(rows=4)"
 
@@ -65,7 +65,7 @@ def test_what_is_not_known_is_asked_each_time() -> None:
 
 
 def test_it_forgets_rather_than_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analogsim.layers.taken._MOST", 2)
+    monkeypatch.setattr("analogsim.layers.products.inputs._MOST", 2)
     taken, times = TakenInputs(), list[int]()
     for size in (1, 2, 3, 3, 1):
         taken.ask(counting(times), "its own", torch.zeros(size))
