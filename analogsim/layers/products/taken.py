@@ -70,6 +70,10 @@ class Taken(ABC):
     def per_vector(self, input: Tensor) -> Tensor:
         """See `AnalogMatrix.per_vector`."""
 
+    def _read(self, values: Tensor) -> Tensor:
+        """Values of the outputs that are read; one of all stays what it is."""
+        return values if len(values) == 1 else picked(values, self._rows)
+
     def _as_taken(self, rows: Tensor, input: Tensor) -> Tensor:
         """Weights of the outputs that are read, as the call has them."""
         found = picked(rows, self._rows)
@@ -117,8 +121,8 @@ class TakenLinear(Taken):
 
     def per_output(self, values: Tensor) -> Tensor:
         """See `AnalogMatrix.per_output`."""
-        found = picked(values, self._rows)
-        return found if self._batch is None else found.view(self._batch, -1)
+        found = self._read(values)
+        return found if self._batch is None or len(found) == 1 else found.view(self._batch, -1)
 
     def per_vector(self, input: Tensor) -> Tensor:
         """See `AnalogMatrix.per_vector`."""
@@ -172,7 +176,7 @@ class TakenConvolution(Taken):
 
     def per_output(self, values: Tensor) -> Tensor:
         """See `AnalogMatrix.per_output`."""
-        return picked(values, self._rows).view(-1, *(1,) * self._axes)
+        return self._read(values).view(-1, *(1,) * self._axes)
 
     def per_vector(self, input: Tensor) -> Tensor:
         """See `AnalogMatrix.per_vector`."""

@@ -334,6 +334,18 @@ def test_one_array_answers_to_all_products_of_a_forward() -> None:
     del LINEAR["difference"]
 
 
+@pytest.mark.parametrize("per", ["layer", "block"])
+def test_calibrated_ranges(per: str) -> None:
+    """Of one input range and one bound for all, or of each block: near the digital product on each kind of call."""
+    for way in ("linear of rows apart", "a head each by bmm", "from the left", "as a convolution"):
+        model, x = made(f"linear: {way}")
+        fine = Crossbar(rows=3, dac_bits=16, adc_bits=16, input_range="calibrated", output_bound="calibrated")
+        analog = analogsim.convert(model, DeviceModel((Exact(),)), crossbar=fine.replace(ranges_per=per))
+        analogsim.calibrate(analog, [x.detach()])
+        analogsim.program(analog)
+        torch.testing.assert_close(analog.eval()(x), model(x), rtol=2e-3, atol=2e-3)
+
+
 def test_the_rows_that_are_read_are_those_of_the_whole_chip() -> None:
     model, x = made("linear: linear of a slice")
     analog = analogsim.convert(model, Gaussian(std=0.5))
