@@ -11,7 +11,7 @@ from benchmarks import chip, compiled, draws, growth, hardware, memory, montecar
 from benchmarks.harness.networks import CASES
 from benchmarks.harness.options import add_options, begin
 from benchmarks.harness.timing import write
-from benchmarks.harness.zoo_networks import NETWORKS
+from benchmarks.harness.zoo_families import ZOO
 
 # Of each of the models that are asked for; those of "all", and others.
 _BENCHMARKS = {"train": train.run, "chip": chip.run, "hardware": hardware.run, "montecarlo": montecarlo.run}
@@ -60,10 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--networks",
         nargs="+",
-        choices=NETWORKS,
-        default=list(NETWORKS),
+        choices=ZOO,
+        default=list(ZOO),
         metavar="NAME",
-        help=f"of the zoo: {', '.join(NETWORKS)} (default: all)",
+        help=f"of the zoo: {', '.join(ZOO)} (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="zoo, startup, growth: as tiny as the tests take them")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what growth finds")

@@ -15,7 +15,8 @@ import analogsim
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.utils.modules import names_of
 from benchmarks.harness.timing import Spread, interleave
-from benchmarks.harness.zoo_networks import NETWORKS, Example, Network, Perfect, deviation, loss_of, tensors
+from benchmarks.harness.zoo_families import ZOO
+from benchmarks.harness.zoo_networks import Example, Network, Perfect, deviation, loss_of, tensors
 
 DEVICE = "gaussian"
 _ELEMENT_WISE = "element-wise, no matrix"
@@ -174,7 +175,7 @@ def run(
     say(f"{_line(*HEAD)}\n{_line(*['---'] * len(HEAD))}")
     records, missing = [], []
     for name in networks:
-        network = NETWORKS[name]
+        network = ZOO[name]
         if not network.available:
             missing.append(f"{name}: needs {network.needs}, which is not installed")
             continue

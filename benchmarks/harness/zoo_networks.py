@@ -375,31 +375,31 @@ def _detection(name: str, **options: Any) -> nn.Module:
 # --- transformers ---------------------------------------------------------------------------------------------------
 
 
-def _hugging_face(kind: str, config: str, **options: Any) -> nn.Module:
+def hugging_face(kind: str, config: str, **options: Any) -> nn.Module:
     import transformers
 
     return getattr(transformers, kind)(getattr(transformers, config)(**options))  # type: ignore[no-any-return]
 
 
 def _gpt2(**options: Any) -> nn.Module:
-    network: Any = _hugging_face(
+    network: Any = hugging_face(
         "GPT2LMHeadModel", "GPT2Config", bos_token_id=0, eos_token_id=0, use_cache=False, **options
     )
     network.loss_type = "ForCausalLM"  # what it falls back to, with a message
     return network  # type: ignore[no-any-return]
 
 
-_bert = partial(_hugging_face, "BertForMaskedLM", "BertConfig")
-_hf_vit = partial(_hugging_face, "ViTForImageClassification", "ViTConfig")
-_llama = partial(_hugging_face, "LlamaForCausalLM", "LlamaConfig", use_cache=False)
-_t5 = partial(_hugging_face, "T5ForConditionalGeneration", "T5Config", use_cache=False, decoder_start_token_id=0)
-_SMALL = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+_bert = partial(hugging_face, "BertForMaskedLM", "BertConfig")
+_hf_vit = partial(hugging_face, "ViTForImageClassification", "ViTConfig")
+_llama = partial(hugging_face, "LlamaForCausalLM", "LlamaConfig", use_cache=False)
+_t5 = partial(hugging_face, "T5ForConditionalGeneration", "T5Config", use_cache=False, decoder_start_token_id=0)
+SMALL = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 # --- timm -----------------------------------------------------------------------------------------------------------
 
 
-def _timm(name: str, **options: Any) -> nn.Module:
+def timm_model(name: str, **options: Any) -> nn.Module:
     import timm
 
     return timm.create_model(name, pretrained=False, **options)
@@ -566,7 +566,7 @@ NETWORKS: dict[str, Network] = {
         ),
         Network(
             "bert",
-            partial(_bert, **_SMALL, intermediate_size=32, max_position_embeddings=16),
+            partial(_bert, **SMALL, intermediate_size=32, max_position_embeddings=16),
             partial(words, 8),
             "BERT base",
             _bert,
@@ -586,7 +586,7 @@ NETWORKS: dict[str, Network] = {
             "hf-vit",
             partial(
                 _hf_vit,
-                **{key: value for key, value in _SMALL.items() if key != "vocab_size"},
+                **{key: value for key, value in SMALL.items() if key != "vocab_size"},
                 intermediate_size=32,
                 image_size=32,
                 patch_size=8,
@@ -600,7 +600,7 @@ NETWORKS: dict[str, Network] = {
         ),
         Network(
             "llama",
-            partial(_llama, **_SMALL, intermediate_size=32, num_key_value_heads=1, max_position_embeddings=16),
+            partial(_llama, **SMALL, intermediate_size=32, num_key_value_heads=1, max_position_embeddings=16),
             partial(words, 8),
             "Llama of 135 M parameters",
             partial(
@@ -628,7 +628,7 @@ NETWORKS: dict[str, Network] = {
         Network(
             "timm-vit",
             partial(
-                _timm,
+                timm_model,
                 "vit_tiny_patch16_224",
                 img_size=32,
                 patch_size=8,
@@ -639,16 +639,16 @@ NETWORKS: dict[str, Network] = {
             ),
             partial(images, 32),
             "vit_small_patch16_224 of timm",
-            partial(_timm, "vit_small_patch16_224"),
+            partial(timm_model, "vit_small_patch16_224"),
             partial(images, 224),
             "timm",
         ),
         Network(
             "timm-efficientnet",
-            partial(_timm, "test_efficientnet", num_classes=CLASSES),
+            partial(timm_model, "test_efficientnet", num_classes=CLASSES),
             partial(images, 32),
             "tf_efficientnet_b0 of timm",
-            partial(_timm, "tf_efficientnet_b0"),
+            partial(timm_model, "tf_efficientnet_b0"),
             partial(images, 224),
             "timm",
         ),
