@@ -6,6 +6,7 @@ import dis
 import functools
 import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from types import CodeType, FunctionType
 from typing import Any, cast
 
@@ -31,6 +32,17 @@ def lenders(kind: type[nn.Module]) -> frozenset[str]:
 
 
 @functools.cache
+def reads_own(kind: type[nn.Module]) -> frozenset[str]:
+    """The attributes of the module itself that the forward of a type reads; followed as by `lenders`."""
+    return frozenset(
+        str(step.argval)
+        for code, own in _reached(kind)
+        for before, step in pairwise(_steps(code))
+        if step.opname in _ATTRIBUTES and own and _loaded(before) == own
+    )
+
+
+@functools.cache
 def ends_in_base(kind: type[nn.Module], base: type[nn.Module]) -> bool:
     """Whether the forward of a subclass calls that of its base by ``super().forward``."""
     below = kind.__mro__[: kind.__mro__.index(base)]
@@ -42,7 +54,7 @@ def _reached(kind: type[nn.Module]) -> Iterator[tuple[CodeType, str]]:
     """The code that a forward runs through, and what the module is called in it; empty in functions beside the type."""
     beside = vars(inspect.getmodule(kind) or kind)
     seen: set[CodeType] = set()
-    todo = [found for value in _definitions(kind, "forward") for found in _codes_of(value, True)]
+    todo = [found for value in _definitions(kind, "forward")[:1] for found in _codes_of(value, True)]
     while todo:
         code, own = todo.pop()
         if code in seen:
@@ -50,17 +62,18 @@ def _reached(kind: type[nn.Module]) -> Iterator[tuple[CodeType, str]]:
         seen.add(code)
         yield code, own
         for name in code.co_names:
-            todo += [found for value in _definitions(kind, name) for found in _codes_of(value, True)]
+            # By ``super()``, or by the name of a base, a method calls what it stands in front of.
+            last = None if "super" in code.co_names or name == code.co_name else 1
+            todo += [found for value in _definitions(kind, name)[:last] for found in _codes_of(value, True)]
             function = beside.get(name)
             if isinstance(function, FunctionType) and function.__module__ == kind.__module__:
                 todo += _codes_of(function, False)
 
 
-def _definitions(kind: type[nn.Module], name: str) -> Iterator[Any]:
-    """What the classes of a type, but for torch's own, call by a name."""
-    for owner in kind.__mro__:
-        if not owner.__module__.startswith("torch.") and name in vars(owner):
-            yield vars(owner)[name]
+def _definitions(kind: type[nn.Module], name: str) -> list[Any]:
+    """What the classes of a type, but for torch's own, call by a name; the first is what the type itself finds."""
+    owners = [owner for owner in kind.__mro__ if not owner.__module__.startswith("torch.")]
+    return [vars(owner)[name] for owner in owners if name in vars(owner)]
 
 
 def _codes_of(value: Any, method: bool) -> Iterator[tuple[CodeType, str]]:
@@ -78,9 +91,13 @@ def _codes_of(value: Any, method: bool) -> Iterator[tuple[CodeType, str]]:
         todo += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
 
 
+def _steps(code: CodeType) -> list[dis.Instruction]:
+    return [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+
+
 def _read_weights(code: CodeType, own: str) -> Iterator[str]:
     """The modules, but for the one itself, whose weights code takes, and not only their sizes or types."""
-    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+    steps = _steps(code)
     for place, step in enumerate(steps[1:], start=1):
         if step.opname not in _ATTRIBUTES or step.argval not in _WEIGHTS:
             continue

@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from analogsim.layers.adapters.experts import Experts, is_experts
-from analogsim.layers.forwards import ends_in_base, lenders
+from analogsim.layers.forwards import ends_in_base, lenders, reads_own
 from analogsim.layers.module import AnalogLayer, AnalogModule, Extended
-from analogsim.layers.routing import Borrowing, Routed, RoutedLayer
+from analogsim.layers.routing import Borrowing, Handing, Routed, RoutedLayer
 from analogsim.layers.slot import Slot
 from analogsim.utils.copying import ends_in_own_forward
 
@@ -208,7 +208,15 @@ def _lookup(module: nn.Module) -> type[AnalogModule] | Exception | None:
         found = _class_for(type(module))
     except _FAILURES as error:
         return error
-    return None if found is not None and issubclass(found, Borrowing) and not _borrows(module) else found
+    return found if found is None or _fits(found, module) else None
+
+
+def _fits(kind: type[AnalogModule], module: nn.Module) -> bool:
+    """Whether an analog class that nobody wrote, but for what forwards of the type do, is one for a module."""
+    if issubclass(kind, Handing):
+        weights = {slot.weight for slot in kind.slots(module).values()}
+        return bool(weights) and weights <= reads_own(type(module))
+    return not issubclass(kind, Borrowing) or _borrows(module)
 
 
 def _borrows(module: nn.Module) -> bool:
@@ -298,7 +306,7 @@ def _class_for(kind: type[nn.Module]) -> type[AnalogModule] | None:
             return _derived((RoutedLayer, known, kind), kind)
         if ends_in_base(kind, base):
             return _derived((Extended, kind, known), kind)
-        return None
+        return _derived((Handing, known, kind), kind)
     if is_experts(kind):
         return _derived((Experts, kind), kind)
     return _derived((Borrowing, kind), kind) if lenders(kind) else None

@@ -416,3 +416,7 @@ class RoutedLayer(Routed):
         if isinstance(module, cls):
             return {label: matrix.analog.slot for label, matrix in module.matrices.items()}
         return {label: placed(module, slot) for label, slot in super().slots(module).items()}
+
+
+class Handing(Routed):
+    """A subclass of a type with several matrices whose own forward takes the products with their weights by itself."""

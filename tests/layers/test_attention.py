@@ -658,6 +658,47 @@ def test_a_subclass_that_ends_in_the_forward_of_torch() -> None:
     torch.testing.assert_close(pickle.loads(pickle.dumps(noisy))(x)[0], answer)
 
 
+class Joined(nn.MultiheadAttention):
+    """A subclass that takes the products with its weights by itself, all three in one."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        joint = torch.nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = (each.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for each in joint.chunk(3, -1))
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Handed(nn.MultiheadAttention):
+    """A subclass that hands its weights to torch's functional attention, with keys of their own."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        weights = (self.in_proj_weight, self.in_proj_bias, None, None, False, 0.0)
+        turned = x.transpose(0, 1)
+        output, _ = torch.nn.functional.multi_head_attention_forward(
+            turned, turned.flip(0), turned, SIZE, self.num_heads, *weights, self.out_proj.weight, self.out_proj.bias
+        )
+        return output.transpose(0, 1)
+
+
+@pytest.mark.parametrize("kind", [Joined, Handed])
+def test_a_subclass_that_takes_its_products_by_itself(kind: type[nn.MultiheadAttention]) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(kind(SIZE, HEADS)).double(), torch.randn(2, 5, SIZE, dtype=torch.float64)
+    nn.init.normal_(model[0].in_proj_bias)
+    silent = exact(model).train()
+    wanted, got = model(x), silent(x)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    slopes = [torch.autograd.grad(each.square().sum(), list(model.parameters())) for each in (got, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-10)
+    noisy = analogsim.convert(model, "gaussian(std=0.3)")
+    analogsim.program(noisy, seed=1)
+    assert (noisy.eval()(x) - wanted).abs().max() > 1e-2
+    report = analogsim.audit(noisy, x)
+    assert report.passed
+    assert {row.name for row in report.rows} == {f"0.{name}_proj" for name in ("q", "k", "v", "out")}
+    torch.testing.assert_close(analogsim.to_digital(noisy, "programmed")(x), noisy(x))
+
+
 # --- precision and compilation --------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analogsim.layers.forwards import ends_in_base, lenders
+from analogsim.layers.forwards import ends_in_base, lenders, reads_own
 
 
 class Two(nn.Module):
@@ -37,6 +37,21 @@ class InAMethod(Two):
 
 class Inherited(InAMethod):
     """A forward of its base."""
+
+
+class ByName(InAMethod):
+    def forward(self, x: Tensor) -> Tensor:
+        return InAMethod.forward(self, x)
+
+
+class BySuper(InAMethod):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class Instead(InAMethod):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
 
 
 def _beside(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -123,6 +138,9 @@ class Elsewhere(Calls):
         (Read, {"qkv"}),
         (InAMethod, {"proj"}),
         (Inherited, {"proj"}),
+        (ByName, {"proj"}),
+        (BySuper, {"proj"}),
+        (Instead, set()),
         (InAFunction, {""}),
         (InALoop, {""}),
         (InALambda, {"qkv"}),
@@ -189,3 +207,11 @@ class Fresh(nn.GRU):
 )
 def test_who_ends_in_the_forward_of_the_base(kind: type[nn.Module], ends: bool) -> None:
     assert ends_in_base(kind, nn.GRU) is ends
+
+
+def test_what_a_forward_reads_of_its_module() -> None:
+    assert reads_own(Read) == {"qkv"}
+    assert reads_own(Inherited) == {"_inner", "proj"}
+    assert reads_own(Own) == {"weight"}
+    assert reads_own(InALambda) == {"qkv"}
+    assert reads_own(nn.Linear) == set()

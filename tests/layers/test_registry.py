@@ -54,10 +54,17 @@ class Other(Kernel):
 
 
 class Apart(Kernel):
-    """A subclass that does not come to the forward of its base."""
+    """A subclass that takes the product by itself."""
 
     def forward(self, input: Tensor) -> Tensor:
         return input @ self.kernel.t()
+
+
+class Idle(Kernel):
+    """A subclass that has no use for the matrix."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.relu()
 
 
 PATH = f"{Kernel.__module__}.Kernel"
@@ -125,8 +132,13 @@ def test_subclasses_of_an_announced_type(install: Install) -> None:
     extended = twin(Other())
     assert isinstance(extended, AnalogKernel)
     assert isinstance(extended, Other)
+    taken = twin(Apart())
+    assert isinstance(taken, AnalogKernel)
+    x = torch.randn(5, 3)
+    analogsim.set_noise_scale(taken, 0.0)
+    torch.testing.assert_close(taken(x), x @ taken.kernel.t())
     with pytest.warns(analogsim.ConversionWarning, match="a subclass of Kernel, which may compute something else"):
-        analogsim.convert(nn.Sequential(Apart(), nn.Linear(4, 2)), "pcm")
+        analogsim.convert(nn.Sequential(Idle(), nn.Linear(4, 2)), "pcm")
 
 
 def test_a_twin_of_an_announced_type_comes_back_from_a_pickle_before_anybody_converted(install: Install) -> None:
