@@ -172,17 +172,18 @@ def _swin_v2(**options: Any) -> nn.Module:
 
 
 _TINY: dict[str, Any] = {"img_size": 32, "num_classes": CLASSES}
+_NARROW: dict[str, Any] = {"embed_dim": 192, "num_heads": 3}
 _TINY_VIT: dict[str, Any] = {**_TINY, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
 
-def _of_timm(name: str, known: str, size: int, **tiny: Any) -> Network:
+def _of_timm(name: str, known: str, title: str, full: dict[str, Any], tiny: dict[str, Any]) -> Network:
     return Network(
         name,
         partial(timm_model, known, **tiny),
         partial(images, 32),
-        f"{known} of timm",
-        partial(timm_model, known),
-        partial(images, size),
+        f"{title} of timm",
+        partial(timm_model, known, **full),
+        partial(images, 224),
         "timm",
     )
 
@@ -198,19 +199,19 @@ def _of_transformers(
 
 
 _MIXTURE: dict[str, Any] = {
-    "vocab_size": 32000,
-    "hidden_size": 384,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 6,
+    "vocab_size": 10000,
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
 
 FAMILIES: dict[str, Network] = {
     network.name: network
     for network in (
-        _of_timm("beit", "beit_base_patch16_224", 224, **_TINY_VIT),
-        _of_timm("beit-v2", "beitv2_base_patch16_224", 224, **_TINY_VIT),
-        _of_timm("eva-02", "eva02_tiny_patch14_224", 224, **_TINY_VIT),
+        _of_timm("beit", "beit_base_patch16_224", "BEiT, 192 wide,", _NARROW, _TINY_VIT),
+        _of_timm("beit-v2", "beitv2_base_patch16_224", "BEiT v2, 192 wide,", _NARROW, _TINY_VIT),
+        _of_timm("eva-02", "eva02_tiny_patch14_224", "eva02_tiny_patch14_224", {}, _TINY_VIT),
         Network(
             "timm-swin-v2",
             partial(_swin_v2, **_TINY, patch_size=2, window_size=4, embed_dim=8, depths=(1, 2), num_heads=(2, 2)),
@@ -220,7 +221,6 @@ FAMILIES: dict[str, Network] = {
             partial(images, 256),
             "timm",
         ),
-        _of_timm("nfnet", "nf_resnet26", 224, num_classes=CLASSES),
         Network(
             "attention-pooling",
             partial(_pooled, 8, 4, 2),
@@ -240,9 +240,9 @@ FAMILIES: dict[str, Network] = {
         _of_transformers(
             "mamba",
             "Mamba",
-            "Mamba of 130 M parameters",
-            {"vocab_size": 50280, "hidden_size": 768, "num_hidden_layers": 24},
-            partial(words, 32, 1, 50280),
+            "Mamba of 8 M parameters",
+            {"vocab_size": 10000, "hidden_size": 256, "num_hidden_layers": 12},
+            partial(words, 32, 1, 10000),
             vocab_size=WORDS,
             hidden_size=16,
             num_hidden_layers=2,
@@ -252,9 +252,9 @@ FAMILIES: dict[str, Network] = {
         _of_transformers(
             "mamba-2",
             "Mamba2",
-            "Mamba-2 of 130 M parameters",
-            {"vocab_size": 50280, "hidden_size": 768, "num_hidden_layers": 24, "num_heads": 24, "n_groups": 1},
-            partial(words, 32, 1, 50280),
+            "Mamba-2 of 11 M parameters",
+            {"vocab_size": 10000, "hidden_size": 256, "num_hidden_layers": 12, "num_heads": 8, "n_groups": 1},
+            partial(words, 32, 1, 10000),
             vocab_size=WORDS,
             hidden_size=16,
             num_hidden_layers=2,
@@ -267,17 +267,17 @@ FAMILIES: dict[str, Network] = {
         _of_transformers(
             "falcon",
             "Falcon",
-            "Falcon of 100 M parameters",
-            {"vocab_size": 65024, "hidden_size": 576, "num_hidden_layers": 16, "num_attention_heads": 9},
-            partial(words, 128, 1, 65024),
+            "Falcon of 11 M parameters",
+            {"vocab_size": 10000, "hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4},
+            partial(words, 128, 1, 10000),
             **SMALL,
         ),
         _of_transformers(
             "mixtral",
             "Mixtral",
-            "Mixtral of 66 M parameters",
-            {**_MIXTURE, "intermediate_size": 768, "num_local_experts": 8},
-            partial(words, 128, 1, 32000),
+            "Mixtral of 18 M parameters",
+            {**_MIXTURE, "intermediate_size": 512, "num_local_experts": 8},
+            partial(words, 128, 1, 10000),
             **SMALL,
             intermediate_size=32,
             num_key_value_heads=1,
@@ -286,9 +286,9 @@ FAMILIES: dict[str, Network] = {
         _of_transformers(
             "qwen2-moe",
             "Qwen2Moe",
-            "Qwen2-MoE of 66 M parameters",
-            {**_MIXTURE, "moe_intermediate_size": 384, "shared_expert_intermediate_size": 768, "num_experts": 12},
-            partial(words, 128, 1, 32000),
+            "Qwen2-MoE of 20 M parameters",
+            {**_MIXTURE, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 512, "num_experts": 16},
+            partial(words, 128, 1, 10000),
             **SMALL,
             moe_intermediate_size=16,
             shared_expert_intermediate_size=32,
@@ -299,9 +299,9 @@ FAMILIES: dict[str, Network] = {
         _of_transformers(
             "gpt-oss",
             "GptOss",
-            "GPT-OSS of 66 M parameters",
-            {**_MIXTURE, "head_dim": 64, "intermediate_size": 384, "num_local_experts": 8, "num_experts_per_tok": 2},
-            partial(words, 128, 1, 32000),
+            "GPT-OSS of 19 M parameters",
+            {**_MIXTURE, "head_dim": 64, "intermediate_size": 512, "num_local_experts": 8, "num_experts_per_tok": 2},
+            partial(words, 128, 1, 10000),
             **SMALL,
             head_dim=8,
             intermediate_size=16,
