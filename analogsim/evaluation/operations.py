@@ -23,6 +23,11 @@ from analogsim.utils.torch_private import TorchDispatchMode, own_parameters, sto
 _aten = torch.ops.aten
 
 
+def _grouped(one: Tensor, other: Tensor, *rest: Any, **more: Any) -> int:
+    """Each row of one factor meets one of many matrices, or each of many the columns that are its own."""
+    return other.numel() * one.shape[-2] if one.ndim > other.ndim else one.numel() * other.shape[-1]
+
+
 def _recurrent(input: Tensor, *rest: Any) -> int:
     """Each matrix of the layer meets each step of each sequence once."""
     weights = [tensor for tensor in tree_leaves(rest[:4]) if isinstance(tensor, Tensor) and tensor.ndim == 2]
@@ -38,6 +43,7 @@ _MORE: dict[Any, Callable[..., int]] = {
     _aten.addbmm: lambda bias, one, other, **_: one.numel() * other.shape[-1],
     trilinear: lambda one, weight, other, *_: one.shape[0] * weight.numel(),
     _aten.mkldnn_rnn_layer: _recurrent,
+    _aten._grouped_mm: _grouped,
 }
 
 

@@ -75,6 +75,24 @@ def test_all_products_of_a_recurrent_layer_run_on_its_crossbars(layer: nn.Module
     assert analog_macs(analogsim.convert(layer, "gaussian"), torch.randn(2, 5, 3)) == wanted
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "ends"),
+    [((6, 8), (2, 8, 16), [2, 6]), ((2, 8, 16), (16, 24), [8, 24]), ((8, 24), (24, 16), [8, 24])],
+    ids=["rows", "columns", "inner"],
+)
+def test_products_with_many_matrices_at_once(one: tuple[int, ...], other: tuple[int, ...], ends: list[int]) -> None:
+    """6 rows meet one matrix each; of 24 columns each meets one; 24 inner places are shared out."""
+
+    class Grouped(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            offsets = torch.tensor(ends, dtype=torch.int32)
+            return functional.grouped_mm(x, y, offs=offsets)  # type: ignore[no-any-return]
+
+    wanted = {"rows": 6 * 8 * 16, "columns": 8 * 16 * 24, "inner": 8 * 24 * 16}
+    key = "columns" if len(one) == 3 else "rows" if len(other) == 3 else "inner"
+    assert macs(Grouped(), torch.randn(one), torch.randn(other)) == {"": wanted[key]}
+
+
 def test_packed_sequences_count_what_is_in_them() -> None:
     packed = rnn.pack_sequence([torch.randn(5, 3), torch.randn(2, 3)])
     assert macs(nn.LSTM(3, 4), packed) == {"": 7 * 16 * (3 + 4)}
