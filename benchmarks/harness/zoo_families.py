@@ -222,6 +222,15 @@ FAMILIES: dict[str, Network] = {
             "timm",
         ),
         Network(
+            "nfnet",
+            partial(timm_model, "test_nfnet", num_classes=CLASSES),
+            partial(images, 32),
+            "nf_resnet26 of timm, standardised weights",
+            partial(timm_model, "nf_resnet26"),
+            partial(images, 224),
+            "timm",
+        ),
+        Network(
             "attention-pooling",
             partial(_pooled, 8, 4, 2),
             partial(images, 8),
