@@ -18,7 +18,14 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.noise.sources import Noise, Silence
 from analogsim.utils.modules import names_of, visited
-from analogsim.utils.torch_private import TorchDispatchMode, own_parameters, storage_key, tree_leaves, trilinear
+from analogsim.utils.torch_private import (
+    TorchDispatchMode,
+    grouped_product,
+    own_parameters,
+    storage_key,
+    tree_leaves,
+    trilinear,
+)
 
 _aten = torch.ops.aten
 
@@ -43,7 +50,7 @@ _MORE: dict[Any, Callable[..., int]] = {
     _aten.addbmm: lambda bias, one, other, **_: one.numel() * other.shape[-1],
     trilinear: lambda one, weight, other, *_: one.shape[0] * weight.numel(),
     _aten.mkldnn_rnn_layer: _recurrent,
-    _aten._grouped_mm: _grouped,
+    grouped_product: _grouped,
 }
 
 

@@ -54,6 +54,9 @@ trilinear: Any = torch.ops.aten._trilinear
 Operation: type = torch._ops.OpOverload
 """What an exported graph calls: one of torch's own operations, in one of its forms."""
 
+grouped_product: Any = torch.ops.aten._grouped_mm
+"""The operation behind ``torch.nn.functional.grouped_mm``, products of the rows of one factor with many matrices."""
+
 tree_leaves: Callable[[Any], list[Any]] = _pytree.tree_leaves
 """What lies in tuples, lists and dictionaries, in order."""
 

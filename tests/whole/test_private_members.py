@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator
+from analogsim.utils.torch_private import unfolded
 from tests.whole.tree import Module, read_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +148,24 @@ def _() -> None:
 def _() -> None:
     assert isinstance(torch.ops.aten.linear.default, torch._ops.OpOverload)
     assert not isinstance(torch.nn.functional.linear, torch._ops.OpOverload)
+
+
+@canary(TORCH, "torch.ops.aten._grouped_mm")
+def _() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    called = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(func.overloadpacket)
+            return func(*args, **(kwargs or {}))
+
+    rows, matrices, ends = torch.ones(6, 8), torch.ones(2, 8, 16), torch.tensor([2, 6], dtype=torch.int32)
+    with torch.no_grad(), Mode():
+        out = torch.nn.functional.grouped_mm(rows, matrices, offs=ends)
+    assert torch.ops.aten._grouped_mm in called
+    assert torch.equal(out, torch.full((6, 16), 8.0))
 
 
 @canary(TORCH, "torch.utils._pytree.tree_leaves", "torch.utils._pytree.tree_map")
@@ -642,3 +661,25 @@ def test_every_private_member_has_its_canary() -> None:
 )
 def test_the_walk_sees_them(text: str, names: list[str]) -> None:
     assert [name for name, _ in private_members(ast.parse(text), {"_ours", "_parameters"})] == names
+
+
+def test_functions_that_are_handed_to_modes_as_a_whole_show_their_parts() -> None:
+    """A function of torch that is handed to modes as a whole asks has_torch_function, and nothing else, whether it is to be."""
+    from torch.overrides import TorchFunctionMode
+
+    seen = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    attention = torch.nn.functional.multi_head_attention_forward
+    x, weight = torch.ones(3, 1, 4), torch.ones(12, 4)
+    given = (x, x, x, 4, 2, weight, None, None, None, False, 0.0, torch.ones(4, 4), None)
+    with Mode():
+        wanted = attention(*given)[0]
+        assert torch.nn.functional.linear not in seen
+        found = unfolded(attention)(*given)[0]
+    assert torch.nn.functional.linear in seen
+    assert torch.equal(found, wanted)
