@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.mutations import Mutation, choose, find_mutations, sources
-from benchmarks.harness.traced_tests import TestsOfLines, trace
+from benchmarks.harness.traced_tests import LinesOfTests, trace
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("analogsim", "devices", "recipes")
@@ -98,7 +98,7 @@ def _verdict(tree: Path, tests: list[str], seconds: float, log: Path) -> str:
     return "unnoticed" if worker.exitcode == 0 else "noticed"
 
 
-def _try(mutation: Mutation, tree: Path, tests: TestsOfLines) -> dict[str, Any]:
+def _try(mutation: Mutation, tree: Path, tests: LinesOfTests) -> dict[str, Any]:
     """Make the change, run the tests, take it back."""
     file = tree / mutation.path
     clean = file.read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ def _reasons(file: Path) -> dict[tuple[str, str, str, str], str]:
     return {(entry["path"], entry["function"], entry["before"], entry["after"]): entry["reason"] for entry in entries}
 
 
-def _doubtful(tree: Path, rows: list[dict[str, Any]], tests: TestsOfLines) -> list[str]:
+def _doubtful(tree: Path, rows: list[dict[str, Any]], tests: LinesOfTests) -> list[str]:
     """Tests that noticed a change, and fail without one too."""
     names = sorted({row["by"] for row in rows if row["by"] in tests.seconds})
     log = tree.parent / "log.txt"
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traced = options.traced.resolve() if options.traced else Path(folder) / "traced.json"
         if not traced.exists():
             _trace_apart(tree, traced, options.tests)
-        tests = TestsOfLines(traced)
+        tests = LinesOfTests(traced)
         found = [mutation for path in sources(tree, options.only) for mutation in find_mutations(tree, path)]
         chosen = choose(found, options.count, options.least)
         print(f"{len(chosen)} of {len(found)} possible changes", flush=True)

@@ -73,7 +73,7 @@ def trace(root: Path, folders: Sequence[str], file: Path, arguments: Sequence[st
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
-class TestsOfLines:
+class LinesOfTests:
     """What `trace` wrote.
 
     Args:

@@ -20,8 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator
-from analogsim.utils.torch_private import unfolded
+from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator, unfolded
 from tests.whole.tree import Module, read_tree
 
 ROOT = Path(__file__).resolve().parents[2]
