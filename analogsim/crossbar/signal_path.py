@@ -232,8 +232,9 @@ def block_readings(
             # Without inputs the block has the shape of its answer from the first of all.
             part, begin = layer.word_lines(input, *((start, min(end, inputs)) if start < inputs else (0, 1)))
             lines = _word_lines(part, full, begin, end > inputs, crossbar, recompute)
-        # A range of all inputs goes into the scale of the outputs, one of each vector onto the sum.
-        common = not isinstance(full, Tensor) or full.ndim == 0
+        # A range of all inputs goes into the scale of the outputs; one of each vector onto the sum, unless outputs lie
+        # along an axis of their own, and it makes a small tensor with their scale.
+        common = not isinstance(full, Tensor) or full.ndim == 0 or layer.per_output(array.scale[:, block]).ndim > 1
         counts = full if common else 1.0
         foot = Foot(
             array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, counts, observe=observe
