@@ -663,7 +663,7 @@ def test_the_walk_sees_them(text: str, names: list[str]) -> None:
 
 
 def test_functions_that_are_handed_to_modes_as_a_whole_show_their_parts() -> None:
-    """They ask has_torch_function, and nothing else, whether they are to be handed on."""
+    """A function that is handed to modes as a whole asks has_torch_function, and nothing else, whether it is to be."""
     from torch.overrides import TorchFunctionMode
 
     seen = []
