@@ -225,13 +225,11 @@ def block_readings(
     """
     layout, inputs = array.layout, array.slices.shape[2] - array.layout.bias_rows
     own = isinstance(input_range, Sequence)
-    lines = None if own else _word_lines(input, cast(Any, input_range), 0, bool(layout.bias_rows), crossbar, recompute)
+    lines = None if own else _word_lines(input, 0, cast(Any, input_range), bool(layout.bias_rows), crossbar, recompute)
     for block, (start, end) in enumerate(layout.rows):
         full = input_range[block] if isinstance(input_range, Sequence) else input_range
         if own or lines is None:
-            # Without inputs the block has the shape of its answer from the first of all.
-            part, begin = layer.word_lines(input, *((start, min(end, inputs)) if start < inputs else (0, 1)))
-            lines = _word_lines(part, full, begin, end > inputs, crossbar, recompute)
+            lines = _word_lines(*_part_of(layer, input, inputs, start, end), full, end > inputs, crossbar, recompute)
         # A range of all inputs goes into the scale of the outputs; one of each vector onto the sum, unless outputs lie
         # along an axis of their own, and it makes a small tensor with their scale.
         common = not isinstance(full, Tensor) or full.ndim == 0 or layer.per_output(array.scale[:, block]).ndim > 1
@@ -239,19 +237,26 @@ def block_readings(
         foot = Foot(
             array.scale, array.converter_errors, crossbar, noise, output_bound, noise_scale, counts, observe=observe
         )
-        of_outputs = partial(_of_block, layer, block)
-        reading: Tensor | None = None
-        for place, share in enumerate(array.significance):
-            for factor, plane, bias in lines.planes:
-                current = lines.current(layer, plane, bias, array.slice(place), layout, start, end)
-                power = None
-                if array.variances is not None:
-                    power = partial(lines.power, layer, plane, bias, array.variances[place], layout, start, end)
-                said = foot.read(current, power, of_outputs, place=place, block=block, share=share * factor)
-                reading = said if reading is None else reading + said
-        if reading is None:  # pragma: no cover - there is always a slice, and a bit
-            raise RuntimeError("no slices")
+        reading = _read_block(layer, lines, array, foot, block)
         yield reading if common else (reading * full).to(reading.dtype)
+
+
+def _read_block(layer: Product, lines: _WordLines, array: Array, foot: Foot, block: int) -> Tensor:
+    """What all slices and bits of the inputs of one block of rows count together."""
+    layout, (start, end) = array.layout, array.layout.rows[block]
+    of_outputs = partial(_of_block, layer, block)
+    reading: Tensor | None = None
+    for place, share in enumerate(array.significance):
+        for factor, plane, bias in lines.planes:
+            current = lines.current(layer, plane, bias, array.slice(place), layout, start, end)
+            power = None
+            if array.variances is not None:
+                power = partial(lines.power, layer, plane, bias, array.variances[place], layout, start, end)
+            said = foot.read(current, power, of_outputs, place=place, block=block, share=share * factor)
+            reading = said if reading is None else reading + said
+    if reading is None:  # pragma: no cover - there is always a slice, and a bit
+        raise RuntimeError("no slices")
+    return reading
 
 
 @dataclass(frozen=True)
@@ -300,8 +305,13 @@ class _WordLines:
         return _summed(layer, squares, of_one, variances, layout, start, end, self.begin)
 
 
+def _part_of(layer: Product, input: Tensor, inputs: int, start: int, end: int) -> tuple[Tensor, int]:
+    """What a block of rows gets; one of nothing but bias rows has the shape of its answer from the first input."""
+    return layer.word_lines(input, start, min(end, inputs)) if start < inputs else layer.word_lines(input, 0, 1)
+
+
 def _word_lines(
-    input: Tensor, input_range: Tensor | float, begin: int, with_bias: bool, crossbar: Crossbar, recompute: bool
+    input: Tensor, begin: int, input_range: Tensor | float, with_bias: bool, crossbar: Crossbar, recompute: bool
 ) -> _WordLines:
     full, ones = input_range, input.new_ones(()) if with_bias else None
     learned, slopes = None, None
@@ -372,7 +382,7 @@ def driven_product(
     inputs, one = matrix.shape[1] - layout.bias_rows, input.new_ones(())
     total: Tensor | None = None
     for (start, end), full in zip(layout.rows, ranges, strict=True):
-        part, begin = layer.word_lines(input, *((start, min(end, inputs)) if start < inputs else (0, 1)))
+        part, begin = _part_of(layer, input, inputs, start, end)
         driven = drive(part, full, crossbar) * full
         current = _summed(layer, driven, one, matrix, layout, start, end, begin)
         total = current if total is None else total + current
