@@ -5,12 +5,14 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import CodeType, FunctionType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Weights of layers by the names that torch gives them.
 _WEIGHTS = {"weight", "in_proj_weight"}
@@ -21,7 +23,12 @@ _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD"}
 _FACTS = {"data_ptr", "device", "dim", "dtype", "is_cuda", "ndim", "numel", "requires_grad", "shape", "size"}
 
 
-@functools.cache
+def _cached(function: F) -> F:
+    """The same, which remembers its answers. Checkers do not take types of modules for hashable."""
+    return cast(F, functools.cache(function))
+
+
+@_cached
 def lenders(kind: type[nn.Module]) -> frozenset[str]:
     """The modules whose weights the forward of a type reads: ``qkv`` of ``self.qkv.weight``; empty for any other way.
 
@@ -31,7 +38,7 @@ def lenders(kind: type[nn.Module]) -> frozenset[str]:
     return frozenset(name for code, own in _reached(kind) for name in _read_weights(code, own))
 
 
-@functools.cache
+@_cached
 def reads_own(kind: type[nn.Module]) -> frozenset[str]:
     """The attributes of the module itself that the forward of a type reads; followed as by `lenders`."""
     return frozenset(
@@ -42,7 +49,7 @@ def reads_own(kind: type[nn.Module]) -> frozenset[str]:
     )
 
 
-@functools.cache
+@_cached
 def ends_in_base(kind: type[nn.Module], base: type[nn.Module]) -> bool:
     """Whether the forward of a subclass calls that of its base by ``super().forward``."""
     below = kind.__mro__[: kind.__mro__.index(base)]

@@ -75,7 +75,7 @@ class AttentionPooling(nn.Module):
             k_proj_weight=self.k_proj.weight,
             v_proj_weight=self.v_proj.weight,
         )
-        return pooled.squeeze(0)  # type: ignore[no-any-return]
+        return pooled.squeeze(0)
 
 
 def _pooled(width: int, size: int, heads: int) -> nn.Module:
