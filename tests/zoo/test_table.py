@@ -54,7 +54,7 @@ def test_a_library_that_is_not_there_is_said(
 
 
 class _ReadPast(nn.Module):
-    """Half of its products take the weight of a layer that is never called."""
+    """Half of its products take the weight of a layer that is never called, in a way that its code does not show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,8 @@ class _ReadPast(nn.Module):
         self.past = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(self.called(x), self.past.weight)
+        weights = {name: getattr(self.past, name) for name in ("weight", "bias")}
+        return functional.linear(self.called(x), weights["weight"])
 
 
 def test_what_is_converted_in_name_only_does_not_count() -> None:
