@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from analogsim.conversion.example import try_example
+from analogsim.conversion.example import learn_products, try_example
 from analogsim.conversion.first_forward import watch_first_forward
 from analogsim.conversion.patterns import (
     Candidate,
@@ -105,6 +105,8 @@ def convert(
         example: inputs for one forward of the model and one of the twin, in eval, without noise and converters: a
             tensor, a tuple of arguments, or a mapping of keyword arguments. What fails there, answers otherwise than
             the model, or has no part in the answer is said at once; modes, buffers and random states stay as they are.
+            It also shows in which products modules of types that nobody registered take their bare Parameters: these
+            run analog too.
             Default: no forward.
 
     Returns:
@@ -136,6 +138,8 @@ def convert(
     span = _read_times(train_times)
     names = names_of(model)
     check_modules(names)
+    if example is not None:
+        learn_products(model, example)
     candidates = find_candidates(names, embeddings)
     contents = Contents(model)
     outside = find_unregistered(contents, names)

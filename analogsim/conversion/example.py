@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import NotRoutedError
 from analogsim.layers.module import matrices_of
+from analogsim.layers.registry import discover
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import Inputs, call, moved
 from analogsim.utils.modules import names_of, title_of
@@ -72,6 +73,19 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
         )
     _compare(clean, found, type(model).__name__)
     return idle
+
+
+def learn_products(model: nn.Module, example: Inputs) -> None:
+    """Let modules of unregistered types show, in one forward in eval, what they take products with.
+
+    An example that fails teaches nothing; `try_example` says what is wrong with it.
+    """
+    parameter = next(iter(model.parameters()), None)
+    if parameter is None or not isinstance(example, Tensor | tuple | Mapping):
+        return
+    inputs = moved(example, parameter.device)
+    with _left_as_it_was(model), suppress(Exception):
+        discover(model, lambda: _answer(model, inputs))
 
 
 def _listed(names: list[str]) -> str:

@@ -83,4 +83,5 @@ def why_digital(module: nn.Module) -> str:
     base = next((kind.__name__ for kind in type(module).__mro__[1:] if kind in analog_types), None)
     if base is not None:
         return f"a subclass of {base}, which may compute something else (register_layer)"
-    return f"bare Parameters, no analog layer for {type(module).__name__} (register_layer, register_routed)"
+    remedies = "convert(..., example=inputs), register_layer, register_routed"
+    return f"bare Parameters, no analog layer for {type(module).__name__} ({remedies})"

@@ -12,7 +12,8 @@ from torch import nn
 from analogsim.layers.adapters.experts import Experts, is_experts
 from analogsim.layers.forwards import ends_in_base, lenders, reads_own
 from analogsim.layers.module import AnalogLayer, AnalogModule, Extended
-from analogsim.layers.routing import Borrowing, Handing, Routed, RoutedLayer
+from analogsim.layers.products.discovery import Discovery
+from analogsim.layers.routing import Borrowing, Found, Handing, Routed, RoutedLayer, discovered
 from analogsim.layers.slot import Slot
 from analogsim.utils.copying import ends_in_own_forward
 
@@ -160,8 +161,10 @@ def _derived(
     if more or digital not in _subclasses:
         body = {"stands_for": digital, "__module__": digital.__module__, "__doc__": bases[0].__doc__}
         body |= {"__reduce_ex__": lambda self, protocol: (_rebuild, (digital,), self.__getstate__())}
-        made = type(f"Analog{digital.__name__}", bases, body | (more or {}))
-        _subclasses[digital] = cast("type[AnalogModule]", made)
+        made = cast("type[AnalogModule]", type(f"Analog{digital.__name__}", bases, body | (more or {})))
+        if more:
+            return made
+        _subclasses[digital] = made
     return _subclasses[digital]
 
 
@@ -171,6 +174,51 @@ def _rebuild(digital: type[nn.Module]) -> AnalogModule:
     if kind is None:
         raise TypeError(f"{digital.__name__} has no analog layer here; register it before loading")
     return kind.__new__(kind)
+
+
+_found_types: dict[type[nn.Module], type[AnalogModule]] = {}
+
+
+def _found_type(digital: type[nn.Module]) -> type[AnalogModule]:
+    """The analog class of a type whose products examples show."""
+    if digital not in _found_types:
+        again = {"__reduce_ex__": lambda self, protocol: (_rebuild_found, (digital,), self.__getstate__())}
+        _found_types[digital] = _derived((Found, digital), digital, again)
+    return _found_types[digital]
+
+
+def _rebuild_found(digital: type[nn.Module]) -> AnalogModule:
+    """As `_rebuild`."""
+    kind = _found_type(digital)
+    return kind.__new__(kind)
+
+
+def discover(model: nn.Module, forward: Callable[[], object]) -> None:
+    """Learn from a forward in which products modules of unregistered types take their bare Parameters.
+
+    Args:
+        model: the network.
+        forward: runs it on an example.
+    """
+    unknown = {module: _bare_parameters(module) for module in model.modules() if _is_unknown(module)}
+    search = Discovery({module: names for module, names in unknown.items() if names})
+    search.run(forward)
+    for module, slots in search.found.items():
+        discovered[module] = slots
+
+
+def _is_unknown(module: nn.Module) -> bool:
+    """Whether nobody says of a module what its own Parameters are."""
+    if module in discovered:
+        return True
+    known = _lookup(module)
+    borrows = isinstance(known, type) and issubclass(known, Borrowing)
+    return borrows or (known is None and "forward" not in vars(module))
+
+
+def _bare_parameters(module: nn.Module) -> list[str]:
+    named = module.named_parameters(recurse=False)
+    return [name for name, parameter in named if parameter.ndim > 1 and parameter.is_floating_point()]
 
 
 def analog_type(module: nn.Module) -> type[AnalogModule] | None:
@@ -204,6 +252,8 @@ def failed_offer(module: nn.Module) -> Exception | None:
 def _lookup(module: nn.Module) -> type[AnalogModule] | Exception | None:
     if "forward" in vars(module) and not ends_in_own_forward(module):
         return None
+    if module in discovered:
+        return _found_type(type(module))
     try:
         found = _class_for(type(module))
     except _FAILURES as error:

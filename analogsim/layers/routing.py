@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from analogsim.layers.products.contractions import PARSERS, contraction_of
 from analogsim.layers.products.taken import contract, convolution, layout_of
 from analogsim.layers.products.views import View, follow
 from analogsim.layers.slot import Slot
+from analogsim.layers.state import AnalogState
 from analogsim.utils.torch_private import unfolded
 
 PRODUCTS = (functional.linear, *CONVOLUTIONS)
@@ -420,3 +422,24 @@ class RoutedLayer(Routed):
 
 class Handing(Routed):
     """A subclass of a type with several matrices whose own forward takes the products with their weights by itself."""
+
+
+class Found(Routed):
+    """A module of a type that nobody registered, whose products a forward on an example showed."""
+
+    analog_only = ("matrices", "placed")
+
+    @classmethod
+    def slots(cls, module: nn.Module) -> dict[str, Slot]:
+        """See `AnalogModule.slots`."""
+        placed: dict[str, Slot] | None = module.__dict__.get("placed")
+        return discovered[module] if placed is None else placed
+
+    def attach(self, states: dict[str, AnalogState], module: nn.Module) -> None:
+        """See `AnalogModule.attach`."""
+        self.__dict__["placed"] = discovered[module]
+        super().attach(states, module)
+
+
+discovered: WeakKeyDictionary[nn.Module, dict[str, Slot]] = WeakKeyDictionary()
+"""Where the matrices of modules lie that forwards on examples showed."""

@@ -351,7 +351,10 @@ class OwnAttention(nn.MultiheadAttention):
 
 
 DIGITAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "foreign": (Foreign, "bare Parameters, no analog layer for Foreign .register_layer, register_routed"),
+    "foreign": (
+        Foreign,
+        "bare Parameters, no analog layer for Foreign .convert.*example=inputs., register_layer, register_routed",
+    ),
     "several": (lambda: OwnAttention(4, 2), "OwnAttention .a subclass of MultiheadAttention"),
 }
 

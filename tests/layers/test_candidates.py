@@ -106,7 +106,7 @@ def test_reasons() -> None:
         (nn.LayerNorm(4), "element-wise, no matrix"),
         (replaced, "its forward was replaced"),
         (OwnAttention(4, 2), "a subclass of MultiheadAttention, which may compute something else"),
-        (Bare(), r"bare Parameters, no analog layer for Bare \(register_layer, register_routed\)"),
+        (Bare(), r"bare Parameters, no analog layer for Bare \(convert\(.*\), register_layer, register_routed\)"),
     ):
         with pytest.raises(ValueError, match=reason):
             raise ValueError(why_digital(module))

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from analogsim.layers.products.calls import CONVOLUTIONS, TRANSPOSED, named_call
 from analogsim.layers.products.contractions import PARSERS, Contraction, contraction_of
-from analogsim.layers.products.taken import fits, outputs_first
+from analogsim.layers.products.taken import Roles, fits, outputs_first
 from analogsim.layers.products.views import View, follow
 from analogsim.layers.slot import Slot
 from analogsim.utils.torch_private import own_parameters
@@ -297,5 +297,7 @@ def placed(module: nn.Module, slot: Slot) -> Slot:
     layouts = [own.view(parameter.shape) for own in (slot, turned)] if slot.groups == 1 else []
     if found.contraction is None or None in layouts or len(layouts) < 2:
         return slot
-    own, other = (layout is not None and fits(found.contraction, found.place, view, layout) for layout in layouts)
+    own, other = (
+        layout is not None and fits(Roles(found.contraction, found.place, view), [layout]) for layout in layouts
+    )
     return turned if other and not own else slot

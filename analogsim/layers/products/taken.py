@@ -191,7 +191,7 @@ def answer(taken: Taken, drawn: Drawn, input: Tensor) -> Tensor:
     return output
 
 
-class _Roles:
+class Roles:
     """What the axes of a contraction are to a weight in it.
 
     Args:
@@ -210,6 +210,7 @@ class _Roles:
 
     def __init__(self, contraction: Contraction, place: int, view: View) -> None:
         self.output = contraction.output
+        self.offset = view.offset
         named = [(label, axis) for axis, label in enumerate(contraction.operands[place][1]) if label is not None]
         self.repeated = {label: view.shape[axis] for label, axis in named}
         self.weight = {label: view.axes[axis] for label, axis in named if _moves(view.axes[axis])}
@@ -243,6 +244,17 @@ class _Roles:
         """Where some axes lead in the weight, one after the other."""
         return tuple([step for label in labels for step in self.weight[label]])
 
+    def axes_of(self, weight: View) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which axes of all of a weight are outputs alone, and which are summed over."""
+        outputs, inputs = (self.steps(labels) for labels in (self.outputs, self.shared))
+        found: tuple[list[int], list[int]] = ([], [])
+        for axis, steps in enumerate(weight.axes):
+            for size, stride in steps:
+                for role, taken in zip(found, (outputs, inputs), strict=True):
+                    if any(near <= stride and stride * size <= near * many for many, near in taken):
+                        role.append(axis)
+        return tuple(found[0]), tuple(found[1])
+
     @property
     def many(self) -> int | None:
         """How many groups of outputs have inputs of their own; None for one input of all."""
@@ -275,14 +287,14 @@ class _Roles:
 def layout_of(contraction: Contraction, place: int) -> View | None:
     """Where a matrix lies in a factor of a product that takes all of it; None where it is no matrix there."""
     tensor, _ = contraction.operands[place]
-    roles = _Roles(contraction, place, View.of(tensor.shape))
+    roles = Roles(contraction, place, View.of(tensor.shape))
     return View((roles.steps([*roles.batch, *roles.outputs]), roles.steps(roles.shared))) if roles.known else None
 
 
 def outputs_first(contraction: Contraction, place: int) -> Tensor | None:
     """A factor of a product as the matrix ``(out, in)`` that it is there; None where it is none."""
     tensor, labels = contraction.operands[place]
-    roles = _Roles(contraction, place, View.of(tensor.shape))
+    roles = Roles(contraction, place, View.of(tensor.shape))
     if not roles.known:
         return None
     axes = [axis for axis, label in enumerate(labels) if label in roles.weight]
@@ -293,11 +305,10 @@ def outputs_first(contraction: Contraction, place: int) -> Tensor | None:
     return arranged.reshape(-1, extent(roles.steps(roles.shared)))
 
 
-def fits(contraction: Contraction, place: int, view: View, layout: View) -> bool:
-    """Whether a product with a view of a weight is one with rows and columns of a matrix in it."""
-    roles = _Roles(contraction, place, view)
+def fits(roles: Roles, layouts: Sequence[View]) -> bool:
+    """Whether a product with a view of a weight is one with rows and columns of matrices in it."""
     batch, outputs, inputs = (roles.steps(labels) for labels in (roles.batch, roles.outputs, roles.shared))
-    return roles.known and fit((layout,), batch, outputs, inputs, view.offset) is not None
+    return roles.known and fit(tuple(layouts), batch, outputs, inputs, roles.offset) is not None
 
 
 def contract(
@@ -316,7 +327,7 @@ def contract(
     Returns:
         None where the matrices have no such rows and columns.
     """
-    roles = _Roles(contraction, place, view)
+    roles = Roles(contraction, place, view)
     if not roles.known:
         return None
     batch, outputs, inputs = (roles.steps(labels) for labels in (roles.batch, roles.outputs, roles.shared))
