@@ -18,7 +18,7 @@ def test_errors_of_the_slopes_are_no_spread_of_the_exponents():
     drift, slow = FittedDrift((0.05,), (0.01,)), FittedSlowNoise((0.02,))
     model = DeviceModel((FittedProgramming((0.02,)), drift, slow, FittedReadNoise((0.002,))))
     times = (0, 20, 60, 120, 300)
-    fit = quiet(sample_measurements(model, cells=200, levels=[10.0, 15.0, 20.0, 25.0], times=times, repeats=2))
+    fit = quiet(sample_measurements(model, cells=800, levels=[10.0, 15.0, 20.0, 25.0], times=times, repeats=2))
     for x in (0.5, 0.9):
         assert polynomial(fit.effects[1].nu_std, math.log(x)) == pytest.approx(0.01, abs=0.0015)
         assert polynomial(fit.effects[2].std, math.log(x)) == pytest.approx(0.02, abs=0.0015)
@@ -50,7 +50,8 @@ def test_noise_lowers_logarithms_but_no_conductance(slow, white):
     if slow:
         effects.insert(2, FittedSlowNoise(slow))
     times = (0, 60, 3600, 86400)
-    columns = sample_measurements(DeviceModel(tuple(effects)), cells=1500, levels=[15.0, 25.0], times=times, repeats=2)
+    model, levels = DeviceModel(tuple(effects)), [15.0, 25.0]
+    columns = sample_measurements(model, cells=1500, levels=levels, times=times, repeats=2, seed=2)
     x, y = columns["target"] / G_MAX, columns["measured"] / G_MAX
     readings = Readings(y, np.log1p((columns["time"] - 20) / 20), columns["cell"].astype(int), x[:3000])
     problem = Problem(readings)
