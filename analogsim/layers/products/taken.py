@@ -335,7 +335,8 @@ def contract(
     if found is None:
         return None
     answers = _multiply(found, roles.driven(), roles.many, cast, draw)
-    return contraction.finished(roles.arranged(answers))
+    # In the order of memory that torch's products answer in, so that a view of it is one here too.
+    return contraction.finished(roles.arranged(answers).contiguous())
 
 
 def _moves(steps: Steps) -> bool:

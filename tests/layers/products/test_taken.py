@@ -103,6 +103,8 @@ LINEAR: dict[str, Way] = {
     "heads the other way": lambda x, w, b: torch.einsum("bti,hdi->btdh", x, w.unflatten(0, (2, 2))),
     "a head each": lambda x, w, b: torch.einsum("bti,bdi->btd", x, w.view(2, 2, 6)),
     "a head each by bmm": lambda x, w, b: torch.bmm(x, w.view(2, 2, 6).mT),
+    "a head each, viewed": lambda x, w, b: torch.bmm(x, w.view(2, 2, 6).mT).view(-1, 2),
+    "from the left, viewed": lambda x, w, b: torch.matmul(w, x.mT).view(2, -1),
     "a head each by matmul": lambda x, w, b: x @ w.view(2, 2, 6).transpose(1, 2),
     "a head each, broadcast": lambda x, w, b: x.unsqueeze(1) @ w.view(2, 2, 6).transpose(1, 2),
     "columns in two axes": lambda x, w, b: torch.einsum("btij,oij->bto", x.view(2, 3, 2, 3), w.view(4, 2, 3)),
