@@ -23,7 +23,7 @@ band), so that frequencies are log-uniform in the band of each time.
 
 Departure: what a single cell does is turns of a sine, of one frequency, and not the walk of many fluctuators; it is the
 sum over cells, which a network takes, that has the spectrum. The more faithful trace of n tones a cell would cost n
-times as much.
+times as much: one takes 8.4 ns a cell, a plain normal number 3.7 (one thread, AMD EPYC).
 
 The frequencies are 2^15 that all cells share (`philox.tones`), which moves correlations by 0.001. Turns are
 counted in integers that wrap around, without rounding: after ten years of a tone of 2 MHz they are still the same on

@@ -35,7 +35,7 @@ Floats = NDArray[np.float32]
 TONES = 2**15
 """Among so many `tones` chooses."""
 
-_CHUNK = 2**16  # numbers at a time: what is made on the way stays in a core's cache
+_CHUNK = 2**15  # numbers at a time: what is made on the way stays in a core's cache
 _TILE = 2**12  # the first half of so many normal numbers takes the cosines of their pairs, the second the sines
 _HALF = _TILE // 2
 _WITHIN = 17  # of 32 bits 15 choose a tone, the others are a number's own phase in it
