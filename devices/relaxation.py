@@ -83,11 +83,11 @@ class Relaxation(Effect):
     def growth(self, t: float | Tensor, cells: Cells) -> Tensor:
         """``V(t) - V_0``, broadcast against the target."""
         weights = self.weights(t)
-        first = self.spread(cells, 0).square_()
+        first = self.spread(cells, 0).square()
         total: Tensor | None = None
         for place, weight in enumerate(weights):
             if place and counts(weight):
-                part = self.spread(cells, place).square_().sub_(first).mul(weight)
+                part = self.spread(cells, place).square().sub_(first).mul(weight)
                 total = part if total is None else total + part
         return torch.zeros_like(first) if total is None else total
 

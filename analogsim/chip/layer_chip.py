@@ -70,6 +70,7 @@ class LayerChip:
         self._checked: tuple[tuple[Tensor, ...], Stamp] | None = None
         self._array: Array | None = None
         self._reference = reference
+        self._through = bound
         self.set_time(0.0, None, bound)
 
     def __getstate__(self) -> dict[str, object]:
@@ -125,18 +126,18 @@ class LayerChip:
             bound: full scale of the output converters, through which it is measured; None for none.
         """
         self.device.check_time(t)
-        g = self._conductances(t)
-        noise = self.device.cell_variance(g, self.written)
-        weight = self.written.mapped.to_weight(g)
+        weight, variance, array = self._found(t)
         if t and not weight.isfinite().all():  # `program` asks for both at once
             raise self._diverged(t)
-        variance = None if noise is None else self.written.mapped.to_variance(noise)
-        array = self._converted(g, noise) if self.crossbar.converts else None
         # What it is right after programming is measured on every chip, first of all.
         if self.device.drifts and (compensation is not None or self._reference is None):
             found = self._measured(t, weight, variance, array, bound)
-            if self._reference is None:
-                self._reference = found.sums
+            if t == 0:
+                self._reference, self._through = found.sums, bound
+            elif self._reference is None or self._through is not bound:
+                # Converters were calibrated since: what they would have said then, so that a chip is the same whether
+                # it was programmed before or after.
+                self._reference, self._through = self._measured(0.0, *self._found(0.0), bound).sums, bound
             if compensation is not None:
                 now = found.beside(self._reference, self.layout)
                 gain = compensation.gains(self._reference, now, self.layout)
@@ -150,6 +151,14 @@ class LayerChip:
         self._variance = variance
         self._array = None if array is None else replace(array, slices=array.slices.to(self.source.dtype))
         self.use_noise = StreamNoise(str(self.seed), self.name, f"t={t!r}", "use")
+
+    def _found(self, t: float) -> tuple[Tensor, Tensor | None, Array | None]:
+        """Weight, variance of its white read noise, and what converters see, at time t without any gain."""
+        g = self._conductances(t)
+        noise = self.device.cell_variance(g, self.written)
+        variance = None if noise is None else self.written.mapped.to_variance(noise)
+        array = self._converted(g, noise) if self.crossbar.converts else None
+        return self.written.mapped.to_weight(g), variance, array
 
     def _measured(
         self, t: float, weight: Tensor, variance: Tensor | None, array: Array | None, bound: Tensor | float | None

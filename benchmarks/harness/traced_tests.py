@@ -70,7 +70,9 @@ def trace(root: Path, folders: Sequence[str], file: Path, arguments: Sequence[st
             str(line): sorted({numbers[name] for name in names if name in numbers}) for line, names in by_line.items()
         }
     content = {"durations": [[name, round(tracer.durations[name], 4)] for name in tests], "lines": lines}
-    file.write_text(json.dumps(content), encoding="utf-8")
+    from analogsim.utils.files import write_whole
+
+    write_whole(file, json.dumps(content))
 
 
 class LinesOfTests:

@@ -139,8 +139,10 @@ def test_behind_converters_inputs_are_kept_and_not_their_codes(network: str, row
     analogsim.calibrate(analog, [x.detach()])
     for again, times in ((False, 2 if of_input else 1), (True, 1)):
         analogsim.set_recompute(analog, again)
-        inputs = [tensor for tensor in held(analog, x) if tensor.untyped_storage().nbytes() == 4 * x.numel()]
-        assert len(inputs) == times
+        # What is driven lies in one piece for each block of rows.
+        pieces = {4 * x.numel(), *(4 * len(x) * min(rows, 20 - start) for start in range(0, 20, rows))}
+        sizes = [tensor.untyped_storage().nbytes() for tensor in held(analog, x)]
+        assert sum(size for size in sizes if size in pieces) == 4 * times * x.numel()
 
 
 def test_codes_are_made_again_for_checkpoints_blocks_and_a_second_backward(monkeypatch: pytest.MonkeyPatch) -> None:

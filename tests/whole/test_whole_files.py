@@ -47,6 +47,11 @@ OTHERWISE = {
     ("analogsim.recipes.training.checkpoint", "torch.save"): "into memory, which write_whole takes",
     ("analogsim.recipes.tune", "TemporaryFile"): "a try whether the folder can be written",
     ("benchmarks.growth", "TemporaryDirectory"): "what processes tell one another",
+    ("benchmarks.mutants", "TemporaryDirectory"): "a copy of the checkout that is changed",
+    ("benchmarks.mutants", "copytree"): "that copy",
+    ("benchmarks.mutants", "write_text"): "changes in it",
+    ("benchmarks.mutants", "os.open"): "what its tests say",
+    ("benchmarks.mutants", "open(w)"): "what its tests say",
     ("benchmarks.startup", "TemporaryDirectory"): "an empty cache of compiled code",
     ("benchmarks.tracking", "TemporaryDirectory"): "runs that are timed and thrown away",
 }
