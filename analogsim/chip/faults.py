@@ -62,8 +62,16 @@ def draw_faults(analog: nn.Module, effect: DeviceLike = "stuck-at", seed: int = 
         off, on = at == cells.g_min, at == cells.g_max
         codes = off.to(torch.int8) * STUCK_OFF + on.to(torch.int8) * STUCK_ON
         # What stands elsewhere needs its conductance, a whole map of numbers.
-        faults[name] = codes if bool((off | on | at.isnan()).all()) else at
+        faults[name] = codes if bool((off | on | at.isnan()).all()) else _told_apart(at)
     return faults
+
+
+def _told_apart(at: Tensor) -> Tensor:
+    """Conductances that are not taken for codes: where no cell works, nothing else says that 0, 1 and 2 are none."""
+    if at.isnan().any():
+        return at
+    limits = torch.finfo(at.dtype)
+    return (at * (1 + limits.eps)).clamp(min=limits.tiny)
 
 
 def _squared_error(written: Written, faults: Tensor) -> Tensor:

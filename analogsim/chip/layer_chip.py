@@ -274,7 +274,10 @@ def checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor
     if not isinstance(faults, Tensor) or tuple(faults.shape) != shape:
         got = tuple(faults.shape) if isinstance(faults, Tensor) else faults
         raise ValueError(f"program: the map of faults of layer {name!r} must be a tensor {shape}, got {got!r}")
-    if faults.is_floating_point() and faults.isnan().any():
+    # A map of floating numbers is one of codes only where it holds nothing else: without NaN, all cells are stuck.
+    if faults.is_floating_point() and not bool(
+        ((faults >= 0) & (faults <= STUCK_ON) & (faults == faults.round())).all()
+    ):
         known = in_compute_dtype(faults.to(weight.device))
         if not ((known >= 0) | known.isnan()).all() or known.isinf().any():
             ends = f"{faults.nan_to_num().min():g} to {faults.nan_to_num().max():g}"

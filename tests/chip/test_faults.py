@@ -221,3 +221,14 @@ def test_a_map_of_conductances_is_checked():
     assert torch.equal(analog.analog.chip.written.programmed, analog.analog.chip.written.cells.target)
     analogsim.program(analog, faults={"": torch.tensor([[[0.0, 1.0]], [[2.0, 0.0]]])})
     assert analog.analog.chip.written.faults.dtype == torch.int8, "codes may be floating numbers, as before"
+
+
+@pytest.mark.parametrize("at", [0.0, 2.0, 7.5])
+def test_a_layer_without_a_working_cell_is_told_by_conductances_too(at):
+    torch.manual_seed(0)
+    analog = analogsim.convert(nn.Linear(6, 4), "reram-cmo")  # g_min is 9 µS: an open is no code
+    faults = analogsim.draw_faults(analog, f"stuck-at(p_off=1, p_on=0, off={at})")
+    for known in (faults, analogsim.remap(analog, faults)):
+        analogsim.program(analog, faults=known)
+        written = analog.analog.chip.written
+        torch.testing.assert_close(written.programmed, torch.full_like(written.programmed, at))
