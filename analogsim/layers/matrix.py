@@ -252,6 +252,7 @@ class Drawn:
         state = owner.analog
         if torch.compiler.is_compiling():
             state.trace()
+            state.traced = True  # by the graph, each time it runs: another twin may take one that was made before
         else:
             state.uses += 1
         self.owner = owner

@@ -273,6 +273,27 @@ def test_layers_compiled_one_by_one_count_too() -> None:
     assert not watchers(analog)
 
 
+def shut() -> nn.Module:
+    network = good()
+    network.forward = torch.compile(network.forward, backend="eager")  # type: ignore[method-assign]
+    return network
+
+
+@pytest.mark.parametrize("network", [good, shut])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.usefixtures("compiler")
+def test_a_twin_that_runs_a_graph_made_for_another_one_counts(network: Callable[[], nn.Module], train: bool) -> None:
+    wanted = ["0", "2"]
+    for _ in range(3):
+        analog = analogsim.convert(network(), "gaussian", example=data()[0][0]).train(train)
+        analogsim.program(analog)
+        compiled = analog if network is shut else torch.compile(analog, backend="eager", fullgraph=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConversionWarning)
+            compiled.train(train)(data()[0][0])
+        assert [matrix.analog.name for matrix in matrices_of(analog) if matrix.analog.traced] == wanted
+
+
 @pytest.mark.usefixtures("compiler")
 def test_an_exported_forward_counts() -> None:
     analog = analogsim.convert(good(), "gaussian")
