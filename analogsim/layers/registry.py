@@ -201,7 +201,7 @@ def discover(model: nn.Module, forward: Callable[[], object]) -> None:
         forward: runs it on an example.
     """
     unknown = {module: _bare_parameters(module) for module in model.modules() if _is_unknown(module)}
-    search = Discovery({module: names for module, names in unknown.items() if names})
+    search = Discovery(model, {module: names for module, names in unknown.items() if names})
     search.run(forward)
     for module, slots in search.found.items():
         discovered[module] = slots

@@ -96,6 +96,10 @@ class Computations:
         for tensor in _tensors(result if isinstance(result, tuple | list) else (result,)):
             self._known[tensor] = taken
 
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether one is a Parameter or a buffer, or computed from nothing else."""
+        return self._known.get(tensor) is not None
+
     def product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Computed | None:
         """A call as a product of an input with what was computed; None of others."""
         if func in CONVOLUTIONS:

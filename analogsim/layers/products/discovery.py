@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from analogsim.layers.products.calls import CONVOLUTIONS, TRANSPOSED, named_call
-from analogsim.layers.products.computed import Notes
+from analogsim.layers.products.computed import Computations, Notes
 from analogsim.layers.products.contractions import PARSERS, contraction_of
 from analogsim.layers.products.taken import Roles, fits
 from analogsim.layers.products.views import View, follow
@@ -53,12 +53,17 @@ class FoldedSlot(Slot):
 class Discovery(TorchFunctionMode):
     """Finds out, within the block, in which products modules take their own Parameters.
 
+    A product with what the network computes from nothing but Parameters and buffers (the power iteration of a spectral
+    norm, a learned query, the factors of a matrix) is none with inputs, and does not count.
+
     Args:
-        modules: each with the names of its Parameters that could be matrices.
+        model: the network.
+        modules: those of it to look at, each with the names of its Parameters that could be matrices.
     """
 
-    def __init__(self, modules: Mapping[nn.Module, Iterable[str]]) -> None:
+    def __init__(self, model: nn.Module, modules: Mapping[nn.Module, Iterable[str]]) -> None:
         super().__init__()
+        self._still = Computations(model)
         self._known: Notes[tuple[nn.Module, str, View]] = Notes()
         for module, names in modules.items():
             for name in names:
@@ -87,11 +92,12 @@ class Discovery(TorchFunctionMode):
         if first is not None:
             for tensor, view in follow(func, first[2], args, named, result) or ():
                 self._known[tensor] = *first[:2], view
+        self._still.note(args, named, result)
         return result
 
     def _convolved(self, func: Any, call: dict[str, Any]) -> None:
         known = self._known.get(call["weight"])
-        if known is None:
+        if known is None or self._still.holds(call["input"]):
             return
         module, name, view = known
         shape = own_parameters(module)[name].shape  # type: ignore[union-attr]
@@ -104,6 +110,8 @@ class Discovery(TorchFunctionMode):
         for place, (tensor, _) in enumerate(() if contraction is None else contraction.operands):
             known = self._known.get(tensor)
             if contraction is None or known is None or known[0] not in self._inside:
+                continue
+            if all(self._still.holds(other) for other, _ in contraction.operands):
                 continue
             module, name, view = known
             slots = _slots(Roles(contraction, place, view), name, own_parameters(module)[name])

@@ -208,3 +208,51 @@ def test_what_is_no_product_stays_digital() -> None:
     with pytest.warns(ConversionWarning, match="Scale"):
         analog = analogsim.convert(model, Gaussian(std=0.1), example=x)
     assert [matrix.analog.name for matrix in matrices_of(analog)] == ["1"]
+
+
+# --- products without an input ----------------------------------------------------------------------------------------
+
+
+class Learned(Bare):
+    """A learned query goes through a layer: it is an input of the layer's, and no matrix."""
+
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = {"latent": (1, 2, 6)}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, input: Tensor) -> Tensor:
+        query = self.q(self.latent.expand(len(input), -1, -1))
+        return (query @ self.k(input).mT).softmax(-1) @ input
+
+
+class Factors(Bare):
+    """Two factors make a matrix, with which the product is taken."""
+
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = {"a": (6, 2), "b": (2, 6), "own": (6, 6)}
+
+    def forward(self, input: Tensor) -> Tensor:
+        return (input @ self.own) @ (self.a @ self.b)
+
+
+class Iterated(nn.Sequential):
+    """A power iteration multiplies the weight with a vector that it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6)), nn.Linear(6, 6))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [(Learned, ["q", "k"]), (Factors, ["own"]), (Iterated, ["0", "1"])],
+    ids=lambda value: str(value),
+)
+@pytest.mark.filterwarnings("ignore:convert. weights that stay digital")
+def test_a_product_of_parameters_alone_is_none_with_inputs(kind: type[nn.Module], wanted: list[str]) -> None:
+    torch.manual_seed(0)
+    model, x = kind().eval(), torch.randn(3, 4, 6)
+    analog = analogsim.convert(model, "gaussian(std=0.1)", example=x)
+    assert [matrix.analog.name for matrix in matrices_of(analog)] == wanted
+    analogsim.program(analog, seed=0)
+    assert audit(analog, x).passed
