@@ -97,8 +97,20 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
         {"__init__": "nothing", "harness": "what benchmarks share: networks, methods, peers, timing"},
         dict.fromkeys(
             (
-                *("accuracy", "chip", "compensation", "compiled", "draws", "faults", "growth", "hardware", "memory"),
-                *("montecarlo", "mutants", "noise", "peers", "physics", "startup", "tracking", "train", "wires", "zoo"),
+                *("accuracy", "chip", "compensation", "compiled", "draws", "faults", "gains", "growth", "hardware"),
+                *(
+                    "memory",
+                    "montecarlo",
+                    "mutants",
+                    "noise",
+                    "peers",
+                    "physics",
+                    "startup",
+                    "tracking",
+                    "train",
+                    "wires",
+                    "zoo",
+                ),
             ),
             "one benchmark each",
         ),
