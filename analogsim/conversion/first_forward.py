@@ -8,6 +8,8 @@ and the look is taken, when the graph is made.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from analogsim.errors import BypassedError
+from analogsim.errors import BypassedError, ConversionWarning
 from analogsim.layers.module import matrices_in
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.torch_private import call_while_tracing, forward_hooks, forward_pre_hooks
@@ -117,5 +119,18 @@ def unwatched(twin: nn.Module) -> Iterator[None]:
 
 
 def watch_first_forward(twin: nn.Module) -> None:
-    """See `FirstForward`."""
+    """See `FirstForward`.
+
+    Warns:
+        ConversionWarning: the twin's class has a call of its own that goes past torch's hooks, where nobody looks on.
+    """
+    called = inspect.getattr_static(type(twin), "__call__")
+    code, home = getattr(called, "__code__", None), getattr(called, "__module__", None) or ""
+    if not home.startswith("torch.") and (code is None or "__call__" not in code.co_names):
+        warnings.warn(
+            f"convert: {_name_of(twin)} has a __call__ of its own, which goes past torch's hooks: its first forward is "
+            "not looked at for analog layers without a part in it. Make it the forward, or see analogsim.audit",
+            ConversionWarning,
+            stacklevel=3,
+        )
     FirstForward([matrix.analog for matrix in matrices_in(twin)]).watch(twin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Collection, Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Any
@@ -149,8 +150,9 @@ def check_functions(contents: Contents, names: Mapping[nn.Module, list[str]], pl
     Raises:
         TypeError: there is one.
     """
+    counting = [module for module in names if _counts(module, planned)]
     for function in contents.of(FunctionType):
-        found = global_reach(function, names)
+        found = global_reach(function, counting)
         if found is not None:
             where = contents.path_of(function, names) or function.__qualname__
             raise TypeError(
@@ -162,7 +164,7 @@ def check_functions(contents: Contents, names: Mapping[nn.Module, list[str]], pl
         kind = type(module)
         if kind not in checked:
             checked.add(kind)
-            _check_class(kind, name, names)
+            _check_class(kind, name, counting)
         replaced = vars(module).get("forward")
         if replaced is None or _can_be_looked_into(replaced):
             continue
@@ -179,34 +181,52 @@ _REMEDY = (
 )
 
 
-def _check_class(kind: type[nn.Module], name: str, names: Mapping[nn.Module, list[str]]) -> None:
+def _counts(module: nn.Module, planned: Collection[nn.Module]) -> bool:
+    """Whether it matters which of the two networks runs a module: it holds analog layers, or goes by its mode."""
+    return any(below in planned or "training" in _words_of(below) for below in module.modules())
+
+
+def _words_of(module: nn.Module) -> tuple[str, ...]:
+    code = getattr(inspect.unwrap(inspect.getattr_static(type(module), "forward")), "__code__", None)
+    return () if code is None else code.co_names
+
+
+def _check_class(kind: type[nn.Module], name: str, counting: Collection[nn.Module]) -> None:
     """Refuse a class whose forward reaches modules of the network otherwise than through its instance."""
-    for function in _forward_functions(kind):
-        found = global_reach(function, names)
+    wanted = set(map(id, counting))
+    for what, part in _forward_parts(kind):
+        found = global_reach(part, counting) if isinstance(part, FunctionType) else None
         if found is None:
-            holding = Contents(function)
-            inside = next((module for module in holding.of(nn.Module) if module in names), None)
-            found = None if inside is None else holding.path_of(inside, {})
+            holding = Contents(part)
+            inside = next((module for module in holding.of(nn.Module) if id(module) in wanted), None)
+            if inside is not None:
+                steps = ([] if isinstance(part, FunctionType) else [what]) + [holding.path_of(inside, {})]
+                found = ".".join(filter(None, steps))
         if found is not None:
+            called = getattr(part, "__qualname__", f"{kind.__name__}.{what}")
             raise TypeError(
-                f"convert: {function.__qualname__} of {title_of(name)} reaches the network by the variable {found!r} "
+                f"convert: {called} of {title_of(name)} reaches the network by the variable {found!r} "
                 "outside of its instance, and would run the digital layers in the twin; let it use its attributes"
             )
 
 
-def _forward_functions(kind: type[nn.Module]) -> Iterator[FunctionType]:
-    """The forward of a class that is not torch's, and the methods that it names."""
-    todo, seen = ["forward"], set()
+def _forward_parts(kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:
+    """The forward and the call of a class that are not torch's, and what of the class they name."""
+    todo, seen = ["forward", "__call__", "__getattr__"], set()
     while todo:
         name = todo.pop()
-        function = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
-        function = getattr(function, "__func__", function)
-        if name in seen or not isinstance(function, FunctionType) or (function.__module__ or "").startswith("torch."):
+        if name in seen:
             continue
         seen.add(name)
-        yield function
-        todo += function.__code__.co_names
-        todo += [word for part in _wrapped(function) for word in part.__code__.co_names]
+        entry = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+        entry = getattr(entry, "fget", getattr(entry, "__func__", entry))
+        if entry is None or isinstance(entry, type) or (getattr(entry, "__module__", "") or "").startswith("torch."):
+            continue
+        yield name, entry
+        functions = [entry] if isinstance(entry, FunctionType) else list(Contents(entry).of(FunctionType))
+        yield from ((name, function) for function in functions if function is not entry)
+        for function in functions:
+            todo += [word for part in (function, *_wrapped(function)) for word in part.__code__.co_names]
 
 
 def _wrapped(function: FunctionType) -> list[FunctionType]:

@@ -216,7 +216,9 @@ def ends_in_own_forward(module: nn.Module) -> bool:
             return True
         if isinstance(value, FunctionType):
             words.update(*(code.co_names for code in _codes(value.__code__)))
-        if not isinstance(value, nn.Module):
+        if isinstance(value, nn.Module):
+            seen.update(map(id, value.modules()))  # by which the module itself is found
+        else:
             todo += [part for name, part in parts_of(value) if name != "__wrapped__"]
     kept = {name for name, value in vars(module).items() if name != "forward" and is_own_forward(value, module)}
     return id(module) in seen and bool(kept & words)
@@ -248,17 +250,28 @@ def _global_names(code: CodeType) -> tuple[str, ...]:
     )
 
 
+def _globals_of(function: FunctionType) -> Iterator[Part]:
+    """The values of global variables that a function reads, and of attributes of those that are classes or files."""
+    words = {word for code in _codes(function.__code__) for word in code.co_names}
+    for name in _global_names(function.__code__):
+        value = function.__globals__.get(name)
+        yield name, value
+        if isinstance(value, type | ModuleType):
+            home = value.__name__ if isinstance(value, ModuleType) else value.__module__
+            if not f"{home}.".startswith("torch."):
+                yield from ((f"{name}.{word}", vars(value)[word]) for word in words if word in vars(value))
+
+
 def global_reach(function: FunctionType, targets: Collection[nn.Module]) -> str | None:
     """The global variable by which a function reaches one of some modules; None if it does not.
 
-    Functions of the same file that it calls are looked into as well.
+    Functions of the same file that it calls are looked into as well; of classes and files what it names of them.
     """
     wanted = set(map(id, targets))
     todo, seen = [function], {id(function)}
     while todo:
         one = todo.pop()
-        for name in _global_names(one.__code__):
-            value = one.__globals__.get(name)
+        for name, value in _globals_of(one):
             if type(value) in _ATOMS or issubclass(type(value), _CLOSED) or id(value) in seen:
                 continue
             seen.add(id(value))

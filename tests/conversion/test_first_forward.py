@@ -206,6 +206,25 @@ def test_a_forward_that_fails_proves_nothing() -> None:
     assert not watchers(analog)
 
 
+def test_a_call_past_the_hooks_is_told() -> None:
+    class Calling(ByHand):
+        def __call__(self, x: Tensor) -> Tensor:
+            return self.forward(x)
+
+    class Ending(ByHand):
+        def __call__(self, x: Tensor) -> Any:
+            return super().__call__(x)
+
+    with pytest.warns(ConversionWarning, match="Calling has a __call__ of its own.*analogsim.audit"):
+        analogsim.convert(Calling(), NOISE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConversionWarning)
+        analog = analogsim.convert(Ending(), NOISE)
+        analogsim.convert(nn.Sequential(Calling()), NOISE)
+    with pytest.raises(BypassedError):
+        analog(data()[0][0])
+
+
 # --- compiled -------------------------------------------------------------------------------------------------------
 
 

@@ -580,6 +580,141 @@ def test_a_class_that_reaches_the_network_past_its_instance_is_refused(network: 
         analogsim.convert(nn.Sequential(ByClosure()), "pcm")
 
 
+class Wrapping:
+    """Decorates a method, as an object that holds it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __get__(self, owner: object, kind: type) -> Any:
+        return functools.partial(self.function, owner)
+
+
+class Home:
+    """A class that keeps the network, as a singleton does."""
+
+    network: Any = None
+
+
+somewhere = types.ModuleType("somewhere")
+
+
+class Past(Net):
+    """Finds its layer on its class."""
+
+    known: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.known["fc"](x)
+
+
+class ByProperty(Net):
+    @property
+    def layer(self) -> Any:
+        return the_network.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class ByCachedProperty(Net):
+    @functools.cached_property
+    def layer(self) -> Any:
+        return the_network.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class ByGetattr(Net):
+    def __getattr__(self, name: str) -> Any:
+        return the_network.fc if name == "layer" else super().__getattr__(name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class ByCall(Net):
+    def __call__(self, x: Tensor) -> Tensor:
+        return the_network.fc(x)
+
+
+class ByWrapping(Net):
+    @Wrapping
+    def forward(self, x: Tensor) -> Tensor:
+        return the_network.fc(x)
+
+
+class ByPartialMethod(Net):
+    def run(self, much: int, x: Tensor) -> Tensor:
+        return much * the_network.fc(x)
+
+    forward = functools.partialmethod(run, 2)
+
+
+class ByAnotherClass(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return Home.network.fc(x)
+
+
+class ByAFile(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return somewhere.network.fc(x)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [ByProperty, ByCachedProperty, ByGetattr, ByCall, ByWrapping, ByPartialMethod, ByAnotherClass, ByAFile, Past],
+)
+def test_each_way_of_a_class_past_its_instance_is_refused(
+    network: Net, kind: type[Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.__class__ = kind
+    monkeypatch.setattr(Home, "network", network)
+    monkeypatch.setitem(vars(somewhere), "network", network)
+    monkeypatch.setattr(Past, "known", {"fc": network.fc})
+    with pytest.raises(TypeError, match=rf"{kind.__name__}.* of the model itself reaches the network by the variable"):
+        analogsim.convert(network, "pcm")
+
+
+the_activation, the_dropout = nn.ReLU(), nn.Dropout()
+
+
+def test_a_shared_module_without_layers_and_modes_may_be_a_global() -> None:
+    class Sharing(Net):
+        def __init__(self, shared: nn.Module) -> None:
+            super().__init__()
+            self.shared = shared
+
+    class Active(Sharing):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(the_activation(self.fc(x)))
+
+    class Dropping(Sharing):
+        def forward(self, x: Tensor) -> Tensor:
+            return the_dropout(self.fc(x))
+
+    x = torch.randn(3, 4)
+    model = Active(the_activation)
+    model.run = model.out
+    analog = analogsim.convert(model, Gaussian(std=2.0))
+    assert (analog(x) - model(x)).abs().max() > 0.1
+    with pytest.raises(TypeError, match="'the_dropout'"):  # which follows the mode of the model
+        analogsim.convert(Dropping(the_dropout), "pcm")
+
+
+def test_a_forward_that_finds_the_old_one_through_the_network_is_analog() -> None:
+    model = Net()
+    model.fc.old = model.fc.forward
+    model.fc.forward = lambda x: 2 * model.fc.old(x)
+    model.run = lambda x: model.fc(x)
+    x = torch.randn(3, 4)
+    clean = model(x)
+    analog = analogsim.convert(model, Gaussian(std=2.0))
+    assert (analog(x) - clean).abs().max() > 0.1
+    assert torch.equal(analogsim.to_digital(analog)(x), clean)
+
+
 def test_convert_runs_no_function_of_the_network() -> None:
     def never(*args: object, **kwargs: object) -> Any:
         raise AssertionError
