@@ -111,12 +111,13 @@ def pruned_network(train: TensorDataset, epochs: tuple[int, int], share: float =
             masks = [(size > size.flatten().kthvalue(int(share * size.numel())).values).float() for size in sizes]
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
         for _ in range(count):
-            for chosen in torch.randperm(len(labels)).split(256):
+            for chosen in torch.split(torch.randperm(len(labels)), 256):
                 with torch.no_grad():
                     for layer, mask in zip(layers, masks, strict=True):
                         layer.weight.mul_(mask)
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(images[chosen]), labels[chosen]).backward()
+                loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     with torch.no_grad():
         for layer, mask in zip(layers, masks, strict=True):
