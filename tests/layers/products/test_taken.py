@@ -474,3 +474,14 @@ def test_only_some_of_many_matrices_in_a_weight() -> None:
         analog = analogsim.convert(model, {"bank.1": None, "*": Gaussian(std=0.5)})
     with pytest.warns(ConversionWarning, match=r"'bank.\d': .* another product"):
         assert not torch.allclose(analog(x), model(x))
+
+
+@pytest.mark.parametrize("way", LINEAR)
+def test_the_answer_lies_in_memory_as_that_of_torch(way: str) -> None:
+    """Forwards go on with views of it: fused experts, attention from the left."""
+    torch.manual_seed(0)
+    own, x = Own(way), torch.randn(2, 3, 6)
+    analog = analogsim.convert(own, DeviceModel((Exact(),)))
+    clean, found = own(x), analog(x)
+    assert found.shape == clean.shape
+    assert found.is_contiguous() or not clean.is_contiguous()
