@@ -52,6 +52,7 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
             raise ValueError(
                 f"convert: the example does not go through the model itself: {type(error).__name__}: {error}"
             ) from error
+    with _left_as_it_was(model, twin):  # again: what the model's forward wrote into buffers would be seen by the twin's
         uses = Uses(states)
         with _without_noise(states), _Place(twin) as place:
             try:
@@ -130,7 +131,7 @@ def _left_as_it_was(*trees: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before, version in buffers.values():
                 if version_of(buffer) != version:
-                    buffer.copy_(before)
+                    buffer.resize_(before.shape).copy_(before)
 
 
 def _ignore(kind: str, values: Tensor, place: int, block: int | None) -> None:

@@ -188,3 +188,26 @@ def test_without_an_example_nothing_runs() -> None:
         raise AssertionError
 
     analogsim.convert(Named(never, a=nn.Linear(4, 4)), "pcm")
+
+
+class Counting(nn.Module):
+    """What it answers depends on how often it was called, and on the largest input so far, as observers do in eval."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("seen", torch.empty(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.calls += 1
+            self.seen.resize_(1).copy_(x.abs().max())
+        return self.fc(x) * self.calls
+
+
+def test_the_twin_begins_with_the_buffers_that_the_model_began_with() -> None:
+    model, x = Counting(), torch.randn(4, 6)
+    analogsim.convert(model, "gaussian", example=x)
+    assert model.calls == 0
+    assert model.seen.shape == (0,)
