@@ -8,8 +8,8 @@ programs the chip knows. A measurement is the one number
 
 for each column of each block. The vectors are columns of a Hadamard matrix with random signs, so that over all K of
 them no cell speaks for another: the sum is :math:`\sum_j w_j w_j(t)`, as if every cell had been read by itself, and a
-constant offset of a converter is not in it. K is the number of word lines, made a power of two. It is linear in every
-reading: noise makes it scatter, and never larger.
+constant offset of a converter is not in it. K is the number of word lines, made a power of two, and not below 256, or
+1,024 without converters. It is linear in every reading: noise makes it scatter, and never larger.
 
 What is kept: the first measurement, one number for each column of each block. What belongs to the network and is the
 same for all chips of it: the weights, or instead of them the :math:`y^*_k`, K numbers for each column.
@@ -32,7 +32,7 @@ from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import KeyedNoise, Noise
 
 LEAST_VECTORS = 256
-"""So many also for a small block, so that noise of reading averages out."""
+"""So many also for a small block, so that noise of reading averages out; without converters `MOST_VECTORS`."""
 MOST_VECTORS = 1024
 """Of a block with more word lines a fixed random choice of the vectors is driven through the converters."""
 _HEADROOM = 0.8
@@ -108,7 +108,8 @@ def measure_cells(clean: Tensor, weight: Tensor, variance: Tensor | None, layout
     sums, power = layout.column_sums(clean * weight), layout.column_sums(clean.square())
     noisy: Tensor | float = 0.0
     if variance is not None:
-        noisy = power * layout.column_sums(variance) / (1 << _bits(_lines(layout)))
+        # Vectors cost nothing here, so that a column of few weights is read through as many as longest ones are.
+        noisy = power * layout.column_sums(variance) / max(1 << _bits(_lines(layout)), MOST_VECTORS)
         sums = sums + noise.normal_like(sums) * noisy.sqrt()
     return Measurement(sums, _error(layout.column_sums(weight.square()), sums, power, _lines(layout), noisy))
 
