@@ -72,7 +72,7 @@ def test_round_trip_is_exact(tmp_path: Path, device: object, options: dict[str, 
 
 @pytest.mark.parametrize("held", [True, False], ids=["held", "from before it was"])
 def test_the_first_measurement_comes_from_the_file_or_is_made_again(tmp_path: Path, held: bool) -> None:
-    """A bound that was set after programming is seen by the second measurement alone, and so it is once loaded."""
+    """A bound that was set after programming is seen by both measurements, and so it is once loaded."""
     layer = nn.Linear(30, 20)
     crossbar = analogsim.Crossbar(adc_bits=6, output_bound="calibrated", output_noise=0.1)
     analog, other = (analogsim.convert(layer, "pcm", crossbar=crossbar).eval() for _ in range(2))
@@ -88,8 +88,7 @@ def test_the_first_measurement_comes_from_the_file_or_is_made_again(tmp_path: Pa
         save_file(tensors, path, metadata=metadata)
     analogsim.load_chip(other, path)
     gains = [twin.analog.chip.array.scale / twin.analog.chip.written.largest for twin in (analog, other)]  # type: ignore[union-attr]
-    assert torch.equal(*gains) == held
-    torch.testing.assert_close(*gains, rtol=0.02, atol=0.0)
+    assert torch.equal(*gains)
 
 
 def test_the_root_itself_may_be_the_layer(tmp_path: Path) -> None:

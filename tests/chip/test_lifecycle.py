@@ -554,7 +554,7 @@ def test_known_faults_are_saved_and_evaluated(tmp_path: pathlib.Path) -> None:
         (lambda faults: {"fc": faults}, "faults of 'fc', which is no analog layer; there are ''"),
         (lambda faults: {"": faults[:1]}, r"must be a tensor \(2, 4, 6\), got \(1, 4, 6\)"),
         (lambda faults: {"": faults + 1}, r"holds 0 \(works\), 1 \(stuck at g_min\) or 2 .* got \[1, 2, 3\]"),
-        (lambda faults: {"": faults * 0.5}, "holds 0"),
+        (lambda faults: {"": faults - 0.5}, "negative or infinite ones, -0.5 to 1.5"),
         (lambda faults: {"": "stuck"}, "got 'stuck'"),
     ],
 )
