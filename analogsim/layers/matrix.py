@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Protocol, Self
@@ -26,7 +25,7 @@ from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
 from analogsim.utils.gradient_notices import tied_answer, tied_constant
 from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping
-from analogsim.utils.torch_private import own_parameters
+from analogsim.utils.torch_private import is_exporting, own_parameters
 
 _GLOBAL = GlobalNoise()
 
@@ -252,7 +251,8 @@ class Drawn:
         state = owner.analog
         if torch.compiler.is_compiling():
             state.trace()
-            state.traced = True  # by the graph, each time it runs: another twin may take one that was made before
+            if not is_exporting():  # a program that stands by itself marks nothing
+                state.traced = True  # by the graph, each time it runs: another twin may take one that was made before
         else:
             state.uses += 1
         self.owner = owner
@@ -318,9 +318,16 @@ class Drawn:
         noisy, self._variance = noisy_weight(laid, *circumstances, noise)
         return noisy
 
+    def _copied(self) -> Self:
+        """What ``copy.copy`` makes, which older compilers do not follow."""
+        other = object.__new__(type(self))
+        for name in _OF_A_DRAW:
+            setattr(other, name, getattr(self, name))
+        return other
+
     def taken_by(self, taking: Taking) -> Self:
         """The same draw with products of another form, and without a bias that is not on the crossbar."""
-        other = copy(self)
+        other = self._copied()
         other._owner, other._own_bias = taking, None
         if not taking.analog.layout.bias_rows:
             other._bias, other._zero = None, self._tie
@@ -328,7 +335,7 @@ class Drawn:
 
     def cut(self) -> Self:
         """The same draw as a constant: no gradient reaches the Parameters."""
-        other = copy(self)
+        other = self._copied()
         other._recipe = None
         other._weight = self._weight.detach()
         other._bias = None if self._bias is None else self._bias.detach()
@@ -476,6 +483,11 @@ def _inputs(state: AnalogState) -> int:
     """How many rows hold weights and not a bias."""
     return max(1, state.shape[1:].numel())
 
+
+_OF_A_DRAW = (
+    *("owner", "_owner", "_own_bias", "_array", "_linear", "_variance", "_recipe"),
+    *("_zero", "_noise", "_scale", "_weight", "_bias", "_tie"),
+)
 
 Circumstances = tuple[DeviceModel, Scale, tuple[float, float], Layout, Crossbar]
 

@@ -149,6 +149,7 @@ def _place(state: AnalogState, slot: Slot, module: nn.Module) -> None:
     state.entries = tuple((name, name in own) for name in (slot.weight, slot.bias) if name is not None)
     state.watched = not all(there for _, there in state.entries)
     state.biased = slot.bias is not None and own.get(slot.bias) is not None
+    state.beside = tuple(name for name, value in vars(module).items() if isinstance(value, Tensor))
 
 
 class Clean:

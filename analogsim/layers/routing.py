@@ -79,7 +79,9 @@ class Routing(TorchFunctionMode):
         super().__init__()
         matrices = list(matrices)
         self._computed = [matrix for matrix in matrices if matrix.analog.slot.computed and matrix.holder is computing]
-        self._computations = None if computing is None or not self._computed else Computations(computing)
+        self._computations: Computations | None = None
+        if computing is not None and self._computed:
+            self._computations = Computations(computing, self._computed[0].analog.beside)
         self._weights = [(_whole(matrix), matrix) for matrix in matrices if not matrix.analog.slot.computed]
         self._sources = _sources([matrix for _, matrix in self._weights])
         self._known: Notes[tuple[_Source, View]] = Notes()

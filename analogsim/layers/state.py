@@ -91,6 +91,7 @@ class AnalogState:
             not computed from others; set with the slot.
         watched: whether one of them is computed.
         biased: whether it had a bias then.
+        beside: names of tensors that are mere attributes of its module, such as a mask that is no buffer.
         noise_scale: how much of the device's errors a training forward sees.
         compiled_scale: the same as a scalar where the weights are, one for all layers there, which compiled forwards
             take; None before it is set, and where it is 0.
@@ -116,6 +117,7 @@ class AnalogState:
     slot: Slot = field(default_factory=Slot)
     entries: tuple[tuple[str, bool], ...] = ()
     watched: bool = False
+    beside: tuple[str, ...] = ()
     biased: bool = False
     noise_scale: float = 1.0
     compiled_scale: Tensor | None = None

@@ -74,11 +74,13 @@ class Computations:
 
     Args:
         module: its Parameters and buffers, and those of the modules in it, are no inputs.
+        beside: names of tensors that are its mere attributes; None: it is asked, which not every compiler follows.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, beside: tuple[str, ...] | None = None) -> None:
         self._known: Notes[frozenset[str]] = Notes()
-        for tensor in (*module.parameters(), *module.buffers(), *vars(module).values()):
+        others = vars(module).values() if beside is None else [getattr(module, name) for name in beside]
+        for tensor in (*module.parameters(), *module.buffers(), *others):
             if isinstance(tensor, Tensor):
                 self._known[tensor] = frozenset()
         for name, parameter in own_parameters(module).items():
@@ -92,7 +94,7 @@ class Computations:
             sources = self._known.get(tensor)
             if sources is None:  # it comes from an input
                 return
-            taken |= sources
+            taken = taken.union(sources)
         for tensor in _tensors(result if isinstance(result, tuple | list) else (result,)):
             self._known[tensor] = taken
 

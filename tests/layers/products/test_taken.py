@@ -19,6 +19,9 @@ from analogsim.layers import Slot, register_routed
 from analogsim.layers.module import matrices_of
 from analogsim.testing import LayerContract
 
+# Seen with 2.14; the compiler of 2.11 breaks the graph where a forward takes a view of a weight.
+COMPILES_VIEWS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
+
 
 @dataclass(frozen=True)
 class Exact(Effect):
@@ -294,6 +297,8 @@ register_routed(Joint, {"qk": None, "v": Slot("v", None, transposed=True)})
 class TestJoint(LayerContract):
     """A registered type whose Parameters are met in slices."""
 
+    compiles = COMPILES_VIEWS
+
     def layer(self) -> nn.Module:
         return Joint()
 
@@ -301,6 +306,7 @@ class TestJoint(LayerContract):
         return (torch.randn(2, 3, 6),)
 
 
+@pytest.mark.skipif(not COMPILES_VIEWS, reason="torch's compiler does not follow views of weights")
 @pytest.mark.parametrize(
     "way", ["x @ w.T", *(slow_unless(False, way) for way in ("a head each by bmm", "linear of rows apart"))]
 )
@@ -457,6 +463,8 @@ register_routed(Bank, {f"bank.{place}": Slot("bank", "offsets", index=place) for
 
 class TestBank(LayerContract):
     """Slots with an index."""
+
+    compiles = COMPILES_VIEWS
 
     def layer(self) -> nn.Module:
         return Bank()
