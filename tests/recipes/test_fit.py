@@ -19,7 +19,7 @@ def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     device = analogsim.DeviceModel(
         (analogsim.Gaussian(0.02), analogsim.Drift(), analogsim.ReadNoise(0.005)), mapping=analogsim.Mapping("pair")
     )
-    columns = sample_measurements(device, cells=12, repeats=2)
+    columns = sample_measurements(device, cells=12, repeats=2, seed=3)
     rows = zip(*columns.values(), strict=True)
     lines = [",".join(columns), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
     Path("cells.csv").write_text("\n".join(lines))

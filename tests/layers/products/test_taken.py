@@ -251,7 +251,8 @@ def test_noise_and_converters_are_there(name: str) -> None:
             assert ((analog(x) - wanted).abs() > 1e-6).double().mean() > 0.8
             analogsim.program(analog)
             assert ((analog.eval()(x) - wanted).abs() > 1e-6).double().mean() > 0.8
-    coarse = analogsim.convert(model, Gaussian(std=0.0), crossbar=FINE.replace(dac_bits=3))
+    # Of a range for each block, a block with one driven line would have no steps.
+    coarse = analogsim.convert(model, Gaussian(std=0.0), crossbar=FINE.replace(dac_bits=3, ranges_per="layer"))
     assert not torch.allclose(coarse(x), wanted, rtol=1e-4, atol=1e-4)
     fine = analogsim.convert(model, Gaussian(std=0.0), crossbar=FINE)
     torch.testing.assert_close(fine(x), wanted, rtol=1e-4, atol=1e-4)
