@@ -122,7 +122,7 @@ def accuracy(answers: EvalPrediction) -> dict[str, float]:
 def trainer(analog: nn.Module, folder: Path, train: list[Review], test: list[Review], **options: Any) -> Trainer:
     """The trainer of a twin; ``options`` are its `TrainingArguments`."""
     settings = {
-        "num_train_epochs": 8,
+        "num_train_epochs": 12,
         "per_device_train_batch_size": 32,
         "per_device_eval_batch_size": 500,
         "learning_rate": 3e-3,
