@@ -37,7 +37,7 @@ LEFT_OUT = ("tests/whole/test_contributing.py", "tests/whole/test_house.py")
 
 _TOO_SLOW = "too slow"
 _SEEN = ("noticed", _TOO_SLOW)
-_SECONDS = 60.0
+_SECONDS = 20.0
 """Of tests that one change is tried with, by what they took when traced."""
 
 
