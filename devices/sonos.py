@@ -7,7 +7,6 @@ formulas are absolute and do not scale. :math:`\xi \sim N(0, 1)` per cell.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,11 +46,12 @@ _SHIFT = (
 """Coefficients of the shift of the mean after 1, 2, 3, 4 and 5 days, the constant first: nA of a current in nA."""
 
 
-@functools.cache
-def _centred_shifts() -> tuple[tuple[float, ...], ...]:
-    """The shift of each day in powers of ``I / 800 - 1``: in those of I, float32 would lose a hundredth of a nA."""
-    days = [Polynomial(day).convert(domain=[0.0, _MAX], window=[-1, 1]) for day in zip(*_SHIFT, strict=True)]
-    return tuple(tuple(map(float, day.coef)) for day in days)
+# The shift of each day in powers of ``I / 800 - 1``: in those of I, float32 would lose a hundredth of a nA. Made at once,
+# since compiled code would make it again in each forward.
+_CENTRED_SHIFTS = tuple(
+    tuple(map(float, Polynomial(day).convert(domain=[0.0, _MAX], window=[-1, 1]).coef))
+    for day in zip(*_SHIFT, strict=True)
+)
 
 
 def _saturating(current: Tensor, a: float, b: float) -> Tensor:
@@ -129,7 +129,7 @@ class SonosRetention(Relaxation):
     def shift(self, t: float | Tensor, cells: Cells) -> Tensor | None:
         """See `Relaxation.shift`."""
         days = [
-            (weight, day) for weight, day in zip(self.weights(t)[1:], _centred_shifts(), strict=True) if counts(weight)
+            (weight, day) for weight, day in zip(self.weights(t)[1:], _CENTRED_SHIFTS, strict=True) if counts(weight)
         ]
         if not days:
             return None

@@ -125,9 +125,7 @@ class Foot:
         kind = current.dtype  # under autocast not the input's
         if self.bound is None and not noisy and not self.errors:
             return (current * self.input_range * share if share != 1 else current * self.input_range).to(kind)
-        bound = self.bound
-        if isinstance(bound, Tensor) and bound.ndim:
-            bound = of_outputs(bound[place].unsqueeze(0))
+        bound = self._bound_of(place, of_outputs)
         step = self._step(of_outputs, bound)
         unit = step.reciprocal().clamp(max=torch.finfo(step.dtype).max)  # a column may hold denormal numbers
         steps, disturbance = steps_of(self.crossbar.adc_bits, bound), None
@@ -140,6 +138,11 @@ class Foot:
             disturbance = offset * steps if disturbance is None else disturbance * (1 + gain) + offset * steps
         step = step if share == 1 else step * share
         return read_out(current, unit, disturbance, step, self.input_range, self.crossbar.adc_bits, bound).to(kind)
+
+    def _bound_of(self, place: int, of_outputs: OfOutputs) -> Tensor | float | None:
+        """The bound of the converters of one slice."""
+        bound = self.bound
+        return of_outputs(bound[place].unsqueeze(0)) if isinstance(bound, Tensor) and bound.ndim else bound
 
     def _step(self, of_outputs: OfOutputs, bound: Tensor | float | None) -> Tensor:
         """What a step of each converter counts in units of the weight; full scale is one where nothing bounds it."""
