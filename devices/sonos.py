@@ -46,8 +46,8 @@ _SHIFT = (
 """Coefficients of the shift of the mean after 1, 2, 3, 4 and 5 days, the constant first: nA of a current in nA."""
 
 
-# The shift of each day in powers of ``I / 800 - 1``: in those of I, float32 would lose a hundredth of a nA. Made at once,
-# since compiled code would make it again in each forward.
+# The shift of each day in powers of ``I / 800 - 1``: in those of I, float32 would lose a hundredth of a nA. Made at
+# once, since compiled code would make it again in each forward.
 _CENTRED_SHIFTS = tuple(
     tuple(map(float, Polynomial(day).convert(domain=[0.0, _MAX], window=[-1, 1]).coef))
     for day in zip(*_SHIFT, strict=True)

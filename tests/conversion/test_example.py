@@ -150,7 +150,7 @@ def test_an_error_inside_names_the_layer() -> None:
     model = nn.Sequential(nn.Linear(4, 4), OnlyLinear(), nn.Linear(4, 4))
     with pytest.raises(ValueError, match=r"the twin fails in '1' \(OnlyLinear\): TypeError: not mine"):
         analogsim.convert(model, "pcm", example=torch.randn(3, 4))
-    with pytest.raises(ValueError, match="the example does not go through the model itself: RuntimeError: .*mat1"):
+    with pytest.raises(ValueError, match=r"the example does not go through the model itself: RuntimeError: .*mat1"):
         analogsim.convert(model, "pcm", example=torch.randn(3, 5))
 
 
