@@ -323,6 +323,19 @@ class TestConv1DOfTransformers(LayerContract):
         return (noise(3, 5),)
 
 
+class TestGeometricLinear(LayerContract):
+    compiles = False  # what torch.compile does with it is tested with nn.Linear
+
+    def layer(self) -> nn.Module:
+        module = pytest.importorskip("torch_geometric.nn", reason="needs analogsim-torch[graphs]")
+        made: nn.Module = module.Linear(5, 4)
+        nn.init.normal_(made.bias)
+        return made
+
+    def inputs(self) -> tuple[Any, ...]:
+        return (torch.randn(3, 5),)
+
+
 class _Swin(LayerContract):
     version = ""
 

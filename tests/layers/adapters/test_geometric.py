@@ -11,23 +11,10 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Gaussian
-from analogsim.testing import LayerContract
 
 geometric: Any = pytest.importorskip("torch_geometric.nn", reason="needs analogsim-torch[graphs]")
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 3, 5]])
-
-
-class TestLinear(LayerContract):
-    compiles = False  # what torch.compile does with it is tested with nn.Linear
-
-    def layer(self) -> nn.Module:
-        made: nn.Module = geometric.Linear(5, 4)
-        nn.init.normal_(made.bias)
-        return made
-
-    def inputs(self) -> tuple[Any, ...]:
-        return (torch.randn(3, 5),)
 
 
 def test_its_size_device_and_chip_are_told() -> None:
