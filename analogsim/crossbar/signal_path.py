@@ -154,45 +154,8 @@ def _bits_of(driven: Tensor, crossbar: Crossbar) -> Iterator[tuple[float, Tensor
         yield 2**bit / codes, sign * ((magnitude >> bit) & 1)
 
 
-def convert_product(
-    layer: Product,
-    input: Tensor,
-    array: Array,
-    crossbar: Crossbar,
-    noise: Noise,
-    *,
-    input_range: InputRange,
-    output_bound: Tensor | float | None,
-    noise_scale: Scale = 1.0,
-    recompute: bool = False,
-    observe: Observe | None = None,
-) -> Tensor:
-    """A layer's product through its converters, without its digital bias: what all blocks of rows read, added up.
-
-    Args:
-        layer: takes partial products.
-        input: the layer's input.
-        array: what is on the crossbars.
-        crossbar: the converters.
-        noise: where read and output noise come from.
-        input_range: r, see `InputRange`.
-        output_bound: b; one for all, or ``(slices, row blocks)``; None for none.
-        noise_scale: factor on the output noise.
-        recompute: whether backward makes the codes of the inputs again instead of finding them kept.
-        observe: is shown what the bit lines carry, as ``"output"``.
-    """
-    readings = block_readings(
-        layer,
-        input,
-        array,
-        crossbar,
-        noise,
-        input_range=input_range,
-        output_bound=output_bound,
-        noise_scale=noise_scale,
-        recompute=recompute,
-        observe=observe,
-    )
+def sum_blocks(readings: Iterator[Tensor]) -> Tensor:
+    """A layer's product without its digital bias: what all blocks of rows read, see `block_readings`, added up."""
     total = next(readings)  # there is always a block
     for reading in readings:
         total = total + reading
@@ -215,8 +178,20 @@ def block_readings(
     """What each block of rows reads, one after the other: the numbers that a layer's digital sum is made of.
 
     Each is shaped as the output and in its unit, with what its slices and the bits of the inputs count added up: that
-    part of the answer which comes from the inputs of the block (and its bias rows). Arguments are those of
-    `convert_product`. Read and output noise are drawn as the readings are asked for.
+    part of the answer which comes from the inputs of the block (and its bias rows). Read and output noise are drawn as
+    the readings are asked for.
+
+    Args:
+        layer: takes partial products.
+        input: the layer's input.
+        array: what is on the crossbars.
+        crossbar: the converters.
+        noise: where read and output noise come from.
+        input_range: r, see `InputRange`.
+        output_bound: b; one for all, or ``(slices, row blocks)``; None for none.
+        noise_scale: factor on the output noise.
+        recompute: whether backward makes the codes of the inputs again instead of finding them kept.
+        observe: is shown what the bit lines carry, as ``"output"``.
 
     Example:
         What the columns of each crossbar say to a few vectors ``(vectors, in)``, as ``(vectors, out, row blocks)``::

@@ -15,7 +15,7 @@ from torch.nn import functional
 from analogsim.crossbar.converters import drive
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.foot import Observe, with_read_noise
-from analogsim.crossbar.signal_path import Array, InputRange, convert_product, driven_product
+from analogsim.crossbar.signal_path import Array, InputRange, block_readings, driven_product, sum_blocks
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
 from analogsim.errors import NotProgrammedError, StaleTwinError
@@ -402,7 +402,7 @@ class Drawn:
         full, bound = self._ranges(input)
         if state.observe is not None:
             self._show(input, state.observe)
-        output = convert_product(
+        readings = block_readings(
             owner,
             input,
             array,
@@ -414,6 +414,7 @@ class Drawn:
             recompute=self._recipe is not None and torch.is_grad_enabled(),
             observe=state.observe,
         )
+        output = sum_blocks(readings)
         if self._linear is not None:
             output = self._straight_through(output, input, full, self._linear)
         if self._bias is None:
