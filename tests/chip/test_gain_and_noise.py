@@ -12,9 +12,9 @@ import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Gaussian, Mapping, ReadNoise
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.devices import FittedSlowNoise
+from tests.hardware import LARGE
 
 K = 4.5  # standard errors
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 PAIR = Mapping("pair")
 YEAR = 365 * 86400.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,19 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise
+from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise
+from tests.hardware import Exact
 
 K = 4.5  # standard errors
 COLUMNS = 300
 SLICED = Mapping("pair", "tensor", slices=2, slice_bits=1)
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
 
 
 def linear(values: Tensor) -> tuple[nn.Module, Callable[[int], Tensor]]:

@@ -12,19 +12,12 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, Wires
+from tests.hardware import LARGE, Exact
 
 
 @dataclass(frozen=True)
 class Nothing(Effect):
     """An effect without an effect."""
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g, cells, noise):
-        return g.clone()
 
 
 def network():
@@ -45,9 +38,6 @@ def images(count=3):
 
 def gradients(output, model):
     return torch.autograd.grad(output.square().sum(), list(model.parameters()))
-
-
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 
 
 @pytest.mark.parametrize("cells", ["pair", "two-sided", "offset", "signed"])

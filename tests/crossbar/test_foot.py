@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Effect
+from analogsim import Crossbar, DeviceModel
 from analogsim.crossbar import signal_path
 from analogsim.crossbar.foot import Foot, draw_converter_errors
 from analogsim.layers import AnalogModule, matrices_of
@@ -19,6 +19,7 @@ from analogsim.layers.registry import analog_types
 from analogsim.noise.sources import KeyedNoise
 from analogsim.testing import LayerContract
 from analogsim.testing.layer import tensors
+from tests.hardware import Exact
 from tests.layers import test_contract as contracts
 
 CONTRACTS = {
@@ -26,14 +27,6 @@ CONTRACTS = {
     for name, kind in vars(contracts).items()
     if name.startswith("Test") and inspect.isclass(kind) and issubclass(kind, LayerContract)
 }
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Effect, Mapping, ReadNoise, StuckAt
+from tests.hardware import LARGE
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,6 @@ def images(count=3):
 
 def gradients(output, model):
     return torch.autograd.grad(output.square().sum(), list(model.parameters()))
-
-
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 
 
 def error(crossbar, mapping=None, count=8):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import analogsim
 from analogsim import Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, ReadNoise
 from analogsim.noise import counter_based
+from tests.hardware import LARGE
 
 K = 4.5  # standard errors
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 PERIPHERY = pytest.mark.parametrize("crossbar", [Crossbar(), LARGE], ids=["ideal", "converters"])
 PAIR = Mapping("pair")
 YEAR = 365 * 86400.0

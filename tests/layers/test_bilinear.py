@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Effect, Mapping, ReadNoise
+from analogsim import Crossbar, DeviceModel, Mapping, ReadNoise
 from analogsim.layers import AnalogBilinear
-
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
+from tests.hardware import LARGE, Exact
 
 IDEAL = DeviceModel((Exact(),))
 

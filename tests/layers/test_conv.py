@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Drift, Effect, Gaussian, Mapping, ReadNoise
+from analogsim import Crossbar, DeviceModel, Drift, Gaussian, Mapping, ReadNoise
+from tests.hardware import LARGE, Exact
 
 KINDS: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
 
 
 IDEAL = DeviceModel((Exact(),))

@@ -15,18 +15,10 @@ import analogsim
 from analogsim import Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise, StuckAt
 from analogsim.inspection.carrying import audit
 from analogsim.layers import AnalogEmbedding, AnalogEmbeddingBag, register_routed
+from tests.hardware import LARGE, Exact
 
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 CUT = LARGE.replace(rows=3, cols=10)
 PERIPHERIES = pytest.mark.parametrize("periphery", [Crossbar(), Crossbar(rows=3), LARGE, CUT], ids=str)
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +16,12 @@ from torch.nn import functional
 from torch.nn.functional import conv1d, conv2d, conv_transpose2d
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise
+from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise
 from analogsim.inspection.carrying import audit
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, matrices_of, register_layer, register_routed
 from analogsim.layers.registry import analog_types
 from analogsim.testing import LayerContract
+from tests.hardware import IDEAL, PERIPHERIES
 
 
 def test_a_draw_of_what_is_no_matrix_names_those_there_are() -> None:
@@ -229,23 +229,6 @@ def test_slots_are_values() -> None:
 
 
 # Linear ones, against their forwards in torch.
-
-
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
-
-
-PERIPHERIES = pytest.mark.parametrize("periphery", [Crossbar(), LARGE, LARGE.replace(rows=3)], ids=str)
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
-
-IDEAL = DeviceModel((Exact(),), mapping=Mapping("pair", bias_rows=1))
 
 
 def vectors() -> Tensor:

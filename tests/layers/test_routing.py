@@ -6,7 +6,6 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import analogsim
-from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping
+from analogsim import ConversionWarning, Crossbar, Gaussian
 from analogsim.errors import NotRoutedError
 from analogsim.inspection.carrying import audit
 from analogsim.layers import AnalogConv2d, register_routed
-
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
-
-
-PERIPHERIES = pytest.mark.parametrize("periphery", [Crossbar(), LARGE, LARGE.replace(rows=3)], ids=str)
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
-
-IDEAL = DeviceModel((Exact(),), mapping=Mapping("pair", bias_rows=1))
+from tests.hardware import IDEAL, LARGE, PERIPHERIES
 
 
 class Named(nn.Linear):

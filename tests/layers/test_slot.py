@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,58 +15,11 @@ from torch.nn.utils import parametrizations, prune
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
 import analogsim
-from analogsim import ConversionWarning, DeviceModel, Effect, Mapping
+from analogsim import ConversionWarning
 from analogsim.inspection.carrying import audit
 from analogsim.layers import Slot
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
-
-IDEAL = DeviceModel((Exact(),), mapping=Mapping("pair", bias_rows=1))
-
-
-class Lora(nn.Linear):
-    """Low-rank adaptation, as E. Hu et al., ICLR (2022) have it."""
-
-    def __init__(self, inputs: int, outputs: int, rank: int = 2) -> None:
-        super().__init__(inputs, outputs)
-        self.lora_A = nn.Parameter(torch.randn(rank, inputs))
-        self.lora_B = nn.Parameter(torch.randn(outputs, rank))
-
-    def forward(self, input: Tensor) -> Tensor:
-        base = functional.linear(input, self.weight, bias=self.bias)
-        return base + input @ self.lora_A.t() @ self.lora_B.t()
-
-
-class Padded(nn.Conv2d):
-    """Pads its input by itself."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        wide = functional.pad(input, (0, 2, 1, 1), value=0.5)
-        return functional.conv2d(wide, self.weight, self.bias, self.stride, (0, 0), self.dilation, groups=self.groups)
-
-
-class Grown(nn.ConvTranspose2d):
-    """Drops the border of its output."""
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        wide = functional.conv_transpose2d(input, self.weight, None, stride=self.stride, groups=self.groups)
-        return wide[..., 1:-1, 1:-1]
-
-
-def images(channels: int) -> Tensor:
-    shape = (2, channels, 5, 6)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-
-def vectors() -> Tensor:
-    return torch.randn(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+from tests.hardware import IDEAL
+from tests.layers.test_routing import Grown, Lora, Padded, images, vectors
 
 
 def quietly(model: nn.Module, device: Any, **options: Any) -> nn.Module:

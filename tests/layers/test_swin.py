@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,23 +9,15 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping
+from analogsim import ConversionWarning, Crossbar, DeviceModel, Gaussian, Mapping
 from analogsim.inspection.carrying import audit
+from tests.hardware import LARGE, Exact
 
 swin: Any = pytest.importorskip("torchvision.models.swin_transformer")
 
 pytestmark = pytest.mark.filterwarnings("ignore::analogsim.ConversionWarning")  # the table of positions stays digital
 
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 VERSIONS = {1: "ShiftedWindowAttention", 2: "ShiftedWindowAttentionV2"}
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
 
 
 IDEAL = DeviceModel((Exact(),))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping
+from analogsim import ConversionWarning, Crossbar, DeviceModel, Gaussian, Mapping
 from analogsim.layers.module import matrices_of
+from tests.hardware import Exact
 
 transformers: Any = pytest.importorskip("transformers")
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
 
 
 SIZES = {

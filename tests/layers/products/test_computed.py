@@ -6,7 +6,6 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import analogsim
-from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping, StaleChipError
+from analogsim import ConversionWarning, Crossbar, Gaussian, StaleChipError
 from analogsim.inspection.carrying import audit
 from analogsim.layers.module import matrices_of
 from analogsim.layers.products.computed import ComputedSlot, Notes, RewrittenSlot, find_computed
 from analogsim.testing import LayerContract
+from tests.hardware import IDEAL
 
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
-
-IDEAL = DeviceModel((Exact(),), mapping=Mapping("pair", bias_rows=1))
 CUT = Crossbar(output_bound=1e9, rows=5)
 
 

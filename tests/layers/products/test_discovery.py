@@ -6,9 +6,8 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,21 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import analogsim
-from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping
+from analogsim import ConversionWarning, Crossbar, Gaussian
 from analogsim.inspection.carrying import audit
 from analogsim.layers.module import matrices_of
 from analogsim.layers.products.discovery import FoldedSlot
-
-
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
-
-IDEAL = DeviceModel((Exact(),), mapping=Mapping("pair", bias_rows=1))
+from tests.hardware import IDEAL
 
 
 class Bare(nn.Module):

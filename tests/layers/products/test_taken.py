@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,25 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import analogsim
-from analogsim import ConversionWarning, Crossbar, DeviceModel, Effect, Gaussian, Mapping, ReadNoise
+from analogsim import ConversionWarning, Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise
 from analogsim.inspection.carrying import audit
 from analogsim.layers import Slot, register_routed
 from analogsim.layers.module import matrices_of
 from analogsim.testing import LayerContract
+from tests.hardware import LARGE, Exact
 
 # Seen with 2.14; the compiler of 2.11 breaks the graph where a forward takes a view of a weight.
 COMPILES_VIEWS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 
 
-@dataclass(frozen=True)
-class Exact(Effect):
-    """Programs exactly, and is drawn all the same."""
-
-    def program(self, g: Tensor, cells: Any, noise: Any) -> Tensor:
-        return g.clone()
-
-
-LARGE = Crossbar(output_bound=1e9)  # through the signal path, and nothing happens there
 FINE = Crossbar(dac_bits=20, adc_bits=24, output_bound=50.0, rows=4)
 PERIPHERIES = {"ideal": Crossbar(), "converted": LARGE, "cut": LARGE.replace(rows=3)}
 
