@@ -27,6 +27,19 @@ def pytest_collect_file() -> Generator[None, list[Any], list[Any]]:
     return [collector for collector in found if not isinstance(collector, DoctestModule)]
 
 
+# Compiling takes seconds a layer: by default those that stand for the others.
+_COMPILED_BY_DEFAULT = ("TestLinear", "TestConv2d", "TestEmbedding", "TestRegisteredRouted")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the others are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what the contract of layers compiles, but for a few of them."""
+    for item in items:
+        of_contract = isinstance(item.parent, pytest.Class) and item.name.startswith("test_compiled_it_is_one_graph")
+        if of_contract and item.parent.name not in _COMPILED_BY_DEFAULT:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
