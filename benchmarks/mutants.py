@@ -4,14 +4,17 @@
 
 The changes are a sample of all exchanged operators, numbers, conditions, functions and left-out calls
 (`benchmarks.harness.mutations`), in all packages. A copy of the checkout takes one of them at a time. First the default
-tests run once with a tracer, which tells what runs which line (``--traced FILE`` keeps that). A change is noticed
-where a test fails, or runs ten times as long as it should. What no test notices is listed; the reasons why nothing can
-be noticed there stand in a file of their own (``--explained``), by file, function and change.
+tests run once with a tracer, which tells what runs which line (``--traced FILE`` keeps that). A change is tried with
+the quick ones among the tests that run its line, then with the test file of its file's name. It is noticed where a test
+fails, or runs ten times as long as it should. What no test notices is listed; the reasons why nothing can be noticed
+there stand in a file of their own (``--explained``), by file, function and change. ``--again`` takes what an earlier
+``--json`` found unnoticed, without tracing, with the test files alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -38,7 +41,9 @@ LEFT_OUT = ("tests/whole/test_contributing.py", "tests/whole/test_house.py")
 _TOO_SLOW = "too slow"
 _SEEN = ("noticed", _TOO_SLOW)
 _SECONDS = 20.0
-"""Of tests that one change is tried with, by what they took when traced."""
+"""Of quick tests that one change is tried with, by what they took when traced."""
+_FILE = 60.0
+"""That a file of tests takes at most."""
 
 
 def _copy(root: Path, place: Path) -> Path:
@@ -57,6 +62,14 @@ def _chosen_tests(tests: list[str], seconds: dict[str, float]) -> list[str]:
             break
         chosen.append(name)
     return chosen
+
+
+def _test_file(tree: Path, path: str) -> list[str]:
+    """The test file of a module's name, if there is one."""
+    *folders, name = Path(path).parts
+    below = folders[1:] if folders[0] == "analogsim" else folders
+    mirror = Path("tests", *below, f"test_{name}")
+    return [mirror.as_posix()] if (tree / mirror).exists() else []
 
 
 def _enter(tree: str) -> None:
@@ -98,22 +111,23 @@ def _verdict(tree: Path, tests: list[str], seconds: float, log: Path) -> str:
     return "unnoticed" if worker.exitcode == 0 else "noticed"
 
 
-def _try(mutation: Mutation, tree: Path, tests: LinesOfTests) -> dict[str, Any]:
+def _try(mutation: Mutation, tree: Path, tests: LinesOfTests | None) -> dict[str, Any]:
     """Make the change, run the tests, take it back."""
     file = tree / mutation.path
     clean = file.read_text(encoding="utf-8")
-    running = _chosen_tests(tests.of(mutation.path, mutation.line), tests.seconds)
+    quick = [] if tests is None else _chosen_tests(tests.of(mutation.path, mutation.line), tests.seconds)
     start = time.monotonic()
     verdict, by = "no test runs it", None
-    if running:
-        try:
-            file.write_text(mutation.applied(clean), encoding="utf-8")
-            expected = sum(tests.seconds[name] for name in running)
-            log = tree.parent / "log.txt"
-            verdict = _verdict(tree, running, expected, log)
-            by = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
-        finally:
-            file.write_text(clean, encoding="utf-8")
+    try:
+        file.write_text(mutation.applied(clean), encoding="utf-8")
+        for running in (quick, _test_file(tree, mutation.path)):
+            if running and verdict not in _SEEN:
+                expected = sum(tests.seconds.get(name, _FILE) for name in running) if tests else _FILE
+                log = tree.parent / "log.txt"
+                verdict = _verdict(tree, running, expected, log)
+                by = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
+    finally:
+        file.write_text(clean, encoding="utf-8")
     return {
         "path": mutation.path,
         "function": mutation.function,
@@ -122,9 +136,14 @@ def _try(mutation: Mutation, tree: Path, tests: LinesOfTests) -> dict[str, Any]:
         "after": mutation.after,
         "verdict": verdict,
         "by": by and by[1],
-        "tests": len(running),
+        "tests": len(quick),
         "seconds": round(time.monotonic() - start, 1),
     }
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """What names a change, see `Mutation.key`."""
+    return row["path"], row["function"], row["before"], row["after"]
 
 
 def _reasons(file: Path) -> dict[tuple[str, str, str, str], str]:
@@ -132,16 +151,16 @@ def _reasons(file: Path) -> dict[tuple[str, str, str, str], str]:
     if not file.exists():
         return {}
     entries = tomllib.loads(file.read_text(encoding="utf-8")).get("mutant", [])
-    return {(entry["path"], entry["function"], entry["before"], entry["after"]): entry["reason"] for entry in entries}
+    return {_key(entry): entry["reason"] for entry in entries}
 
 
-def _doubtful(tree: Path, rows: list[dict[str, Any]], tests: LinesOfTests) -> list[str]:
+def _doubtful(tree: Path, rows: list[dict[str, Any]]) -> list[str]:
     """Tests that noticed a change, and fail without one too."""
-    names = sorted({row["by"] for row in rows if row["by"] in tests.seconds})
+    names = sorted({row["by"] for row in rows if row["by"] and "::" in row["by"]})
     log = tree.parent / "log.txt"
-    if not names or _verdict(tree, names, sum(tests.seconds[name] for name in names), log) == "unnoticed":
+    if not names or _verdict(tree, names, _FILE * len(names), log) == "unnoticed":
         return []
-    alone = [name for name in names if _verdict(tree, [name], tests.seconds[name], log) != "unnoticed"]
+    alone = [name for name in names if _verdict(tree, [name], _FILE, log) != "unnoticed"]
     return alone or names
 
 
@@ -171,6 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=list(FOLDERS), metavar="FOLDER", help="whose code is changed")
     parser.add_argument("--traced", type=Path, metavar="FILE", help="what runs which line; made where it is not there")
     parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH", help="tests to trace (default: tests)")
+    parser.add_argument(
+        "--again", type=Path, metavar="FILE", help="what was unnoticed there, with the tests as they are"
+    )
     parser.add_argument("--explained", type=Path, default=EXPLAINED, metavar="FILE", help="why some are not noticed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every change and its verdict to this file")
     return parser
@@ -191,20 +213,31 @@ def _trace_apart(tree: Path, file: Path, tests: Sequence[str]) -> None:
         raise SystemExit(f"mutants: the tests could not be traced (exit {worker.exitcode})")
 
 
+def _traced(tree: Path, file: Path, options: argparse.Namespace) -> LinesOfTests:
+    """What runs which line; made where the file is not there."""
+    if not file.exists():
+        _trace_apart(tree, file, options.tests)
+    return LinesOfTests(file)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try the sample and print the table; 1 if something is neither noticed nor explained."""
     options = _parser().parse_args(arguments)
     import torch  # once, before the processes that need it are forked off
 
-    reasons, rows = _reasons(options.explained), []
+    reasons = _reasons(options.explained)
+    before = [] if options.again is None else json.loads(options.again.read_text(encoding="utf-8"))["results"]
+    rows = [row for row in before if row["verdict"] in _SEEN]
     with tempfile.TemporaryDirectory() as folder:
         tree = _copy(ROOT, Path(folder))
-        traced = options.traced.resolve() if options.traced else Path(folder) / "traced.json"
-        if not traced.exists():
-            _trace_apart(tree, traced, options.tests)
-        tests = LinesOfTests(traced)
         found = [mutation for path in sources(tree, options.only) for mutation in find_mutations(tree, path)]
-        chosen = choose(found, options.count, options.least)
+        tests = None
+        if options.again is None:
+            tests = _traced(tree, options.traced.resolve() if options.traced else Path(folder) / "traced.json", options)
+            chosen = choose(found, options.count, options.least)
+        else:
+            left = {_key(row) for row in before if row["verdict"] not in _SEEN}
+            chosen = list({mutation.key: mutation for mutation in found if mutation.key in left}.values())
         print(f"{len(chosen)} of {len(found)} possible changes", flush=True)
         for place, mutation in enumerate(chosen, 1):
             row = _try(mutation, tree, tests)
@@ -212,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row |= {"verdict": "explained", "reason": reasons[mutation.key]}
             rows.append(row)
             print(f"{place:4} {row['verdict']:15} {row['seconds']:6.1f} s  {mutation}", flush=True)
-        doubtful = _doubtful(tree, rows, tests)
+        doubtful = _doubtful(tree, rows)
     for row in rows:
         if row["by"] in doubtful:
             row["verdict"] = "unnoticed"
@@ -222,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.harness.timing import environment, write
 
         document = environment(torch.device("cpu"))
-        document["settings"] = {"count": options.count, "possible": len(found)}
+        document["settings"] = {"count": len(rows), "possible": len(found)}
         document["results"] = rows
         write(options.json, document)
     return int(any(row["verdict"] in ("unnoticed", "no test runs it") for row in rows))

@@ -53,6 +53,12 @@ def test_what_the_tests_do_not_see_is_listed(checkout, tmp_path, capfd):
     reasons.write_text("\n".join(entries))
     assert mutants.main(options) == 0
     assert "| all | 3 | 1 | 2 | 0 |" in capfd.readouterr().out
+    mirror = checkout / "tests" / "devices" / "test_made_up.py"
+    mirror.parent.mkdir()
+    mirror.write_text("from devices.made_up import above\n\n\ndef test_border():\n    assert not above(1, 1)\n")
+    reasons.write_text("\n".join(entry for entry in entries if "x - y" in entry))
+    assert mutants.main(["--again", str(file), *options[4:]]) == 0
+    assert "| all | 3 | 2 | 1 | 0 |" in capfd.readouterr().out
 
 
 def test_the_table_counts_by_package():
