@@ -44,7 +44,8 @@ def compare(
             or a folder of ``analogsim train`` with all its networks, or one that holds a ``report.json``.
         experiment: Name of an MLflow experiment, in place of `runs`.
         filter: MLflow's filter string for its runs, such as ``params.model = 'lenet5'``.
-        order: The metric that orders them, the highest first (``"train/loss asc"``: the lowest); default: newest first.
+        order: The metric that orders them, the best first: the highest, or the lowest where the runs are judged by it
+            and lower is better; ``"train/loss asc"``: the lowest. Default: newest first.
         limit: So many of them at most.
         uri: MLflow tracking URI; see ``stores.tracking_uri``.
         port: Where ``analogsim ui`` serves a database, for the links.
@@ -111,16 +112,35 @@ def _comparable(found: Sequence[SavedRun], notes: list[str]) -> tuple[SavedRun, 
             f"compare: no run has a report yet, which is made at the end of a training ({listed}); "
             "go on with one that was stopped: analogsim train --resume FOLDER"
         )
-    _check_one_metric(reports)
+    better = _one_direction(reports)
     shared = _shared_times(reports, notes)
-    return tuple(replace(run, report=run.report and run.report.only(shared)) for run in distinct)
+
+    def alike(report: Report) -> Report:
+        return replace(report.only(shared), higher_is_better=better)
+
+    return tuple(replace(run, report=run.report and alike(run.report)) for run in distinct)
 
 
-def _check_one_metric(reports: Mapping[str, Report]) -> None:
-    metrics = {name: report.metric for name, report in reports.items()}
-    if len(set(metrics.values())) > 1:
-        listed = "; ".join(f"{name}: {metric}" for name, metric in metrics.items())
-        raise ValueError(f"compare: the reports have different metrics, give runs with the same one: {listed}")
+def _one_direction(reports: Mapping[str, Report]) -> bool | None:
+    """Whether the higher score is the better one in all reports, as far as one of them knows.
+
+    Raises:
+        ValueError: their scores are not of one kind, but of two metrics, in two units, or read in two directions.
+    """
+    of = {name: report.heading for name, report in reports.items()}
+    if len(set(of.values())) > 1:
+        listed = "; ".join(f"{name}: {heading}" for name, heading in of.items())
+        raise ValueError(
+            f"compare: the reports have different metrics, give runs with the same one: {listed}; of an experiment: "
+            f"--filter \"tags.metric = '{next(iter(reports.values())).metric}'\""
+        )
+    better = {name: report.higher_is_better for name, report in reports.items() if report.higher_is_better is not None}
+    if len(set(better.values())) > 1:
+        listed = "; ".join(f"{name}: {'higher' if high else 'lower'}" for name, high in better.items())
+        raise ValueError(
+            f"compare: the reports do not agree which {next(iter(reports.values())).metric} is the better one: {listed}"
+        )
+    return next(iter(better.values()), None)
 
 
 def _shared_times(reports: Mapping[str, Report], notes: list[str]) -> list[float]:
@@ -149,7 +169,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--experiment", metavar="NAME", help="the runs of an MLflow experiment, newest first")
     parser.add_argument("--filter", default="", help="of these: MLflow's filter, such as \"params.model = 'lenet5'\"")
-    parser.add_argument("--order", metavar="METRIC", help='highest first; "METRIC asc" for the lowest first')
+    parser.add_argument(
+        "--order", metavar="METRIC", help='best first; "METRIC asc": lowest first, "METRIC desc": highest'
+    )
     parser.add_argument("--limit", type=int, default=LIMIT, help="so many at most (%(default)s)")
     parser.add_argument("--html", metavar="FILE", help="write a page that needs nothing beside it")
     parser.add_argument("--open", action="store_true", help="open MLflow's page that compares them")

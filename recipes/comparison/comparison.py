@@ -11,6 +11,7 @@ from analogsim.recipes.comparison import html_page
 from analogsim.recipes.comparison.charts import MARKS, drift_chart
 from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.tracking import links
+from analogsim.recipes.tracking.metric_names import tail
 from analogsim.utils.text import table
 from analogsim.utils.times import label
 
@@ -154,7 +155,10 @@ class Comparison:
         )
 
     def to_frame(self) -> DataFrame:
-        """One row per run and time, as a pandas frame; scores as they are, not in percent."""
+        """One row per run and time, as a pandas frame; scores as they are, not in percent.
+
+        The bad end of the chips is the column ``p05``, or ``p95`` where the lower score is the better one.
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -166,7 +170,7 @@ class Comparison:
                     "clean": report.clean,
                     "mean": report.mean[index],
                     "std": report.std[index],
-                    "p05": report.quantile(0.05)[index],
+                    tail(report.tail): report.quantile(report.tail)[index],
                     "chips": len(report.seeds),
                 }
                 for name, report in self.reports.items()

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analogsim.evaluation.metrics import METRICS
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten, from_mapping, load_toml
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.log_report import of_hardware
+from analogsim.recipes.tracking.metric_names import BETTER, metric_name
 from analogsim.recipes.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _REPORT = "report.json"
+_LOOKED_AT = 1000  # runs, for one that says how its metric is read
 _OTHERWISE = "or name another with --uri or MLFLOW_TRACKING_URI"
 
 
@@ -111,7 +114,8 @@ class Store:
         Args:
             name: of the experiment.
             filter: MLflow's filter string, such as ``params.model = 'lenet5'``.
-            order: A metric, the highest first; ``"train/loss asc"`` gives the lowest first.
+            order: A metric, the best first: the highest, but of a score whose runs are the better the lower it is the
+                lowest. ``"train/loss asc"`` gives the lowest first, ``"... desc"`` the highest.
             limit: So many at most.
         """
         client = self._client
@@ -129,6 +133,8 @@ class Store:
                     f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
                 )
             metric, direction = _order(order)
+            if metric is not None and not direction:
+                direction = self._best_first(experiment.experiment_id, metric)
             by = ["attributes.start_time DESC"] if metric is None else [f"metrics.`{metric}` {direction}"]
             found = client.search_runs([experiment.experiment_id], filter, max_results=limit + 1, order_by=by)
             if not found:
@@ -143,6 +149,17 @@ class Store:
                     + (nearest(metric, names) or f"; there are {', '.join(names) or 'none'}")
                 )
             return [self._saved(client, run) for run in found[:limit]], len(found) > limit
+
+    def _best_first(self, experiment: str, metric: str) -> str:
+        """The order of a score that begins with the best run: its name may tell, or the tags of runs judged by it."""
+        parts = metric.split("/")
+        if len(parts) != 3:  # no score of a network, such as train/loss
+            return "DESC"
+        known = METRICS.get(parts[1])
+        if known is not None:
+            return "ASC" if known.higher_is_better is False else "DESC"
+        lower = self._client.search_runs([experiment], f"tags.`{BETTER}` = 'lower'", max_results=_LOOKED_AT)
+        return "ASC" if parts[1] in {metric_name(run.data.tags.get("metric", "")) for run in lower} else "DESC"
 
     def locate(self, run: SavedRun) -> SavedRun:
         """A run of a folder with its place in this store, and what MLflow knows of it besides."""
@@ -212,7 +229,7 @@ def _order(text: str | None) -> tuple[str | None, str]:
     match = re.fullmatch(r"\s*([^`]+?)(?:\s+(asc|desc))?\s*", text, re.IGNORECASE)
     if match is None:
         raise ValueError(f"order: wanted the name of a metric, such as 'test/accuracy/drifted_1d', got {text!r}")
-    return match[1], (match[2] or "desc").upper()
+    return match[1], (match[2] or "").upper()
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten
-from analogsim.recipes.tracking.metric_names import drifted
+from analogsim.recipes.tracking.metric_names import BETTER, drifted, score_name, tail
 from analogsim.recipes.tracking.tracked_run import Tracker
 
 
@@ -66,23 +66,31 @@ def ends(report: Report, part: str) -> dict[str, float]:
 
     Args:
         report: over chips and times.
-        part: of which data, the start of the names: "test" gives ``test/accuracy/drifted_1d``.
+        part: of which data, the start of the names: "test" gives ``test/accuracy/drifted_1d``, and for the bad end of
+            the chips ``test/accuracy/drifted_1d_p05``, or ``_p95`` where the lower score is the better one.
     """
-    named = {f"{part}/{report.metric}/clean": report.clean}
+    named = {score_name(part, report.metric, "clean"): report.clean}
     for index, time in enumerate(report.labels):
-        name = f"{part}/{report.metric}/{drifted(time)}"
+        name = score_name(part, report.metric, drifted(time))
         named[name] = float(report.mean[index])
-        named[f"{name}_p05"] = float(report.quantile(0.05)[index])
+        named[f"{name}_{tail(report.tail)}"] = float(report.quantile(report.tail)[index])
         named[f"{name}_std"] = float(report.std[index])
     return {key: value for key, value in named.items() if value == value}
 
 
+def read_as(report: Report) -> dict[str, str]:
+    """The tags that tell how the scores of a run are read: the metric, its unit, and which end is the good one."""
+    better = {True: "higher", False: "lower", None: "not known"}[report.higher_is_better]
+    return {"metric": report.metric, "metric.unit": report.unit or "", BETTER: better}
+
+
 def log_report(report: Report, tracker: Tracker, *, step: int, part: str) -> None:
     """Log a report: its scalars at a step (the epoch), drift curves over seconds, and every chip as a table."""
+    tracker.tags(read_as(report))
     tracker.metrics(ends(report, part), step=step)
     # A step is a whole number: of several times within one second, the last stands for all.
     whole = {round(time): index for index, time in enumerate(report.times)}
-    for name, values in (("drift", report.mean), ("drift_p05", report.quantile(0.05))):
-        tracker.curve(f"{part}/{report.metric}/{name}", list(whole), values[list(whole.values())].tolist())
+    for name, values in (("drift", report.mean), (f"drift_{tail(report.tail)}", report.quantile(report.tail))):
+        tracker.curve(score_name(part, report.metric, name), list(whole), values[list(whole.values())].tolist())
     frame = report.to_frame()
     tracker.table({str(column): frame[column].tolist() for column in frame}, "chips.json")

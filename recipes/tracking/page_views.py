@@ -53,7 +53,13 @@ def coordinates(params: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]
 
 
 def state(
-    title: str, runs: str, columns: Sequence[str], charts: Sequence[dict[str, Any]], order: str | None = None
+    title: str,
+    runs: str,
+    columns: Sequence[str],
+    charts: Sequence[dict[str, Any]],
+    order: str | None = None,
+    *,
+    lowest_first: bool = False,
 ) -> dict[str, Any]:
     """The state of the page of runs.
 
@@ -63,10 +69,11 @@ def state(
         columns: from `metric`, `param` and `tag`.
         charts: from `curve` and `coordinates`.
         order: the column to sort by, the largest value first; default: by time.
+        lowest_first: the other way round.
     """
     return {
         "searchFilter": runs,
-        **({} if order is None else {"orderByKey": order, "orderByAsc": False}),
+        **({} if order is None else {"orderByKey": order, "orderByAsc": lowest_first}),
         "selectedColumns": list(columns),
         # else they stand in an order of MLflow's own, with their names cut
         "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", "duration", *columns],

@@ -91,8 +91,28 @@ def test_runs_of_other_times_are_compared_at_those_they_share(log: Callable[...,
     assert result.notes == ("left out, because not all runs were evaluated then: 1s, 1d, 2d, 1mo",)
     with pytest.raises(ValueError, match=r"no common time \(many: 1s, 1h, .*; none: 7s\); .*analogsim evaluate"):
         compare([many, none])
-    with pytest.raises(ValueError, match=r"different metrics.*many: accuracy; loss: loss"):
+    told = r"different metrics.*many: accuracy \[%\]; loss: loss; .*--filter \"tags.metric = 'accuracy'\""
+    with pytest.raises(ValueError, match=told):
         compare([many, loss])
+
+
+def test_scores_that_are_read_in_two_ways_are_not_mixed(log: Callable[..., str]) -> None:
+    low = log("low", report(3.0, metric="error", unit="dB", higher_is_better=False))
+    high = log("high", report(3.0, metric="error", unit="dB", higher_is_better=True))
+    other = log("other", report(3.0, metric="error", unit="V", higher_is_better=False))
+    unknown = log("unknown", report(4.0, metric="error", unit="dB"))
+    with pytest.raises(ValueError, match=r"do not agree which error is the better one: low: lower; high: higher"):
+        compare([low, high])
+    with pytest.raises(ValueError, match=r"different metrics.*low: error \[dB\]; other: error \[V\]"):
+        compare([low, other])
+    result = compare([unknown, low])  # one knows it for both
+    assert {made.tail for made in result.reports.values()} == {0.95}
+    assert "95th pct. 1y" in str(result)
+    assert "95th percentile" in result.to_html()
+    assert "error [dB]" in result.to_html()
+    frame = result.to_frame()
+    assert "p05" not in frame
+    assert frame["p95"].iloc[-1] == result.reports["low"].quantile(0.95)[-1]
 
 
 def test_runs_of_one_name_are_told_apart(log: Callable[..., str]) -> None:

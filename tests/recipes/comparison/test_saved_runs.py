@@ -10,6 +10,7 @@ import pytest
 
 from analogsim.recipes.compare import compare
 from analogsim.recipes.comparison import saved_runs
+from analogsim.recipes.tracking.log_report import log_report
 from analogsim.recipes.tracking.tracked_run import Run
 from tests.recipes.reports import report
 
@@ -92,11 +93,30 @@ def test_the_runs_of_an_experiment(log: Callable[..., str]) -> None:
     assert sorted(found()) == sorted([worst, best, middle])
     assert found(order="test/accuracy/drifted_1y") == [best, middle, worst]
     assert found(order="test/accuracy/drifted_1y ASC") == [worst, middle, best]
+    assert found(order="test/accuracy/drifted_1y desc") == [best, middle, worst]
     assert found(filter="params.seed = '0.8'") == [middle]
     few = compare(experiment="exp", order="test/accuracy/drifted_1y", limit=2)
     assert [run.run_id for run in few.runs] == [best, middle]
     assert few.notes == ("more runs match; these are the first 2: --limit gives another number",)
     assert compare(experiment="exp", limit=3).notes == ()
+
+
+@pytest.mark.parametrize(("name", "part"), [("cross_entropy", "cross_entropy"), ("error (dB)", "error _dB_")])
+def test_the_best_run_is_first_where_lower_is_better(here: Path, name: str, part: str) -> None:
+    for score in (3.0, 5.0, 4.0):
+        with Run.start(experiment="exp", name=f"{score:g}", params={}) as tracker:
+            made = report(score, metric=name, higher_is_better=False)
+            log_report(made, tracker, step=1, part="test")
+            tracker.metrics({"train/loss": score}, 1)
+            tracker.text(json.dumps(made.to_dict()), "report.json")
+
+    def found(order: str) -> list[str]:
+        return [run.name for run in compare(experiment="exp", order=order).runs]
+
+    assert found(f"test/{part}/drifted_1y") == found(f"test/{part}/drifted_1y asc") == ["3", "4", "5"]
+    assert found(f"test/{part}/drifted_1y_p95") == ["3", "4", "5"]
+    assert found(f"test/{part}/drifted_1y desc") == ["5", "4", "3"]
+    assert found("train/loss") == ["5", "4", "3"]  # as ever: the highest, unless it is said otherwise
 
 
 def test_what_is_wrong_with_an_experiment_is_told(log: Callable[..., str]) -> None:

@@ -25,6 +25,9 @@ class Heard(NoRun):
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
         self.told[name] = dict(zip(seconds, values, strict=True))
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        self.told |= values
+
     def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
         self.told[path] = columns
 
@@ -36,6 +39,18 @@ def test_a_report_is_scalars_curves_and_a_table() -> None:
     assert heard.told["test/accuracy/drifted_1h"] == (4, made.mean[-1])
     assert heard.told["test/accuracy/drift"] == {0: made.mean[1], 3600: made.mean[2]}  # whole seconds, the last of each
     assert {len(column) for column in heard.told["chips.json"].values()} == {made.values.size}
+
+
+def test_what_is_better_lower_has_its_bad_end_above() -> None:
+    heard, made = Heard(), report(3.0, metric="error", unit="dB", higher_is_better=False)
+    log_report(made, heard, step=4, part="test")
+    assert heard.told["test/error/drifted_1y_p95"] == (4, made.quantile(0.95)[-1])
+    assert heard.told["test/error/drift_p95"][1] == made.quantile(0.95)[0]
+    assert not [name for name in heard.told if name.endswith("_p05")]
+    assert (heard.told["metric"], heard.told["metric.unit"], heard.told["metric.better"]) == ("error", "dB", "lower")
+    log_report(report(0.9), heard, step=4, part="test")
+    assert heard.told["test/accuracy/drifted_1y_p05"] == (4, report(0.9).quantile(0.05)[-1])
+    assert (heard.told["metric"], heard.told["metric.unit"], heard.told["metric.better"]) == ("accuracy", "%", "higher")
 
 
 def test_what_is_not_known_is_not_told() -> None:

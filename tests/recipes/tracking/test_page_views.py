@@ -32,7 +32,9 @@ def test_a_view_is_written_as_mlflow_reads_it() -> None:
     assert key == "mlflow.sharedViewState.mine"
     assert unpacked(value) == ("My view", content)
     assert "orderByKey" not in content
-    assert state("", "", [], [], order="metrics.`m`")["orderByKey"] == "metrics.`m`"
+    ordered = state("", "", [], [], order="metrics.`m`")
+    assert (ordered["orderByKey"], ordered["orderByAsc"]) == ("metrics.`m`", False)
+    assert state("", "", [], [], order="metrics.`m`", lowest_first=True)["orderByAsc"] is True
 
 
 def test_a_link_to_a_view() -> None:
