@@ -26,25 +26,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation.metrics import METRICS
 from analogsim.evaluation.report import compare_plot
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
 from analogsim.recipes.config.space import DEFAULT_SPACE, Choice, Space
 from analogsim.recipes.config.toml import describe, dump_toml, flatten, from_mapping, load_mapping, to_mapping
 from analogsim.recipes.study import final_comparison
-from analogsim.recipes.study.figures import METRIC_NAMES
+from analogsim.recipes.study.criterion import Criterion, criterion
 from analogsim.recipes.study.final_comparison import Final
 from analogsim.recipes.study.folder import owned_folder
 from analogsim.recipes.study.lease import Lease, LostLease
-from analogsim.recipes.study.objectives import Objective, Surplus, all_times, training_config
+from analogsim.recipes.study.objectives import Objective, Surplus
 from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.study.samplers import pruner, sampler
 from analogsim.recipes.study.shared_database import storage_errors, storage_explained, told
 from analogsim.recipes.study.storages import database_file, open_storage, quietly, storage_url
+from analogsim.recipes.study.trial_config import all_times, training_config
 from analogsim.recipes.study.trials import DEFAULT, at_work, give_up, identity, try_again, work_left
+from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracked_run import Status
-from analogsim.recipes.training.setup import check
+from analogsim.recipes.training.setup import check, load_data
 from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.times import seconds
 
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-_CONFIG, _DONE = "analogsim:config", "analogsim:done"
+_CONFIG, _METRIC, _DONE = "analogsim:config", "analogsim:metric", "analogsim:done"
 # What another worker of a study, or a later one, may have different: nothing of it changes what is searched.
 _FREE = (
     *("run_on", "out", "data.folder", "data.download", "tracking."),
@@ -67,6 +70,7 @@ _FREE = (
     ),
     *("study.sampler", "study.pruner", "evaluation.chips"),
 )
+_ACCURACY = {"metric": "accuracy", "unit": "%", "better": "higher"}  # what studies went by that do not say
 _FAILURES = 3  # of the storage, one after the other, each after waiting for it
 _DRAW = 20.0  # progress is drawn at most every so many times as long as drawing takes
 
@@ -179,7 +183,7 @@ def objective(
 ) -> Objective:
     """An objective for a study of your own::
 
-        study = optuna.create_study(direction="maximize")
+        study = optuna.create_study(direction="maximize")  # "minimize" where a lower score is the better one
         study.optimize(analogsim.recipes.tune.objective(data="digits", model="mlp"), n_trials=20)
 
     Trials are logged to MLflow below a run for the study; switch that off with ``settings=["tracking.enabled=false"]``.
@@ -193,14 +197,21 @@ def objective(
         short: short options.
 
     Returns:
-        A callable of a trial: drifted accuracy, or (clean, drifted) for ``settings=["study.pareto=true"]``. Its
+        A callable of a trial: the drifted score, or (clean, drifted) for ``settings=["study.pareto=true"]``. Its
         ``finish(study)`` draws the study into its MLflow run and ends that.
     """
     if config is None:
         config = configure(file, settings, **short)
     elif file is not None or settings or short:
         raise ValueError("objective: give a config, or what to make one of, not both")
-    return Objective(config, StudyRuns(config), partial(study_folder, config))
+    data, rule = _judged_by(config)
+    return Objective(config, data, rule, StudyRuns(config, data, rule), partial(study_folder, config))
+
+
+def _judged_by(config: StudyConfig) -> tuple[Splits, Criterion]:
+    """The data, and what networks on them are judged by."""
+    data = load_data(config)
+    return data, criterion(config, METRICS["accuracy"])
 
 
 def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -> Tuned:
@@ -219,7 +230,9 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
     import optuna
 
     _check(config)
-    runs = StudyRuns(config)
+    _place(config)
+    data, rule = _judged_by(config)
+    runs = StudyRuns(config, data, rule)
 
     def on_dead(study: optuna.Study, trial: FrozenTrial) -> None:
         show(f"trial {trial.number}: its worker died; it is tried again")
@@ -229,10 +242,10 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with storage_explained(storage_url(config.study.storage)):
-            _place(config)
-            study = _open(config, runs, on_dead)
+            study = _open(config, rule, runs, on_dead)
+            folder = study_folder(config, study)
             show(f"study {study.study_name!r}, {config.study.trials} trials, of\n{config.search}")
-            return _work(study, config, runs, show)
+            return _work(Objective(config, data, rule, runs, lambda _: folder, wanted=config.study.trials), study, show)
     except KeyboardInterrupt as stop:
         where = f" --storage {shown(config.study.storage)}" if config.study.storage else ""
         stop.add_note(f"go on with: analogsim tune --study {shlex.quote(study_name(config))}{where}")
@@ -277,17 +290,18 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _open(config: StudyConfig, runs: StudyRuns, on_dead: Callable[[optuna.Study, FrozenTrial], None]) -> optuna.Study:
+def _open(
+    config: StudyConfig, rule: Criterion, runs: StudyRuns, on_dead: Callable[[optuna.Study, FrozenTrial], None]
+) -> optuna.Study:
     """Open the study, or begin it: then one worker says what it is about and makes its run, and the others wait."""
     import optuna
 
-    names = METRIC_NAMES if config.study.pareto else METRIC_NAMES[-1:]
     url = storage_url(config.study.storage)
     study = optuna.create_study(
         storage=open_storage(url, heartbeat=config.study.heartbeat, on_dead=on_dead),
         study_name=study_name(config),
         load_if_exists=True,
-        directions=["maximize"] * len(names),
+        directions=rule.directions,
         sampler=sampler(config.study.sampler, config.study.seed),
         pruner=pruner(config.study.pruner, config.optimization.epochs),
     )
@@ -299,14 +313,17 @@ def _open(config: StudyConfig, runs: StudyRuns, on_dead: Callable[[optuna.Study,
                 raise ValueError(
                     f"study.name: {study.study_name!r} is a study that analogsim tune did not begin; choose another"
                 )
+            if not new:  # whose run was not made yet
+                _check_same(study, config, rule)
             runs.open(study)
             if new:
                 with quietly():
-                    study.set_metric_names(names)
+                    study.set_metric_names(rule.names)
+                study.set_user_attr(_METRIC, rule.described())
                 _enqueue_default(study, config)
                 study.set_user_attr(_CONFIG, json.dumps(to_mapping(_without_storage(config))))
         else:
-            _check_same(study, config)
+            _check_same(study, config, rule)
             runs.open(study)
     return study
 
@@ -326,7 +343,7 @@ def _without_storage(config: StudyConfig) -> StudyConfig:
     return replace(config, study=replace(config.study, storage=None), tracking=replace(config.tracking, uri=uri))
 
 
-def _check_same(study: optuna.Study, config: StudyConfig) -> None:
+def _check_same(study: optuna.Study, config: StudyConfig, rule: Criterion) -> None:
     name = study.study_name
     begun = flatten(from_mapping(StudyConfig, json.loads(study.user_attrs[_CONFIG]), f"study {name!r}"))
     for key, value in flatten(config).items():
@@ -335,6 +352,14 @@ def _check_same(study: optuna.Study, config: StudyConfig) -> None:
                 f"study {name!r} was begun with {key}={_said(begun[key])}, now it is {_said(value)}; go on with "
                 f"`analogsim tune --study {name}`, or give this one another name with --study"
             )
+    known = study.user_attrs.get(_METRIC, _ACCURACY)
+    if known != rule.described():  # of the task, or of a metric of the user's own, which the settings only name
+        before, now = (
+            ", ".join(f"{word}: {said}" for word, said in each.items()) for each in (known, rule.described())
+        )
+        raise ValueError(
+            f"study {name!r} was begun by another metric ({before}; now {now}); give this one another name with --study"
+        )
 
 
 def _said(value: Any) -> str:
@@ -343,15 +368,15 @@ def _said(value: Any) -> str:
     return repr(value)
 
 
-def _work(study: optuna.Study, config: StudyConfig, runs: StudyRuns, show: Callable[[str], None]) -> Tuned:
+def _work(goal: Objective, study: optuna.Study, show: Callable[[str], None]) -> Tuned:
     """Take trials until there are enough, and the lead in what comes after if no other worker has it."""
-    folder = study_folder(config, study)
-    goal = Objective(config, runs, lambda _: folder, wanted=config.study.trials)
+    config, runs = goal.config, goal.runs
+    folder = goal.folder(study)
     dump_toml(_without_storage(config), folder / "study.toml")
     status: Status = "FAILED"
     try:
-        if _take_trials(study, config, goal, show):
-            tuned = _conclude(study, config, folder, goal, show)
+        if _take_trials(study, goal, show):
+            tuned = _conclude(study, goal, show)
         else:
             tuned = Tuned(study, folder, runs, None, "the time is up; other workers are still at work on this study")
         status = "FINISHED"
@@ -365,8 +390,9 @@ def _work(study: optuna.Study, config: StudyConfig, runs: StudyRuns, show: Calla
                 runs.parent.end(status)
 
 
-def _take_trials(study: optuna.Study, config: StudyConfig, goal: Objective, show: Callable[[str], None]) -> bool:
+def _take_trials(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -> bool:
     """Do trials until there is none left to do, by anybody; False where only the time is up."""
+    config = goal.config
     until = math.inf if config.study.timeout is None else time.monotonic() + seconds(config.study.timeout)
     drawn, drawing, waiting = -math.inf, 0.0, False
 
@@ -408,10 +434,9 @@ def _take_trials(study: optuna.Study, config: StudyConfig, goal: Objective, show
             return done
 
 
-def _conclude(
-    study: optuna.Study, config: StudyConfig, folder: Path, goal: Objective, show: Callable[[str], None]
-) -> Tuned:
+def _conclude(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -> Tuned:
     """Make the comparison at the end, or tell of the one that was made of these very trials."""
+    config, folder = goal.config, goal.folder(study)
     what = [len(study.get_trials(deepcopy=False)), config.study.final_seeds, config.evaluation.chips]
     lease = Lease(study, "analogsim:ending", config.study.heartbeat)
     goal.runs.still_ours = lease.check
@@ -420,7 +445,7 @@ def _conclude(
         try:
             with lease.held(lambda: study.user_attrs.get(_DONE) == what) as ours:
                 if ours:
-                    tuned, whole = _finish(study, config, folder, goal, show)
+                    tuned, whole = _finish(study, goal, show)
                     study.set_user_attr(_DONE, what if whole else None)
                     return tuned
         except LostLease:
@@ -452,14 +477,14 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
             give_up(study, goal.number, goal.config.study.retries)
         raise
     if goal.number is not None:
-        show(_line(study, goal.number))
+        show(_line(study, goal.criterion, goal.number))
 
 
-def _line(study: optuna.Study, number: int) -> str:
+def _line(study: optuna.Study, rule: Criterion, number: int) -> str:
     trial = study.get_trials(deepcopy=False)[number]
     best = final_comparison.best_trial(study)
-    values = "  ".join(f"{100 * value:.2f} %" for value in trial.values or ())
-    until = "" if best is None else f"  (best: trial {best.number}, {100 * best.values[-1]:.2f} %)"
+    values = "  ".join(rule.shown(value) for value in trial.values or ())
+    until = "" if best is None else f"  (best: trial {best.number}, {rule.shown(best.values[-1])})"
     took = trial.duration.total_seconds() if trial.duration else 0.0
     settings = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in trial.params.items())
     return f"trial {number}  {trial.state.name.lower()}  {values}{until}  {took:.0f} s  {settings}"
@@ -469,23 +494,21 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _finish(
-    study: optuna.Study, config: StudyConfig, folder: Path, goal: Objective, show: Callable[[str], None]
-) -> tuple[Tuned, bool]:
+def _finish(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -> tuple[Tuned, bool]:
     """Compare the best network with the others and write all down; also whether MLflow has taken everything."""
     show("comparing the best trial with the default settings and with plain training, on fresh chips")
-    runs = goal.runs
+    config, rule, runs, folder = goal.config, goal.criterion, goal.runs, goal.folder(study)
     progress = runs.log_progress(study)
     final = final_comparison.compare(study, config, goal.data, folder, runs)
     text = _head(study, storage_url(config.study.storage))
     if final is None:
-        text += f"\n\n{final_comparison.why_none(study, config)}"
+        text += f"\n\n{final_comparison.why_none(study, rule)}"
     else:
-        text += f"\n\n{final_comparison.describe(study, config, final)}"
+        text += f"\n\n{final_comparison.describe(study, config, rule, final)}"
         figure = compare_plot({name: reports[0] for name, reports in final.reports.items()})
         write_figure(folder / "drift.png", figure)
         runs.still_ours()
-        final_comparison.log(study, config, final, text, runs)
+        final_comparison.log(study, config, rule, final, text, runs)
     write_whole(folder / "report.txt", text + "\n")
     unsent = runs.send_unsent(study)
     whole = progress and not unsent and runs.parent.delivered and (final is None or final.delivered)
@@ -513,7 +536,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_settings(parser, STUDY_SHORT)
-    parser.add_argument("--pareto", action="store_true", help="the whole front of clean against drifted accuracy")
+    parser.add_argument("--pareto", action="store_true", help="the whole front of clean against drifted score")
     parser.add_argument("--quiet", action="store_true", help="no line for each trial")
 
 

@@ -110,11 +110,18 @@ class StudyOptions:
     storage: str | None = option(None, "Optuna storage URL; default: OPTUNA_STORAGE, else optuna.db here")
     trials: int = option(50, "trials in all, over all workers", ge=1)
     timeout: str | None = option(None, 'start no more trials in this worker after such a time, as "30min" or "8h"')
-    pareto: bool = option(False, "find the whole front of clean against drifted accuracy; no pruning then")
+    pareto: bool = option(False, "find the whole front of clean against drifted score; no pruning then")
     percentile: float | None = option(
-        None, "judge a network by this percentile over its chips; default: by their mean", ge=0, le=100, unit="%"
+        None,
+        "judge a network by this percentile over its chips, counted from the bad end; default: by their mean",
+        ge=0,
+        le=100,
+        unit="%",
     )
     min_clean: float | None = option(None, "only networks of at least this clean accuracy count", gt=0, lt=1)
+    clean_limit: float | None = option(
+        None, "the same of any metric: only networks whose clean score is this or a better one count"
+    )
     chips: int = option(10, "chips on which a trial is judged, at evaluation.validation_time", ge=1)
     sampler: str = option(
         "tpe", 'tpe, gp, cmaes, nsgaii, nsgaiii, qmc, random, brute-force; "tpe(gamma=...)" sets more'
@@ -127,6 +134,13 @@ class StudyOptions:
     final_seeds: int = option(1, "training seeds of the comparison at the end, from `seed` on", ge=1)
     heartbeat: int = option(30, "a worker that is silent four times as long is dead", ge=1, unit="s")
     retries: int = option(3, "how often the trial of a dead worker is tried again", ge=0)
+
+    def __post_init__(self) -> None:
+        if self.min_clean is not None and self.clean_limit is not None:
+            raise ValueError(
+                f"min_clean={self.min_clean:g} and clean_limit={self.clean_limit:g} are two bounds on the same score; "
+                "give one of them"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,8 +170,12 @@ STUDY_SHORT = {
     "trials": ("study.trials", "trials in all, over all workers"),
     "timeout": ("study.timeout", 'start no more trials after such a time, as "30min" or "8h"'),
     "time": ("evaluation.validation_time", "the time after programming at which networks are judged"),
-    "percentile": ("study.percentile", "judge by this percentile over the chips, not by their mean"),
+    "percentile": ("study.percentile", "judge by this percentile over the chips from the bad end, not by their mean"),
     "min-clean": ("study.min_clean", "only networks of at least this clean accuracy count, such as 0.9"),
+    "clean-limit": (
+        "study.clean_limit",
+        "only networks of this clean score, in the metric's unit, or a better one count",
+    ),
     "sampler": ("study.sampler", "tpe, gp, cmaes, nsgaii, nsgaiii, qmc, random, brute-force"),
     "pruner": ("study.pruner", "median, percentile, hyperband, successive-halving, none"),
 }

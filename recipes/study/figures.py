@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
 
-METRIC_NAMES = ["clean accuracy", "drifted accuracy"]
 _LEAST = 4  # complete trials, for importances to mean something
 
 
@@ -30,26 +29,35 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
             return {}
 
 
-def figures(study: optuna.Study) -> Iterator[tuple[str, Figure]]:
-    """Each figure that the trials so far allow, with the path it is kept under."""
+def figures(study: optuna.Study, names: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    """Each figure that the trials so far allow, with the path it is kept under.
+
+    Args:
+        study: of one objective or two.
+        names: of the objectives.
+    """
     import optuna
 
     if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         return
     draw = optuna.visualization.matplotlib
     many = len(study.directions) > 1
-    names = study.metric_names or METRIC_NAMES[-len(study.directions) :]
     if many:
         yield from _drawn("pareto_front", partial(draw.plot_pareto_front, study, target_names=list(names)))
     else:
         yield from _drawn("intermediate_values", partial(draw.plot_intermediate_values, study))
     for index, name in enumerate(names):
-        end = f"_{name}" if many else ""
-        options: dict[str, Any] = {"target": _value(index), "target_name": name} if many else {}
+        end = f"_{file_name(name)}" if many else ""
+        options: dict[str, Any] = {"target_name": name} | ({"target": _value(index)} if many else {})
         yield from _drawn(f"history{end}", partial(draw.plot_optimization_history, study, **options))
         if importances(study, index):
             yield from _drawn(f"importances{end}", partial(draw.plot_param_importances, study, **options))
             yield from _drawn(f"slices{end}", partial(draw.plot_slice, study, **options))
+
+
+def file_name(name: str) -> str:
+    """The name of an objective as part of a path."""
+    return "".join(letter if letter.isalnum() or letter in " -_." else "_" for letter in name)
 
 
 def _value(index: int) -> Callable[[Any], float]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analogsim.evaluation.display import heading, number, spread
 from analogsim.evaluation.report import Report, compare_plot
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, flatten
+from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.figures import importances
-from analogsim.recipes.study.objectives import all_times, judged_time, statistic, training_config
 from analogsim.recipes.study.runs import StudyRuns, trial_folder
+from analogsim.recipes.study.trial_config import all_times, training_config
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking.log_report import log_ranges, log_report
 from analogsim.recipes.tracking.tracked_run import Tracker
@@ -37,7 +39,7 @@ class Final:
 
     Attributes:
         trial: the best one.
-        searched: what the search took its accuracy for.
+        searched: what the search took its score for.
         validation: the tuned network on the search's data, but on fresh chips.
         reports: of each network, on test data and fresh chips, one for each training seed.
         trackers: their MLflow runs, in the same order.
@@ -61,7 +63,12 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     None, where no trial is complete or none meets the bounds.
     """
     if len(study.directions) > 1:
-        return max(study.best_trials, key=lambda trial: (trial.values[1], trial.values[0]), default=None)
+        signs = [-1 if way.name == "MINIMIZE" else 1 for way in study.directions]
+        return max(
+            study.best_trials,
+            key=lambda trial: tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))[::-1],
+            default=None,
+        )
     try:
         return study.best_trial
     except ValueError:
@@ -163,16 +170,17 @@ def _searched(trial: FrozenTrial) -> float:
     return float(trial.values[-1])
 
 
-def log(study: optuna.Study, config: StudyConfig, final: Final, text: str, runs: StudyRuns) -> None:
+def log(
+    study: optuna.Study, config: StudyConfig, criterion: Criterion, final: Final, text: str, runs: StudyRuns
+) -> None:
     """The result, in the study's own run."""
-    time = config.evaluation.validation_time
     step = len(study.get_trials(deepcopy=False))
     ends = {
         "best/trial": float(final.trial.number),
         "best/searched": final.searched,
-        "best/fresh_chips": statistic(config, final.validation.at(time)),
+        "best/fresh_chips": _score(config, criterion, final.validation),
         **{
-            f"best/test_{name.replace(',', '')}": _over_seeds(config, reports)
+            f"best/test_{name.replace(',', '')}": _over_seeds(config, criterion, reports)
             for name, reports in final.reports.items()
         },
         **{f"importance/{name}": value for name, value in importances(study, len(study.directions) - 1).items()},
@@ -183,14 +191,13 @@ def log(study: optuna.Study, config: StudyConfig, final: Final, text: str, runs:
     runs.parent.figure(compare_plot({name: reports[0] for name, reports in final.reports.items()}), "figures/drift.png")
 
 
-def _over_seeds(config: StudyConfig, reports: list[Report]) -> float:
-    time = config.evaluation.validation_time
-    return float(np.mean([statistic(config, report.at(time)) for report in reports]))
+def _over_seeds(config: StudyConfig, criterion: Criterion, reports: list[Report]) -> float:
+    return float(np.mean([_score(config, criterion, report) for report in reports]))
 
 
-def describe(study: optuna.Study, config: StudyConfig, final: Final) -> str:
+def describe(study: optuna.Study, config: StudyConfig, criterion: Criterion, final: Final) -> str:
     """The result as text: what was searched and found, the three networks, and the search's own optimism."""
-    best, time = final.trial, judged_time(config)
+    best, metric = final.trial, criterion.metric
     weights = importances(study, len(study.directions) - 1)
     given = flatten(training_config(config))
     rows = [
@@ -204,65 +211,65 @@ def describe(study: optuna.Study, config: StudyConfig, final: Final) -> str:
     ]
     parts = [f"best trial: {best.number}", table(("setting", "default", "tuned", "importance"), rows)]
     parts.append(_networks(final.reports))
-    what = (
-        "mean over chips" if config.study.percentile is None else f"{config.study.percentile:g}th percentile of chips"
+    measured = (
+        ("validation data, the search's chips", config.study.chips, final.searched),
+        ("validation data, fresh chips", *_chips_and_score(config, criterion, final.validation)),
+        ("test data, fresh chips", *_chips_and_score(config, criterion, final.reports[TUNED][0])),
     )
+    unit = f" [{metric.unit}]" if metric.unit else ""
     parts.append(
-        f"accuracy of the tuned network {time} after programming [%], {what}:\n"
+        f"{metric.name} of the tuned network {criterion.time} after programming{unit}, {criterion.over_chips}:\n"
         + table(
-            ("measured on", "chips", "accuracy"),
-            [
-                ("validation data, the search's chips", str(config.study.chips), _percent(final.searched)),
-                ("validation data, fresh chips", _chips(final.validation), _percent(_score(config, final.validation))),
-                (
-                    "test data, fresh chips",
-                    _chips(final.reports[TUNED][0]),
-                    _percent(_score(config, final.reports[TUNED][0])),
-                ),
-            ],
+            ("measured on", "chips", metric.name),
+            [(where, str(chips), criterion.number(score)) for where, chips, score in measured],
         )
     )
-    if len(study.directions) > 1:
-        parts.append("clean against drifted accuracy [%], the front:\n" + _front(study))
+    if criterion.pareto:
+        parts.append(
+            f"clean against drifted {heading(metric.name, metric.unit)}, the front:\n" + _front(study, criterion)
+        )
     return "\n\n".join(parts)
 
 
-def why_none(study: optuna.Study, config: StudyConfig) -> str:
+def why_none(study: optuna.Study, criterion: Criterion) -> str:
     """Why there is no best trial."""
     clean = [trial.user_attrs["clean"] for trial in study.get_trials(deepcopy=False) if "clean" in trial.user_attrs]
     if not clean:
         return "no trial is complete, so there is nothing to compare"
+    assert criterion.limit is not None
+    best, easier = ("highest", "lower") if criterion.higher_is_better else ("lowest", "higher")
     return (
-        f"no trial reaches the clean accuracy of study.min_clean={config.study.min_clean:g}; the highest is "
-        f"{max(clean):.4f}: set a lower bound, or search elsewhere"
+        f"no trial reaches the clean {criterion.metric.name} of {criterion.option}={criterion.limit:g}; the {best} is "
+        f"{criterion.best(clean):.4f}: set a {easier} bound, or search elsewhere"
     )
 
 
 def _networks(reports: Mapping[str, list[Report]]) -> str:
     first = next(iter(reports.values()))[0]
-    head = ("network", "seed", "clean", *first.labels, f"5th pct. {first.labels[-1]}")
+    unit = first.unit
+    head = ("network", "seed", "clean", *first.labels, f"{first.tail_label} {first.labels[-1]}")
     rows = []
     for name, each in reports.items():
         for index, report in enumerate(each):
-            cells = [f"{100 * mean:.2f} ± {100 * std:.2f}" for mean, std in zip(report.mean, report.std, strict=True)]
-            low = _percent(float(report.quantile(0.05)[-1]))
-            rows.append((name, str(index), _percent(report.clean), *cells, low))
+            cells = [spread(mean, std, unit) for mean, std in zip(report.mean, report.std, strict=True)]
+            worst = number(float(report.quantile(report.tail)[-1]), unit)
+            rows.append((name, str(index), number(report.clean, unit), *cells, worst))
         if len(each) > 1:
             clean = np.array([report.clean for report in each])
             means = np.array([report.mean for report in each])
-            cells = [f"{100 * m:.2f} ± {100 * s:.2f}" for m, s in zip(means.mean(0), means.std(0, ddof=1), strict=True)]
-            rows.append((name, "all", f"{100 * clean.mean():.2f} ± {100 * clean.std(ddof=1):.2f}", *cells, ""))
-    what = "test accuracy [%] on fresh chips: mean ± std over chips; seed all: mean ± std over training seeds"
+            cells = [spread(m, s, unit) for m, s in zip(means.mean(0), means.std(0, ddof=1), strict=True)]
+            rows.append((name, "all", spread(clean.mean(), clean.std(ddof=1), unit), *cells, ""))
+    what = f"test {first.heading} on fresh chips: mean ± std over chips; seed all: mean ± std over training seeds"
     return f"{what}\n{table(head, rows, right=2)}\n{first.described}"
 
 
-def _front(study: optuna.Study) -> str:
-    front = sorted(study.best_trials, key=lambda trial: -trial.values[0])
+def _front(study: optuna.Study, criterion: Criterion) -> str:
+    front = sorted(study.best_trials, key=lambda trial: -criterion.rank(trial.values[0]))
     names = sorted({name for trial in front for name in trial.params})
     rows = [
         (
             str(trial.number),
-            *(_percent(value) for value in trial.values),
+            *map(criterion.number, trial.values),
             *(_short(trial.params[name]) for name in names),
         )
         for trial in front
@@ -270,16 +277,12 @@ def _front(study: optuna.Study) -> str:
     return table(("trial", "clean", "drifted", *names), rows, right=0)
 
 
-def _score(config: StudyConfig, report: Report) -> float:
-    return statistic(config, report.at(config.evaluation.validation_time))
+def _score(config: StudyConfig, criterion: Criterion, report: Report) -> float:
+    return criterion.value(report.at(config.evaluation.validation_time))
 
 
-def _chips(report: Report) -> str:
-    return str(len(report.seeds))
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
+def _chips_and_score(config: StudyConfig, criterion: Criterion, report: Report) -> tuple[int, float]:
+    return len(report.seeds), _score(config, criterion, report)
 
 
 def _short(value: Any) -> str:

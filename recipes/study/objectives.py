@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from analogsim.evaluation.display import FloatArray
+from analogsim.errors import NonFiniteError
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import suggest
-from analogsim.recipes.config.toml import from_mapping, to_mapping
+from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.optuna_private import earlier_numbers
 from analogsim.recipes.study.runs import Outcome, StudyRuns, trial_folder
+from analogsim.recipes.study.trial_config import all_times, training_config
 from analogsim.recipes.study.trials import surplus
-from analogsim.recipes.tracking.metric_names import drifted
+from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
-from analogsim.recipes.training.setup import in_order, load_data, report_times
 from analogsim.utils.files import write_whole
-from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:
     import optuna
@@ -38,53 +36,19 @@ class Surplus(Exception):  # noqa: N818 - not an error: the study has all the tr
     """This trial is one too many."""
 
 
-def training_config(config: StudyConfig, values: Mapping[str, Any] | None = None) -> Config:
-    """The training of a study's configuration, with other values of some settings; its tracking is the study's matter.
-
-    Raises:
-        ValueError: a value that its setting does not take.
-    """
-    own = {part.name: getattr(config, part.name) for part in fields(Config)}
-    # an address may hold a password, and configurations are kept where others read them
-    plain = to_mapping(Config(**{**own, "tracking": replace(config.tracking, uri=None)}))
-    for name, value in (values or {}).items():
-        *parents, leaf = name.split(".")
-        node = plain
-        for parent in parents:
-            node = node[parent]
-        node[leaf] = "none" if value is None else value
-    return from_mapping(Config, plain, "trial")
-
-
-def all_times(config: Config) -> tuple[str, ...]:
-    """The times of the drift curve, and among them the one at which networks are judged."""
-    rule = config.evaluation
-    judged = seconds(rule.validation_time)
-    others = [time for time in report_times(config) if seconds(time) != judged]
-    return in_order((*others, rule.validation_time))
-
-
-def statistic(config: StudyConfig, values: FloatArray) -> float:
-    """What a network is judged by, of its scores on several chips: the mean, or a percentile."""
-    percentile = config.study.percentile
-    return float(np.mean(values) if percentile is None else np.percentile(values, percentile))
-
-
-def judged_time(config: Config) -> str:
-    """The time at which networks are judged, as it is written in names of metrics."""
-    return label(seconds(config.evaluation.validation_time))
-
-
 class Objective:
     """Trains and judges a network for each trial; Optuna calls it.
 
     Args:
         config: what is trained, searched and how.
+        data: what it is trained on.
+        criterion: what networks are judged by.
         runs: the MLflow side.
         folder: gives the folder of a study; each trial has one in it.
         wanted: trials in all; None leaves their number to the study.
 
     Attributes:
+        config, data, criterion, runs, folder: as given.
         number: of the trial at work, or of the last one.
         lost: whether the others gave that trial to somebody else meanwhile.
         ended: whether it came to an end, of which only Optuna has to be told.
@@ -93,6 +57,8 @@ class Objective:
     def __init__(
         self,
         config: StudyConfig,
+        data: Splits,
+        criterion: Criterion,
         runs: StudyRuns,
         folder: Callable[[optuna.Study], Path],
         *,
@@ -100,8 +66,9 @@ class Objective:
     ) -> None:
         self.config = config
         self.runs = runs
-        self._folder = folder
-        self.data = load_data(config)
+        self.folder = folder
+        self.data = data
+        self.criterion = criterion
         self.distributions = config.search.distributions(Config)
         self._wanted = wanted
         self.number: int | None
@@ -114,27 +81,26 @@ class Objective:
         self.number, self.lost, self.ended = None, False, False
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, float]:
-        """The trial's value: drifted accuracy, or for a Pareto study clean and drifted accuracy.
+        """The trial's value: the drifted score, or for a Pareto study clean and drifted score.
 
         Raises:
             TrialPruned: it fell behind, or training diverged.
-            ValueError: the study does not maximise one value, or two for a Pareto study.
+            ValueError: the study has not the direction of the metric, or not two for a Pareto study.
         """
         import optuna
 
         if self._wanted is not None and surplus(trial.study, trial.number, self._wanted):
             raise Surplus
         self.number = trial.number
-        wanted = 2 if self.config.study.pareto else 1
-        if [way.name for way in trial.study.directions] != ["MAXIMIZE"] * wanted:
+        rule, ways = self.criterion, [way.name.lower() for way in trial.study.directions]
+        if ways != rule.directions:
             raise ValueError(
-                f"objective: the study must maximise {wanted} value(s), clean and drifted accuracy for a Pareto study; "
-                f"make it with optuna.create_study(directions={['maximize'] * wanted}), got "
-                f"{[way.name.lower() for way in trial.study.directions]}"
+                f"objective: the study must {rule.direction} {len(rule.names)} value(s), {' and '.join(rule.names)}; "
+                f"make it with optuna.create_study(directions={rule.directions}), got {ways}"
             )
         config = training_config(self.config, suggest(self.distributions, trial))
         self.runs.join(trial.study)
-        of_study = self._folder(trial.study)
+        of_study = self.folder(trial.study)
         folder = trial_folder(of_study, trial.number)
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
         earlier = earlier_numbers(frozen)
@@ -149,12 +115,7 @@ class Objective:
                 training.run_id = tracker.run_id or None
                 try:
                     self._train(trial, training, tracker)
-                    report = training.judge(
-                        self.data.validation,
-                        chips=self.config.study.chips,
-                        times=all_times(self.config),
-                        seed=SEARCH_CHIPS,
-                    )
+                    report = self._judge(training)
                     values = self._tell(trial, report, time.monotonic() - began)
                 except optuna.TrialPruned as stop:
                     outcome.state, outcome.why = "PRUNED", str(stop)
@@ -185,7 +146,7 @@ class Objective:
 
         training.set_random_state()
         training.save()
-        name = f"validation/accuracy/{drifted(judged_time(training.config))}"
+        name = score_name("validation", self.criterion.metric.name, drifted(self.criterion.time))
         for epoch, metrics in enumerate(training.history, 1):
             self._report(trial, metrics[name], epoch)
         while not training.done:
@@ -202,9 +163,27 @@ class Objective:
         if not self.config.study.pareto:  # Optuna takes none for several objectives
             trial.report(value, epoch)
 
+    def _judge(self, training: Training) -> Report:
+        """The network's report on the chips of the search."""
+        import optuna
+
+        try:
+            return training.judge(
+                self.data.validation,
+                chips=self.config.study.chips,
+                times=all_times(self.config),
+                seed=SEARCH_CHIPS,
+            )
+        except NonFiniteError as error:  # of a perplexity, say, that is beyond all numbers
+            raise optuna.TrialPruned(f"diverged: {error}") from error
+
     def _tell(self, trial: optuna.Trial, report: Report, took: float) -> tuple[float, float]:
+        import optuna
+
         scores = report.at(self.config.evaluation.validation_time)
-        value = statistic(self.config, scores)
+        value = self.criterion.value(scores)
+        if not (math.isfinite(value) and math.isfinite(report.clean)):  # for Optuna NaN is a failure, to be tried again
+            raise optuna.TrialPruned(f"its {self.criterion.metric.name} is {report.clean:g} clean, {value:g} drifted")
         attributes = {
             CLEAN: report.clean,
             "drifted": value,
@@ -213,6 +192,7 @@ class Objective:
         }
         for name, number in attributes.items():
             trial.set_user_attr(name, number)
-        if self.config.study.min_clean is not None:
-            trial.set_constraint(CLEAN, self.config.study.min_clean - report.clean)
+        excess = self.criterion.excess(report.clean)
+        if excess is not None:
+            trial.set_constraint(CLEAN, excess)
         return report.clean, value

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.tracking.links import Stored, run_link, ui_command
-from analogsim.recipes.tracking.metric_names import drifted
+from analogsim.recipes.tracking.metric_names import drifted, score_name, tail
 from analogsim.recipes.tracking.page_views import as_tag, coordinates, curve, metric, param, state, tag, view_link
 from analogsim.recipes.training.setup import report_times
 from analogsim.utils.times import label, seconds
 
 
-def view_tags(config: StudyConfig, name: str, parent: str) -> dict[str, str]:
+def view_tags(config: StudyConfig, criterion: Criterion, name: str, parent: str) -> dict[str, str]:
     """The experiment's tags that keep the two views of a study.
 
     Args:
         config: of the study.
+        criterion: what its networks are judged by.
         name: of the study.
         parent: the id of its MLflow run.
     """
-    judged = drifted(label(seconds(config.evaluation.validation_time)))
+    judged = drifted(criterion.time)
     last = drifted(label(max(map(seconds, report_times(config)))))
+    worst = tail(criterion.tail)
+
+    def score(part: str, end: str) -> str:
+        return score_name(part, criterion.metric.name, end)
+
     below = f"tags.mlflow.parentRunId = '{parent}'"
     ends = ["clean", *dict.fromkeys((judged, last))]
     searched = [setting for setting, _ in config.search.parts]
-    values = [f"search/accuracy/{end}" for end in ends]
+    values = [score("search", end) for end in ends]
     goals = values[:2] if config.study.pareto else ["objective"]
     trials = state(
         f"study {name}",
@@ -31,18 +38,21 @@ def view_tags(config: StudyConfig, name: str, parent: str) -> dict[str, str]:
         [*map(metric, dict.fromkeys([*goals, *values])), tag("optuna.trial.state"), *map(param, searched)],
         [
             coordinates(searched, goals),
-            curve("search/accuracy/drift", log=True),
-            curve(f"validation/accuracy/{judged}"),
+            curve(score("search", "drift"), log=True),
+            curve(score("validation", judged)),
         ],
         order=metric(goals[-1]),
+        lowest_first=not criterion.higher_is_better,
     )
-    tested = [f"test/accuracy/{end}" for end in [*ends, f"{last}_p05"]]
+    tested = [score("test", end) for end in [*ends, f"{last}_{worst}"]]
+    curves = [curve(score("test", name), log=True) for name in ("drift", f"drift_{worst}")]
     finals = state(
         f"comparison of {name}",
         f"{below} and tags.role = 'final'",
         [tag("network"), param("seed"), *map(metric, tested), *map(param, searched)],
-        [curve("test/accuracy/drift", log=True), curve("test/accuracy/drift_p05", log=True), curve("train/loss")],
+        [*curves, curve("train/loss")],
         order=metric(tested[1]),
+        lowest_first=not criterion.higher_is_better,
     )
     views = {_trials(parent): (name, trials), _finals(parent): (f"{name}: comparison", finals)}
     return dict(as_tag(key, shown, content) for key, (shown, content) in views.items())

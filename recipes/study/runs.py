@@ -23,17 +23,18 @@ from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping
 from analogsim.recipes.study import figures
+from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.lease import Lease, LostLease
 from analogsim.recipes.study.page_views import study_links, view_tags
 from analogsim.recipes.study.storages import storage_url
 from analogsim.recipes.study.trials import identity
+from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_report, parameters
 from analogsim.recipes.tracking.tracked_run import NoRun, Run, Status, Tracker
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
-from analogsim.recipes.training.setup import load_data
 from analogsim.utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -81,14 +82,18 @@ class StudyRuns:
 
     Args:
         config: the study's.
+        data: what its networks are trained on.
+        criterion: what they are judged by.
 
     Attributes:
         parent: the study's own run, from `open` or `join` on.
         still_ours: called before MLflow is told anything of the comparison at the end; it may raise LostLease.
     """
 
-    def __init__(self, config: StudyConfig) -> None:
+    def __init__(self, config: StudyConfig, data: Splits, criterion: Criterion) -> None:
         self._config = config
+        self._data = data
+        self._criterion = criterion
         self._lock = threading.Lock()
         self._enabled = config.tracking.enabled
         self.still_ours: Callable[[], None] = lambda: None
@@ -134,7 +139,7 @@ class StudyRuns:
         """Views of the study's trials for MLflow's pages, see `study.page_views`."""
         client, parent = stores.connect(self._uri), self.parent
         with stores.explained(self._uri):
-            for key, value in view_tags(self._config, name, parent.run_id).items():
+            for key, value in view_tags(self._config, self._criterion, name, parent.run_id).items():
                 client.set_experiment_tag(parent.experiment_id, key, value)
 
     def links(self) -> str:
@@ -261,7 +266,7 @@ class StudyRuns:
                 return False
             if not self._send_objectives(study):
                 return False
-            for path, figure in figures.figures(study):
+            for path, figure in figures.figures(study, self._criterion.names):
                 self.parent.figure(figure, path)
             values = "values" if self._config.study.pareto else "value"
             frame = study.trials_dataframe(attrs=("number", "state", values, "params", "user_attrs", "duration"))
@@ -349,7 +354,7 @@ class StudyRuns:
         path = Path(outcome.folder) / _CHECKPOINT
         if path.is_file() and (by_itself or outcome.run_id is None):
             config = from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}")
-            training = Training(config, load_data(config), aware=True, path=path)
+            training = Training(config, self._data, aware=True, path=path)
             tracker = self._start(study, outcome, training)
             self._history(tracker, training.history)
         elif outcome.run_id is not None:

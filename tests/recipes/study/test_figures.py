@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes.study.figures import figures, importances
+from analogsim.recipes.study.figures import figures, file_name, importances
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 
@@ -30,9 +30,14 @@ def test_importances_need_several_trials() -> None:
 
 def test_there_are_as_many_figures_as_the_trials_allow() -> None:
     pytest.importorskip("matplotlib").use("Agg")
-    assert list(figures(study_of(0))) == []
-    few = [path for path, _ in figures(study_of(2))]
+    assert list(figures(study_of(0), ["drifted accuracy"])) == []
+    few = [path for path, _ in figures(study_of(2), ["drifted accuracy"])]
     assert few == ["figures/intermediate_values.png", "figures/history.png"]
-    many = [path for path, _ in figures(study_of(5, many=True))]
+    many = [path for path, _ in figures(study_of(5, many=True), ["clean accuracy", "drifted F1/macro"])]
     assert many[0] == "figures/pareto_front.png"
     assert "figures/history_clean accuracy.png" in many
+    assert "figures/history_drifted F1_macro.png" in many
+
+
+def test_the_name_of_an_objective_is_part_of_a_path() -> None:
+    assert file_name("drifted F1/macro (%)") == "drifted F1_macro ___"

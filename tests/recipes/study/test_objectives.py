@@ -1,35 +1,61 @@
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from analogsim.recipes.config.options import Config, StudyConfig
-from analogsim.recipes.config.toml import load_toml
-from analogsim.recipes.study.objectives import all_times, judged_time, statistic, training_config
+from analogsim.evaluation.metrics import METRICS
+from analogsim.recipes.study.criterion import criterion
+from analogsim.recipes.study.objectives import Objective
+from analogsim.recipes.study.runs import StudyRuns
+from analogsim.recipes.training.loop import Training
+from analogsim.recipes.training.setup import load_data
+from analogsim.recipes.tune import configure
+from tests.recipes.reports import report
+
+optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
+
+SETTINGS = ["model=mlp", "data.limit=100", "optimization.epochs=1", "study.chips=2", "tracking.enabled=false"]
 
 
-def study(*settings: str) -> StudyConfig:
-    return load_toml(StudyConfig, None, list(settings))
+def goal(metric: str, folder: Path, *settings: str) -> Objective:
+    config = configure(settings=[*SETTINGS, *settings])
+    data, rule = load_data(config), criterion(config, METRICS[metric])
+    return Objective(config, data, rule, StudyRuns(config, data, rule), lambda _: folder)
 
 
-def test_the_training_of_a_trial_has_the_suggested_settings() -> None:
-    config = study("noise.end=3", "tracking.uri=http://me:secret@host")
-    found = training_config(config, {"optimization.lr": 0.25, "noise.clip_sigmas": None})
-    assert type(found) is Config
-    assert (found.optimization.lr, found.noise.clip_sigmas, found.noise.end) == (0.25, None, 3)
-    assert found.tracking.uri is None  # an address may hold a password
-    with pytest.raises(ValueError, match=r"trial: noise\.ramp: wanted a value <= 1"):
-        training_config(config, {"noise.ramp": 2.0})
+@pytest.mark.parametrize(
+    ("metric", "settings", "directions"),
+    [
+        ("accuracy", [], ["maximize"]),
+        ("cross_entropy", [], ["minimize"]),
+        ("cross_entropy", ["study.pareto=true"], ["minimize", "minimize"]),
+    ],
+)
+def test_a_study_has_the_direction_of_the_metric(
+    tmp_path: Path, metric: str, settings: list[str], directions: list[str]
+) -> None:
+    other = [{"maximize": "minimize", "minimize": "maximize"}[directions[0]], *directions[1:]]
+    with pytest.raises(
+        ValueError, match=rf"must {directions[0]} {len(directions)} value.* {metric}; .*got \['{other[0]}"
+    ):
+        optuna.create_study(directions=other).optimize(goal(metric, tmp_path, *settings), n_trials=1)
 
 
-def test_networks_are_judged_at_a_time_among_those_of_the_curve() -> None:
-    config = study('evaluation.times=["1s", "1mo"]', "evaluation.validation_time=24h")
-    assert all_times(config) == ("1s", "24h", "1mo")
-    assert judged_time(config) == "1d"
-    assert all_times(study('evaluation.times=["1s", "1d"]', "evaluation.validation_time=24h")) == ("1s", "24h")
-
-
-def test_mean_or_percentile() -> None:
-    values = np.array([0.1, 0.5, 0.9])
-    assert statistic(study(), values) == pytest.approx(0.5)
-    assert statistic(study("study.percentile=0"), values) == pytest.approx(0.1)
+def test_a_bound_is_told_to_optuna_and_what_is_no_number_is_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = report(3.0, metric="cross_entropy")
+    monkeypatch.setattr(Objective, "_train", lambda *_: None)
+    monkeypatch.setattr(Training, "judge", lambda *_, **__: made)
+    settings = ("study.clean_limit=3", "study.percentile=0")
+    study = optuna.create_study(direction="minimize")
+    study.optimize(goal("cross_entropy", tmp_path, *settings), n_trials=1)
+    assert study.trials[0].value == made.at("1d").max()  # the bad end of the chips is above
+    assert study.trials[0].constraints == {"clean": pytest.approx(0.02)}  # 3.02 is no clean score that counts
+    for lost in (float("nan"), float("inf")):
+        broken: Any = report(3.0, metric="cross_entropy", clean=lost)
+        monkeypatch.setattr(Training, "judge", lambda *_, made=broken, **__: made)
+        study.optimize(goal("cross_entropy", tmp_path / str(lost), *settings), n_trials=1)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "PRUNED"]

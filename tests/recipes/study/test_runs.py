@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from analogsim.evaluation.metrics import METRICS
+from analogsim.recipes.study.criterion import criterion
 from analogsim.recipes.study.runs import PARENT, StudyRuns
 from analogsim.recipes.study.storages import open_storage
 from analogsim.recipes.study.trials import try_again
+from analogsim.recipes.training.setup import load_data
 from analogsim.recipes.tune import configure
 from tests.recipes.workers import NAME
 
@@ -28,7 +31,8 @@ def opened(place: Path) -> Any:
 
 
 def runs_of(study: Any, *settings: str) -> StudyRuns:
-    return StudyRuns(configure(settings=["model=mlp", "data.limit=100", "study.heartbeat=1", *settings]))
+    config = configure(settings=["model=mlp", "data.limit=100", "study.heartbeat=1", *settings])
+    return StudyRuns(config, load_data(config), criterion(config, METRICS["accuracy"]))
 
 
 def test_a_run_whose_worker_died_before_it_wrote_it_down_is_found(here: Path, store: Any, shared: Any) -> None:

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.study.trial_config import all_times, training_config
+
+
+def study(*settings: str) -> StudyConfig:
+    return load_toml(StudyConfig, None, list(settings))
+
+
+def test_the_training_of_a_trial_has_the_suggested_settings() -> None:
+    config = study("noise.end=3", "tracking.uri=http://me:secret@host")
+    found = training_config(config, {"optimization.lr": 0.25, "noise.clip_sigmas": None})
+    assert type(found) is Config
+    assert (found.optimization.lr, found.noise.clip_sigmas, found.noise.end) == (0.25, None, 3)
+    assert found.tracking.uri is None  # an address may hold a password
+    with pytest.raises(ValueError, match=r"trial: noise\.ramp: wanted a value <= 1"):
+        training_config(config, {"noise.ramp": 2.0})
+
+
+def test_networks_are_judged_at_a_time_among_those_of_the_curve() -> None:
+    config = study('evaluation.times=["1s", "1mo"]', "evaluation.validation_time=24h")
+    assert all_times(config) == ("1s", "24h", "1mo")
+    assert all_times(study('evaluation.times=["1s", "1d"]', "evaluation.validation_time=24h")) == ("1s", "24h")
