@@ -139,7 +139,8 @@ def _of_one_hot(name: str, array: Array) -> Array:
         return array.reshape(-1)
     if not _is_one_hot(array):
         raise ValueError(f"{name} has the shape {array.shape}, and not one 1 in each row; give one class a sample")
-    return np.argmax(array, axis=1)
+    numbers: Array = np.argmax(array, axis=1)
+    return numbers
 
 
 def _numbers(arrays: Mapping[str, Array]) -> Targets:

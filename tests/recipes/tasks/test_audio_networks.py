@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+import analogsim
+from analogsim.recipes.tasks.audio_networks import audio_cnn, audio_gru
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 64), (1, 8, 8), (2, 21, 33)])
+def test_the_convolutional_one(shape):
+    model = audio_cnn(shape, 7)
+    assert model(torch.randn(3, *shape)).shape == (3, 7)
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+    assert names == ["conv1", "conv2", "conv3", "fc"]
+
+
+def test_the_recurrent_one_takes_images_and_sequences_alike():
+    image, sequence = audio_gru((1, 40, 64), 7), audio_gru((64, 40), 7)
+    sequence.load_state_dict(image.state_dict())
+    x = torch.randn(3, 1, 40, 64)
+    expected = image(x)
+    assert expected.shape == (3, 7)
+    assert torch.equal(sequence(x[:, 0].transpose(1, 2)), expected)
+    assert not torch.allclose(image(x.flip(3)), expected)  # the order of frames counts
+
+
+@pytest.mark.parametrize("make", [audio_cnn, audio_gru])
+def test_every_matrix_runs_on_crossbars(make):
+    analog = analogsim.convert(make((1, 16, 16), 3), "gaussian(std=0)")
+    x = torch.randn(2, 1, 16, 16)
+    with analogsim.programmed(analog.eval(), seed=0):
+        answer = analog(x)
+    assert answer.shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (1, 7, 64), (1, 64, 7), (1, 2, 3, 4)])
+def test_shapes_the_convolutional_one_refuses(shape):
+    with pytest.raises(ValueError, match="audio-cnn takes"):
+        audio_cnn(shape, 3)
+
+
+@pytest.mark.parametrize("shape", [(40,), (2, 40, 64), (1, 2, 3, 4)])
+def test_shapes_the_recurrent_one_refuses(shape):
+    with pytest.raises(ValueError, match="audio-gru takes"):
+        audio_gru(shape, 3)
