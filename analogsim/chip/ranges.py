@@ -91,7 +91,9 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
 def _checked(value: Tensor | float, kind: str, layer: AnalogMatrix) -> Tensor:
     """A range as a tensor of its own where the layer is; ValueError for one that is none."""
     state = layer.analog
-    found = torch.as_tensor(value).detach().to(torch.float32)
+    found = _numbers(value)
+    if found is None:
+        raise ValueError(f"set_ranges: layer {state.name!r}: {kind} must be a number or a tensor of some, got {value!r}")
     shape = state.range_shape(kind)
     if tuple(found.shape) not in ((), shape):
         wanted = f"one number or shaped {shape}" if shape else "one number"
@@ -109,6 +111,15 @@ def _checked(value: Tensor | float, kind: str, layer: AnalogMatrix) -> Tensor:
         told = found.tolist()
         raise ValueError(f"set_ranges: layer {state.name!r}: {kind} must be finite and not 0, got {told!r}")
     return found.to(layer.still()[0].device, copy=True)
+
+
+def _numbers(value: object) -> Tensor | None:
+    """Real numbers as a tensor of float32; None where the value holds none."""
+    try:
+        found = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return None if found.dtype is torch.bool or found.is_complex() else found.to(torch.float32)
 
 
 def range_parameters(analog: nn.Module) -> list[Tensor]:

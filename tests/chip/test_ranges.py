@@ -80,6 +80,10 @@ def test_without_a_calibration_there_is_nothing(crossbar):
         ({"2": {"output_bound": 1.0}}, "layer '2' has no output_bound to set; its crossbar must leave it"),
         ({"2": {"input_range": 0.0}}, "layer '2': input_range must be finite and not 0, got 0.0"),
         ({"2": {"input_range": math.nan}}, "input_range must be finite and not 0, got nan"),
+        ({"2": {"input_range": None}}, "layer '2': input_range must be a number or a tensor of some, got None"),
+        ({"2": {"input_range": "wide"}}, "input_range must be a number or a tensor of some, got 'wide'"),
+        ({"2": {"input_range": True}}, "input_range must be a number or a tensor of some, got True"),
+        ({"2": {"input_range": 1j}}, "input_range must be a number or a tensor of some, got 1j"),
     ],
 )
 def test_what_cannot_be_set_changes_nothing(ranges, message):
