@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     content = load_checkpoint(options.checkpoint)
     config = from_mapping(Config, content["config"], source=str(options.checkpoint))
     data = load_data(config)
-    model = networks.build(config.model, data.shape, data.classes, seed=config.seed)
+    model = networks.make_network(config.model, data.facts, seed=config.seed)
     load_weights(model, content["model"], str(options.checkpoint))
     analog = analogsim.convert(model, options.device or config.device, crossbar=options.crossbar or config.crossbar)
     inputs = data.train.tensors[0][: options.samples]

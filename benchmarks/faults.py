@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     content = load_checkpoint(options.checkpoint)
     config = from_mapping(Config, content["config"], source=str(options.checkpoint))
     data = load_data(config)
-    model = networks.build(config.model, data.shape, data.classes, seed=config.seed)
+    model = networks.make_network(config.model, data.facts, seed=config.seed)
     load_weights(model, content["model"], str(options.checkpoint))
     batches = list(data_sets.batches(data.test, 1000))
     # Levels far finer than any fault: a device that is exact, but has cells.

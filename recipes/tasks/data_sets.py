@@ -1,18 +1,27 @@
-"""The image data sets the recipes run on, as plain tensors."""
+"""The data that recipes run on: data sets by name, sources of files, and whatever a user's own code gives."""
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import TensorDataset
 
 from analogsim.recipes.tasks import idx
+from analogsim.recipes.tasks.loaders import Adapted, Collate, Loader, take
+from analogsim.recipes.tasks.loaders import batches as batches
+from analogsim.recipes.tasks.own_data import PARTS, Found, taken_from
+from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
+from analogsim.recipes.tasks.standardised import is_bytes, standardised
+from analogsim.recipes.tasks.task import TASKS, Classification, Task, as_task, targets_of, task_for
+from analogsim.utils.batches import split
 
 DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
+SOURCES: tuple[str, ...] = ("folder", "npz", "audio", "text")
 
 _CLASSES = 10  # in every data set above
 _ROOT = Path("data")
@@ -25,29 +34,64 @@ SHAPES = {  # one image (C, H, W), and how many labels
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _SYSTEM = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}  # Debian's dataset-fashion-mnist
 _EXTRA = 'pip install "analogsim-torch[recipes]"'
+_TEST_SHARE = 0.2  # of the training samples, where a source has no test part
 
 
 @dataclass(frozen=True)
 class Splits:
-    """One data set in three parts, each of (float32 images `(N, C, H, W)`, int64 labels `(N,)`).
+    """Data in three parts, each of samples ``(input, target)`` by their place; tensors where it fits.
 
-    Images are standardised: mean 0 and standard deviation 1 per channel over the train part.
+    The data sets in `DATA_NAMES` have float32 images `(N, C, H, W)` and int64 labels `(N,)`; images are standardised:
+    mean 0 and standard deviation 1 per channel over the train part.
 
     Attributes:
-        name: One of `DATA_NAMES`.
+        name: where they are from, as `load` was told.
         train: What the network learns from.
         validation: Held out of the train part, to choose between runs.
         test: For the reported number only.
-        classes: How many labels there are.
-        shape: One image, `(C, H, W)`.
+        task: What is to be learned.
+        facts: What factories of networks may ask for by name: ``shape`` of one input, ``classes``, ``outputs``,
+            ``vocabulary``, ``class_names``, ..., as far as they are known.
+        collate: Makes a batch of a list of samples; None: torch's own way.
+        notes: What was decided on the way, a line each, for people to read.
     """
 
     name: str
-    train: TensorDataset
-    validation: TensorDataset
-    test: TensorDataset
-    classes: int
-    shape: tuple[int, int, int]
+    train: Any
+    validation: Any
+    test: Any
+    task: Task = TASKS["classification"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    collate: Collate | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are.
+
+        Raises:
+            ValueError: that is not known.
+        """
+        return cast(int, self._known("classes"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One input, such as ``(C, H, W)``.
+
+        Raises:
+            ValueError: that is not known.
+        """
+        return tuple(self._known("shape"))
+
+    def _known(self, fact: str) -> Any:
+        if self.facts.get(fact) is None:
+            raise ValueError(f"data: {self.name} have no {fact}; known are {', '.join(self.facts) or 'no facts'}")
+        return self.facts[fact]
+
+    def batches(self, part: Any, batch_size: int, *, generator: torch.Generator | None = None) -> Loader:
+        """A loader of a part, or of some samples of one, whose batches are inputs and target; see `batches`."""
+        loader = batches(part, batch_size, generator=generator, collate=self.collate)
+        return loader if type(self.task).batch is Task.batch else Adapted(loader, self.task.batch)
 
 
 class Samples(NamedTuple):
@@ -62,80 +106,197 @@ class Samples(NamedTuple):
 
 
 def load(
-    name: str,
+    name: Any,
     folder: str | Path | None = None,
     *,
     download: bool = False,
     validation: float = 0.1,
     seed: int = 0,
     limit: int | None = None,
+    task: str | Task | None = None,
 ) -> Splits:
-    """Read a data set and split it; the network is never used unless `download` is set.
+    """Read data and split them; the network is never used unless `download` is set.
 
     Args:
-        name: One of `DATA_NAMES`.
+        name: One of `DATA_NAMES`; a source of files, ``"folder:PATH"``, ``"npz:FILE"``, ``"audio:PATH"`` or
+            ``"text:FILE"``; ``"package.module:factory"`` or ``"file.py:factory"``; in Python also what a factory may
+            return. That is two or three parts (train, validation if any, test) in a tuple, or in a dict by these names,
+            or a `Splits`. A part is a data set with samples by their place, a DataLoader, of which data set and collate
+            are taken, or a pair of tensors or arrays. A dict may also hold ``task``, ``facts`` and ``collate``. The
+            factory may ask by name for ``folder``, ``seed``, ``limit``, ``download``.
         folder: Where the files lie; "digits" needs none. Default: `data/<name>` in the working directory,
             then where torchvision puts them in `data/`, then where the system's package puts them.
         download: Let torchvision fetch files that are not there, into `folder` or `data/`.
-        validation: Share of the training samples to hold out, in (0, 1), stratified by label.
+        validation: Share of the training samples to hold out, in (0, 1), stratified by label; where data come with a
+            validation part, that is taken.
         seed: Selects the validation part, and the samples that `limit` keeps.
         limit: Keep at most this many samples of each part, for quick tries.
+        task: What is to be learned; default: what the data say, or look like.
 
     Returns:
-        The three parts, standardised by the mean and standard deviation of the train part.
+        The three parts. Those of `DATA_NAMES` and of sources are standardised by the mean and standard deviation of the
+        train part, per channel of images and per column of a table; a user's own are left as they are, but for images
+        in bytes.
 
     Raises:
-        ValueError: An unknown name, a setting out of range, or a file that is not what it should be.
+        ValueError: An unknown name, a setting out of range, or data that are not what they should be.
+        TypeError: A factory that gives something else.
         FileNotFoundError: The files are not there; the message says how to get them.
         ImportError: scikit-learn ("digits") or torchvision ("cifar10", `download`) is not installed.
     """
-    if name not in READERS:
-        near = difflib.get_close_matches(str(name).lower(), DATA_NAMES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"data: unknown name {name!r}, known are {', '.join(DATA_NAMES)}{hint}")
+    check_name(name)
     if not 0 < validation < 1:
         raise ValueError(f"data: validation must be a fraction in (0, 1), got {validation}")
     if limit is not None and limit < 1:
         raise ValueError(f"data: limit must be >= 1, or None for all samples, got {limit}")
-    whole, test = READERS[name](name, None if folder is None else Path(folder), download)
-    generator = torch.Generator().manual_seed(seed)
-    kept, held = _stratified(whole.labels, validation, generator)
-    parts = [whole.take(kept), whole.take(held), test]
-    if limit is not None:
-        shuffled = (torch.randperm(len(part.labels), generator=generator) for part in parts)
-        parts = [part.take(index[:limit]) for part, index in zip(parts, shuffled, strict=True)]
-    # Of the bytes as they are: scaling them to [0, 1] first would cancel.
-    std, mean = torch.std_mean(parts[0].images.float(), dim=(0, 2, 3), correction=0, keepdim=True)
-    std = torch.where(std > 1e-6, std, 255.0)  # a channel without contrast has no scale of its own
-    train, held_out, test_set = (TensorDataset(part.images.float().sub_(mean).div_(std), part.labels) for part in parts)
-    _, channels, height, width = whole.images.shape
-    return Splits(name, train, held_out, test_set, _CLASSES, (channels, height, width))
+    place = None if folder is None else Path(folder)
+    called = named(name) if isinstance(name, str) or callable(name) else "your own"
+    if isinstance(name, str) and name in READERS:
+        whole, test = READERS[name](name, place, download)
+        facts = {"shape": tuple(whole.images.shape[1:]), "classes": _CLASSES, "outputs": _CLASSES}
+        parts = {"train": TensorDataset(*whole), "validation": None, "test": TensorDataset(*test)}
+        found = Found(parts, "classification", facts, whole.labels, scale=True)
+    elif source_of(name) is not None:
+        found = _from_source(cast(str, name), place)
+    else:
+        given = load_object(name, "data") if isinstance(name, str) else name
+        if callable(given):
+            asked = {"folder": folder, "seed": seed, "limit": limit, "download": download, "validation": validation}
+            given = call_factory(given, "data", asked)
+        found = _of_splits(given) if isinstance(given, Splits) else taken_from(given, called)
+    return _finished(called, found, validation, seed, limit, task)
 
 
-def batches(
-    data: TensorDataset, batch_size: int, *, generator: torch.Generator | None = None
-) -> DataLoader[tuple[Tensor, ...]]:
-    """A loader of whole batches, without the per-sample fetch and collate that dominate on small images.
+def check_name(name: object) -> None:
+    """Whether data can be meant by a name, without a look at them; code that it names is imported.
 
-    Args:
-        data: The samples.
-        batch_size: Samples in a batch; the last one may be smaller.
-        generator: Shuffles anew in each epoch. Given its state as it was before `iter(loader)`, the epoch
-            comes again in the same order, so that a run can be resumed. Default: in order.
+    Raises:
+        ValueError: an unknown name.
+        ImportError, FileNotFoundError: see `load_object`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batches: batch_size must be >= 1, got {batch_size}")
-    if len(data) == 0:
-        raise ValueError("batches: the data set is empty, got 0 samples; give at least one")
-    order = SequentialSampler(data) if generator is None else RandomSampler(data, generator=generator)
-    # At the start of each epoch the loader draws a seed for its workers. Without a generator of its own it
-    # takes that from the global random state, and a look at the validation part would change the training.
-    return DataLoader(
-        data,
-        sampler=BatchSampler(order, batch_size, drop_last=False),
-        batch_size=None,
-        generator=torch.Generator() if generator is None else generator,
+    if not isinstance(name, str) or name in READERS or source_of(name) is not None:
+        return
+    if is_reference(name):
+        load_object(name, "data")
+        return
+    near = difflib.get_close_matches(name.lower(), DATA_NAMES, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    others = "" if near else f"; of your own: {', '.join(f'{kind}:PATH' for kind in SOURCES)}, file.py:factory"
+    raise ValueError(f"data: unknown name {name!r}, known are {', '.join(DATA_NAMES)}{hint or others}")
+
+
+def source_of(name: object) -> str | None:
+    """Which of the `SOURCES` a name asks for; None for none."""
+    kind = name.partition(":")[0] if isinstance(name, str) and ":" in name else None
+    return kind if kind in SOURCES else None
+
+
+def names_code(name: object) -> bool:
+    """Whether a name of data is that of code, which is run to get them."""
+    return source_of(name) is None and is_reference(name)
+
+
+def _from_source(name: str, folder: Path | None) -> Found:
+    kind, _, path = name.partition(":")
+    if folder is not None:
+        raise ValueError(f"data: {name!r} says itself where the data lie; leave out data.folder={str(folder)!r}")
+    read = importlib.import_module(f"analogsim.recipes.tasks.sources.{kind}").read
+    given = read(path)
+    return Found(
+        {which: getattr(given, which) for which in PARTS},
+        given.task,
+        given.facts,
+        given.labels,
+        scale=not given.facts.get("scaled", False),
     )
+
+
+def _of_splits(given: Splits) -> Found:
+    parts = {which: getattr(given, which) for which in PARTS}
+    return Found(parts, given.task, given.facts, None, given.collate, notes=list(given.notes))
+
+
+def _finished(
+    called: str, found: Found, validation: float, seed: int, limit: int | None, task: str | Task | None
+) -> Splits:
+    """The parts with the shares that were lacking, the task, and what samples tell."""
+    chosen, facts = _learned(found, task)
+    generator = torch.Generator().manual_seed(seed)
+    if found.parts["test"] is None:
+        # The test part is the same samples for everybody: drawn by its own generator, not by the caller's seed.
+        _hold_out(found, "test", _TEST_SHARE, torch.Generator().manual_seed(0))
+        found.notes.append(f"data: {called} have no test part; {_TEST_SHARE:.0%} of the samples are taken for it")
+    if found.parts["validation"] is None:
+        _hold_out(found, "validation", validation, generator)
+        if called not in READERS:
+            found.notes.append(
+                f"data: {validation:.0%} of the training samples of {called} are held out for validation"
+            )
+    parts = [found.parts[which] for which in PARTS]
+    if limit is not None:
+        shuffled = (torch.randperm(len(part), generator=generator) for part in parts)
+        parts = [take(part, index[:limit]) for part, index in zip(parts, shuffled, strict=True)]
+    if not found.scale and is_bytes(parts[0]):
+        found.notes.append("data: images in bytes are standardised by the train part")
+    if found.scale or is_bytes(parts[0]):
+        parts = standardised(*parts)
+    train, held_out, test = parts
+    splits = Splits(called, train, held_out, test, chosen, facts, found.collate, tuple(found.notes))
+    _check(splits)
+    return splits
+
+
+def _learned(found: Found, task: str | Task | None) -> tuple[Task, dict[str, Any]]:
+    """What is to be learned, and what is known of the samples."""
+    train = found.parts["train"]
+    wanted = found.task if task is None else task
+    if wanted is None:
+        wanted = task_for(train)
+        found.notes.append(f"task: {wanted.name}, as the targets look; say task=... for another one")
+    chosen, facts = as_task(wanted), dict(found.facts)
+    told = task is None and not facts.keys().isdisjoint(("classes", "vocabulary", "outputs"))
+    if isinstance(train, TensorDataset) or not told:  # else every sample would be read for it
+        facts = {**chosen.facts(train), **facts}
+    facts.setdefault("outputs", facts.get("classes"))
+    return chosen, facts
+
+
+def _hold_out(found: Found, which: str, share: float, generator: torch.Generator) -> None:
+    """Take a share of the train part for another one, as large of each class where there are classes."""
+    train = found.parts["train"]
+    labels = found.labels
+    if labels is None:
+        targets = targets_of(train)
+        classes = targets is not None and targets.ndim == 1 and not targets.is_floating_point()
+        labels = cast(Tensor, targets) if classes else torch.zeros(len(train), dtype=torch.int64)
+    kept, held = _stratified(labels, share, generator)
+    found.parts["train"], found.parts[which], found.labels = take(train, kept), take(train, held), labels[kept]
+
+
+def _check(splits: Splits) -> None:
+    """Whether a batch can be made of each part, and classes are those that the train part has.
+
+    Raises:
+        ValueError: not.
+    """
+    for which in PARTS:
+        part = getattr(splits, which)
+        try:
+            split(next(iter(splits.batches(take(part, torch.tensor([0])), 1))))
+        except Exception as error:
+            raise ValueError(
+                f"data: no batch can be made of the {which} samples of {splits.name}: {' '.join(str(error).split())}; "
+                "give pairs (input, target) of tensors or numbers, a collate for anything else, or a task with its own "
+                "batch"
+            ) from error
+        classes, own = splits.facts.get("classes"), isinstance(part, TensorDataset) and len(part.tensors) == 2
+        if own and classes is not None and type(splits.task) is Classification and which != "train":
+            largest = int(part.tensors[1].max())
+            if largest >= classes:
+                raise ValueError(
+                    f"data: the {which} part of {splits.name} has class {largest}, and the train part classes from 0 "
+                    f"to {classes - 1} only; say facts={{'classes': ...}} if there are more"
+                )
 
 
 def _stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,27 @@
-"""The networks the recipes train: a few small classics, and torchvision's classifiers by name."""
+"""The networks the recipes train: a few small classics, torchvision's classifiers by name, and users' own."""
 
+import contextlib
+import copy
 import difflib
+import math
+import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
+
 MODEL_NAMES: tuple[str, ...] = ("mlp", "lenet5", "resnet20", "resnet32")
 
 _Shape = tuple[int, int, int]
+
+Model = str | nn.Module | Callable[..., nn.Module]
+"""A network by its name, by a reference such as ``"nets.py:build"``, by its factory, or itself."""
 
 # torchvision models, by the start of their names, that accept only the size they were made for ...
 _EXACT = {"vit_": 224, "maxvit_": 224}
@@ -42,11 +53,89 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, seed: int | N
         raise ValueError(f"model: classes must be >= 1, got {classes}")
     if seed is None:
         return _build(name, shape, classes)
-    # On the CPU whatever the default device, so that a seed is the same network everywhere. Not through
-    # torch.manual_seed: it seeds the accelerators too, whose state fork_rng(devices=[]) does not restore.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
+    with _seeded(seed):
         return _build(name, shape, classes)
+
+
+def make_network(model: Model, facts: Mapping[str, Any], *, seed: int) -> nn.Module:
+    """A fresh network for data of which so much is known.
+
+    Args:
+        model: A name that `build` knows; ``"package.module:factory"`` or ``"file.py:factory"``; a factory, that is a
+            function or a class that gives a module and may ask for facts by name; or a module, of which a copy is
+            taken.
+        facts: Of the data, see `Splits.facts`.
+        seed: Makes the initialisation the same each time, and leaves the global random states (torch's on the CPU,
+            numpy's, Python's) as they were.
+
+    Raises:
+        ValueError: An unknown name, data that the network is not for, or a factory that raises an error.
+        TypeError: A factory that asks for what is not known, or gives no module.
+        FileNotFoundError, ImportError: See `load_object`.
+    """
+    if isinstance(model, nn.Module):
+        return _checked(copy.deepcopy(model), model)
+    if isinstance(model, str) and not is_reference(model):
+        return _by_name(model, facts, seed)
+    factory = load_object(model, "model") if isinstance(model, str) else model
+    if isinstance(factory, nn.Module):  # made when its file was imported
+        return _checked(copy.deepcopy(factory), model)
+    with _seeded(seed):
+        return _checked(call_factory(factory, "model", facts), model)
+
+
+def check_model(model: Model) -> None:
+    """Whether a network can be meant, as far as it shows without data; code that it names is imported.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError, ImportError: See `make_network`.
+    """
+    found = load_object(model, "model") if isinstance(model, str) and is_reference(model) else model
+    if not (isinstance(found, str | nn.Module) or callable(found)):
+        raise TypeError(f"model: {named(model)} must be a factory or a module, got {type(found).__name__}")
+    if isinstance(found, str) and found not in _BUILDERS and (found.endswith(".py") or "/" in found or ":" in found):
+        load_object(found, "model")  # which says what is wrong with it
+
+
+def _by_name(name: str, facts: Mapping[str, Any], seed: int) -> nn.Module:
+    shape, outputs = facts.get("shape"), facts.get("outputs", facts.get("classes"))
+    if name == "mlp" and shape is not None and outputs is not None and len(shape) != 3 and math.prod(shape) > 0:
+        shape = (1, 1, math.prod(shape))  # it flattens its inputs, whatever they are
+    if shape is None or outputs is None or len(shape) != 3:
+        raise ValueError(
+            f"model: {name!r} takes images (channels, height, width) and gives one row of numbers, not for "
+            f"these data (shape {shape}, outputs {outputs}); name a factory of your own, such as nets.py:build"
+        )
+    return build(name, shape, outputs, seed=seed)
+
+
+def _checked(network: Any, model: Model) -> nn.Module:
+    if not isinstance(network, nn.Module):
+        hint = "; does it lack a return?" if network is None else ""
+        got = repr(network) if network is None or isinstance(network, type) else type(network).__name__
+        raise TypeError(f"model: {named(model)} must give a torch.nn.Module, got {got}{hint}")
+    if not any(True for _ in network.parameters()):
+        raise ValueError(f"model: {named(model)} gives a network without Parameters; there is nothing to put on chips")
+    return network
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of a seed, and afterwards those that would have come.
+
+    On the CPU whatever the default device, so that a seed is the same network everywhere. Not through
+    torch.manual_seed: it seeds the accelerators too, whose state fork_rng(devices=[]) does not restore.
+    """
+    before, others = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            yield
+    finally:
+        np.random.set_state(before)
+        random.setstate(others)
 
 
 def _build(name: str, shape: _Shape, classes: int) -> nn.Module:
@@ -229,7 +318,8 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
         near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *known])
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(
-            f"model: unknown name {name!r}, known are {', '.join(MODEL_NAMES)} and torchvision's classifiers{hint}"
+            f"model: unknown name {name!r}, known are {', '.join(MODEL_NAMES)} and torchvision's classifiers, and "
+            f"file.py:factory for one of your own{hint}"
         )
     channels, height, width = shape
     if channels not in (1, 3):

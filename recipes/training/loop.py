@@ -100,7 +100,7 @@ class Training:
         self._method = name_of(step)
         self._device = group.place(lambda: torch_device(config.run_on))
         self.model = group.each(
-            lambda: networks.build(config.model, data.shape, data.classes, seed=config.seed).to(self._device)
+            lambda: networks.make_network(config.model, data.facts, seed=config.seed).to(self._device)
         )
         self.model = group.synchronized(self.model)
         self.analog = analogsim.convert(self.model, config.device, crossbar=config.crossbar)

@@ -122,7 +122,7 @@ def restored(
         config = _asked(run, asked)
         check_evaluation(config)
         data = load_data(config)
-        model = networks.build(config.model, data.shape, data.classes, seed=config.seed)
+        model = networks.make_network(config.model, data.facts, seed=config.seed)
         load_weights(model, content["model"], f"checkpoint {str(file)!r}")
         model.to(torch_device("cpu" if config.run_on == "cpu" else "auto"))  # a GPU that trained may be missing here
         analog = analogsim.convert(model, config.device, crossbar=config.crossbar)

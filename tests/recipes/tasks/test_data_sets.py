@@ -197,7 +197,9 @@ def test_a_failed_download_says_so_itself(monkeypatch):
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"'FashionMNIST', known are digits, .*did you mean 'fashion-mnist'\?"):
         data_sets.load("FashionMNIST")
-    with pytest.raises(ValueError, match=r"'zzz', known are digits, mnist, fashion-mnist, cifar10$"):
+    with pytest.raises(
+        ValueError, match=r"'zzz', known are digits, mnist, fashion-mnist, cifar10; of your own: .*factory$"
+    ):
         data_sets.load("zzz")
 
 
