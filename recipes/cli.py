@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from analogsim.device.registry import factory
 from analogsim.recipes import compare, evaluate, fit, sensitivity, train, tune, ui
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tasks.references import is_reference
 from analogsim.utils.text import table
 
 # The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.
@@ -59,19 +60,30 @@ def _allowed(spec: Field[Any]) -> str:
 
 
 def _declare_summary(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
+    parser.add_argument("model", help="mlp, lenet5, resnet20, ..., a torchvision classifier, or file.py:factory")
     parser.add_argument("--device", default="pcm", help="device model (default: pcm)")
     parser.add_argument("--crossbar", default="ideal", help="array, converters and wires (default: ideal)")
-    parser.add_argument("--data", default="digits", choices=tuple(data_sets.SHAPES), help="for the input's shape")
+    parser.add_argument("--data", help="what a network is made for, as in train; default for a name: digits")
 
 
 def _summary(options: argparse.Namespace) -> None:
-    shape, classes = data_sets.SHAPES[options.data]
-    model = networks.build(options.model, shape, classes, seed=0)
+    networks.check_model(options.model)
+    model = networks.make_network(options.model, _facts(options.data, options.model), seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", analogsim.ConversionWarning)  # the table says it all
         analog = analogsim.convert(model, options.device, crossbar=options.crossbar)
     print(analogsim.summary(analog))
+
+
+def _facts(data: str | None, model: str) -> Mapping[str, object]:
+    """What a network may ask for; of the data sets with names without a look at them."""
+    if data is None and is_reference(model):
+        return {}
+    data = "digits" if data is None else data
+    if data not in data_sets.SHAPES:
+        return data_sets.load(data).facts
+    shape, classes = data_sets.SHAPES[data]
+    return {"shape": shape, "classes": classes, "outputs": classes}
 
 
 PROGRAMS = (

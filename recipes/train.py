@@ -20,25 +20,30 @@ import itertools
 import json
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import SHORT, Config
 from analogsim.recipes.config.toml import describe, dump_toml, load_toml
 from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tasks.networks import Model
+from analogsim.recipes.tasks.references import short
+from analogsim.recipes.tasks.task import Task
 from analogsim.recipes.tracking import tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.links import compare_link
-from analogsim.recipes.tracking.log_report import log_ranges, log_report, parameters
+from analogsim.recipes.tracking.log_report import ends, log_ranges, log_report, parameters
 from analogsim.recipes.tracking.tracked_run import NoRun, Run, Tracker
 from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.processes import ALONE, Group, joined
-from analogsim.recipes.training.setup import check, load_data, report_times
+from analogsim.recipes.training.setup import NOTHING, Given, check, load_data, refuse_stored_code, report_times
 from analogsim.recipes.training.step import check_method
 from analogsim.training import Step, plain_step
 from analogsim.utils.files import write_figure, write_whole
@@ -48,14 +53,26 @@ PLAIN, AWARE = "plain", "hardware-aware"
 
 @dataclass(frozen=True)
 class Result:
-    """What a training run gives: its folder, and for each network its report and its MLflow run."""
+    """What a training run gives: its folder, and for each network its report and its MLflow run.
+
+    Attributes:
+        also: by the network, its reports by the other metrics of the task.
+    """
 
     folder: Path
     reports: dict[str, Report]
     trackers: dict[str, Tracker]
+    also: dict[str, dict[str, Report]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return compare_table(self.reports)
+        return _tables(self.reports, self.also)
+
+
+def _tables(reports: dict[str, Report], also: dict[str, dict[str, Report]]) -> str:
+    """What the networks score, by one metric after another."""
+    others = dict.fromkeys(metric for each in also.values() for metric in each)
+    tables = [{kind: each[metric] for kind, each in also.items()} for metric in others]
+    return "\n\n".join(map(compare_table, [reports, *tables]))
 
 
 def new_folder(config: Config) -> Path:
@@ -64,7 +81,8 @@ def new_folder(config: Config) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.data.name}-{config.model}-{as_device_model(config.device).name}"
+    named = f"{short(config.data.name)}-{short(config.model)}-{as_device_model(config.device).name}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{named}"
     safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
     for ending in itertools.chain([""], (f"-{attempt}" for attempt in itertools.count(2))):
         folder = Path(config.out) / f"{safe}{ending}"
@@ -104,7 +122,9 @@ class _Bar:
 
     def epoch(self, metrics: dict[str, float]) -> None:
         if self._bar is not None:
-            shown = {key.split("/")[-1]: f"{100 * value:.1f} %" for key, value in metrics.items() if "accuracy" in key}
+            percent = self._training.task.metric.unit == "%"
+            scores = {key.split("/")[-1]: value for key, value in metrics.items() if key.startswith("validation/")}
+            shown = {key: f"{100 * value:.1f} %" if percent else f"{value:.4g}" for key, value in scores.items()}
             self._bar.set_postfix(loss=f"{metrics['train/loss']:.3f}", **shown)
 
     def close(self) -> None:
@@ -149,10 +169,14 @@ def _train_one(training: Training, tracker: Tracker, name: str, show: bool) -> N
         bar.close()
 
 
-def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Report:
-    """The final evaluation on test data, kept beside the checkpoint and in the run."""
+def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> tuple[Report, dict[str, Report]]:
+    """The final evaluation on test data, kept beside the checkpoint and in the run; and that by other metrics."""
     config = training.config
-    report = training.judge(data.test, chips=config.evaluation.chips, times=report_times(config), progress=show)
+    chips, times = config.evaluation.chips, report_times(config)
+    report = training.judge(data.test, chips=chips, times=times, progress=show)
+    also = {
+        metric.name: training.judge(data.test, chips=chips, times=times, metric=metric) for metric in training.task.also
+    }
 
     def keep() -> None:
         path = training.path.with_name("report.json")
@@ -161,15 +185,37 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> Re
         log_ranges(training.analog, tracker)
         tracker.artifact(training.path, "checkpoint")
         tracker.artifact(path)
+        for other in also.values():
+            tracker.metrics(ends(other, "test"), step=training.epoch)
+        if also:
+            beside = path.with_name("also.json")
+            write_whole(beside, json.dumps({name: other.to_dict() for name, other in also.items()}))
+            tracker.artifact(beside)
 
     training.group.first(keep)
-    return report
+    return report, also
+
+
+def _nothing(line: str) -> None:
+    """Nobody is told."""
 
 
 def train(
-    config: Config, folder: Path | None = None, *, show: bool = True, group: Group = ALONE, step: Step = plain_step
+    config: Config,
+    folder: Path | None = None,
+    *,
+    show: bool = True,
+    group: Group = ALONE,
+    step: Step = plain_step,
+    model: Model | None = None,
+    data: Any = None,
+    task: str | Task | None = None,
+    metric: MetricLike | None = None,
+    tell: Callable[[str], None] = _nothing,
 ) -> Result:
     """Train plain and hardware-aware networks and evaluate both on many chips.
+
+    Of 0 epochs, which put weights on chips as they are, there is a plain network only.
 
     Args:
         config: what to do.
@@ -180,6 +226,12 @@ def train(
             gets the same reports. Only process 0 writes, logs and shows anything.
         step: how each step of both networks comes by its gradients, see `analogsim.training.step`. A run is gone on
             with by the same one.
+        model: the network in place of what ``config.model`` names: a module, of which copies are trained, or a factory
+            that may ask for facts of the data by name. A run is gone on with by the same one; so for what follows.
+        data: the data in place of ``config.data``: whatever a factory of data may return, see `data_sets.load`.
+        task: what is to be learned in place of ``config.task``, a `Task`.
+        metric: what is judged by in place of ``config.metric``.
+        tell: told, a line each, what was decided of data and weights.
 
     Raises:
         ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
@@ -190,13 +242,22 @@ def train(
         KeyboardInterrupt: as it comes, with a note that says how to go on.
     """
     check_method(step)
-    group.each(lambda: check(config))
-    data = (group.by_turns if config.data.download else group.each)(lambda: load_data(config))
+    given = Given(model, data, task, metric)
+    config = given.described(config)
+    group.each(lambda: check(config, given))
+    splits = (group.by_turns if config.data.download else group.each)(lambda: load_data(config, given))
+    if group.main:
+        for note in splits.notes:
+            tell(note)
     new = folder is None
     folder = group.first(lambda: _ready_folder(config, folder))
     trackers: dict[str, Tracker] = {}
     try:
-        reports = _run(config, data, folder, trackers, show and group.main, group, step)
+        kinds = _prepared(config, splits, folder, group, step, model)
+        if group.main:
+            for note in dict.fromkeys(note for training in kinds.values() for note in training.notes):
+                tell(note)
+        reports, also = _run(kinds, config, splits, folder, trackers, show and group.main)
     except BaseException as error:
         group.leaving()
         for tracker in trackers.values():
@@ -209,7 +270,7 @@ def train(
         raise
     for tracker in trackers.values():
         tracker.end()
-    return Result(folder, reports, trackers)
+    return Result(folder, reports, trackers, also)
 
 
 def _ready_folder(config: Config, folder: Path | None) -> Path:
@@ -219,16 +280,36 @@ def _ready_folder(config: Config, folder: Path | None) -> Path:
     return folder
 
 
-def _run(
-    config: Config, data: Splits, folder: Path, trackers: dict[str, Tracker], show: bool, group: Group, step: Step
-) -> dict[str, Report]:
-    """Train and judge; each tracker is put into ``trackers`` once it is started, for the caller to end."""
+def _prepared(
+    config: Config, data: Splits, folder: Path, group: Group, step: Step, model: Model | None
+) -> dict[str, Training]:
+    """The networks; whatever may be refused is refused for both before the first one trains."""
     kinds = (PLAIN, AWARE) if config.baseline else (AWARE,)
-    # Whatever may be refused is refused for both networks before the first one trains.
-    trainings = {
-        kind: Training(config, data, aware=kind == AWARE, path=folder / kind / "checkpoint.pt", group=group, step=step)
-        for kind in kinds
+    return {
+        kind: Training(
+            config,
+            data,
+            aware=kind == AWARE,
+            path=folder / kind / "checkpoint.pt",
+            group=group,
+            step=step,
+            model=model,
+        )
+        for kind in (kinds if config.optimization.epochs else (PLAIN,))
     }
+
+
+def _run(
+    trainings: dict[str, Training],
+    config: Config,
+    data: Splits,
+    folder: Path,
+    trackers: dict[str, Tracker],
+    show: bool,
+) -> tuple[dict[str, Report], dict[str, dict[str, Report]]]:
+    """Train and judge; each tracker is put into ``trackers`` once it is started, for the caller to end."""
+    kinds = tuple(trainings)
+    group = trainings[kinds[0]].group
     trackers.update(dict.fromkeys(kinds, NoRun()))
 
     def announce() -> None:
@@ -242,16 +323,19 @@ def _run(
         trainings[kind].run_id = trackers[kind].run_id or trainings[kind].run_id
         trainings[kind].save()
     reports: dict[str, Report] = {}
+    also: dict[str, dict[str, Report]] = {}
     for kind in kinds:
         _train_one(trainings[kind], trackers[kind], kind, show)
-        reports[kind] = _judge(trainings[kind], data, trackers[kind], show)
-    group.first(lambda: _keep(reports, folder, trackers))
-    return reports
+        reports[kind], also[kind] = _judge(trainings[kind], data, trackers[kind], show)
+    group.first(lambda: _keep(reports, also, folder, trackers))
+    return reports, also
 
 
-def _keep(reports: dict[str, Report], folder: Path, trackers: dict[str, Tracker]) -> None:
+def _keep(
+    reports: dict[str, Report], also: dict[str, dict[str, Report]], folder: Path, trackers: dict[str, Tracker]
+) -> None:
     """The comparison of the networks, in the folder and in each run."""
-    table, figure = compare_table(reports), compare_plot(reports)
+    table, figure = _tables(reports, also), compare_plot(reports)
     write_whole(folder / "report.txt", table + "\n")
     write_figure(folder / "drift.png", figure)
     for tracker in trackers.values():
@@ -259,20 +343,27 @@ def _keep(reports: dict[str, Report], folder: Path, trackers: dict[str, Tracker]
         tracker.figure(figure, "drift.png")
 
 
-def resume_config(folder: Path, *, tracking: bool = True) -> Config:
+def resume_config(folder: Path, *, tracking: bool = True, given: Given = NOTHING, trust: bool = False) -> Config:
     """The configuration a run was started with.
 
     Args:
         folder: the run's.
         tracking: False goes on without MLflow; what is missing there is logged when the run is resumed with it.
+        given: what is named anew.
+        trust: whether code that only the folder names may be run.
 
     Raises:
         FileNotFoundError: the folder is not one of ``analogsim train``.
+        ValueError: its configuration names code, and nobody asked for it.
     """
     path = folder / "config.toml"
     if not path.is_file():
         raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
     config = load_toml(Config, path)
+    if not trust:
+        command = f"analogsim train --resume {shlex.quote(str(folder))}"
+        refuse_stored_code(config, given.options, command, f"resume: {str(path)!r}")
+    config = given.described(config)
     return config if tracking else replace(config, tracking=replace(config.tracking, enabled=False))
 
 
@@ -286,19 +377,24 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, SHORT)
     parser.add_argument("--no-baseline", action="store_true", help="only the hardware-aware network")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
+    parser.add_argument("--trust", action="store_true", help="with --resume: run whatever code the run names")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _asked_for(options: argparse.Namespace) -> tuple[Config, Path | None]:
     """What ``analogsim train`` is to do, and the folder to go on in."""
     if options.resume is not None:
-        given = [f"--{name}" for name in SHORT if getattr(options, name) is not None]
+        again = Given(options.model, options.data, options.task, options.metric)
+        given = [f"--{name}" for name in SHORT if getattr(options, name) is not None and name not in again.options]
         if options.settings or given or options.no_baseline or options.download:
             raise ValueError(
-                "--resume goes on with the options of the run; the only others are --no-tracking and --quiet"
+                "--resume goes on with the options of the run; the only others are --no-tracking and --quiet, --trust, "
+                "and --model, --data, --task and --metric for code that is named again"
             )
         folder = Path(options.resume)
-        return resume_config(folder, tracking=not options.no_tracking), folder
+        return resume_config(folder, tracking=not options.no_tracking, given=again, trust=options.trust), folder
+    if options.trust:
+        raise ValueError("--trust is for --resume; what you name yourself is run anyway")
     files, overrides = files_and_overrides(options, SHORT)
     overrides += ["baseline=false"] if options.no_baseline else []
     return load_toml(Config, files[0] if files else None, overrides), None
@@ -307,7 +403,7 @@ def _asked_for(options: argparse.Namespace) -> tuple[Config, Path | None]:
 def _run_command(options: argparse.Namespace) -> None:
     with joined() as group:
         config, folder = group.first(lambda: _asked_for(options))
-        result = train(config, folder, show=not options.quiet, group=group)
+        result = train(config, folder, show=not options.quiet, group=group, tell=print)
     if not group.main:
         return
     print(f"\n{result}\n\nreport, drift curve, checkpoints: {result.folder}")

@@ -13,7 +13,10 @@ from analogsim.utils.times import DEFAULT_TIMES
 class DataOptions:
     """Which data, from where."""
 
-    name: str = option("digits", "digits, mnist, fashion-mnist or cifar10")
+    name: str = option(
+        "digits",
+        "digits, mnist, fashion-mnist or cifar10; folder:PATH, npz:FILE, audio:PATH, text:FILE; file.py:factory",
+    )
     folder: str | None = option(None, "where the files lie; default: data/<name>, and where systems put them")
     download: bool = option(False, "fetch missing files from the internet")
     batch_size: int = option(32, "samples per step", ge=1)
@@ -25,7 +28,7 @@ class DataOptions:
 class OptimizationOptions:
     """How the weights are learned."""
 
-    epochs: int = option(30, "passes over the training data", ge=1)
+    epochs: int = option(30, "passes over the training data; 0 puts weights on chips as they are", ge=0)
     optimizer: str = option("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
     lr: float = option(3e-3, "learning rate at the start; it falls to 0 along a cosine", gt=0)
     weight_decay: float = option(0.0, "of the optimizer", ge=0)
@@ -88,7 +91,12 @@ class Config:
 
     device: str = option("pcm", 'device model, such as "pcm" or "gaussian(std=0.05)"; see: analogsim devices')
     crossbar: str = option("ideal", 'array, converters and wires: ideal, standard, or "standard(adc_bits=6)"')
-    model: str = option("lenet5", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier")
+    model: str = option("lenet5", "mlp, lenet5, ..., a torchvision classifier, or file.py:factory")
+    weights: str | None = option(None, "file that the network starts from: safetensors, or a state dict of torch.save")
+    task: str | None = option(
+        None, "classification, regression, language-modelling, multi-label or file.py:Task; default: what the data say"
+    )
+    metric: str | None = option(None, "what networks are judged by, a name or file.py:score; default: the task's")
     # torch's generator of the CPU takes 32 bits of a seed and forgets the others: two seeds might be one.
     seed: int = option(0, "of weights, batches and training noise", ge=0, lt=2**32)
     run_on: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda"))
@@ -155,10 +163,16 @@ class StudyConfig(Config):
 SHORT = {
     "device": ("device", "device model: pcm, gaussian(std=0.05), ... (see: analogsim devices)"),
     "crossbar": ("crossbar", "array, converters and wires: ideal, standard, standard(adc_bits=6), ..."),
-    "data": ("data.name", "digits (bundled), mnist, fashion-mnist, cifar10"),
+    "data": (
+        "data.name",
+        "digits (bundled), mnist, fashion-mnist, cifar10, folder:PATH, npz:FILE, audio:PATH, text:FILE, file.py:make",
+    ),
     "folder": ("data.folder", "where the data files lie, plain or gzipped"),
-    "model": ("model", "mlp, lenet5, resnet20, resnet32, or a torchvision classifier"),
-    "epochs": ("optimization.epochs", "passes over the training data"),
+    "model": ("model", "mlp, lenet5, resnet20, ..., a torchvision classifier, or file.py:factory"),
+    "weights": ("weights", "start from the weights in a file"),
+    "task": ("task", "classification, regression, language-modelling, multi-label or file.py:Task"),
+    "metric": ("metric", "what networks are judged by: a name or file.py:score; default: the task's"),
+    "epochs": ("optimization.epochs", "passes over the training data; 0 puts weights on chips as they are"),
     "chips": ("evaluation.chips", "chips of the final evaluation"),
     "seed": ("seed", "of weights, batches and noise"),
     "out": ("out", "folder of the runs"),

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, cast
@@ -34,7 +35,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from analogsim.evaluation import Metric
-from analogsim.evaluation.metrics import IGNORED, METRICS, classes_axis
+from analogsim.evaluation.metrics import IGNORED, METRICS, Accumulator, MetricLike, as_metric, classes_axis
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.utils.batches import Inputs, split
 
@@ -109,7 +110,7 @@ class Classification(Task):
         """Cross-entropy; targets of -100 do not count."""
         if answer.ndim > 2 and classes_axis(answer, target) != 1:
             answer = answer.movedim(-1, 1)
-        return functional.cross_entropy(answer, target)
+        return functional.cross_entropy(answer, target.long())
 
     def facts(self, train: Dataset[Any]) -> dict[str, object]:
         """See `Task.facts`; with ``classes``, one more than the largest target."""
@@ -153,7 +154,7 @@ class LanguageModelling(Classification):
         """Cross-entropy of the next token; targets of -100 do not count."""
         if answer.ndim > 2 and answer.shape[:-1] == target.shape:  # also where there are as many tokens as places
             answer = answer.movedim(-1, 1)
-        return functional.cross_entropy(answer, target)
+        return functional.cross_entropy(answer, target.long())
 
     def facts(self, train: Dataset[Any]) -> dict[str, object]:
         """See `Task.facts`; with ``vocabulary``, over inputs and targets."""
@@ -271,6 +272,46 @@ def as_task(task: str | Task) -> Task:
         lacks = "it has no metric, an analogsim.evaluation.Metric" if isinstance(found, Task) else "got " + repr(found)
         raise TypeError(f"task: {named(task)} must be a subclass of analogsim.recipes.tasks.task.Task; {lacks}")
     return found
+
+
+def load_metric(metric: MetricLike) -> Metric:
+    """The metric that is meant by a name, by a reference such as ``"scores.py:f1"``, or by a value.
+
+    A reference may lead to a `Metric`, to a function of ``(output, target)``, to an object with update, compute and
+    reset, such as torchmetrics', or to a class or function that makes one of them and needs nothing for it.
+
+    Raises:
+        ValueError: an unknown name, or a reference that leads nowhere.
+        TypeError: it leads to something that is no metric.
+    """
+    if not isinstance(metric, str) or not is_reference(metric):
+        if isinstance(metric, str) and metric not in METRICS:
+            near = difflib.get_close_matches(metric.lower(), METRICS, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"metric: unknown name {metric!r}, known are {', '.join(METRICS)}, and file.py:score for one of your "
+                f"own{hint}"
+            )
+        return as_metric(metric)
+    found = load_object(metric, "metric")
+    if isinstance(found, type) or (callable(found) and not isinstance(found, Accumulator) and _needs_nothing(found)):
+        found = call_factory(found, "metric", {})
+    try:
+        return as_metric(found)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"metric: {metric} must be a function of (output, target), an object with update, compute and reset, or a "
+            f"Metric, got {type(found).__name__}"
+        ) from error
+
+
+def _needs_nothing(factory: Any) -> bool:
+    """Whether it can be called without an argument, which a score cannot."""
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def task_for(train: Dataset[Any]) -> Task:

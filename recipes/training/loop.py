@@ -11,24 +11,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import TensorDataset
 
 import analogsim
 from analogsim.errors import NonFiniteError
+from analogsim.evaluation import Metric
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import to_mapping
-from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.data_sets import Splits
-from analogsim.recipes.tracking.metric_names import drifted
+from analogsim.recipes.tasks.networks import Model, make_network
+from analogsim.recipes.tasks.weights import load_into, read_weights
+from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes.training.processes import ALONE, Group
 from analogsim.recipes.training.ranges import TwinRanges, calibration_batches
-from analogsim.recipes.training.setup import torch_device
+from analogsim.recipes.training.setup import check_network, torch_device
 from analogsim.recipes.training.state import RandomStates, check_options, name_of
 from analogsim.recipes.training.step import Stepper, noise_schedule
 from analogsim.training import Loss, Step, plain_step
+from analogsim.utils.batches import Inputs, answer, call, moved, split
 
 # A mean loss so many times that of guessing tells that training diverged.
 _DIVERGED = 1000.0
@@ -65,13 +66,16 @@ class Training:
 
     Args:
         config: what to do.
-        data: the data.
+        data: the data, and their task.
         aware: with the noise of ``config.noise``, or plain.
         path: the checkpoint file; an existing one is continued. Only process 0 reads and writes it.
         group: the processes that train together; each makes a Training.
         step: how each step comes by its gradients, see `analogsim.training.step`.
+        model: the network, see `make_network`; default: what ``config.model`` names.
 
     Attributes:
+        task: of the data: loss and metric.
+        notes: what was decided on the way, a line each, for people to read.
         group: the processes that train together.
         model: the digital network.
         analog: its twin on ``config.device``, on which it is judged.
@@ -89,8 +93,11 @@ class Training:
         path: Path,
         group: Group = ALONE,
         step: Step = plain_step,
+        model: Model | None = None,
     ) -> None:
         self.config = config
+        self.task = data.task
+        self.notes: list[str] = []
         self.path = path
         self.aware = aware
         self.epoch = 0
@@ -99,18 +106,16 @@ class Training:
         self.group = group
         self._method = name_of(step)
         self._device = group.place(lambda: torch_device(config.run_on))
-        self.model = group.each(
-            lambda: networks.make_network(config.model, data.facts, seed=config.seed).to(self._device)
-        )
+        named = config.model if model is None else model
+        self.model = group.each(lambda: make_network(named, data.facts, seed=config.seed).to(self._device))
         self.model = group.synchronized(self.model)
+        group.each(lambda: check_network(config, self.model))
         self.analog = analogsim.convert(self.model, config.device, crossbar=config.crossbar)
         self._random = RandomStates(config.seed, self._device, group)
-        self._classes = data.classes
+        self._data = data
+        self._guess = data.task.guess(data.facts)
         self._samples = len(data.train)
-        self._loader = data_sets.batches(
-            group.shares(data.train), config.data.batch_size, generator=self._random.shuffle
-        )
-        self._validation = data.validation
+        self._loader = data.batches(group.shares(data.train), config.data.batch_size, generator=self._random.shuffle)
         self._calibration = calibration_batches(config, data)
         steps = config.optimization.epochs * len(self._loader)
         self._net: nn.Module = self.model
@@ -122,6 +127,8 @@ class Training:
         content = group.first(lambda: load_checkpoint(path) if path.exists() else None)
         if content is not None:
             group.each(lambda: check_options(content, config, aware=aware, method=self._method, source=self._name))
+        elif config.weights is not None:
+            group.each(self._start_from_weights)
         self._ranges = TwinRanges(config, twins, self._calibration, group)
         self._ranges.begin([] if content is None else content.get("ranges", []), learn=aware)
         self._stepper = Stepper(
@@ -157,8 +164,9 @@ class Training:
         # an epoch that begins after an interruption is as any other.
         net = self.group.wrap(self._net.train())
         total = torch.zeros((), device=self._device)
-        for batch, (inputs, targets) in enumerate(self._loader):
-            total.add_(self._stepper.step(self._loss(net, batch, inputs.to(self._device), targets.to(self._device))))
+        for batch, raw in enumerate(self._loader):
+            inputs, targets = moved(split(raw), self._device)
+            total.add_(self._stepper.step(self._loss(net, batch, inputs, targets)))
             on_step(Progress(self.epoch, batch, len(self._loader)))
         self.group.same(self.model.buffers())
         mean = self.group.mean(total).item() / len(self._loader)
@@ -178,19 +186,23 @@ class Training:
         self.save()
         return metrics
 
-    def _loss(self, net: nn.Module, batch: int, inputs: Tensor, targets: Tensor) -> Loss:
+    def _loss(self, net: nn.Module, batch: int, inputs: Inputs, targets: Tensor) -> Loss:
         """The loss of this process's share, weighted so that the mean over all processes is that of the batch."""
         size = self.config.data.batch_size
         weight = self.group.weight(min(size, self._samples - batch * size))
 
         def loss() -> Tensor:
-            value = functional.cross_entropy(net(inputs), targets)
+            value: Any = self.task.loss(answer(call(net, inputs)), targets)
+            if not isinstance(value, Tensor) or value.ndim:
+                got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+                raise TypeError(f"task {self.task.name}: loss must return a scalar tensor, the mean, got {got}")
             return value if weight == 1 else value * weight
 
         return loss
 
     def _check_loss(self, loss: float) -> None:
-        if loss <= _DIVERGED * math.log(max(2, self._classes)):  # so neither NaN nor infinite
+        limit = math.inf if self._guess is None else _DIVERGED * self._guess
+        if math.isfinite(loss) and loss <= limit:
             return
         raise self._diverged(
             f"the mean loss of epoch {self.epoch + 1} of {self.config.optimization.epochs} is {loss:g}"
@@ -205,15 +217,23 @@ class Training:
         )
 
     def judge(
-        self, part: TensorDataset, *, chips: int, times: Sequence[str], seed: int = 0, progress: bool = False
+        self,
+        part: Any,
+        *,
+        chips: int,
+        times: Sequence[str],
+        seed: int = 0,
+        progress: bool = False,
+        metric: Metric | None = None,
     ) -> Report:
-        """The network's report on a part of the data; see `analogsim.evaluate`."""
+        """The network's report on a part of the data, by the task's metric or another; see `analogsim.evaluate`."""
         rule = self.config.evaluation
         return self.group.evaluate(
             self.analog,
-            data_sets.batches(part, rule.batch_size),
+            self._data.batches(part, rule.batch_size),
             chips=chips,
             times=times,
+            metric=self.task.metric if metric is None else metric,
             compensation=rule.compensation,
             calibration=self._calibration,
             seed=seed,
@@ -224,11 +244,12 @@ class Training:
         rule = self.config.evaluation
         # Chips far away from those of the final evaluation: no network is chosen by the chips it is judged on.
         report = self.judge(
-            self._validation, chips=rule.validation_chips, times=(rule.validation_time,), seed=1_000_000
+            self._data.validation, chips=rule.validation_chips, times=(rule.validation_time,), seed=1_000_000
         )
+        name = self.task.metric.name
         return {
-            "validation/accuracy/clean": report.clean,
-            f"validation/accuracy/{drifted(report.labels[0])}": float(report.mean[0]),
+            score_name("validation", name, "clean"): report.clean,
+            score_name("validation", name, drifted(report.labels[0])): float(report.mean[0]),
         }
 
     def save(self) -> None:
@@ -246,6 +267,10 @@ class Training:
             **self._random.state_dict(),
         }
         self.group.first(lambda: save_checkpoint(content, self.path))
+
+    def _start_from_weights(self) -> None:
+        path = str(self.config.weights)
+        self.notes += load_into(self.model, read_weights(path), f"weights {path!r}")
 
     def _restore(self, content: dict[str, Any]) -> None:
         load_weights(self.model, content["model"], self._name)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 import analogsim
 from analogsim.evaluation.report import Report
@@ -116,7 +116,7 @@ class Group:
         """Which of ``count`` things in a row are for this process; none, where there are fewer than processes."""
         return range(-(-count * self.rank // self.world), -(-count * (self.rank + 1) // self.world))
 
-    def shares(self, data: TensorDataset) -> TensorDataset:
+    def shares(self, data: Any) -> Any:
         """Data that gives, when asked for a batch, this process's share of it.
 
         A process whose share is empty gets the first sample, since it has to take part in the step; the weight of its
@@ -174,6 +174,26 @@ class _Shares(TensorDataset):
         mine = self._group.share(len(index))
         own = index[mine.start : mine.stop] or index[:1]
         return tuple(tensor[own] for tensor in self.tensors)
+
+
+class _SharesOfSamples(Dataset[Any]):
+    """See `Group.shares`: of data that give one sample after another."""
+
+    def __init__(self, data: Any, group: Group) -> None:
+        self._data = data
+        self._group = group
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._data[index]
+
+    def __getitems__(self, index: list[int]) -> list[Any]:
+        mine = self._group.share(len(index))
+        own = index[mine.start : mine.stop] or index[:1]
+        several = getattr(self._data, "__getitems__", None)
+        return [self._data[at] for at in own] if several is None else list(several(own))
 
 
 @dataclass(frozen=True)
@@ -270,9 +290,9 @@ class Processes(Group):
         """See `Group`."""
         return seed if self.main else random.Random(f"{seed}/{self.rank}").getrandbits(32)
 
-    def shares(self, data: TensorDataset) -> TensorDataset:
+    def shares(self, data: Any) -> Any:
         """See `Group`."""
-        return _Shares(data, self)
+        return _Shares(data, self) if type(data) is TensorDataset else _SharesOfSamples(data, self)
 
     def weight(self, count: int) -> float:
         """See `Group`."""

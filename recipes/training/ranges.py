@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
 from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
 from analogsim.recipes.config.options import Config
-from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tasks.loaders import Loader, take
 from analogsim.recipes.training.processes import Group
 
 
@@ -24,15 +22,15 @@ def needs_ranges(crossbar: str) -> bool:
     return array.needs_range or array.needs_bound
 
 
-def calibration_batches(config: Config, data: Splits) -> DataLoader[Any]:
+def calibration_batches(config: Config, data: Splits) -> Loader:
     """The training samples on which ranges are set, drawn by the seed, in batches of about equal size."""
     drawn = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
     index = drawn[: config.calibration.samples]
     batches = -(-len(index) // config.evaluation.batch_size)
-    return data_sets.batches(TensorDataset(*data.train[index]), -(-len(index) // batches))
+    return data.batches(take(data.train, index), -(-len(index) // batches))
 
 
-def calibrate(twin: nn.Module, config: Config, batches: DataLoader[Any], *, learned: Ranges | None = None) -> None:
+def calibrate(twin: nn.Module, config: Config, batches: Loader, *, learned: Ranges | None = None) -> None:
     """Set the ranges of a twin by what goes through its clean weights.
 
     Args:
@@ -60,7 +58,7 @@ class TwinRanges:
         learned: those that the optimizer moves, once they have begun.
     """
 
-    def __init__(self, config: Config, twins: Sequence[nn.Module], batches: DataLoader[Any], group: Group) -> None:
+    def __init__(self, config: Config, twins: Sequence[nn.Module], batches: Loader, group: Group) -> None:
         self.learned: list[Tensor] = []
         self._config = config
         self._twins = twins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +11,27 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from torch import nn
-from torch.utils.data import DataLoader
 
 import analogsim
 from analogsim.chip.ranges import Ranges, set_ranges
 from analogsim.crossbar import as_crossbar
+from analogsim.evaluation.metrics import MetricLike
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import from_mapping
-from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tasks.loaders import Loader
+from analogsim.recipes.tasks.networks import Model, make_network
+from analogsim.recipes.tasks.task import Task
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
 from analogsim.recipes.training.ranges import calibrate, calibration_batches, needs_ranges
-from analogsim.recipes.training.setup import check_evaluation, load_data, report_times, torch_device
+from analogsim.recipes.training.setup import (
+    Given,
+    check_evaluation,
+    check_network,
+    load_data,
+    refuse_stored_code,
+    report_times,
+    torch_device,
+)
 
 
 class Asked(TypedDict, total=False):
@@ -34,6 +45,11 @@ class Asked(TypedDict, total=False):
         compensation: all that `analogsim.evaluate` takes, and "none"; where it needs data, they are training data.
         folder: where the data lie, if they moved.
         seed: the first chip; default 0.
+        model: the network, a name, ``file.py:factory`` or itself; the weights are the run's.
+        data: the data, by their name or themselves.
+        task: what was learned.
+        metric: what is judged by.
+        trust: whether code that the checkpoint names may be run; what is named here is run anyway.
     """
 
     device: str | None
@@ -43,6 +59,11 @@ class Asked(TypedDict, total=False):
     compensation: str | None
     folder: str | None
     seed: int
+    model: Model | None
+    data: Any
+    task: str | Task | None
+    metric: MetricLike | None
+    trust: bool
 
 
 @dataclass(frozen=True)
@@ -55,13 +76,15 @@ class Restored:
         test: the data to judge it on.
         validation: the data to choose by.
         calibration: training data, for what needs data.
+        task: what was learned, and what it is judged by.
     """
 
     analog: nn.Module
     config: Config
     test: Iterable[Any]
     validation: Iterable[Any]
-    calibration: DataLoader[Any]
+    calibration: Loader
+    task: Task
 
 
 def checkpoints(path: Path, program: str = "evaluate") -> dict[str, Path]:
@@ -107,9 +130,14 @@ def restored(
     Args:
         path: a run's folder, or one checkpoint file.
         asked: what takes the place of what the run had.
-        tell: told a line where ranges of converters are not those of the run.
+        tell: told a line where ranges of converters are not those of the run, and what was decided of the data.
         program: which asks, for errors and warnings.
+
+    Raises:
+        ValueError: what is asked for cannot be; or the checkpoint names code, and nobody asked for it.
     """
+    given = Given(asked.get("model"), asked.get("data"), asked.get("task"), asked.get("metric"))
+    told: set[str] = set()
     for name, file in checkpoints(path, program).items():
         content = load_checkpoint(file)
         run = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
@@ -119,10 +147,19 @@ def restored(
                 "epochs; go on with: analogsim train --resume",
                 stacklevel=3,
             )
-        config = _asked(run, asked)
+        if not asked.get("trust"):
+            command = f"analogsim {program} {shlex.quote(str(path))}"
+            refuse_stored_code(run, given.options, command, f"checkpoint {str(file)!r}")
+        config = _asked(given.described(run), asked)
         check_evaluation(config)
-        data = load_data(config)
-        model = networks.make_network(config.model, data.facts, seed=config.seed)
+        data = load_data(config, given)
+        for note in data.notes:
+            if note not in told:
+                tell(note)
+        told.update(data.notes)
+        named = config.model if given.model is None else given.model
+        model = make_network(named, data.facts, seed=config.seed)
+        check_network(config, model)
         load_weights(model, content["model"], f"checkpoint {str(file)!r}")
         model.to(torch_device("cpu" if config.run_on == "cpu" else "auto"))  # a GPU that trained may be missing here
         analog = analogsim.convert(model, config.device, crossbar=config.crossbar)
@@ -130,15 +167,11 @@ def restored(
         note = _give_ranges(analog, content.get("ranges") or [{}], run, config, batches)
         if note:
             tell(f"{name}: {note}")
-        test, validation = (
-            data_sets.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation)
-        )
-        yield name, Restored(analog, config, test, validation, batches)
+        test, validation = (data.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation))
+        yield name, Restored(analog, config, test, validation, batches, data.task)
 
 
-def _give_ranges(
-    analog: nn.Module, stored: Sequence[Ranges], run: Config, config: Config, batches: DataLoader[Any]
-) -> str:
+def _give_ranges(analog: nn.Module, stored: Sequence[Ranges], run: Config, config: Config, batches: Loader) -> str:
     """Give a twin the ranges of the checkpoint where they fit, and say what was done where they do not."""
     if not needs_ranges(config.crossbar):
         return ""
@@ -162,6 +195,7 @@ def judging(network: Restored, asked: Asked) -> dict[str, Any]:
         "times": report_times(network.config),
         "compensation": rule.compensation,
         "calibration": network.calibration,
+        "metric": network.task.metric,
         "seed": asked.get("seed", 0),
     }
 
@@ -175,6 +209,10 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compensation", help='such as "column" or "global+batch-norm", or none; default: the run\'s')
     parser.add_argument("--folder", help="where the data lie")
     parser.add_argument("--seed", type=int, default=0, help="the first chip")
+    parser.add_argument("--metric", help="what is judged by, a name or file.py:score; default: the run's")
+    for option, what in (("model", "network"), ("data", "data"), ("task", "task")):
+        parser.add_argument(f"--{option}", help=f"the {what} of the run, named again: code in a run is not run unasked")
+    parser.add_argument("--trust", action="store_true", help="run whatever code the run names")
 
 
 def asked_by(options: argparse.Namespace, times: Sequence[str] | None) -> Asked:
@@ -192,4 +230,9 @@ def asked_by(options: argparse.Namespace, times: Sequence[str] | None) -> Asked:
         "compensation": options.compensation,
         "folder": options.folder,
         "seed": options.seed,
+        "model": options.model,
+        "data": options.data,
+        "task": options.task,
+        "metric": options.metric,
+        "trust": options.trust,
     }

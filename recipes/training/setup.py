@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
+from torch import nn
 
 from analogsim.chip.batch_norm import has_batch_norm
 from analogsim.chip.compensation import as_compensations
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
+from analogsim.evaluation import Metric
+from analogsim.evaluation.metrics import MetricLike
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tasks.networks import Model
+from analogsim.recipes.tasks.references import is_reference, named, refuse_unnamed
+from analogsim.recipes.tasks.task import TASKS, Task, as_task, load_metric
+from analogsim.recipes.tasks.weights import check_file
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 
@@ -29,17 +38,79 @@ def torch_device(run_on: str) -> torch.device:
     return torch.device("cuda" if run_on != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def load_data(config: Config) -> Splits:
-    """The data that the options name."""
+@dataclass(frozen=True)
+class Given:
+    """What is handed over in place of what the options name: values in Python, or names again.
+
+    Args:
+        model: see `networks.make_network`.
+        data: see `data_sets.load`.
+        task: see `as_task`.
+        metric: see `load_metric`.
+    """
+
+    model: Model | None = None
+    data: Any = None
+    task: str | Task | None = None
+    metric: MetricLike | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What of it is there."""
+        return tuple(name for name in ("model", "data", "task", "metric") if getattr(self, name) is not None)
+
+    def described(self, config: Config) -> Config:
+        """The options with what it is called in their place: where it was imported from, or its text."""
+        texts: dict[str, Any] = {name: _called(getattr(self, name)) for name in self.options if name != "data"}
+        data = config.data if self.data is None else replace(config.data, name=_called(self.data))
+        return replace(config, **texts, data=data)
+
+
+NOTHING = Given()
+
+
+def _called(value: Any) -> str:
+    if isinstance(value, Splits | Metric) or (isinstance(value, Task) and value.name in TASKS):
+        return value.name
+    return "your own" if isinstance(value, tuple | list | dict) else named(value)
+
+
+def load_data(config: Config, given: Given = NOTHING) -> Splits:
+    """The data that the options name, with the task and the metric that they name.
+
+    Args:
+        config: the options.
+        given: what takes their place.
+    """
     rule = config.data
-    return data_sets.load(
-        rule.name,
+    splits = data_sets.load(
+        rule.name if given.data is None else given.data,
         rule.folder,
         download=rule.download,
         validation=rule.validation,
         seed=config.seed,
         limit=rule.limit,
+        task=config.task if given.task is None else given.task,
     )
+    metric = config.metric if given.metric is None else given.metric
+    return splits if metric is None else replace(splits, task=splits.task.judged_by(load_metric(metric)))
+
+
+def refuse_stored_code(config: Config, given: Collection[str], command: str, where: str) -> None:
+    """Refuse options of a file that the user did not write, where they name code that nobody named in this command.
+
+    Args:
+        config: the options in the file.
+        given: which of ``"model"``, ``"data"``, ``"task"`` and ``"metric"`` are named anew.
+        command: to which they are to be added.
+        where: the file, for the message.
+
+    Raises:
+        ValueError: with the command to type.
+    """
+    data = config.data.name if data_sets.names_code(config.data.name) else None
+    stored = {"model": config.model, "data": data, "task": config.task, "metric": config.metric}
+    refuse_unnamed({option: text for option, text in stored.items() if option not in given}, command, where)
 
 
 def in_order(times: Sequence[str]) -> tuple[str, ...]:
@@ -87,27 +158,61 @@ def check_evaluation(config: Config) -> None:
             f"{config.crossbar!r} leaves none to calibration; take a crossbar such as "
             "\"standard(input_range='calibrated')\", or another compensation"
         )
-    if "batch-norm" in wanted and not _normalises(config.model, config.data.name):
-        raise ValueError(
-            f"evaluation.compensation: {config.evaluation.compensation!r} is for networks with batch norm, and model="
-            f"{config.model!r} has none; leave batch-norm out"
-        )
+    if "batch-norm" in wanted and not (is_reference(config.model) or _normalises(config.model, config.data.name)):
+        raise _no_batch_norm(config)
 
 
-@cache
-def _normalises(model: str, data: str) -> bool:
-    shape, classes = data_sets.SHAPES.get(
-        data, data_sets.SHAPES["digits"]
-    )  # an unknown name is told where data are loaded
-    return has_batch_norm(networks.build(model, shape, classes, seed=0))
-
-
-def check(config: Config) -> None:
-    """Whatever can be wrong in the options and is cheap to see, before any work.
+def check_network(config: Config, model: nn.Module) -> None:
+    """What of `check_evaluation` takes the network itself, where it is a user's own.
 
     Raises:
         ValueError: which option, and what it may be.
     """
+    if "batch-norm" in as_compensations(config.evaluation.compensation).names and not has_batch_norm(model):
+        raise _no_batch_norm(config)
+
+
+def _no_batch_norm(config: Config) -> ValueError:
+    return ValueError(
+        f"evaluation.compensation: {config.evaluation.compensation!r} is for networks with batch norm, and model="
+        f"{config.model!r} has none; leave batch-norm out"
+    )
+
+
+@cache
+def _normalises(model: str, data: str) -> bool:
+    """Whether a network by name has batch norm; True where its data have yet to be read, and `check_network` looks."""
+    if data not in data_sets.SHAPES:
+        return True
+    shape, classes = data_sets.SHAPES[data]
+    return has_batch_norm(networks.build(model, shape, classes, seed=0))
+
+
+def check(config: Config, given: Given = NOTHING) -> None:
+    """Whatever can be wrong in the options and is cheap to see, before any work; code that they name is imported.
+
+    Args:
+        config: the options.
+        given: what takes the place of some.
+
+    Raises:
+        ValueError: which option, and what it may be.
+        FileNotFoundError, ImportError, TypeError: what an option names is not there, or is something else.
+    """
+    networks.check_model(config.model if given.model is None else given.model)
+    data_sets.check_name(config.data.name if given.data is None else given.data)
+    task, metric = given.task or config.task, config.metric if given.metric is None else given.metric
+    if task is not None:
+        as_task(task)
+    if metric is not None:
+        load_metric(metric)
+    if config.weights is not None:
+        check_file(config.weights)
+    elif config.optimization.epochs == 0 and given.model is None and not is_reference(config.model):
+        raise ValueError(
+            f"optimization.epochs=0 puts a network on chips as it is, and model={config.model!r} starts at random; "
+            "give weights=FILE, or train it"
+        )
     as_device_model(config.device)
     if config.noise.device is not None:
         as_device_model(config.noise.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten, from_mapping
+from analogsim.recipes.tasks.references import is_reference
 from analogsim.recipes.training.processes import Group
 from analogsim.training import plain_step
 
@@ -41,7 +42,8 @@ def check_options(content: dict[str, Any], config: Config, *, aware: bool, metho
         raise ValueError(f"{source} is of the other network: hardware-aware and plain were mixed up")
     before, now = flatten(from_mapping(Config, content["config"], source=source)), flatten(config)
     for key in before:
-        if before[key] != now[key] and not key.startswith(_FREE):
+        again = is_reference(before[key]) and is_reference(now[key])  # code that was named again, from elsewhere maybe
+        if before[key] != now[key] and not key.startswith(_FREE) and not again:
             raise ValueError(
                 f"{source} was trained with {key}={before[key]!r}, now it is {now[key]!r}; go on with the options "
                 "it was started with, or start anew in another folder"

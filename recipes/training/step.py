@@ -94,7 +94,7 @@ class Stepper:
         self._optimizer = _OPTIMIZERS[rule.optimizer](self._trained, lr=rule.lr, weight_decay=rule.weight_decay)
         if learned:
             self._optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-        self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
+        self._lr_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, max(1, steps))
 
     def step(self, loss: Loss) -> Tensor:
         """Take a step on a batch, and give what the method gives: its loss, without graph.
