@@ -131,6 +131,7 @@ def _read(
     facts = {
         "shape": (form.frames, form.mels) if form.sequence else (1, form.mels, form.frames),
         "classes": len(listing.classes),
+        "outputs": len(listing.classes),
         "class_names": listing.classes,
         "mels": form.mels,
         "frames": form.frames,

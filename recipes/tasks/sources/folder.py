@@ -76,6 +76,7 @@ def _read(place: Path, *, size: Any = None, channels: Any = None, order: str = "
     facts = {
         "shape": (form.channels, form.height, form.width),
         "classes": len(listing.classes),
+        "outputs": len(listing.classes),
         "class_names": listing.classes,
     }
     return Parts(
@@ -110,8 +111,7 @@ class Form:
 class Images(Dataset[tuple[Tensor, Tensor]]):
     """Images on disk that are decoded when asked for.
 
-    One index gives one image ``(C, H, W)`` and its label; a list, a slice or a tensor of them a batch, decoded by
-    several threads.
+    One place gives one image ``(C, H, W)`` and its label; several are decoded by several threads.
 
     Args:
         paths: of the files.
@@ -127,11 +127,12 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
-        chosen = torch.arange(len(self.paths))[index]
-        if chosen.ndim == 0:
-            return self.decoded([int(chosen)])[0], self.labels[index]
-        return self.decoded(chosen.tolist()), self.labels[chosen]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.decoded([index])[0], self.labels[index]
+
+    def __getitems__(self, index: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """The samples of several places, as torch's loaders ask for them."""
+        return list(zip(self.decoded(index), self.labels[list(index)], strict=True))
 
     def decoded(self, index: Iterable[int]) -> Tensor:
         """The images of some places, ``(N, C, H, W)``."""

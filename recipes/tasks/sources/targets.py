@@ -25,7 +25,7 @@ class Targets:
     Attributes:
         task: "classification", "regression" or "multi-label".
         parts: int64 ``(N,)`` for classes, float32 else.
-        facts: ``classes`` and ``class_names``; for numbers ``outputs``; for several labels ``labels``.
+        facts: ``outputs`` of a network; of classes also ``classes`` and ``class_names``.
     """
 
     task: str
@@ -161,7 +161,7 @@ def _labels(arrays: Mapping[str, Array]) -> Targets:
         if array.ndim != 2 or array.dtype.kind == "U" or not np.isin(array, (0, 1)).all():
             raise ValueError(f"{name} must be a matrix (samples, labels) of zeros and ones for task='multi-label'")
         parts[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    return Targets("multi-label", parts, {"labels": next(iter(arrays.values())).shape[1]})
+    return Targets("multi-label", parts, {"outputs": next(iter(arrays.values())).shape[1]})
 
 
 def _classes(arrays: Mapping[str, Array], classes: int | None) -> Targets:
@@ -191,7 +191,9 @@ def _classes(arrays: Mapping[str, Array], classes: int | None) -> Targets:
         found, back = np.unique(array, return_inverse=True)
         numbers = np.array([number[value] for value in found.tolist()], dtype=np.int64)
         parts[other] = torch.from_numpy(numbers[back.reshape(-1)])
-    return Targets("classification", parts, {"classes": len(values), "class_names": tuple(names)})
+    return Targets(
+        "classification", parts, {"classes": len(values), "outputs": len(values), "class_names": tuple(names)}
+    )
 
 
 def _numbered(name: str, values: Array) -> Array:

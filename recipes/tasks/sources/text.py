@@ -72,6 +72,7 @@ def _read(place: Path, *, context: Any = 64, stride: Any = None, encoding: Any =
         "shape": (context,),
         "vocabulary": len(characters),
         "classes": len(characters),
+        "outputs": len(characters),
         "characters": characters,
         "context": context,
         "scaled": True,

@@ -24,6 +24,7 @@ def test_class_folders(tmp_path):
     assert parts.facts == {
         "shape": (1, 40, 64),
         "classes": 2,
+        "outputs": 2,
         "class_names": ("no", "yes"),
         "mels": 40,
         "frames": 64,

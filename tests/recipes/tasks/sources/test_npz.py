@@ -32,7 +32,7 @@ def test_all_parts(save):
     x = numbered((4, 2), "float64")
     parts = npz.read(save(x_train=x, y_train=LABELS, x_val=x[:1], y_val=LABELS[:1], x_test=x[:3], y_test=LABELS[:3]))
     assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [4, 1, 3]
-    assert parts.facts == {"shape": (2,), "classes": 2, "class_names": ("0", "1")}
+    assert parts.facts == {"shape": (2,), "classes": 2, "outputs": 2, "class_names": ("0", "1")}
     assert parts.task == "classification"
     assert parts.labels.tolist() == LABELS.tolist()
     assert parts.train[1][0].dtype == torch.float32
@@ -89,7 +89,7 @@ def test_regression_and_several_labels(save):
     parts = npz.read(with_inputs(save, x, np.array([0.5, 1.5, 2, 3])))
     assert (parts.task, parts.labels, parts.facts["outputs"]) == ("regression", None, 1)
     parts = npz.read(with_inputs(save, x, np.array([[1, 1], [0, 0], [0, 1], [1, 1]])))
-    assert (parts.task, parts.labels, parts.facts["labels"]) == ("multi-label", None, 2)
+    assert (parts.task, parts.labels, parts.facts["outputs"]) == ("multi-label", None, 2)
     assert npz.read(with_inputs(save, x) + "(task='regression')").task == "regression"
     assert npz.read(with_inputs(save, x) + "(classes=10)").facts["classes"] == 10
 

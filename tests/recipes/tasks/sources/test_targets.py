@@ -17,7 +17,7 @@ def targets(train, test=None, **options):
 def test_whole_numbers_are_classes(dtype):
     found = targets(np.array([2, 0, 1, 1, 0, 2], dtype=dtype), np.array([1], dtype=dtype))
     assert found.task == "classification"
-    assert found.facts == {"classes": 3, "class_names": ("0", "1", "2")}
+    assert found.facts == {"classes": 3, "outputs": 3, "class_names": ("0", "1", "2")}
     assert found.parts["y_train"].dtype == torch.int64
     assert found.parts["y_train"].tolist() == [2, 0, 1, 1, 0, 2]
     assert found.parts["y_test"].tolist() == [1]
@@ -92,7 +92,7 @@ def test_floats_that_are_classes(labels, numbers):
 
 def test_matrices_of_zeros_and_ones():
     found = targets([[1, 1, 0], [0, 0, 0]], [[1, 0, 0]])
-    assert (found.task, found.facts) == ("multi-label", {"labels": 3})
+    assert (found.task, found.facts) == ("multi-label", {"outputs": 3})
     assert found.parts["y_train"].dtype == torch.float32
     one_hot = [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
     found = targets(one_hot)

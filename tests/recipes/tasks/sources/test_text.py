@@ -30,6 +30,7 @@ def test_windows_and_the_characters_after_them(write):
         "shape": (4,),
         "vocabulary": 4,
         "classes": 4,
+        "outputs": 4,
         "characters": "abcd",
         "context": 4,
         "scaled": True,
