@@ -168,7 +168,7 @@ SHORT = {
         "digits (bundled), mnist, fashion-mnist, cifar10, folder:PATH, npz:FILE, audio:PATH, text:FILE, file.py:make",
     ),
     "folder": ("data.folder", "where the data files lie, plain or gzipped"),
-    "model": ("model", "mlp, lenet5, resnet20, ..., a torchvision classifier, or file.py:factory"),
+    "model": ("model", "mlp, lenet5, resnet20, audio-cnn, ..., a torchvision classifier, or file.py:factory"),
     "weights": ("weights", "start from the weights in a file"),
     "task": ("task", "classification, regression, language-modelling, multi-label or file.py:Task"),
     "metric": ("metric", "what networks are judged by: a name or file.py:score; default: the task's"),

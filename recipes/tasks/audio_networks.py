@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -77,3 +78,10 @@ def audio_gru(shape: tuple[int, ...], classes: int) -> nn.Module:
     if len(shape) == 3 and shape[0] == 1:
         return AudioGRU(shape[1], classes, image=True)
     raise ValueError(f"model: audio-gru takes (1, mels, frames) or (frames, mels), got {tuple(shape)}")
+
+
+AUDIO_NETWORKS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
+    "audio-cnn": audio_cnn,
+    "audio-gru": audio_gru,
+}
+"""By the names that ``--model`` takes."""

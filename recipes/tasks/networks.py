@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analogsim.recipes.tasks.audio_networks import AUDIO_NETWORKS
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 
 MODEL_NAMES: tuple[str, ...] = ("mlp", "lenet5", "resnet20", "resnet32")
@@ -101,6 +102,10 @@ def _by_name(name: str, facts: Mapping[str, Any], seed: int) -> nn.Module:
     shape, outputs = facts.get("shape"), facts.get("outputs", facts.get("classes"))
     if name == "mlp" and shape is not None and outputs is not None and len(shape) != 3 and math.prod(shape) > 0:
         shape = (1, 1, math.prod(shape))  # it flattens its inputs, whatever they are
+    audio = AUDIO_NETWORKS.get(name)
+    if audio is not None and shape is not None and outputs is not None:
+        with _seeded(seed):
+            return audio(tuple(shape), outputs)
     if shape is None or outputs is None or len(shape) != 3:
         raise ValueError(
             f"model: {name!r} takes images (channels, height, width) and gives one row of numbers, not for "
@@ -315,11 +320,11 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
         ) from error
     known = models.list_models(module=models)  # of this module: the classifiers only
     if name not in known:
-        near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *known])
+        near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *AUDIO_NETWORKS, *known])
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(
-            f"model: unknown name {name!r}, known are {', '.join(MODEL_NAMES)} and torchvision's classifiers, and "
-            f"file.py:factory for one of your own{hint}"
+            f"model: unknown name {name!r}, known are {', '.join((*MODEL_NAMES, *AUDIO_NETWORKS))} and "
+            f"torchvision's classifiers, and file.py:factory for one of your own{hint}"
         )
     channels, height, width = shape
     if channels not in (1, 3):

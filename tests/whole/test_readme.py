@@ -16,7 +16,9 @@ def run_blocks(name):
     return len(blocks)
 
 
-@pytest.mark.parametrize("name", ["docs/hardware.md", "docs/training.md", "docs/wires.md", "docs/sensitivity.md"])
+@pytest.mark.parametrize(
+    "name", ["docs/hardware.md", "docs/training.md", "docs/wires.md", "docs/sensitivity.md", "docs/data.md"]
+)
 def test_python_blocks_of_the_pages_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_blocks(name) >= 1

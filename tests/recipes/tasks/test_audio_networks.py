@@ -3,6 +3,7 @@ import torch
 
 import analogsim
 from analogsim.recipes.tasks.audio_networks import audio_cnn, audio_gru
+from analogsim.recipes.tasks.networks import make_network
 
 
 @pytest.mark.parametrize("shape", [(1, 40, 64), (1, 8, 8), (2, 21, 33)])
@@ -42,3 +43,17 @@ def test_shapes_the_convolutional_one_refuses(shape):
 def test_shapes_the_recurrent_one_refuses(shape):
     with pytest.raises(ValueError, match="audio-gru takes"):
         audio_gru(shape, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("audio-cnn", (1, 16, 16)), ("audio-gru", (1, 16, 16)), ("audio-gru", (9, 16))]
+)
+def test_they_go_by_name(name, shape):
+    first, again, other = (make_network(name, {"shape": shape, "outputs": 3}, seed=seed) for seed in (0, 0, 1))
+    assert first(torch.randn(2, *shape)).shape == (2, 3)
+    assert torch.equal(first.fc.weight, again.fc.weight)
+    assert not torch.equal(first.fc.weight, other.fc.weight)
+    with pytest.raises(ValueError, match="did you mean"):
+        make_network(name + "s", {"shape": (1, 16, 16), "outputs": 3}, seed=0)
+    with pytest.raises(ValueError, match="shape None"):
+        make_network(name, {"outputs": 3}, seed=0)

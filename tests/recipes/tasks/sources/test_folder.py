@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.tasks.sources import folder
 from analogsim.recipes.tasks.sources.parts import DataWarning
 from tests.recipes.tasks.sources.files import image, tree
@@ -239,3 +240,17 @@ def test_an_image_that_changes_under_way(tmp_path, monkeypatch):
     image(tmp_path / "a" / "0.png", size=(9, 9))
     with pytest.raises(ValueError, match=r"0.png: cannot be read .*it was 5x6, and is 9x9 now"):
         lazy.train[0]
+
+
+def test_images_on_disk_are_standardised_to_the_same_numbers(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    tree(tmp_path, a=0, b=0)
+    for at in range(600):
+        Image.fromarray(rng.integers(0, 256, (4, 3, 3), dtype=np.uint8)).save(tmp_path / "ab"[at % 2] / f"{at}.png")
+    read = data_sets.load(f"folder:{tmp_path}")
+    monkeypatch.setattr(folder, "IN_MEMORY", 1)
+    lazy = data_sets.load(f"folder:{tmp_path}")
+    for part in ("train", "validation", "test"):
+        found, expected = (next(iter(one.batches(getattr(one, part), 200))) for one in (lazy, read))
+        torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-5)
+        assert torch.equal(found[1], expected[1])
