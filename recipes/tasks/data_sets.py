@@ -157,7 +157,7 @@ def load(
         parts = {"train": TensorDataset(*whole), "validation": None, "test": TensorDataset(*test)}
         found = Found(parts, "classification", facts, whole.labels, scale=True)
     elif source_of(name) is not None:
-        found = _from_source(cast(str, name), place)
+        found = _from_source(cast(str, name), place, task)
     else:
         given = load_object(name, "data") if isinstance(name, str) else name
         if callable(given):
@@ -196,12 +196,13 @@ def names_code(name: object) -> bool:
     return source_of(name) is None and is_reference(name)
 
 
-def _from_source(name: str, folder: Path | None) -> Found:
+def _from_source(name: str, folder: Path | None, task: str | Task | None) -> Found:
     kind, _, path = name.partition(":")
     if folder is not None:
         raise ValueError(f"data: {name!r} says itself where the data lie; leave out data.folder={str(folder)!r}")
     read = importlib.import_module(f"analogsim.recipes.tasks.sources.{kind}").read
-    given = read(path)
+    # Arrays alone may be for several tasks: which one says what their targets become.
+    given = read(path, getattr(task, "name", task)) if kind == "npz" else read(path)
     return Found(
         {which: getattr(given, which) for which in PARTS},
         given.task,

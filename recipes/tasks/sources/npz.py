@@ -26,7 +26,7 @@ _NAMES = {
 _CHANNELS = (1, 2, 3, 4)  # of an image, as its axes are told by
 
 
-def read(path: str) -> Parts:
+def read(path: str, task: str | None = None) -> Parts:
     """Arrays of an npz file, compressed or not.
 
     Inputs, by type and axes:
@@ -43,6 +43,7 @@ def read(path: str) -> Parts:
     Args:
         path: the file, with options in parentheses if any: ``task="regression"`` (classification, multi-label),
             ``layout="HWC"`` (CHW, HW), ``classes=10``, ``tokens=True``.
+        task: what the targets are for, where that was said elsewhere; the option comes first.
 
     Raises:
         ValueError: the file is no npz, damaged, lacks an array or holds objects; arrays that do not go together, are
@@ -50,18 +51,11 @@ def read(path: str) -> Parts:
         FileNotFoundError: there is no such file.
     """
     place, options = path_and_options(path, "npz", _read)
-    return _read(place, **options)
+    return _read(place, **({"task": task} if task in TASKS else {}) | options)
 
 
 def _read(place: Path, *, task: Any = None, layout: Any = None, classes: Any = None, tokens: Any = False) -> Parts:
-    if task is not None:
-        check_choice("npz", "task", task, TASKS)
-    if layout is not None:
-        check_choice("npz", "layout", layout, ("HWC", "CHW", "HW"))
-    if classes is not None:
-        check_whole("npz", "classes", classes, 2)
-    if tokens is not True and tokens is not False:
-        raise ValueError(f"npz: tokens must be True or False, got {tokens!r}")
+    _check_options(task, layout, classes, tokens)
     parts = _parts(place, _arrays(existing(place, "npz", folder=False)))
     if all(_is_labelled_text(*part) for part in parts.values()) and task is None:
         return _token_parts(parts)
@@ -71,12 +65,22 @@ def _read(place: Path, *, task: Any = None, layout: Any = None, classes: Any = N
     except ValueError as error:
         raise ValueError(f"npz:{place}: {error}") from error
     sets = {name: TensorDataset(x, targets.parts[_called(name, "y")]) for name, x in inputs.items()}
-    first = inputs["train"]
-    facts = {"shape": tuple(first.shape[1:]), **targets.facts}
+    facts = {"shape": tuple(inputs["train"].shape[1:]), **targets.facts}
     if tokens:
         facts |= {"vocabulary": 1 + max(int(x.max()) for x in inputs.values()), "scaled": True}
     labels = targets.parts[_called("train", "y")] if targets.task == "classification" else None
     return Parts(sets["train"], sets.get("validation"), sets.get("test"), targets.task, facts, labels)
+
+
+def _check_options(task: Any, layout: Any, classes: Any, tokens: Any) -> None:
+    if task is not None:
+        check_choice("npz", "task", task, TASKS)
+    if layout is not None:
+        check_choice("npz", "layout", layout, ("HWC", "CHW", "HW"))
+    if classes is not None:
+        check_whole("npz", "classes", classes, 2)
+    if tokens is not True and tokens is not False:
+        raise ValueError(f"npz: tokens must be True or False, got {tokens!r}")
 
 
 def _called(part: str, letter: str) -> str:
@@ -115,12 +119,16 @@ def _parts(place: Path, arrays: Mapping[str, Array]) -> dict[str, tuple[Array, A
                 f"npz:{place}: there is no {lacking}; it holds {held}. Needed are x_train and y_train; x_test, y_test "
                 "and x_val, y_val are taken where they are"
             )
-        if arrays[x].ndim == 0 or arrays[y].ndim == 0 or len(arrays[x]) != len(arrays[y]) or not len(arrays[x]):
+        if not 0 < _samples(arrays[x]) == _samples(arrays[y]):
             raise ValueError(
                 f"npz:{place}: {x} {arrays[x].shape} and {y} {arrays[y].shape} must have as many samples, one or more"
             )
         parts[part] = (arrays[x], arrays[y])
     return parts
+
+
+def _samples(array: Array) -> int:
+    return len(array) if array.ndim else 0
 
 
 def _inputs(arrays: Mapping[str, Array], layout: str | None, tokens: bool) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.tasks.sources import npz
 from analogsim.recipes.tasks.sources.parts import DataWarning
 
@@ -92,6 +93,15 @@ def test_regression_and_several_labels(save):
     assert (parts.task, parts.labels, parts.facts["outputs"]) == ("multi-label", None, 2)
     assert npz.read(with_inputs(save, x) + "(task='regression')").task == "regression"
     assert npz.read(with_inputs(save, x) + "(classes=10)").facts["classes"] == 10
+
+
+def test_a_task_that_was_said_elsewhere(save):
+    name = "npz:" + with_inputs(save, numbered((60, 6)), np.arange(60) + 3)
+    data = data_sets.load(name, task="regression")
+    assert (data.task.name, data.facts["outputs"]) == ("regression", 1)
+    assert data.train.tensors[1].dtype == torch.float32
+    with pytest.raises(ValueError, match="60 distinct whole numbers in 60 samples"):
+        data_sets.load(name)
 
 
 def test_labels_from_one_on_are_said_to_be_numbered(save):
