@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -29,6 +29,7 @@ from analogsim.recipes.tasks.sources.parts import DataWarning, Parts, first_few
 from analogsim.recipes.tasks.sources.threads import in_threads
 from analogsim.recipes.tasks.sources.wav import read_wav
 
+_OFFICIAL = 5  # recordings with an index below it are the test part of the Free Spoken Digit Dataset
 _NUMBERED = re.compile(r"(?P<label>[^_]+)_(?P<speaker>.+)_(?P<index>\d+)")
 
 
@@ -145,32 +146,42 @@ def _read(
 def _split(place: Path, listing: Listing, test_index: int | None) -> dict[str, tuple[list[Path], Tensor]]:
     """The files and labels of each part, after the indices in their names where that is the split."""
     parts = {part: (list(files), listing.labels[part]) for part, files in listing.files.items()}
-    if test_index == 0 or (test_index is None and not (listing.flat and len(parts) == 1)):
+    if test_index == 0:
         return parts
     files, labels = parts["train"]
-    named = [_NUMBERED.fullmatch(file.stem) for file in files]
-    if "test" in parts or not all(named):
+    names = _numbered_names(files)
+    if names is None or "test" in parts or (test_index is None and not _is_official(names, listing)):
         if test_index is None:
             return parts
         raise ValueError(
             f"audio:{place}: test_index={test_index} needs files named {{label}}_{{speaker}}_{{index}}.wav and no "
             "folder test"
         )
-    indices = [int(match["index"]) for match in named if match is not None]
-    groups = defaultdict(set)
-    for match, index in zip(named, indices, strict=True):
-        if match is not None:
-            groups[match["label"], match["speaker"]].add(index)
-    below = test_index or 5
-    if test_index is None and not all(set(range(below)) < group for group in groups.values()):
-        return parts
-    held = torch.tensor(indices) < below
+    below = test_index or _OFFICIAL
+    held = torch.tensor([index < below for _, index in names])
     if held.all() or not held.any() or len(set(labels[~held].tolist())) < len(listing.classes):
         raise ValueError(f"audio:{place}: test_index={below} leaves a part, or a class to train on, without files")
-    return {
-        part: ([file for file, chosen in zip(files, mask.tolist(), strict=True) if chosen], labels[mask])
-        for part, mask in (("train", ~held), ("test", held))
-    }
+
+    def part(mask: Tensor) -> tuple[list[Path], Tensor]:
+        return [file for file, chosen in zip(files, mask.tolist(), strict=True) if chosen], labels[mask]
+
+    return {**parts, "train": part(~held), "test": part(held)}
+
+
+def _numbered_names(files: Sequence[Path]) -> list[tuple[tuple[str, str], int]] | None:
+    """((label, speaker), index) of each file, if all are named so."""
+    found = [match for file in files if (match := _NUMBERED.fullmatch(file.stem)) is not None]
+    if len(found) < len(files):
+        return None
+    return [((match["label"], match["speaker"]), int(match["index"])) for match in found]
+
+
+def _is_official(names: Sequence[tuple[tuple[str, str], int]], listing: Listing) -> bool:
+    """Whether files in one folder have, of each label and speaker, the test part's indices and others."""
+    groups = defaultdict(set)
+    for group, index in names:
+        groups[group].add(index)
+    return listing.flat and len(listing.files) == 1 and all(set(range(_OFFICIAL)) < one for one in groups.values())
 
 
 def _check_rates(rates: Mapping[Path, int]) -> None:

@@ -200,8 +200,23 @@ def _form(files: Sequence[Path], looks: Sequence[_Look], size: tuple[int, int] |
     Raises:
         ValueError: they are of several sizes and no size is asked for, or of a kind that cannot be brought there.
     """
+    if size is None:
+        _check_sizes(files, looks)
+    floats = [path for path, look in zip(files, looks, strict=True) if look.mode == "F"]
+    if floats:
+        raise ValueError(f"folder:{floats[0]}: has pixels that are floats; give such data as npz:FILE")
+    height, width = size or (looks[0].height, looks[0].width)
+    grey = all(look.grey for look in looks)
+    _say(files, looks, channels, grey)
+    return Form(
+        height, width, channels or (1 if grey else 3), any(look.mode in _DEEP for look in looks), size is not None
+    )
+
+
+def _check_sizes(files: Sequence[Path], looks: Sequence[_Look]) -> None:
+    """Refuse several sizes."""
     sizes = Counter((look.height, look.width) for look in looks)
-    if size is None and len(sizes) > 1:
+    if len(sizes) > 1:
         usual = sizes.most_common(1)[0][0]
         one, other = (
             next(at for at, look in enumerate(looks) if ((look.height, look.width) == usual) is same)
@@ -212,15 +227,6 @@ def _form(files: Sequence[Path], looks: Sequence[_Look], size: tuple[int, int] |
             f"folder: images of {len(sizes)} sizes (height x width): {named}; resize them, "
             "or let them be resized by an option: folder:PATH(size=32)"
         )
-    floats = [path for path, look in zip(files, looks, strict=True) if look.mode == "F"]
-    if floats:
-        raise ValueError(f"folder:{floats[0]}: has pixels that are floats; give such data as npz:FILE")
-    height, width = size or (looks[0].height, looks[0].width)
-    grey = all(look.grey for look in looks)
-    _say(files, looks, channels, grey)
-    return Form(
-        height, width, channels or (1 if grey else 3), any(look.mode in _DEEP for look in looks), size is not None
-    )
 
 
 def _say(files: Sequence[Path], looks: Sequence[_Look], channels: int | None, grey: bool) -> None:

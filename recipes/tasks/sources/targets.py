@@ -166,9 +166,7 @@ def _labels(arrays: Mapping[str, Array]) -> Targets:
 
 def _classes(arrays: Mapping[str, Array], classes: int | None) -> Targets:
     name, first = next(iter(arrays.items()))
-    for other, array in arrays.items():
-        if array.dtype.kind == "f" and (array != np.floor(array)).any():
-            raise ValueError(f"{other} has classes that are no whole numbers, such as {array[array % 1 != 0][0]}")
+    _check_whole_numbers(arrays)
     values = np.unique(first)
     if classes is None and len(values) < 2:
         raise ValueError(f"{name} has one class only, {values[0]}; a network needs two to tell apart")
@@ -194,6 +192,12 @@ def _classes(arrays: Mapping[str, Array], classes: int | None) -> Targets:
     return Targets(
         "classification", parts, {"classes": len(values), "outputs": len(values), "class_names": tuple(names)}
     )
+
+
+def _check_whole_numbers(arrays: Mapping[str, Array]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and (array != np.floor(array)).any():
+            raise ValueError(f"{name} has classes that are no whole numbers, such as {array[array % 1 != 0][0]}")
 
 
 def _numbered(name: str, values: Array) -> Array:
