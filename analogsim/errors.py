@@ -29,6 +29,10 @@ class StaleTwinError(RuntimeError):
     """A layer was taken apart after `convert` (pruning, weight norm): the twin is no longer one of its model."""
 
 
+class WorkerError(RuntimeError):
+    """Workers that judge chips died, or their executor takes no more tasks."""
+
+
 class ConversionWarning(UserWarning):
     """A part of the network that could have been meant to run analog stays digital."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -14,10 +15,12 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.evaluation.display import FloatArray, number, spread
+from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.variants import Hardware, build_variant
+from analogsim.evaluation.workers import Executor
 from analogsim.layers.module import matrices_of
 from analogsim.utils.text import table
 
@@ -149,6 +152,8 @@ def ablate(
     compensation: CompensationLike = "global",
     calibration: Iterable[Any] | None = None,
     higher_is_better: bool | None = None,
+    executor: Executor | None = None,
+    journal: str | os.PathLike[str] | Journal | None = None,
 ) -> Ablation:
     """Evaluate a network on the same chips with each non-ideality switched off in turn.
 
@@ -168,6 +173,8 @@ def ablate(
         calibration: the data for it.
         higher_is_better: whether the network with the higher metric is the better one. Default: as the metric says;
             a function does not.
+        executor: see `analogsim.evaluate`; the parts come one after the other, the chips of each are shared out.
+        journal: see `analogsim.evaluate`; one file keeps the chips of all parts.
 
     Returns:
         The reports, by what is off.
@@ -186,15 +193,23 @@ def ablate(
         "seed": seed,
         "calibration": calibration,
         "action": "ablate",
+        "executor": executor,
     }
-    first, uses = judge_chips(analog, loader, times=times, compensation=wanted, **given)
+    kept = as_journal(journal)
+
+    def without(name: str) -> Journal | None:
+        return None if kept is None else kept.of(f"without {name}")
+
+    first, uses = judge_chips(analog, loader, times=times, compensation=wanted, journal=kept, **given)
     uses.warn("ablate", stacklevel=2)
     given["times"] = first.times  # a device without its shortest-lived effect may have formulas for more of them
     reports = {ALL: first}
     digital = to_digital(analog)
     for name, change in _changes(hardware.values()).items():
         twin = build_variant(digital, states, {layer: change(*parts) for layer, parts in hardware.items()})
-        reports[name], _ = judge_chips(twin, loader, compensation=wanted.fitting(twin), **given)
+        fitting = wanted.fitting(twin)
+        reports[name], _ = judge_chips(twin, loader, compensation=fitting, journal=without(name), **given)
     if wanted.gain is not None and any(state.device.drifts for state in states.values()):
-        reports["drift compensation"], _ = judge_chips(analog, loader, compensation=wanted.without_gain(), **given)
+        name, rest = "drift compensation", wanted.without_gain()
+        reports[name], _ = judge_chips(analog, loader, compensation=rest, journal=without(name), **given)
     return Ablation(reports)

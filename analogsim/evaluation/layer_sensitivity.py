@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -18,12 +20,14 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
 from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
+from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.kept_digital import KeptDigital, Per, Selection, Share, by_loss_per_share, search, sum_shares
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.variants import build_variant
+from analogsim.evaluation.workers import Executor
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
@@ -45,6 +49,8 @@ class _Setting:
         data: what the score is taken on.
         options: of `evaluate`, but for the compensation.
         compensations: see `evaluate`.
+        executor: see `evaluate`.
+        journal: see `evaluate`.
     """
 
     digital: nn.Module
@@ -52,20 +58,28 @@ class _Setting:
     data: Data
     options: Mapping[str, Any]
     compensations: Compensations
+    executor: Executor | None = None
+    journal: Journal | None = None
 
     def twin(self, names: Iterable[str]) -> nn.Module:
         """The network with these layers analog, as they were, and all others digital."""
         return build_variant(self.digital, {name: self.states[name] for name in names})
 
-    def report(self, names: Iterable[str], action: str = "keep_digital") -> Report:
+    def report(self, names: Collection[str], action: str = "keep_digital") -> Report:
         """The score with these layers analog, and what there is to compensate in them."""
         return self.judged(names, action)[0]
 
-    def judged(self, names: Iterable[str], action: str) -> tuple[Report, Uses]:
+    def judged(self, names: Collection[str], action: str) -> tuple[Report, Uses]:
         """It, and which layers had a part."""
         twin = self.twin(names)
         fitting = self.compensations.fitting(twin)
-        return judge_chips(twin, self.data, compensation=fitting, action=action, **self.options)
+        chosen = set(names)
+        part = ", ".join(repr(name) for name in self.states if name in chosen)
+        journal = self.journal
+        if journal is not None and chosen != set(self.states):  # else it is what `evaluate` judges
+            journal = journal.of(f"analog: {part}")
+        where: dict[str, Any] = {"executor": self.executor, "journal": journal, "action": action}
+        return judge_chips(twin, self.data, compensation=fitting, **where, **self.options)
 
     def device(self, digital: Iterable[str]) -> dict[str, DeviceModel | None]:
         """The mapping for `convert` that keeps these layers digital, and all others as they are."""
@@ -152,7 +166,14 @@ class Sensitivity:
         apart = self.loss(layer) - self.loss(other)
         return float(apart.mean()), deviation(apart) / float(np.sqrt(len(apart)))
 
-    def keep_digital(self, target: float, *, per: Per = "macs") -> KeptDigital:
+    def keep_digital(
+        self,
+        target: float,
+        *,
+        per: Per = "macs",
+        executor: Executor | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+    ) -> KeptDigital:
         """Which layers to keep digital, so that the rest on a chip reaches a score.
 
         Greedy: the layer of the largest loss per share of the network becomes digital first, and so on. The losses of
@@ -161,6 +182,8 @@ class Sensitivity:
         Args:
             target: the score that the mean over chips must reach, such as 0.97 for an accuracy of 97 %.
             per: share of what: ``"macs"`` (multiply-accumulates) or ``"parameters"``.
+            executor: see `evaluate`.
+            journal: see `evaluate`; it may be that of `sensitivity`.
 
         Returns:
             The layers, the mapping to hand to `convert`, and the score at each step. In the last resort everything is
@@ -180,7 +203,7 @@ class Sensitivity:
             by_loss_per_share(losses, {name: getattr(self.shares[name], per) for name in losses}),
             Selection((), self.everything.values[:, 0], sum_shares(self.shares.values())),
             lambda mean: self._reaches(mean, target),
-            self._with_digital,
+            partial(self._with_digital, executor, as_journal(journal)),
         )
         kept = steps[-1].digital
         return KeptDigital(
@@ -197,13 +220,13 @@ class Sensitivity:
     def _reaches(self, score: float, target: float) -> bool:
         return score >= target if self.higher_is_better else score <= target
 
-    def _with_digital(self, digital: Sequence[str]) -> Selection:
+    def _with_digital(self, executor: Executor | None, journal: Journal | None, digital: Sequence[str]) -> Selection:
         """The network with these layers digital too, on the same chips."""
         left = [name for name in self.reports if name not in digital]
         if self.idle.issuperset(left):
             shares = sum_shares(self.shares[name] for name in left)
             return Selection(tuple(digital), np.full(len(self.everything.values), self.clean), shares)
-        report = self._setting.report(left)
+        report = replace(self._setting, executor=executor, journal=journal).report(left)
         if report.clean != self.clean:
             raise ValueError(
                 f"keep_digital: the digital network has {self.metric} {report.clean:g} and had {self.clean:g}: "
@@ -301,6 +324,8 @@ def sensitivity(
     calibration: Iterable[Any] | None = None,
     together: int = 1,
     higher_is_better: bool | None = None,
+    executor: Executor | None = None,
+    journal: str | os.PathLike[str] | Journal | None = None,
 ) -> Sensitivity:
     """What a network loses when one of its layers alone is analog and all others are digital, layer by layer.
 
@@ -319,6 +344,8 @@ def sensitivity(
         together: see `evaluate`.
         higher_is_better: whether the network with the higher metric is the better one. Default: as the metric says;
             a function does not.
+        executor: see `evaluate`; the layers come one after the other, the chips of each are shared out.
+        journal: see `evaluate`; one file keeps the chips of all layers.
 
     Returns:
         The scores of each layer alone and of all together; `Sensitivity.keep_digital` says which to leave digital.
@@ -348,7 +375,7 @@ def sensitivity(
     data = Data(loader, next(digital.parameters()).device)
     options = {"chips": chips, "times": (t,), "metric": judged, "seed": seed, "calibration": calibration}
     options["together"] = together
-    setting = _Setting(digital, states, data, options, wanted)
+    setting = _Setting(digital, states, data, options, wanted, executor, as_journal(journal))
     everything, uses = setting.judged(states, "sensitivity")
     uses.warn("sensitivity", stacklevel=2)
     idle = frozenset(state.name for state in uses.idle)

@@ -2,116 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from analogsim.chip.compensation import (
-    Adjustment,
-    CalibrationData,
-    CompensationLike,
-    Compensations,
-    Renew,
-    as_compensations,
-)
-from analogsim.chip.lifecycle import Faults, as_seed, drift, programmed
+from analogsim.chip.compensation import CalibrationData, CompensationLike, Compensations, as_compensations
+from analogsim.chip.lifecycle import Faults, as_seed
 from analogsim.conversion.digital import to_digital
 from analogsim.conversion.first_forward import stop_watching
 from analogsim.crossbar.crossbar import IDEAL
-from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
+from analogsim.errors import WorkerError
+from analogsim.evaluation.course import ChipScores, Course
+from analogsim.evaluation.journal import Journal, Question, Record, as_journal
+from analogsim.evaluation.metrics import MetricLike, as_metric
+from analogsim.evaluation.question import describe_question
 from analogsim.evaluation.report import Report
-from analogsim.evaluation.scoring import Ask, ask_alone, find_alone, score_networks
-from analogsim.evaluation.stacked_chips import Chips
+from analogsim.evaluation.scoring import ask_alone, find_alone, score_networks
+from analogsim.evaluation.workers import Executor, Ranks, judge_elsewhere, judge_in_ranks
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
-from analogsim.utils.batches import Data, Inputs
-from analogsim.utils.nonfinite import Source
-from analogsim.utils.times import DEFAULT_TIMES, label, seconds
-
-
-@dataclass(frozen=True)
-class _Course:
-    """What every chip goes through.
-
-    Args:
-        analog: the twin.
-        times: its ages, seconds.
-        compensations: made at each of them.
-        calibration: what they are made of.
-        data: what is asked at each age.
-        metric: what the answers are judged by.
-        faults: known to be stuck, of a chip by its seed.
-        masked: whether minus infinity stands in the answers of the digital network.
-    """
-
-    analog: nn.Module
-    times: tuple[float, ...]
-    compensations: Compensations
-    calibration: CalibrationData
-    data: Data
-    metric: Metric
-    faults: Callable[[int], Faults | None]
-    masked: bool
-
-    def of_one(self, seed: int) -> list[float]:
-        """The scores of a chip at all times."""
-        analog, gain = self.analog, self.compensations.gain
-        values = []
-        with programmed(analog, seed, faults=self.faults(seed)):
-            for t in self.times:
-                drift(analog, t, compensation=gain)
-                # Undone after each age: ranges must not be measured through the batch norm of an earlier one.
-                with ExitStack() as stack:
-                    adjusted = [
-                        _entered(stack, adjustment, analog, self.calibration)
-                        for adjustment in self.compensations.adjustments
-                    ]
-                    with torch.no_grad():
-                        for renew in adjusted:
-                            renew()
-                    find = find_alone(analog, _title(seed, t))
-                    values += score_networks(ask_alone(analog), self.data, self.metric, find, masked=self.masked).values
-        return values
-
-    def side_by_side(self, seeds: Sequence[int]) -> list[list[float]]:
-        """The scores of several chips, each at all times, taken through the network at once."""
-        chips = Chips(self.analog, seeds, self.faults)
-        columns = []
-        for t in self.times:
-            chips.drift(t, self.compensations.gain)
-            find = partial(self._find_beside, seeds, t)
-            columns.append(score_networks(chips.answers, self.data, self.metric, find, masked=self.masked).values)
-        return [list(row) for row in zip(*columns, strict=True)]
-
-    def _find_beside(self, seeds: Sequence[int], t: float, place: int, inputs: Inputs, ask: Ask) -> tuple[str, Source]:
-        """See `Find`: of one of several chips, by itself."""
-        seed = seeds[place]
-        with programmed(self.analog, seed, t, compensation=self.compensations.gain, faults=self.faults(seed)):
-            return find_alone(self.analog, _title(seed, t))(place, inputs, ask)
-
-
-def _title(seed: int, t: float) -> str:
-    return f"chip {seed} after {label(t)}"
-
-
-def _entered(stack: ExitStack, adjustment: Adjustment, analog: nn.Module, data: CalibrationData) -> Renew:
-    """What makes an adjustment on the chip as it is, until the stack is left."""
-    block = adjustment.on_chip(analog, data)
-    renew = stack.enter_context(block) if hasattr(block, "__exit__") else None
-    if not callable(renew):
-        got = "no block" if renew is None and not hasattr(block, "__exit__") else f"a block that gives {renew!r}"
-        raise TypeError(
-            f"evaluate: on_chip of the compensation {adjustment.name!r} must be a @contextmanager that yields a "
-            f"function which makes the correction, got {got}"
-        )
-    return renew
+from analogsim.utils.batches import Data, read_once
+from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 
 def evaluate(
@@ -127,6 +45,8 @@ def evaluate(
     faults: Faults | Callable[[int], Faults] | None = None,
     together: int = 1,
     progress: bool = False,
+    executor: Executor | None = None,
+    journal: str | os.PathLike[str] | Journal | None = None,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
 
@@ -159,6 +79,14 @@ def evaluate(
             for rounding, less time where a forward leaves the hardware idle, more memory. Not for what is noisy from
             use to use (read noise, output noise), compensation from data, or networks that torch cannot map.
         progress: show a progress bar.
+        executor: hands chips to workers: any `concurrent.futures.Executor`, or what has its ``submit``. Network, data,
+            metric and faults are pickled and go to each worker once; chips go in tasks of about two seconds
+            (`analogsim.evaluation.Chunked` fixes their number). Report, errors and warnings are as from this process,
+            the report bit for bit where the workers have its kind of processor and its torch: they are given its number
+            of torch's threads.
+        journal: a file in which chips are kept as they come. The same call goes on with it after whatever ended it, and
+            takes what it has of others: more chips, or other ones, of the same network, hardware, data, metric,
+            compensation, faults and times. One process at a time.
 
     Raises:
         ValueError: an empty loader or batch, no time or chip, an unknown metric, targets that it cannot take, a time
@@ -167,9 +95,13 @@ def evaluate(
             answered so. Minus infinity is let through where masks put it, also into the digital network's answers.
         BypassedError: no analog layer had a part in the answers.
         RuntimeError: torch cannot take several chips through this network at once.
+        WorkerError: workers died, or the executor takes no more tasks. What was judged is in the journal.
+        TypeError: something that workers need cannot be pickled, such as a lambda without cloudpickle.
+        ValueError: the journal is of another question, is damaged, or another process writes to it.
 
     Warns:
         ConversionWarning: some analog layers had no part in the answers; `audit` tells more.
+        UserWarning: the end of the journal was torn when its process died.
     """
     report, uses = judge_chips(
         analog,
@@ -183,6 +115,8 @@ def evaluate(
         faults=faults,
         together=together,
         progress=progress,
+        executor=executor,
+        journal=journal,
     )
     uses.warn("evaluate", stacklevel=2)
     return report
@@ -202,6 +136,8 @@ def judge_chips(
     together: int = 1,
     progress: bool = False,
     action: str = "evaluate",
+    executor: Executor | None = None,
+    journal: str | os.PathLike[str] | Journal | None = None,
 ) -> tuple[Report, Uses]:
     """What `evaluate` does, and which layers had a part in the answers, of which it says nothing yet.
 
@@ -218,14 +154,15 @@ def judge_chips(
         together: how many chips at once.
         progress: show a progress bar.
         action: in whose name an error is raised.
+        executor: who judges them; whoever calls this hands on what his caller gives, as `sensitivity` does.
+        journal: where they are kept; whoever judges several networks gives each a part of its own (`Journal.of`).
 
     Raises:
         BypassedError: none had.
     """
     _check_count("chips", chips)
     _check_count("together", together)
-    if isinstance(times, str) or (times is not None and not len(times)):
-        raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
+    _check_times(times)
     wanted = as_compensations(compensation)
     _check_compensations(wanted, analog, calibration, together)
     judged = as_metric(metric)
@@ -237,32 +174,47 @@ def judge_chips(
     watching = [(module, watch) for module in analog.modules() for watch in stop_watching(module)]
     digital = to_digital(analog).eval()
     clean = score_networks(ask_alone(digital), data, judged, find_alone(digital, "the digital network"))
-    course = _Course(
+    course = Course(
         analog=analog,
         times=instants,
         compensations=wanted,
-        calibration=CalibrationData(digital, calibration, data.device),
+        calibration=CalibrationData(digital, _read(calibration, wanted), data.device),
         data=data,
         metric=judged,
-        faults=_of_chips(faults),
+        faults=faults,
         masked=clean.masked,
     )
+    described = ", ".join(dict.fromkeys(_described(layer) for layer in layers))
     uses = Uses([matrix.analog for matrix in layers])
     seeds = range(first, first + chips)
-    groups = [seeds[start : start + together] for start in range(0, chips, together)]
-    values = []
-    for group in _progress_bar(groups) if progress else groups:
-        values += course.side_by_side(group) if together > 1 else [course.of_one(chip) for chip in group]
-        uses.check(action)
+    ask = partial(describe_question, course, clean=clean.values[0], device=described)
+
+    def check_first(chip: ChipScores) -> None:
+        if chip.seed == first:  # which shows already whether any layer has a part
+            uses.credit(chip.idle)
+            uses.check(action)
+
+    bar = _progress_bar(chips) if progress else nullcontext()
+    with ExitStack() as stack, bar as shown:
+        record, done = _opened(as_journal(journal), ask, executor, seeds, stack)
+        came = _judged(course, [seed for seed in seeds if seed not in done], together, executor, journal)
+        for chip in done.values():
+            check_first(chip)
+        for batch in stack.enter_context(closing(came)):
+            _keep(batch, done, record, shown)
+            for chip in batch:
+                check_first(chip)
+    for chip in done.values():
+        uses.credit(chip.idle)
     if uses.idle:  # which may have a part in training
         for module, watch in watching:
             watch.watch(module)
     report = Report(
-        values=np.array(values),
+        values=np.array([done[seed].values for seed in seeds]),
         times=instants,
         clean=clean.values[0],
         metric=judged.name,
-        device=", ".join(dict.fromkeys(_described(layer) for layer in layers)),
+        device=described,
         seeds=tuple(seeds),
         compensation=wanted.text,
         chance=judged.by_chance(clean.classes),
@@ -273,14 +225,73 @@ def judge_chips(
     return report, uses
 
 
-def _of_chips(faults: Faults | Callable[[int], Faults | None] | None) -> Callable[[int], Faults | None]:
-    """The faults of a chip by its seed."""
-    return faults if callable(faults) else lambda chip: faults
+def _read(calibration: Iterable[Any] | None, wanted: Compensations) -> Iterable[Any] | None:
+    """The data for compensations, the same ones for all chips."""
+    return calibration if calibration is None or not wanted.needs_data else read_once(calibration)
+
+
+def _opened(
+    journal: Journal | None, ask: Callable[[], Question], executor: Executor | None, seeds: range, stack: ExitStack
+) -> tuple[Record | None, dict[int, ChipScores]]:
+    """The record of a question, where this process keeps it, and what it holds already."""
+    if journal is None:
+        return None, {}
+    kept: list[Record] = []
+
+    def done() -> dict[int, ChipScores]:
+        kept.append(stack.enter_context(journal.opened(ask())))
+        return kept[0].done(seeds)
+
+    known = executor.first(done) if isinstance(executor, Ranks) else done()
+    return (kept[0] if kept else None), dict(known)
+
+
+def _judged(
+    course: Course,
+    seeds: Sequence[int],
+    together: int,
+    executor: Executor | None,
+    journal: str | os.PathLike[str] | Journal | None,
+) -> Generator[Collection[ChipScores]]:
+    """The scores of chips as they come, here or elsewhere."""
+    if not seeds:
+        return
+    if executor is None:
+        for start in range(0, len(seeds), together):
+            yield course.judge(seeds[start : start + together], together=together > 1)
+    elif isinstance(executor, Ranks):
+        yield from judge_in_ranks(executor, course, seeds, together)
+    else:
+        kept = as_journal(journal)
+        place = None if kept is None else Path(f"{os.path.realpath(kept.path)}.parcels")
+        try:
+            yield from judge_elsewhere(executor, course, seeds, together, place)
+        except WorkerError as error:
+            told = (
+                "chips that were done are lost; give journal= to keep them"
+                if kept is None
+                else f"chips that were done are kept in {os.fspath(kept.path)!r}; the same call goes on with the rest"
+            )
+            raise WorkerError(f"{error}; {told}") from error
+
+
+def _keep(batch: Collection[ChipScores], done: dict[int, ChipScores], record: Record | None, bar: Any) -> None:
+    """Take in what came."""
+    if record is not None:
+        record.add(batch)
+    done |= {chip.seed: chip for chip in batch}
+    if bar is not None:
+        bar.update(len(batch))
 
 
 def _check_count(name: str, count: object) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"evaluate: {name} must be an integer >= 1, got {count!r}")
+
+
+def _check_times(times: Sequence[float | str] | None) -> None:
+    if isinstance(times, str) or (times is not None and not len(times)):
+        raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
 
 
 def _check_compensations(
@@ -319,10 +330,9 @@ def _default_times(layers: Sequence[AnalogMatrix]) -> tuple[float, ...]:
     return tuple(t for t in map(seconds, DEFAULT_TIMES) if first <= t <= last) or (0.0,)
 
 
-def _progress_bar(groups: Sequence[range]) -> Iterable[range]:
+def _progress_bar(chips: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
         raise ImportError('evaluate: progress=True needs tqdm; pip install "analogsim-torch[recipes]"') from None
-    bar: Iterable[range] = tqdm(groups, desc="chips", unit="chip", leave=False)
-    return bar
+    return tqdm(total=chips, desc="chips", unit="chip", leave=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +179,43 @@ class Report:
         fields["times"] = tuple(fields["times"])
         fields["seeds"] = tuple(fields["seeds"])
         return cls(**fields)
+
+    @classmethod
+    def merged(cls, reports: Iterable[Report]) -> Report:
+        """One report of all the chips that several reports are of, the lowest seed first.
+
+        Args:
+            reports: parts of one evaluation, on other chips each.
+
+        Raises:
+            ValueError: no report; a chip is in two of them; or they are not parts of one evaluation: other times,
+                metric, hardware, compensation, data, or clean score (but for rounding, which differs from machine to
+                machine; the report keeps the first one's).
+        """
+        parts = sorted(reports, key=lambda report: report.seeds)
+        if not parts:
+            raise ValueError("merged: give at least one report")
+        first = parts[0]
+        for name in ("times", "metric", "unit", "higher_is_better", "device", "compensation", "samples", "chance"):
+            for part in parts:
+                if getattr(part, name) != getattr(first, name):
+                    raise ValueError(
+                        f"merged: the reports differ in {name}: {getattr(first, name)!r} and {getattr(part, name)!r}"
+                    )
+        for part in parts:
+            if not np.isclose(part.clean, first.clean, rtol=1e-6, atol=1e-9, equal_nan=True):
+                raise ValueError(
+                    f"merged: the digital networks score {first.clean!r} and {part.clean!r}; their weights or data are "
+                    "not the same"
+                )
+        seeds = [seed for part in parts for seed in part.seeds]
+        twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
+        if twice:
+            others = f", as are {len(twice) - 1} others" if twice[1:] else ""
+            raise ValueError(f"merged: chip {twice[0]} is in two of the reports{others}")
+        rows = dict(zip(seeds, np.concatenate([part.values for part in parts]), strict=True))
+        seeds.sort()
+        return replace(first, values=np.stack([rows[seed] for seed in seeds]), seeds=tuple(seeds))
 
     def __str__(self) -> str:
         return compare_table({"": self})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -225,6 +225,16 @@ class Uses:
     def none(self) -> bool:
         """Whether none of them had."""
         return all(state.uses == before and not state.traced for state, before in self._before)
+
+    def credit(self, idle: Collection[str]) -> None:
+        """Count a part that all but some had elsewhere: in another process, or in an earlier one.
+
+        Args:
+            idle: the names of those that had none.
+        """
+        for state, _ in self._before:
+            if state.name not in idle:
+                state.uses += 1
 
     def check(self, action: str) -> None:
         """Raise BypassedError, in the name of an action, if none of them had."""

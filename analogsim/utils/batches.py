@@ -131,6 +131,17 @@ def loss_of(output: Any) -> Tensor:
 _KEEP_BYTES = 2**30
 
 
+def read_once(loader: Iterable[Any]) -> Iterable[Any]:
+    """What a loader yields, as a list; the loader itself where that is more than is kept."""
+    read, size = [], 0
+    for batch in loader:
+        read.append(batch)
+        size += size_of(batch)
+        if size > _KEEP_BYTES:
+            return loader
+    return read
+
+
 class Data:
     """A loader's inputs and targets on a torch device: read once and kept if small, read again for every pass if not.
 
@@ -166,6 +177,9 @@ class Data:
                     f"{tuple(target.shape)}"
                 )
             yield moved(inputs, self.device), target.to(self.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ if self._kept is None else {**self.__dict__, "_loader": ()}
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         return self._read() if self._kept is None else iter(self._kept)

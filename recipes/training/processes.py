@@ -18,11 +18,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -148,16 +147,8 @@ class Group:
         self, analog: nn.Module, loader: Iterable[Any], *, chips: int, seed: int = 0, **options: Any
     ) -> Report:
         """`analogsim.evaluate` with the chips shared out; the report is the same in all processes, and as of one."""
-        mine = self.share(chips)
-        part = None
-        if mine:
-            part = analogsim.evaluate(analog, loader, chips=len(mine), seed=seed + mine.start, **options)
-        parts = [report for report in self.gather(part) if report is not None]
-        return replace(
-            parts[0],
-            values=np.concatenate([report.values for report in parts]),
-            seeds=tuple(chip for report in parts for chip in report.seeds),
-        )
+        executor = None if self.world == 1 else self
+        return analogsim.evaluate(analog, loader, chips=chips, seed=seed, executor=executor, **options)
 
 
 ALONE = Group()

@@ -240,3 +240,39 @@ def test_the_band_holds_the_middle_nine_tenths_of_the_chips() -> None:
             assert low[0] <= edges.min() <= low[1]  # 5 % of 40 chips are two
             assert high[0] <= edges.max() <= high[1]
             np.testing.assert_allclose([edges.min(), edges.max()], np.quantile(shown.values[:, place], [0.05, 0.95]))
+
+
+def part(seeds: tuple[int, ...], **changes: Any) -> Report:
+    values = np.array([[0.1 * seed, 0.2 * seed] for seed in seeds])
+    given = {"times": (1.0, 60.0), "clean": 0.9, "metric": "accuracy", "device": "pcm", "samples": 7}
+    return Report(values=values, seeds=seeds, compensation=None, **{**given, **changes})
+
+
+def test_parts_are_merged_in_the_order_of_their_chips() -> None:
+    whole = Report.merged([part((7, 3)), part((4,)), part((0, 1))])
+    assert whole.to_dict() == part((0, 1, 3, 4, 7)).to_dict()
+    assert Report.merged([part((2,))]).to_dict() == part((2,)).to_dict()
+    assert Report.merged([part((0,)), part((1,), clean=0.9 + 1e-9)]).clean == 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"times": (1.0, 61.0)}, "differ in times: "),
+        ({"metric": "recall"}, "differ in metric: 'accuracy' and 'recall'"),
+        ({"device": "reram"}, "differ in device"),
+        ({"samples": 8}, "differ in samples: 7 and 8"),
+        ({"chance": 0.1}, "differ in chance"),
+        ({"clean": 0.91}, "score 0.9 and 0.91; their weights or data"),
+    ],
+)
+def test_what_is_no_part_of_the_same_is_not_merged(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Report.merged([part((0, 1)), part((2,), **changes)])
+
+
+def test_no_chip_counts_twice() -> None:
+    with pytest.raises(ValueError, match="chip 1 is in two of the reports"):
+        Report.merged([part((0, 1)), part((1, 2))])
+    with pytest.raises(ValueError, match="at least one report"):
+        Report.merged([])

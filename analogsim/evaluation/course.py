@@ -1,0 +1,142 @@
+"""What every chip goes through, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from analogsim.chip.compensation import Adjustment, CalibrationData, Compensations, Renew
+from analogsim.chip.lifecycle import Faults, drift, programmed
+from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.scoring import Ask, ask_alone, find_alone, score_networks
+from analogsim.evaluation.stacked_chips import Chips
+from analogsim.layers.module import matrices_of
+from analogsim.layers.state import Uses
+from analogsim.utils.batches import Data, Inputs
+from analogsim.utils.nonfinite import Source
+from analogsim.utils.times import label
+
+FaultsOfChips = Faults | Callable[[int], Faults | None] | None
+"""Cells known to be stuck: the same ones on each chip, or by a chip's seed; None for none."""
+
+
+@dataclass(frozen=True)
+class ChipScores:
+    """What a chip scores.
+
+    Args:
+        seed: the chip.
+        values: its scores, at each time.
+        idle: the names of the analog layers that had no part in its answers.
+    """
+
+    seed: int
+    values: tuple[float, ...]
+    idle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Course:
+    """What every chip goes through.
+
+    Args:
+        analog: the twin.
+        times: its ages, seconds.
+        compensations: made at each of them.
+        calibration: what they are made of.
+        data: what is asked at each age.
+        metric: what the answers are judged by.
+        faults: known to be stuck.
+        masked: whether minus infinity stands in the answers of the digital network.
+    """
+
+    analog: nn.Module
+    times: tuple[float, ...]
+    compensations: Compensations
+    calibration: CalibrationData
+    data: Data
+    metric: Metric
+    faults: FaultsOfChips
+    masked: bool
+
+    def judge(self, seeds: Sequence[int], *, together: bool = False) -> list[ChipScores]:
+        """The scores of chips.
+
+        Args:
+            seeds: which ones.
+            together: whether they go through the network at once.
+        """
+        states = [matrix.analog for matrix in matrices_of(self.analog)]
+        if together:
+            uses = Uses(states)
+            rows = self._side_by_side(seeds)
+            idle = tuple(state.name for state in uses.idle)
+            return [ChipScores(seed, tuple(row), idle) for seed, row in zip(seeds, rows, strict=True)]
+        judged = []
+        for seed in seeds:
+            uses = Uses(states)
+            row = self._of_one(seed)
+            judged.append(ChipScores(seed, tuple(row), tuple(state.name for state in uses.idle)))
+        return judged
+
+    def _of_one(self, seed: int) -> list[float]:
+        """The scores of a chip at all times."""
+        analog, gain = self.analog, self.compensations.gain
+        values = []
+        with programmed(analog, seed, faults=self._faults_of(seed)):
+            for t in self.times:
+                drift(analog, t, compensation=gain)
+                # Undone after each age: ranges must not be measured through the batch norm of an earlier one.
+                with ExitStack() as stack:
+                    adjusted = [
+                        _entered(stack, adjustment, analog, self.calibration)
+                        for adjustment in self.compensations.adjustments
+                    ]
+                    with torch.no_grad():
+                        for renew in adjusted:
+                            renew()
+                    find = find_alone(analog, _title(seed, t))
+                    values += score_networks(ask_alone(analog), self.data, self.metric, find, masked=self.masked).values
+        return values
+
+    def _side_by_side(self, seeds: Sequence[int]) -> list[list[float]]:
+        """The scores of several chips, each at all times, taken through the network at once."""
+        chips = Chips(self.analog, seeds, self._faults_of)
+        columns = []
+        for t in self.times:
+            chips.drift(t, self.compensations.gain)
+            find = partial(self._find_beside, seeds, t)
+            columns.append(score_networks(chips.answers, self.data, self.metric, find, masked=self.masked).values)
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def _find_beside(self, seeds: Sequence[int], t: float, place: int, inputs: Inputs, ask: Ask) -> tuple[str, Source]:
+        """See `Find`: of one of several chips, by itself."""
+        seed = seeds[place]
+        gain = self.compensations.gain
+        with programmed(self.analog, seed, t, compensation=gain, faults=self._faults_of(seed)):
+            return find_alone(self.analog, _title(seed, t))(place, inputs, ask)
+
+    def _faults_of(self, seed: int) -> Faults | None:
+        return self.faults(seed) if callable(self.faults) else self.faults
+
+
+def _title(seed: int, t: float) -> str:
+    return f"chip {seed} after {label(t)}"
+
+
+def _entered(stack: ExitStack, adjustment: Adjustment, analog: nn.Module, data: CalibrationData) -> Renew:
+    """What makes an adjustment on the chip as it is, until the stack is left."""
+    block = adjustment.on_chip(analog, data)
+    renew = stack.enter_context(block) if hasattr(block, "__exit__") else None
+    if not callable(renew):
+        got = "no block" if renew is None and not hasattr(block, "__exit__") else f"a block that gives {renew!r}"
+        raise TypeError(
+            f"evaluate: on_chip of the compensation {adjustment.name!r} must be a @contextmanager that yields a "
+            f"function which makes the correction, got {got}"
+        )
+    return renew
