@@ -2,13 +2,15 @@
 
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --device "gaussian(std=0.05)" --chips 100
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --crossbar standard --ablate
+analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --chips 2000 --workers 8 --journal chips.jsonl
+analogsim evaluate --merge first.json second.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -17,11 +19,17 @@ from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.training.restored import Asked, add_judging, asked_by, judging, restored
+from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_figure, write_whole
 
 
 def evaluate(
-    path: Path, *, show: bool = True, tell: Callable[[str], None] = lambda _: None, **asked: Unpack[Asked]
+    path: Path,
+    *,
+    show: bool = True,
+    tell: Callable[[str], None] = lambda _: None,
+    shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
+    **asked: Unpack[Asked],
 ) -> dict[str, Report]:
     """Evaluate the networks of a run on their test data.
 
@@ -29,6 +37,7 @@ def evaluate(
         path: a run's folder, or one checkpoint file.
         show: progress bars.
         tell: told a line where ranges of converters are not those of the run.
+        shared: who judges the chips, and where they are kept.
         asked: see `Asked`.
 
     Returns:
@@ -41,47 +50,92 @@ def evaluate(
         UserWarning: the training of a network was stopped before its end.
     """
     return {
-        name: analogsim.evaluate(network.analog, network.test, progress=show, **judging(network, asked))
-        for name, network in restored(path, asked, tell)
+        name: analogsim.evaluate(
+            network.analog, network.test, progress=show, **judging(network, asked), **shared.options(name)
+        )
+        for name, network in restored(path, asked, tell, place=shared.place)
     }
 
 
-def ablate(path: Path, *, tell: Callable[[str], None] = lambda _: None, **asked: Unpack[Asked]) -> dict[str, Ablation]:
+def ablate(
+    path: Path,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+    shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
+    **asked: Unpack[Asked],
+) -> dict[str, Ablation]:
     """Evaluate the networks of a run with each non-ideality switched off in turn, see `analogsim.ablate`.
 
     Args:
         path: see `evaluate`, as for all that follow, what is raised and warned.
         tell: told a line.
+        shared: who judges.
         asked: how.
     """
     return {
-        name: analogsim.ablate(network.analog, network.test, **judging(network, asked))
-        for name, network in restored(path, asked, tell)
+        name: analogsim.ablate(network.analog, network.test, **judging(network, asked), **shared.options(name))
+        for name, network in restored(path, asked, tell, place=shared.place)
     }
+
+
+def merge(files: Sequence[str]) -> dict[str, Report]:
+    """The reports that several evaluations of one run wrote, network by network.
+
+    Args:
+        files: as ``--json`` writes them, each of other chips.
+
+    Raises:
+        ValueError: a file holds no reports or other networks, or they are no parts of one evaluation.
+    """
+    parts: list[dict[str, Report]] = []
+    for file in files:
+        try:
+            stored = json.loads(Path(file).read_text(encoding="utf-8"))
+            parts.append({name: Report.from_dict(report) for name, report in stored.items()})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"evaluate: {file!r} holds no reports; give files that --json wrote") from error
+        if parts[-1].keys() != parts[0].keys():
+            found, first = (", ".join(sorted(part)) for part in (parts[-1], parts[0]))
+            raise ValueError(f"evaluate: {file!r} has reports of {found}, and {files[0]!r} of {first}")
+    return {name: Report.merged(part[name] for part in parts) for name in parts[0]}
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.description = "Evaluate the networks of a run again: on another device, with more chips, at other times."
-    add_judging(parser)
+    add_judging(parser, optional=True)
+    add_sharing(parser)
     parser.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
     parser.add_argument("--json", metavar="FILE", help="write the reports")
     parser.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
     parser.add_argument("--ablate", action="store_true", help="switch each non-ideality off in turn")
+    parser.add_argument("--merge", metavar="FILE", nargs="+", help="join reports of --json, of other chips each")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _run_command(options: argparse.Namespace) -> None:
-    for file in (options.json, options.plot):  # told before the work, not after it
+    for file in (options.json, options.plot, options.journal):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
-    asked = asked_by(options, None if options.times is None else options.times.split(","))
-    if options.ablate:
-        if options.json is not None or options.plot is not None:
-            raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
-        for name, ablation in ablate(Path(options.run), tell=print, **asked).items():
-            print(f"{name} network\n\n{ablation}\n")
+    if (options.run is None) == (options.merge is None):
+        raise ValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
+    if options.merge is not None:
+        _show(merge(options.merge), options)
         return
-    reports = evaluate(Path(options.run), show=not options.quiet, tell=print, **asked)
+    asked = asked_by(options, None if options.times is None else options.times.split(","))
+    if options.ablate and (options.json is not None or options.plot is not None):
+        raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
+    with sharing(options, "evaluate") as shared:
+        if options.ablate:
+            for name, ablation in ablate(Path(options.run), tell=shared.tell, shared=shared, **asked).items():
+                shared.tell(f"{name} network\n\n{ablation}\n")
+            return
+        show = shared.main and not options.quiet
+        reports = evaluate(Path(options.run), show=show, tell=shared.tell, shared=shared, **asked)
+        if shared.main:
+            _show(reports, options)
+
+
+def _show(reports: dict[str, Report], options: argparse.Namespace) -> None:
     print(compare_table(reports))
     if options.json is not None:
         write_whole(options.json, json.dumps({name: report.to_dict() for name, report in reports.items()}))

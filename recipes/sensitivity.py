@@ -17,6 +17,7 @@ from analogsim import KeptDigital, Report, Sensitivity
 from analogsim.evaluation.kept_digital import Per
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.training.restored import Asked, add_judging, asked_by, judging, restored
+from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 
 # Chips far away from those that the layers are chosen by.
 _OTHER_CHIPS = 1_000_000
@@ -52,6 +53,7 @@ def sensitivity(
     keep: float | None = None,
     per: Per = "macs",
     tell: Callable[[str], None] = lambda _: None,
+    shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
     **asked: Unpack[Asked],
 ) -> dict[str, Found]:
     """Take the layers of a run's networks one by one, see `analogsim.sensitivity`.
@@ -61,6 +63,7 @@ def sensitivity(
         keep: the score to reach by keeping layers digital, such as 0.97; None to leave it at the table.
         per: share of what a layer is weighed by, see `Sensitivity.keep_digital`.
         tell: told a line where ranges of converters are not those of the run.
+        shared: who judges the chips, and where they are kept.
         asked: see `Asked`; the last of its times counts.
 
     Returns:
@@ -70,27 +73,32 @@ def sensitivity(
         ValueError: what is asked for cannot be.
     """
     results = {}
-    for name, network in restored(path, asked, tell, "sensitivity"):
-        how = judging(network, asked)
+    for name, network in restored(path, asked, tell, "sensitivity", place=shared.place):
+        how, where = judging(network, asked), shared.options(name)
         *_, time = how.pop("times")
-        layers = analogsim.sensitivity(network.analog, network.validation, t=time, **how)
+        layers = analogsim.sensitivity(network.analog, network.validation, t=time, **how, **where)
         if keep is None:
             results[name] = Found(layers)
             continue
-        kept = layers.keep_digital(keep, per=per)
+        kept = layers.keep_digital(keep, per=per, **where)
         how |= {"times": (time,), "seed": how["seed"] + _OTHER_CHIPS}
-        before = analogsim.evaluate(network.analog, network.test, **how)
+        judged = shared.options(f"{name}, on test data")
+        before = analogsim.evaluate(network.analog, network.test, **how, **judged)
         chosen = analogsim.convert(analogsim.to_digital(network.analog), kept.device, crossbar=kept.crossbar)
         ranges = analogsim.get_ranges(network.analog)
         left = {matrix.analog.name for matrix in analogsim.layers.matrices_of(chosen)}
         analogsim.set_ranges(chosen, {layer: ranges[layer] for layer in ranges if layer in left})
-        results[name] = Found(layers, kept, before, analogsim.evaluate(chosen, network.test, **how))
+        if judged["journal"] is not None:
+            judged["journal"] = judged["journal"].of(f"digital: {', '.join(map(repr, kept.layers))}")
+        after = analogsim.evaluate(chosen, network.test, **how, **judged)
+        results[name] = Found(layers, kept, before, after)
     return results
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.description = "Make the layers of a trained network analog one at a time, on validation data."
     add_judging(parser)
+    add_sharing(parser)
     parser.add_argument("--time", default="1d", help="since programming (default: 1d)")
     parser.add_argument(
         "--keep",
@@ -105,8 +113,10 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def _run_command(options: argparse.Namespace) -> None:
     asked = asked_by(options, (options.time,))
-    found = sensitivity(Path(options.run), keep=options.keep, per=options.per, tell=print, **asked)
-    print("\n\n".join(f"{name} network\n\n{result}" for name, result in found.items()))
+    with sharing(options, "sensitivity") as shared:
+        how = {"keep": options.keep, "per": options.per, "tell": shared.tell, "shared": shared}
+        found = sensitivity(Path(options.run), **how, **asked)
+        shared.tell("\n\n".join(f"{name} network\n\n{result}" for name, result in found.items()))
 
 
 PROGRAM = Program("sensitivity", "which layers cost most, and which to keep digital", _declare, _run_command)

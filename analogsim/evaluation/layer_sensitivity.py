@@ -226,7 +226,9 @@ class Sensitivity:
         if self.idle.issuperset(left):
             shares = sum_shares(self.shares[name] for name in left)
             return Selection(tuple(digital), np.full(len(self.everything.values), self.clean), shares)
-        report = replace(self._setting, executor=executor, journal=journal).report(left)
+        shared = executor is not None or journal is not None
+        setting = replace(self._setting, executor=executor, journal=journal) if shared else self._setting
+        report = setting.report(left)
         if report.clean != self.clean:
             raise ValueError(
                 f"keep_digital: the digital network has {self.metric} {report.clean:g} and had {self.clean:g}: "
@@ -381,4 +383,5 @@ def sensitivity(
     idle = frozenset(state.name for state in uses.idle)
     clean = replace(everything, values=np.full_like(everything.values, everything.clean))
     reports = {name: clean if name in idle else setting.report([name], "sensitivity") for name in states}
-    return Sensitivity(reports, everything, _shares(analog, next(iter(data))[0]), setting, idle)
+    later = replace(setting, executor=None, journal=None)  # a pool may be gone by then
+    return Sensitivity(reports, everything, _shares(analog, next(iter(data))[0]), later, idle)

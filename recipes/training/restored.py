@@ -7,9 +7,11 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from torch import nn
 
 import analogsim
@@ -123,7 +125,12 @@ def _asked(config: Config, asked: Asked) -> Config:
 
 
 def restored(
-    path: Path, asked: Asked, tell: Callable[[str], None], program: str = "evaluate"
+    path: Path,
+    asked: Asked,
+    tell: Callable[[str], None],
+    program: str = "evaluate",
+    *,
+    place: Callable[[Callable[[], torch.device]], torch.device] = lambda choose: choose(),
 ) -> Iterator[tuple[str, Restored]]:
     """Each network of a run by its name.
 
@@ -132,6 +139,7 @@ def restored(
         asked: what takes the place of what the run had.
         tell: told a line where ranges of converters are not those of the run, and what was decided of the data.
         program: which asks, for errors and warnings.
+        place: gives a process of several its own torch device, see `Group.place`.
 
     Raises:
         ValueError: what is asked for cannot be; or the checkpoint names code, and nobody asked for it.
@@ -161,7 +169,8 @@ def restored(
         model = make_network(named, data.facts, seed=config.seed)
         check_network(config, model)
         load_weights(model, content["model"], f"checkpoint {str(file)!r}")
-        model.to(torch_device("cpu" if config.run_on == "cpu" else "auto"))  # a GPU that trained may be missing here
+        wanted = "cpu" if config.run_on == "cpu" else "auto"
+        model.to(place(partial(torch_device, wanted)))  # a GPU that trained may be missing here
         analog = analogsim.convert(model, config.device, crossbar=config.crossbar)
         batches = calibration_batches(config, data)
         note = _give_ranges(analog, content.get("ranges") or [{}], run, config, batches)
@@ -200,9 +209,16 @@ def judging(network: Restored, asked: Asked) -> dict[str, Any]:
     }
 
 
-def add_judging(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which run to judge, and on which chips."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint file")
+def add_judging(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """The arguments that say which run to judge, and on which chips.
+
+    Args:
+        parser: gets them.
+        optional: whether the run may be left out.
+    """
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?" if optional else None, help="a run's folder, or a checkpoint file"
+    )
     parser.add_argument("--device", help="device model; default: the run's")
     parser.add_argument("--crossbar", help="array, converters and wires; default: the run's")
     parser.add_argument("--chips", type=int, help="how many chips; default: the run's")
