@@ -97,7 +97,18 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
         {"__init__": "nothing", "harness": "what benchmarks share: networks, methods, peers, timing"},
         dict.fromkeys(
             (
-                *("accuracy", "chip", "compensation", "compiled", "draws", "faults", "gains", "growth", "hardware"),
+                *(
+                    "accuracy",
+                    "chip",
+                    "cluster",
+                    "compensation",
+                    "compiled",
+                    "draws",
+                    "faults",
+                    "gains",
+                    "growth",
+                    "hardware",
+                ),
                 *(
                     "memory",
                     "montecarlo",
