@@ -133,21 +133,17 @@ class Store:
                     f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
                 )
             metric, direction = _order(order)
-            if metric is not None and not direction:
-                direction = self._best_first(experiment.experiment_id, metric)
-            by = ["attributes.start_time DESC"] if metric is None else [f"metrics.`{metric}` {direction}"]
-            found = client.search_runs([experiment.experiment_id], filter, max_results=limit + 1, order_by=by)
+            by = "attributes.start_time DESC"
+            if metric is not None:
+                by = f"metrics.`{metric}` {direction or self._best_first(experiment.experiment_id, metric)}"
+            found = client.search_runs([experiment.experiment_id], filter, max_results=limit + 1, order_by=[by])
             if not found:
                 raise ValueError(
                     f"the experiment {name!r} in {stores.shown(self.uri)} has no runs"
                     + (f" for which {filter}" if filter else "; make some: analogsim train")
                 )
-            if metric is not None and metric not in found[0].data.metrics:
-                names = sorted({name for run in found for name in run.data.metrics})
-                raise ValueError(
-                    f"order: none of the runs has a metric {metric!r}"
-                    + (nearest(metric, names) or f"; there are {', '.join(names) or 'none'}")
-                )
+            if metric is not None:
+                _check_known(metric, found)
             return [self._saved(client, run) for run in found[:limit]], len(found) > limit
 
     def _best_first(self, experiment: str, metric: str) -> str:
@@ -230,6 +226,16 @@ def _order(text: str | None) -> tuple[str | None, str]:
     if match is None:
         raise ValueError(f"order: wanted the name of a metric, such as 'test/accuracy/drifted_1d', got {text!r}")
     return match[1], (match[2] or "").upper()
+
+
+def _check_known(metric: str, runs: Sequence[Run]) -> None:
+    """Refuse to order runs by a metric that the first of them has not, and so none."""
+    if metric not in runs[0].data.metrics:
+        names = sorted({name for run in runs for name in run.data.metrics})
+        raise ValueError(
+            f"order: none of the runs has a metric {metric!r}"
+            + (nearest(metric, names) or f"; there are {', '.join(names) or 'none'}")
+        )
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Folders that belong to one study."""
+"""The folder of a study, which belongs to it alone, and the name that both go by."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from analogsim.device.parse import as_device_model
+from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.study.trials import identity
 from analogsim.utils.files import write_whole
+
+if TYPE_CHECKING:
+    import optuna
 
 _OWNER = ".study"
 
@@ -39,3 +46,33 @@ def owned_folder(parent: Path, name: str, owner: str) -> Path:
         if mark.is_file() and mark.read_text() == owner:
             return folder
     raise AssertionError("unreachable")
+
+
+def study_name(config: StudyConfig) -> str:
+    """The study's name: as given, else of data, model and device."""
+    made = f"{config.data.name}-{config.model}-{as_device_model(config.device).name}"
+    return config.study.name or made + ("-pareto" if config.study.pareto else "")
+
+
+def study_folder(config: StudyConfig, study: optuna.Study) -> Path:
+    """The study's folder on this disk, made if there is none; another study's of the same name is left alone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    name = study_name(config) if study.study_name.startswith("no-name-") else study.study_name
+    safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
+    return owned_folder(writable_place(config), safe, identity(study))
+
+
+def writable_place(config: StudyConfig) -> Path:
+    """The folder that the study's is in; made if there is none, and tried, since nothing can be kept without it."""
+    try:
+        place = Path(config.out)
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            return place
+    except OSError as error:
+        raise type(error)(
+            f"out: cannot write to the folder {config.out!r}: {error.strerror or error}; give another place with --out"
+        ) from error

@@ -19,7 +19,6 @@ from analogsim.recipes import tune
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.evaluate import evaluate
-from analogsim.recipes.study import objectives
 from analogsim.recipes.study.objectives import SEARCH_CHIPS
 from analogsim.recipes.tasks import data_sets
 from analogsim.recipes.train import train
@@ -485,13 +484,3 @@ def test_without_a_server_nothing_is_begun(alone: Path, closed_port: int) -> Non
     assert study.trials == []
     result = run_study(config("study.trials=1"))
     assert len(result.study.trials) == 1
-
-
-def test_no_password_is_kept_where_others_read() -> None:
-    secret = ["study.storage=postgresql://me:hunter2@host/name", "tracking.uri=http://me:hunter2@host"]
-    given = config(*secret, tracking=True)
-    assert "hunter2" in str(given)
-    assert "hunter2" not in str(tune._without_storage(given))
-    assert "hunter2" not in str(objectives.training_config(given))
-    open_server = config("tracking.uri=http://host:5000", tracking=True)
-    assert tune._without_storage(open_server).tracking.uri == "http://host:5000"
