@@ -27,9 +27,10 @@ from analogsim.recipes.config.arguments import Program, add_settings, files_and_
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
 from analogsim.recipes.config.space import DEFAULT_SPACE, Choice
 from analogsim.recipes.config.toml import describe, dump_toml, from_mapping, load_mapping
+from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study import final_comparison
 from analogsim.recipes.study.beginning import merged, open_study, stored_settings, without_secrets
-from analogsim.recipes.study.criterion import Criterion, criterion
+from analogsim.recipes.study.criterion import Criterion, all_times, criterion
 from analogsim.recipes.study.final_comparison import Final
 from analogsim.recipes.study.folder import study_folder, study_name, writable_place
 from analogsim.recipes.study.lease import Lease, LostLease
@@ -38,7 +39,6 @@ from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.study.samplers import pruner, sampler
 from analogsim.recipes.study.shared_database import storage_explained
 from analogsim.recipes.study.storages import storage_url
-from analogsim.recipes.study.trial_config import all_times, training_config
 from analogsim.recipes.study.trials import at_work, try_again
 from analogsim.recipes.study.work import take_trials
 from analogsim.recipes.tasks.data_sets import Splits

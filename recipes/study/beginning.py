@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.config.space import Space
 from analogsim.recipes.config.toml import flatten, from_mapping, to_mapping
+from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.folder import study_name
 from analogsim.recipes.study.lease import Lease
@@ -17,7 +18,6 @@ from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.study.samplers import pruner, sampler
 from analogsim.recipes.study.shared_database import storage_explained
 from analogsim.recipes.study.storages import database_file, open_storage, quietly, storage_url
-from analogsim.recipes.study.trial_config import training_config
 from analogsim.recipes.study.trials import DEFAULT
 from analogsim.recipes.tracking.stores import shown
 

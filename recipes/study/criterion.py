@@ -9,7 +9,8 @@ import numpy as np
 
 from analogsim.evaluation import Metric
 from analogsim.evaluation.display import FloatArray, number
-from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.training.setup import in_order, report_times
 from analogsim.utils.times import label, seconds
 
 
@@ -133,3 +134,11 @@ def criterion(config: StudyConfig, metric: Metric) -> Criterion:
         limit, option = rule.min_clean, "study.min_clean"
     time = label(seconds(config.evaluation.validation_time))
     return Criterion(directed, time, rule.percentile, limit, option, rule.pareto)
+
+
+def all_times(config: Config) -> tuple[str, ...]:
+    """The times of the drift curve, and among them the one at which networks are judged."""
+    rule = config.evaluation
+    judged = seconds(rule.validation_time)
+    others = [time for time in report_times(config) if seconds(time) != judged]
+    return in_order((*others, rule.validation_time))

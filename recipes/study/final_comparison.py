@@ -14,10 +14,11 @@ from analogsim.evaluation.display import heading, number, spread
 from analogsim.evaluation.report import Report, compare_plot
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, flatten
-from analogsim.recipes.study.criterion import Criterion
+from analogsim.recipes.config.trial_config import training_config
+from analogsim.recipes.study.criterion import Criterion, all_times
 from analogsim.recipes.study.figures import importances
-from analogsim.recipes.study.runs import StudyRuns, trial_folder
-from analogsim.recipes.study.trial_config import all_times, training_config
+from analogsim.recipes.study.outcome import trial_folder
+from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking.log_report import log_ranges, log_report
 from analogsim.recipes.tracking.tracked_run import Tracker

@@ -13,10 +13,11 @@ from analogsim.errors import NonFiniteError
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import suggest
-from analogsim.recipes.study.criterion import Criterion
+from analogsim.recipes.config.trial_config import training_config
+from analogsim.recipes.study.criterion import Criterion, all_times
 from analogsim.recipes.study.optuna_private import earlier_numbers
-from analogsim.recipes.study.runs import Outcome, StudyRuns, trial_folder
-from analogsim.recipes.study.trial_config import all_times, training_config
+from analogsim.recipes.study.outcome import Outcome, trial_folder
+from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.study.trials import surplus
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking.metric_names import drifted, score_name

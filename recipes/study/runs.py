@@ -14,7 +14,7 @@ import shlex
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,19 @@ from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping
 from analogsim.recipes.study import figures
 from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.lease import Lease, LostLease
+from analogsim.recipes.study.outcome import (
+    CHECKPOINT,
+    FOLDER,
+    LOGGED,
+    OUTCOME,
+    RUN,
+    SENT,
+    Outcome,
+    can_be_sent,
+    in_optuna,
+    outcome_of,
+    unsent,
+)
 from analogsim.recipes.study.page_views import study_links, view_tags
 from analogsim.recipes.study.storages import storage_url
 from analogsim.recipes.study.trials import identity
@@ -42,39 +55,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PARENT = "analogsim:run"
-_OUTCOME, _CHECKPOINT = "trial.json", "checkpoint.pt"
-FOLDER, _RUN, _LOGGED = "folder", "run_id", "logged"  # attributes of a trial
 _AT_ONCE = 1000  # MLflow's limit for the metrics of a log_batch
 _NUMBER, _PARENT_TAG = "optuna.trial.number", "mlflow.parentRunId"
-_SENT = "analogsim:logged"  # the same of trials that were sent when they had ended
 # Pruned is no failure: the run was stopped on purpose.
 _ENDS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "STOPPED": "KILLED", "FAIL": "FAILED"}
-
-
-def trial_folder(folder: Path, number: int) -> Path:
-    """Where a trial's checkpoint and report lie."""
-    return folder / f"trial-{number:04d}"
-
-
-@dataclass
-class Outcome:
-    """How a trial went, as far as MLflow is to know.
-
-    Attributes:
-        number: of the trial.
-        folder: where its checkpoint and report lie.
-        run_id: of its MLflow run; None where none could be made.
-        state: COMPLETE, PRUNED, STOPPED (by Ctrl-C) or FAIL.
-        why: it was pruned.
-        metrics: of the whole trial.
-    """
-
-    number: int
-    folder: str
-    run_id: str | None = None
-    state: str = "FAIL"
-    why: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class StudyRuns:
@@ -173,7 +157,7 @@ class StudyRuns:
                 warnings.warn(f"{error}; trial {outcome.number} is logged later", RuntimeWarning, stacklevel=3)
         try:
             outcome.run_id = tracker.run_id or None
-            trial.set_user_attr(_RUN, outcome.run_id)
+            trial.set_user_attr(RUN, outcome.run_id)
             folder = Path(outcome.folder)
             folder.mkdir(parents=True, exist_ok=True)
             dump_toml(training.config, folder / "config.toml")
@@ -190,9 +174,9 @@ class StudyRuns:
                 self._complete(tracker, outcome)
                 if tracker.run_id and tracker.delivered:
                     with contextlib.suppress(UpdateFinishedTrialError):  # given away just now
-                        trial.set_user_attr(_LOGGED, outcome.state)
+                        trial.set_user_attr(LOGGED, outcome.state)
             finally:  # last: from then on others may send what MLflow did not take
-                write_whole(Path(outcome.folder) / _OUTCOME, json.dumps(asdict(outcome)))
+                write_whole(Path(outcome.folder) / OUTCOME, json.dumps(asdict(outcome)))
 
     def final(self, study: optuna.Study, name: str, training: Training, tags: Mapping[str, str]) -> Tracker:
         """The run of a network of the comparison at the end; one that takes nothing where MLflow is away.
@@ -231,23 +215,23 @@ class StudyRuns:
 
         One worker at a time does so; without `wait` the others do not wait for it.
         """
-        if not self._enabled or not _unsent(study):
+        if not self._enabled or not unsent(study):
             return 0
         lease = Lease(study, "analogsim:sending", self._config.study.heartbeat)
 
         def nothing_to_do() -> bool:
-            return not (wait or lease.free()) or not any(map(_can_be_sent, _unsent(study)))
+            return not (wait or lease.free()) or not any(map(can_be_sent, unsent(study)))
 
         with lease.held(nothing_to_do) as ours:
-            for trial in filter(_can_be_sent, _unsent(study)) if ours else ():
+            for trial in filter(can_be_sent, unsent(study)) if ours else ():
                 try:
                     lease.check()
                     if self._send(study, trial):
-                        sent = study.user_attrs.get(_SENT, {})
-                        study.set_user_attr(_SENT, {**sent, str(trial.number): trial.state.name})
+                        sent = study.user_attrs.get(SENT, {})
+                        study.set_user_attr(SENT, {**sent, str(trial.number): trial.state.name})
                 except (ConnectionError, LostLease):
                     break
-        return len(_unsent(study))
+        return len(unsent(study))
 
     def log_progress(self, study: optuna.Study, *, wait: bool = True) -> bool:
         """Tell the study's own run how far it is: objectives, figures, a table of all trials; False if it could not.
@@ -332,12 +316,12 @@ class StudyRuns:
     def _complete(self, tracker: Tracker, outcome: Outcome) -> None:
         """All that is known at a trial's end, from its folder."""
         folder = Path(outcome.folder)
-        tracker.tags({"optuna.trial.state": _in_optuna(outcome.state) or ""})
+        tracker.tags({"optuna.trial.state": in_optuna(outcome.state) or ""})
         if outcome.why:
             tracker.tags({"optuna.trial.why": outcome.why})
         if outcome.metrics:
             tracker.metrics(outcome.metrics, step=0)
-        for name, below in (("config.toml", None), ("report.json", None), (_CHECKPOINT, "checkpoint")):
+        for name, below in (("config.toml", None), ("report.json", None), (CHECKPOINT, "checkpoint")):
             if (folder / name).is_file():
                 tracker.artifact(folder / name, below)
         if outcome.state == "COMPLETE":
@@ -347,11 +331,11 @@ class StudyRuns:
 
     def _send(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Send a trial that has ended from its folder; whether MLflow holds it now."""
-        outcome, by_itself = _outcome(trial)
+        outcome, by_itself = outcome_of(trial)
         if outcome.run_id is None:
             tags = {_PARENT_TAG: study.user_attrs[PARENT], _NUMBER: str(trial.number)}
             outcome.run_id = next((run.info.run_id for run in self._found(tags)), None)
-        path = Path(outcome.folder) / _CHECKPOINT
+        path = Path(outcome.folder) / CHECKPOINT
         if path.is_file() and (by_itself or outcome.run_id is None):
             config = from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}")
             training = Training(config, self._data, aware=True, path=path)
@@ -396,40 +380,6 @@ class _Away(NoRun):
     @property
     def delivered(self) -> bool:
         return False
-
-
-def _unsent(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have ended, but not in MLflow, or not in the same way."""
-    sent = study.user_attrs.get(_SENT, {})
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished()
-        and FOLDER in trial.user_attrs
-        and trial.state.name not in (_in_optuna(trial.user_attrs.get(_LOGGED)), sent.get(str(trial.number)))
-    ]
-
-
-def _can_be_sent(trial: FrozenTrial) -> bool:
-    """Whether all that there is to tell of a trial lies here; that it failed can be told from anywhere."""
-    return trial.state.name == "FAIL" or Path(trial.user_attrs[FOLDER], _CHECKPOINT).is_file()
-
-
-def _outcome(trial: FrozenTrial) -> tuple[Outcome, bool]:
-    """How a trial ended, and whether its worker itself ended it, and tells MLflow nothing any more."""
-    folder, run_id = trial.user_attrs[FOLDER], trial.user_attrs.get(_RUN)
-    path = Path(folder) / _OUTCOME
-    if path.is_file():
-        outcome = Outcome(**json.loads(path.read_text()))
-        if _in_optuna(outcome.state) == trial.state.name:
-            return outcome, True
-        run_id = run_id or outcome.run_id
-    return Outcome(trial.number, folder, run_id, trial.state.name, why="its worker died, or was taken for dead"), False
-
-
-def _in_optuna(state: str | None) -> str | None:
-    """Optuna's name for a state."""
-    return "FAIL" if state == "STOPPED" else state
 
 
 def _cell(value: Any) -> Any:

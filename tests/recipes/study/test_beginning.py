@@ -7,10 +7,10 @@ import pytest
 
 from analogsim.evaluation.metrics import METRICS
 from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study.beginning import merged, open_study, stored_settings, without_secrets
 from analogsim.recipes.study.criterion import criterion
 from analogsim.recipes.study.runs import StudyRuns
-from analogsim.recipes.study.trial_config import training_config
 from analogsim.recipes.training.setup import load_data
 from analogsim.recipes.tune import configure
 

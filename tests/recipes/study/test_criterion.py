@@ -8,7 +8,7 @@ from analogsim.evaluation import Metric
 from analogsim.evaluation.metrics import METRICS
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.config.toml import load_toml
-from analogsim.recipes.study.criterion import Criterion, criterion
+from analogsim.recipes.study.criterion import Criterion, all_times, criterion
 
 ERROR = Metric("error", lambda output, target: (output - target).abs(), unit="dB", higher_is_better=False)
 
@@ -80,3 +80,10 @@ def test_scores_are_shown_in_the_unit() -> None:
     assert rule(ERROR).shown(0.98765) == "0.9877 dB"
     assert rule(METRICS["cross_entropy"]).shown(1234.5678) == "1235"
     assert rule(ERROR).number(0.5) == "0.5"
+
+
+def test_networks_are_judged_at_a_time_among_those_of_the_curve() -> None:
+    config = load_toml(StudyConfig, None, ['evaluation.times=["1s", "1mo"]', "evaluation.validation_time=24h"])
+    assert all_times(config) == ("1s", "24h", "1mo")
+    config = load_toml(StudyConfig, None, ['evaluation.times=["1s", "1d"]', "evaluation.validation_time=24h"])
+    assert all_times(config) == ("1s", "24h")

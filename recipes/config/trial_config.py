@@ -8,8 +8,6 @@ from typing import Any
 
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import from_mapping, to_mapping
-from analogsim.recipes.training.setup import in_order, report_times
-from analogsim.utils.times import seconds
 
 
 def training_config(config: StudyConfig, values: Mapping[str, Any] | None = None) -> Config:
@@ -28,11 +26,3 @@ def training_config(config: StudyConfig, values: Mapping[str, Any] | None = None
             node = node[parent]
         node[leaf] = "none" if value is None else value
     return from_mapping(Config, plain, "trial")
-
-
-def all_times(config: Config) -> tuple[str, ...]:
-    """The times of the drift curve, and among them the one at which networks are judged."""
-    rule = config.evaluation
-    judged = seconds(rule.validation_time)
-    others = [time for time in report_times(config) if seconds(time) != judged]
-    return in_order((*others, rule.validation_time))

@@ -4,7 +4,7 @@ import pytest
 
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import load_toml
-from analogsim.recipes.study.trial_config import all_times, training_config
+from analogsim.recipes.config.trial_config import training_config
 
 
 def study(*settings: str) -> StudyConfig:
@@ -19,9 +19,3 @@ def test_the_training_of_a_trial_has_the_suggested_settings() -> None:
     assert found.tracking.uri is None  # an address may hold a password
     with pytest.raises(ValueError, match=r"trial: noise\.ramp: wanted a value <= 1"):
         training_config(config, {"noise.ramp": 2.0})
-
-
-def test_networks_are_judged_at_a_time_among_those_of_the_curve() -> None:
-    config = study('evaluation.times=["1s", "1mo"]', "evaluation.validation_time=24h")
-    assert all_times(config) == ("1s", "24h", "1mo")
-    assert all_times(study('evaluation.times=["1s", "1d"]', "evaluation.validation_time=24h")) == ("1s", "24h")
