@@ -40,7 +40,8 @@ from analogsim.recipes.tracking import tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.links import compare_link
 from analogsim.recipes.tracking.log_report import ends, log_ranges, log_report, parameters
-from analogsim.recipes.tracking.tracked_run import NoRun, Run, Tracker
+from analogsim.recipes.tracking.tracked_run import Run
+from analogsim.recipes.tracking.tracker import NoRun, Tracker
 from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.processes import ALONE, Group, joined
 from analogsim.recipes.training.setup import NOTHING, Given, check, load_data, refuse_stored_code, report_times

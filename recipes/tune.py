@@ -43,7 +43,7 @@ from analogsim.recipes.study.trials import at_work, try_again
 from analogsim.recipes.study.work import take_trials
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking.stores import shown
-from analogsim.recipes.tracking.tracked_run import Status
+from analogsim.recipes.tracking.tracker import Status
 from analogsim.recipes.training.setup import check, load_data
 from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.times import seconds

@@ -21,7 +21,7 @@ from analogsim.recipes.study.outcome import trial_folder
 from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking.log_report import log_ranges, log_report
-from analogsim.recipes.tracking.tracked_run import Tracker
+from analogsim.recipes.tracking.tracker import Tracker
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.utils.files import write_whole

@@ -45,7 +45,8 @@ from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_report, parameters
-from analogsim.recipes.tracking.tracked_run import NoRun, Run, Status, Tracker
+from analogsim.recipes.tracking.tracked_run import Run
+from analogsim.recipes.tracking.tracker import NoRun, Status, Tracker
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.utils.files import write_whole

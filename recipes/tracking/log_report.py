@@ -14,7 +14,7 @@ from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten
 from analogsim.recipes.tracking.metric_names import BETTER, drifted, score_name, tail
-from analogsim.recipes.tracking.tracked_run import Tracker
+from analogsim.recipes.tracking.tracker import Tracker
 
 
 def of_hardware(config: Config) -> dict[str, object]:

@@ -24,11 +24,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from analogsim.recipes.tracking import links, stores
 from analogsim.recipes.tracking.mlflow_private import LOGGED_ARTIFACTS
+from analogsim.recipes.tracking.tracker import NoRun, Status, Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,98 +36,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from mlflow.entities import Run as MlflowRun
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _LONGEST = 6000  # MLflow's limit for a parameter; that for a tag is larger
 _METRICS_AT_ONCE, _PARAMS_AT_ONCE = 1000, 100  # MLflow's limits for one log_batch
 _SHARE = 0.01  # of the time may go into sending metrics; those that come faster are sent together
 _LATEST = 10.0  # seconds that metrics wait at most, as long as others come
 _PATIENCE = 1.0  # seconds; a store that hangs longer than that before it fails gets a tenth of the time at most
-
-
-class Tracker(Protocol):
-    """What a recipe may ask of tracking: ``Run`` does it, ``NoRun`` ignores it.
-
-    As a context manager it ends the run: FINISHED, or FAILED where an exception passes (KILLED for Ctrl-C).
-    """
-
-    run_id: str
-    experiment_id: str
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log several metrics of one step (an epoch)."""
-
-    def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
-        """Log a metric over the time after programming: its step is that time in whole seconds."""
-
-    def figure(self, figure: Figure, path: str) -> None:
-        """Keep a figure as it is now as the artifact `path`; its suffix (``.png``, ``.svg``) is the format."""
-
-    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
-        """Keep columns of equal length as the table `path` (``.json``), in place of an earlier one there."""
-
-    def text(self, text: str, path: str) -> None:
-        """Keep a text as the artifact `path`."""
-
-    def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Copy a file, or a folder, into the artifacts, under `folder`."""
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags, in place of earlier ones of the same names."""
-
-    def end(self, status: Status = "FINISHED") -> None:
-        """End the run and deliver what waits; a second end changes nothing."""
-
-    @property
-    def delivered(self) -> bool:
-        """Whether all that was logged is in the store: nothing waits, nothing was refused."""
-        return True
-
-    def links(self) -> str:
-        """Say how to look at this run: the command that opens the UI, and the address in it."""
-        return ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.end()
-        else:
-            self.end("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
-
-
-class NoRun(Tracker):
-    """Tracking switched off: every call is accepted and does nothing."""
-
-    run_id = ""
-    experiment_id = ""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """See `Tracker`."""
-
-    def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
-        """See `Tracker`."""
-
-    def figure(self, figure: Figure, path: str) -> None:
-        """See `Tracker`."""
-
-    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
-        """See `Tracker`."""
-
-    def text(self, text: str, path: str) -> None:
-        """See `Tracker`."""
-
-    def artifact(self, local_path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """See `Tracker`."""
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """See `Tracker`."""
-
-    def end(self, status: Status = "FINISHED") -> None:
-        """See `Tracker`."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten, load_toml
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tracking import tracked_run
-from analogsim.recipes.tracking.tracked_run import NoRun
+from analogsim.recipes.tracking.tracker import NoRun
 from analogsim.recipes.train import AWARE, PLAIN, train
 from analogsim.recipes.training import loop
 from analogsim.recipes.training.checkpoint import load_checkpoint

@@ -9,7 +9,7 @@ from torch import nn
 import analogsim
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tracking.log_report import log_ranges, log_report, of_hardware, parameters
-from analogsim.recipes.tracking.tracked_run import NoRun
+from analogsim.recipes.tracking.tracker import NoRun
 from tests.recipes.reports import report
 
 

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from analogsim.recipes.tracking import tracked_run
-from analogsim.recipes.tracking.tracked_run import NoRun, Run
+from analogsim.recipes.tracking.tracked_run import Run
+from analogsim.recipes.tracking.tracker import NoRun
 
 pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
 

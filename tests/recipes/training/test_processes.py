@@ -26,7 +26,7 @@ from analogsim.chip.ranges import get_ranges
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.tasks import data_sets, networks
-from analogsim.recipes.tracking.tracked_run import NoRun
+from analogsim.recipes.tracking.tracker import NoRun
 from analogsim.recipes.train import AWARE, PLAIN, train
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
