@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analogsim.evaluation.metrics import METRICS
 from analogsim.evaluation.report import compare_plot
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
@@ -29,7 +28,7 @@ from analogsim.recipes.config.space import DEFAULT_SPACE, Choice
 from analogsim.recipes.config.toml import describe, dump_toml, from_mapping, load_mapping
 from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study import final_comparison
-from analogsim.recipes.study.beginning import merged, open_study, stored_settings, without_secrets
+from analogsim.recipes.study.beginning import merged, open_study, refuse_code, stored_settings, without_secrets
 from analogsim.recipes.study.criterion import Criterion, all_times, criterion
 from analogsim.recipes.study.final_comparison import Final
 from analogsim.recipes.study.folder import study_folder, study_name, writable_place
@@ -161,7 +160,7 @@ def objective(
 def _judged_by(config: StudyConfig) -> tuple[Splits, Criterion]:
     """The data, and what networks on them are judged by."""
     data = load_data(config)
-    return data, criterion(config, METRICS["accuracy"])
+    return data, criterion(config, data.task.metric)
 
 
 def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -> Tuned:
@@ -204,8 +203,13 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
         optuna.logging.set_verbosity(verbosity)
 
 
-def load(file: str | Path | None, settings: Sequence[str]) -> StudyConfig:
+def load(file: str | Path | None, settings: Sequence[str], *, trust: bool = False) -> StudyConfig:
     """The configuration of a new study, or of one that exists already with what is given on top.
+
+    Args:
+        file: see `configure`.
+        settings: changes.
+        trust: run the code that an existing study names; otherwise what file and settings name themselves.
 
     Raises:
         FileNotFoundError, ValueError, ConnectionError: as `configure` and `tune`.
@@ -215,6 +219,8 @@ def load(file: str | Path | None, settings: Sequence[str]) -> StudyConfig:
     begun = stored_settings(alone)
     if begun is None:
         return _study_config(given, file)
+    if not trust:
+        refuse_code(begun, given, study_name(alone))
     return _study_config(merged(begun, given), f"study {study_name(alone)!r}")
 
 
@@ -306,6 +312,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_settings(parser, STUDY_SHORT)
     parser.add_argument("--pareto", action="store_true", help="the whole front of clean against drifted score")
+    parser.add_argument("--trust", action="store_true", help="run the code that the study's stored settings name")
     parser.add_argument("--quiet", action="store_true", help="no line for each trial")
 
 
@@ -314,7 +321,7 @@ def _run_command(options: argparse.Namespace) -> None:
         raise ValueError("tune: torchrun makes one network of several processes; start the same command several times")
     files, overrides = files_and_overrides(options, STUDY_SHORT)
     overrides += ["study.pareto=true"] if options.pareto else []
-    config = load(files[0] if files else None, overrides)
+    config = load(files[0] if files else None, overrides, trust=options.trust)
 
     def show(line: str) -> None:
         print(line, flush=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.config.options import STUDY_SHORT, StudyConfig
 from analogsim.recipes.config.space import Space
 from analogsim.recipes.config.toml import flatten, from_mapping, to_mapping
 from analogsim.recipes.config.trial_config import training_config
@@ -19,6 +20,8 @@ from analogsim.recipes.study.samplers import pruner, sampler
 from analogsim.recipes.study.shared_database import storage_explained
 from analogsim.recipes.study.storages import database_file, open_storage, quietly, storage_url
 from analogsim.recipes.study.trials import DEFAULT
+from analogsim.recipes.tasks.data_sets import names_code
+from analogsim.recipes.tasks.references import is_reference, refuse_unnamed
 from analogsim.recipes.tracking.stores import shown
 
 if TYPE_CHECKING:
@@ -57,6 +60,49 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping) and key != "search"
         both[key] = merged(both[key], value) if nested else value
     return both
+
+
+def refuse_code(begun: Mapping[str, Any], given: Mapping[str, Any], name: str) -> None:
+    """Refuse a study whose settings name code that the command does not name: that is only run when it is asked for.
+
+    Args:
+        begun: what the study was begun with.
+        given: what the command says.
+        name: of the study.
+
+    Raises:
+        ValueError: with the options that name it.
+    """
+    code = {}
+    for option, (setting, _) in STUDY_SHORT.items():
+        text = _at(begun, setting)
+        if _at(given, setting) != text and (names_code if option == "data" else is_reference)(text):
+            code[option] = text
+    command, where = f"analogsim tune --study {shlex.quote(name)}", f"study {name!r}"
+    refuse_unnamed(code, command, where)
+    searched = [] if "search" in given else [text for text in _choices(begun.get("search", {})) if is_reference(text)]
+    if searched:
+        raise ValueError(
+            f"{where} searches among code, {', '.join(searched)}, which is only run when you name it yourself: give "
+            "the configuration file with its [search] again, or --trust, for all that the study names"
+        )
+
+
+def _at(settings: Mapping[str, Any], name: str) -> Any:
+    """The value of a setting in nested tables; None where it is not said."""
+    value: Any = settings
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _choices(space: Mapping[str, Any]) -> Iterator[Any]:
+    """All values that a search space, as it is stored, gives to choose from."""
+    for key, inner in space.items():
+        if isinstance(inner, Mapping):
+            yield from _choices(inner)
+        elif key == "choices":
+            yield from inner
 
 
 def open_study(

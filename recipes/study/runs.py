@@ -14,7 +14,7 @@ import shlex
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping
+from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study import figures
 from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.lease import Lease, LostLease
@@ -338,7 +339,9 @@ class StudyRuns:
             outcome.run_id = next((run.info.run_id for run in self._found(tags)), None)
         path = Path(outcome.folder) / CHECKPOINT
         if path.is_file() and (by_itself or outcome.run_id is None):
-            config = from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}")
+            config = self._with_own_code(
+                from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}"), trial
+            )
             training = Training(config, self._data, aware=True, path=path)
             tracker = self._start(study, outcome, training)
             self._history(tracker, training.history)
@@ -357,6 +360,10 @@ class StudyRuns:
             return True  # its worker died before there was anything to tell
         self._complete(tracker, outcome)
         return tracker.delivered
+
+    def _with_own_code(self, config: Config, trial: FrozenTrial) -> Config:
+        """The training of a trial with the network that this worker was told of: a file's word for it runs nothing."""
+        return replace(config, model=training_config(self._config, trial.params).model)
 
 
 class _LeasedRun(Run):

@@ -8,7 +8,7 @@ import pytest
 from analogsim.evaluation.metrics import METRICS
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.config.trial_config import training_config
-from analogsim.recipes.study.beginning import merged, open_study, stored_settings, without_secrets
+from analogsim.recipes.study.beginning import merged, open_study, refuse_code, stored_settings, without_secrets
 from analogsim.recipes.study.criterion import criterion
 from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.training.setup import load_data
@@ -63,6 +63,25 @@ def test_settings_are_merged_but_search_spaces_are_not() -> None:
     below = {"noise": {"end": 1.0, "ramp": 0.5}, "search": {"noise": {"end": {"low": 1, "high": 2}}}, "seed": 3}
     above = {"noise": {"end": 2.0}, "search": {"noise": {"ramp": {"low": 0.1, "high": 0.2}}}}
     assert merged(below, above) == {"noise": {"end": 2.0, "ramp": 0.5}, "search": above["search"], "seed": 3}
+
+
+def test_code_that_only_the_study_names_is_not_run() -> None:
+    begun: dict[str, Any] = {"model": "nets.py:build", "data": {"name": "my.nets:data"}, "noise": {"end": 2.0}}
+    with pytest.raises(ValueError, match=r"study 'my own' names code, my.nets:data, nets.py:build, which") as told:
+        refuse_code(begun, {"seed": 1}, "my own")
+    command = "analogsim tune --study 'my own' --data my.nets:data --model nets.py:build (or --trust"
+    assert command in str(told.value)
+    with pytest.raises(ValueError, match=r"names code, my.nets:data, which"):
+        refuse_code(begun, {"model": "nets.py:build"}, "my own")
+    with pytest.raises(ValueError, match=r"names code, nets.py:build, which"):  # another one is not this one
+        refuse_code(begun, {"model": "nets.py:other", "data": {"name": "my.nets:data"}}, "my own")
+    refuse_code(begun, {"model": "nets.py:build", "data": {"name": "my.nets:data"}}, "my own")
+    for source in ("digits", "folder:images", "text:book", "npz:a.npz"):
+        refuse_code({"data": {"name": source}, "model": "mlp"}, {}, "mine")
+    searched = {"search": {"model": {"choices": ["mlp", "nets.py:build"]}, "noise": {"end": {"low": 1, "high": 2}}}}
+    with pytest.raises(ValueError, match=r"study 'mine' searches among code, nets.py:build, which .*\[search\] again"):
+        refuse_code(searched, {}, "mine")
+    refuse_code(searched, searched, "mine")
 
 
 def test_no_password_is_kept_where_others_read() -> None:
