@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from analogsim.device.parse import as_device_model
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.study.trials import identity
+from analogsim.recipes.tasks.references import short
 from analogsim.utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def owned_folder(parent: Path, name: str, owner: str) -> Path:
 
 def study_name(config: StudyConfig) -> str:
     """The study's name: as given, else of data, model and device."""
-    made = f"{config.data.name}-{config.model}-{as_device_model(config.device).name}"
+    made = f"{short(config.data.name)}-{short(config.model)}-{as_device_model(config.device).name}"
     return config.study.name or made + ("-pareto" if config.study.pareto else "")
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from analogsim.recipes.study.folder import owned_folder
+from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.study.folder import owned_folder, study_name
 
 
 def test_a_folder_belongs_to_one_study(tmp_path: Path) -> None:
@@ -23,3 +25,14 @@ def test_threads_that_ask_at_once_get_the_same_folder(tmp_path: Path) -> None:
         thread.join(30)
     assert set(found) == {tmp_path / "a"}
     assert len(found) == 8
+
+
+def test_a_study_is_named_by_data_model_and_device() -> None:
+    def name(*settings: str) -> str:
+        return study_name(load_toml(StudyConfig, None, list(settings)))
+
+    assert name() == "digits-lenet5-pcm"
+    assert name("study.pareto=true", "model=mlp") == "digits-mlp-pcm-pareto"
+    assert name("study.name=mine") == "mine"
+    assert name("model=my/nets.py:build", "data.name=/data/nets.py:data") == "nets-data-nets-build-pcm"
+    assert name("model=my.nets:build", "data.name=folder:/data/leaves") == "folder-leaves-my-build-pcm"
