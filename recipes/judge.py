@@ -1,0 +1,239 @@
+"""Judge a trained network: what it loses on chips, what that comes from, and which remedy is worth it.
+
+Example:
+analogsim judge runs/20260101-120000-digits-lenet5-pcm --crossbar standard --html judgement.html
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+import analogsim
+from analogsim.chip.compensation import as_compensations
+from analogsim.errors import ConversionWarning
+from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
+from analogsim.layers.module import AnalogModule, matrices_of
+from analogsim.recipes.judging.bench import Bench, Part
+from analogsim.recipes.judging.clock import Clock
+from analogsim.recipes.judging.judgement import Judgement
+from analogsim.recipes.judging.paired import GROUPS
+from analogsim.recipes.judging.plan import Plan
+from analogsim.recipes.judging.remedies import all_remedies, combine, read_remedies
+from analogsim.recipes.judging.samples import Samples, read, read_inputs
+from analogsim.recipes.judging.sizes import plan
+from analogsim.recipes.judging.variant import Subject, Variant, set_ranges_again
+from analogsim.utils.times import DEFAULT_TIMES, label, seconds
+
+_MOST_SAMPLES = 5_000
+_FEW = 256  # samples below which choosing by them alone is choosing by chance
+_CALIBRATION = 512
+# Chips far away from those that the answer is given on.
+_OTHER_CHIPS = 1_000_000
+
+
+def judge(
+    model: nn.Module,
+    test: Iterable[Any],
+    *,
+    calibration: Iterable[Any] | None = None,
+    validation: Iterable[Any] | None = None,
+    metric: MetricLike = "accuracy",
+    higher_is_better: bool | None = None,
+    device: Any = "pcm",
+    crossbar: Any = "ideal",
+    compensation: str | None = "global",
+    times: Sequence[float | str] | None = None,
+    at: float | str | None = None,
+    minutes: float = 10.0,
+    tolerance: float = 0.01,
+    seed: int = 0,
+    only: Sequence[str] | None = None,
+    apply: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+    show: Callable[[Judgement], None] = lambda _: None,
+) -> Judgement:
+    """What a trained network loses on chips, what that comes from, and what to do about it, within a given time.
+
+    Remedies are chosen on validation data and on chips of their own; what is recommended is judged beside doing nothing
+    on test data and other chips, the same ones for both. Of remedies that are equally good within one standard error
+    the cheapest is taken, and what does not help beyond its error (95 %, over chips and samples) is not recommended.
+    ``model`` is left alone.
+
+    Args:
+        model: a trained network that `analogsim.convert` takes; or its twin, whose hardware and ranges it then has.
+        test: batches of ``(input, target)``, see `analogsim.evaluate`, that the answer is given on.
+        calibration: batches that ranges and statistics are set by; training data. Default: the inputs of validation.
+        validation: batches to choose by. Default: half of the test data, which then have no part in the answer. Where
+            there are fewer than 256 samples, those of ``calibration`` that have targets are added.
+        metric: see `analogsim.evaluate`.
+        higher_is_better: of a metric that does not say so itself.
+        device: see `analogsim.convert`; not used for a twin but to name it.
+        crossbar: the same.
+        compensation: what is compensated anyway: names joined by ``+``, or None.
+        times: since programming, at which the network is judged; default: as `analogsim.evaluate`.
+        at: the one of them by which remedies are chosen; default: the last.
+        minutes: all of it may take. Samples and chips become fewer where a forward is slow.
+        tolerance: share of what there is to lose (clean score to guessing) that may be lost before remedies are tried
+            that cost cells or digital products.
+        seed: the first chip.
+        only: names of the remedies to try, see `analogsim.recipes.judging.remedies`; default: all.
+        apply: remedies joined by ``+`` that are not chosen but given, and judged on test data alone.
+        tell: told in a few words what is being done.
+        show: given every judgement as far as it has come, so that an interruption loses nothing.
+
+    Returns:
+        The answer; ``print`` it, or write its ``to_html()``.
+
+    Raises:
+        ValueError: settings or data that cannot be; see `analogsim.evaluate`, as for all other errors.
+    """
+    clock = Clock(60 * _checked(minutes, "minutes", 0.0, 10_000.0))
+    _checked(tolerance, "tolerance", 0.0, 1.0)
+    scored = as_metric(metric).directed(higher_is_better, "judge")
+    base = Variant(compensation=as_compensations(compensation).text)
+    _check_names(only)
+    notes: list[str] = []
+    judged, choosing, inputs = _data(test, validation, calibration, clock.budget, scored, notes)
+    analog = _twin_of(model, device, crossbar, inputs, notes)
+    subject = Subject(analog, inputs, device, crossbar)
+    as_compensations(compensation).check(analog, "judge")
+    ages = _ages(times, subject)
+    chosen_at = ages[-1] if at is None else seconds(at)
+    if chosen_at not in ages:
+        raise ValueError(f"judge: at={at!r} is none of the times {', '.join(map(label, ages))}")
+    given = None if apply is None else combine(read_remedies(apply, subject), base, subject)
+    bench = Bench(subject, scored, clock)
+    tell("how long a forward takes")
+    _learn_costs(bench, base, choosing, chosen_at, seed + _OTHER_CHIPS)
+    available = max(len(judged), len(choosing))
+    tried = len(all_remedies()) if only is None else len(only)
+    sizes = plan(clock, times=len(ages), remedies=tried, layers=len(subject.layers), available=available)
+    pieces = GROUPS if not callable(scored.score) or hasattr(scored.score, "update") else 1
+    for name, part in (("test", judged), ("validation", choosing)):
+        if len(part) > sizes.samples:
+            notes.append(
+                f"Of {len(part)} samples of the {name} data {sizes.samples}, at random, are used, on {sizes.final} chips "
+                f"(validation: {sizes.tried}): more would take longer than {minutes:g} minutes."
+            )
+    course = Plan(
+        bench=bench,
+        base=base,
+        test=Part(judged.take(sizes.samples, pieces=pieces), seed, ages),
+        choice=Part(choosing.take(sizes.samples, pieces=pieces), seed + _OTHER_CHIPS, (chosen_at,)),
+        sizes=sizes,
+        at=label(chosen_at),
+        where=ages.index(chosen_at),
+        tolerance=tolerance,
+        only=only,
+        tell=tell,
+        show=show,
+        notes=notes,
+    )
+    return course.run() if given is None else course.run_given(given, read_remedies(apply or "", subject))
+
+
+def _checked(value: float, name: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least < value <= most:
+        raise ValueError(f"judge: {name} must be a number above {least:g} and at most {most:g}, got {value!r}")
+    return float(value)
+
+
+def _check_names(only: Sequence[str] | None) -> None:
+    known = all_remedies()
+    for name in only or ():
+        if name not in known:
+            raise ValueError(f"judge: there is no remedy {name!r}; known are {', '.join(known)}")
+
+
+def _data(
+    test: Iterable[Any],
+    validation: Iterable[Any] | None,
+    calibration: Iterable[Any] | None,
+    budget: float,
+    metric: Metric,
+    notes: list[str],
+) -> tuple[Samples, Samples, list[Any]]:
+    """The samples that the answer is given on, those that it is chosen on, and inputs to calibrate by."""
+    allowed = budget / 20
+    judged, hurried = read(test, _MOST_SAMPLES, allowed)
+    if validation is None:
+        judged, choosing = judged.halves()
+        notes.append("No validation data were given: one half of the test data chooses, the other half judges.")
+    else:
+        choosing, late = read(validation, _MOST_SAMPLES, allowed)
+        hurried = hurried or late
+    if hurried:
+        notes.append(f"Reading the data was left after {allowed:.0f} s: what came first stands for all of them.")
+    if calibration is None:
+        inputs = [entry for entry, _ in choosing.take(_CALIBRATION)]
+    else:
+        inputs = read_inputs(calibration, _CALIBRATION, allowed)
+        if len(choosing) < _FEW:
+            choosing = _extended(choosing, calibration, allowed, notes)
+    return judged, choosing, inputs
+
+
+def _extended(choosing: Samples, calibration: Iterable[Any], allowed: float, notes: list[str]) -> Samples:
+    """With samples of the calibration data, where these have targets."""
+    try:
+        more, _ = read(calibration, _FEW - len(choosing), allowed)
+    except TypeError:  # inputs alone
+        return choosing
+    notes.append(
+        f"There are {len(choosing)} validation samples; {len(more)} of the calibration data choose with them, and have "
+        "no part in the answer."
+    )
+    return Samples([*choosing, *more])
+
+
+def _twin_of(model: nn.Module, device: Any, crossbar: Any, inputs: list[Any], notes: list[str]) -> nn.Module:
+    """The network as it is on the chip, with the ranges that it needs."""
+    if any(isinstance(module, AnalogModule) for module in model.modules()):
+        analog = model
+    else:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConversionWarning)
+            analog = analogsim.convert(model, device, crossbar=crossbar, example=inputs[0])
+        notes += [" ".join(str(entry.message).split()) for entry in caught if entry.category is ConversionWarning]
+    states = [matrix.analog for matrix in matrices_of(analog)]
+    missing = any(
+        (state.crossbar.needs_range and state.input_range is None)
+        or (state.crossbar.needs_bound and state.output_bound is None)
+        for state in states
+    )
+    if missing:
+        set_ranges_again(analog, inputs, 99.99)
+    return analog
+
+
+def _ages(times: Sequence[float | str] | None, subject: Subject) -> tuple[float, ...]:
+    """The times in seconds, in order; by default as far as the devices' formulas go."""
+    devices = [state.device for state in subject.states.values()]
+    if times is None:
+        first, last = max(device.times[0] for device in devices), min(device.times[1] for device in devices)
+        return tuple(t for t in map(seconds, DEFAULT_TIMES) if first <= t <= last) or (0.0,)
+    if isinstance(times, str) or not len(times):
+        raise ValueError(f'judge: times must be a sequence such as ("1s", "1y"), got {times!r}')
+    return tuple(sorted(dict.fromkeys(map(seconds, times))))
+
+
+def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, seed: int) -> None:
+    """Find out what a chip costs, first on a few samples; what is slow is not asked for more."""
+    clock = bench.clock
+
+    def timed(count: int) -> tuple[int, float]:
+        part = Part(samples.take(count), seed, (at,))
+        before = clock.now()
+        bench.ask(base, part, [seed])
+        return len(part.samples), clock.now() - before
+
+    small = timed(8)
+    if small[1] < clock.budget / 200:  # the first of all took longer, whatever there was to be set up
+        small, large = timed(8), timed(256)
+    else:
+        large = small
+    clock.set_costs(small, large)

@@ -1,0 +1,1 @@
+"""The judgement of a trained network: what it loses on chips, what that comes from, and which remedy is worth it."""

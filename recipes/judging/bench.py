@@ -1,0 +1,177 @@
+"""Measurements of variants of one network: on which data and chips, what they cost, and what was measured already."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import analogsim
+from analogsim.errors import ConversionWarning
+from analogsim.evaluation.display import FloatArray
+from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.report import Report
+from analogsim.evaluation.scoring import ask_alone, find_alone, score_networks
+from analogsim.recipes.judging.clock import Clock
+from analogsim.recipes.judging.paired import Difference, compare, recording
+from analogsim.recipes.judging.samples import Samples
+from analogsim.recipes.judging.variant import Subject, Variant
+from analogsim.utils.batches import Data
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a variant scores.
+
+    Args:
+        report: its scores.
+        rows: of single samples, ``(chips, times, samples)``.
+        clean: of the digital network, ``(samples,)``.
+    """
+
+    report: Report
+    rows: FloatArray
+    clean: FloatArray
+
+    @property
+    def sign(self) -> float:
+        """1 where a higher score is the better one, else -1."""
+        return 1.0 if self.report.higher_is_better else -1.0
+
+    def score(self, at: int = -1) -> float:
+        """Mean over chips at one of its times."""
+        return float(self.report.mean[at])
+
+    def over(self, other: Measured, at: int = -1, other_at: int | None = None) -> Difference:
+        """How much better it is than another, on the chips and samples that both have seen.
+
+        Args:
+            other: on the same data.
+            at: which of the times.
+            other_at: of the other one; None: the same.
+        """
+        chips = min(len(self.rows), len(other.rows))
+        theirs = at if other_at is None else other_at
+        rows = self.rows[:chips, at] - other.rows[:chips, theirs]
+        values = self.report.values[:chips, at] - other.report.values[:chips, theirs]
+        return _found(self.sign * rows, self.sign * float(values.mean()))
+
+    def loss(self, at: int = -1) -> Difference:
+        """How much worse it is than the digital network."""
+        values = self.report.clean - self.report.values[:, at]
+        return _found(self.sign * (self.clean - self.rows[:, at]), self.sign * float(values.mean()))
+
+    def joined(self, more: Measured) -> Measured:
+        """With further chips."""
+        report = replace(
+            self.report,
+            values=np.concatenate((self.report.values, more.report.values)),
+            seeds=(*self.report.seeds, *more.report.seeds),
+        )
+        return Measured(report, np.concatenate((self.rows, more.rows)), self.clean)
+
+
+def _found(rows: FloatArray, mean: float) -> Difference:
+    counted = ~np.isnan(rows).any(0)  # samples without any target that counts have no score
+    return compare(rows[:, counted], mean)
+
+
+class NoTime(Exception):
+    """A measurement would take longer than there is time for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Data and chips that belong together.
+
+    Args:
+        samples: the data.
+        first: the seed of the first chip.
+        times: at which ages chips are visited.
+    """
+
+    samples: Samples
+    first: int
+    times: tuple[float | str, ...]
+
+
+class Bench:
+    """Measures variants of one network and keeps what it measured.
+
+    Args:
+        subject: the network.
+        metric: the score, with a direction.
+        clock: what time there is.
+    """
+
+    def __init__(self, subject: Subject, metric: Metric, clock: Clock) -> None:
+        self.subject = subject
+        self.metric = metric
+        self.clock = clock
+        self._known: dict[tuple[Variant, int], Measured] = {}
+
+    def known(self, variant: Variant, part: Part) -> Measured | None:
+        """What was measured already."""
+        return self._known.get((variant, id(part)))
+
+    def measure(self, variant: Variant, part: Part, chips: int, *, reserve: float = 0.0) -> Measured:
+        """A variant on at least so many chips; those that it has seen are not taken again.
+
+        Args:
+            variant: what is done.
+            part: on which data and chips.
+            chips: how many.
+            reserve: seconds that have to be left afterwards.
+
+        Raises:
+            NoTime: that would take too long.
+            ValueError: it cannot be, see `analogsim.evaluate`, as for all other errors.
+        """
+        before = self.known(variant, part)
+        done = 0 if before is None else len(before.rows)
+        if done >= chips:
+            return before  # type: ignore[return-value]
+        visits = (chips - done) * len(part.times)
+        count = len(part.samples)
+        if self.clock.estimate(count, visits) > self.clock.left - reserve:
+            raise NoTime
+        start = time.monotonic()
+        found = self.ask(variant, part, range(part.first + done, part.first + chips))
+        self.clock.learn(count, visits, time.monotonic() - start)
+        if before is not None:
+            found = before.joined(found)
+        self._known[variant, id(part)] = found
+        return found
+
+    def ask(self, variant: Variant, part: Part, seeds: Sequence[int]) -> Measured:
+        """A variant on these chips, whatever is known and however long it takes."""
+        twin = self.subject.twin(variant)
+        compensation = self.subject.compensation(variant, twin)
+        noted: list[FloatArray] = []
+        with warnings.catch_warnings():  # layers without a part in the answers are told of once, by who judges
+            warnings.simplefilter("ignore", ConversionWarning)
+            report = analogsim.evaluate(
+                twin,
+                part.samples,
+                chips=len(seeds),
+                seed=seeds[0],
+                times=part.times,
+                metric=recording(self.metric, noted),
+                compensation=compensation,
+                calibration=self.subject.calibration or None,
+                faults=self.subject.faults(variant, twin),
+            )
+        rows = np.stack(noted[1:]).reshape(len(seeds), len(part.times), -1)
+        return Measured(report, rows, noted[0])
+
+    def score_clean(self, samples: Samples) -> tuple[float, FloatArray]:
+        """The score of the digital network, and of its single samples."""
+        noted: list[FloatArray] = []
+        network = self.subject.digital
+        data = Data(samples, next(network.parameters()).device)
+        find = find_alone(network, "the digital network")
+        found = score_networks(ask_alone(network), data, recording(self.metric, noted), find)
+        return found.values[0], noted[0]
