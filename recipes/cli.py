@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import analogsim
 from analogsim.device.parse import as_device_model
 from analogsim.device.registry import factory
-from analogsim.recipes import compare, evaluate, fit, sensitivity, train, tune, ui
+from analogsim.recipes import compare, evaluate, fit, judge, sensitivity, train, tune, ui
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.references import is_reference
@@ -87,6 +87,7 @@ def _facts(data: str | None, model: str) -> Mapping[str, object]:
 
 
 PROGRAMS = (
+    judge.PROGRAM,
     train.PROGRAM,
     tune.PROGRAM,
     evaluate.PROGRAM,

@@ -6,8 +6,13 @@ analogsim judge runs/20260101-120000-digits-lenet5-pcm --crossbar standard --htm
 
 from __future__ import annotations
 
+import argparse
+import json
+import shlex
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,15 +22,18 @@ from analogsim.chip.compensation import as_compensations
 from analogsim.errors import ConversionWarning
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.layers.module import AnalogModule, matrices_of
+from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.judging.bench import Bench, Part
 from analogsim.recipes.judging.clock import Clock
-from analogsim.recipes.judging.judgement import Judgement
+from analogsim.recipes.judging.judgement import Judgement, page_of
 from analogsim.recipes.judging.paired import GROUPS
 from analogsim.recipes.judging.plan import Plan
 from analogsim.recipes.judging.remedies import all_remedies, combine, read_remedies
 from analogsim.recipes.judging.samples import Samples, read, read_inputs
 from analogsim.recipes.judging.sizes import plan
 from analogsim.recipes.judging.variant import Subject, Variant, set_ranges_again
+from analogsim.recipes.training.restored import Asked, judging, restored
+from analogsim.utils.files import write_whole
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 
 _MOST_SAMPLES = 5_000
@@ -116,8 +124,8 @@ def judge(
     for name, part in (("test", judged), ("validation", choosing)):
         if len(part) > sizes.samples:
             notes.append(
-                f"Of {len(part)} samples of the {name} data {sizes.samples}, at random, are used, on {sizes.final} chips "
-                f"(validation: {sizes.tried}): more would take longer than {minutes:g} minutes."
+                f"Of the {name} data {sizes.samples} of {len(part)} samples are used, at random: more would take "
+                f"longer than {minutes:g} minutes."
             )
     course = Plan(
         bench=bench,
@@ -237,3 +245,117 @@ def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, seed:
     else:
         large = small
     clock.set_costs(small, large)
+
+
+def judge_run(
+    path: Path, *, options: argparse.Namespace, tell: Callable[[str], None], **how: Any
+) -> dict[str, Judgement]:
+    """Judge the networks of a run, on its own data.
+
+    Args:
+        path: a run's folder, or one checkpoint file.
+        options: of the command line; what is left out is as the run has it.
+        tell: told what is being done.
+        **how: see `judge`.
+
+    Returns:
+        The judgements, by the networks' names.
+    """
+    asked: Asked = {
+        "device": options.device,
+        "crossbar": options.crossbar,
+        "compensation": options.compensation,
+        "folder": options.folder,
+        "times": options.times.split(",") if options.times else None,
+    }
+    found = {}
+    for name, network in restored(path, asked, tell, "judge"):
+        rule = judging(network, asked)
+        found[name] = judge(
+            network.analog,
+            network.test,
+            validation=network.validation,
+            calibration=network.calibration,
+            device=network.config.device,
+            crossbar=network.config.crossbar,
+            compensation=rule["compensation"],
+            times=rule["times"],
+            tell=tell,
+            **how,
+        )
+    return found
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Judge a trained network: what it loses on chips, what that comes from, what remedies bring that need no "
+        "training, and which one is worth it."
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint file")
+    parser.add_argument("--device", help="device model (default: the run's)")
+    parser.add_argument("--crossbar", help="array, converters and wires (default: the run's)")
+    parser.add_argument("--compensation", help="what is compensated anyway, or none (default: the run's)")
+    parser.add_argument("--folder", help="where the data lie")
+    parser.add_argument("--times", help='since programming, such as "1s,1h,1d" (default: the run\'s)')
+    parser.add_argument("--at", help="the time by which remedies are chosen (default: the last)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="that it may take (default: 10)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.01,
+        help="share of what there is to lose that is no reason for more cells or digital layers (default: 0.01)",
+    )
+    parser.add_argument("--only", metavar="REMEDIES", help="the remedies to try, joined by commas (default: all)")
+    parser.add_argument("--apply", metavar="REMEDIES", help="judge these, joined by +, beside the network as it is")
+    parser.add_argument("--seed", type=int, default=0, help="the first chip")
+    parser.add_argument("--html", metavar="FILE", help="write one page that needs nothing beside it")
+    parser.add_argument("--json", metavar="FILE", help="write the judgements")
+    parser.add_argument("--quiet", action="store_true", help="do not say what is being done")
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    """The command that was given, without what it writes and chooses from."""
+    words = ["analogsim", "judge", str(options.run)]
+    for name in ("device", "crossbar", "compensation", "folder", "times", "at"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    for file in (options.html, options.json):  # told before the work, not after it
+        if file is not None and not Path(file).absolute().parent.is_dir():
+            raise FileNotFoundError(f"judge: there is no folder for {file!r}; make it first")
+    so_far: list[Judgement] = []
+
+    def tell(text: str) -> None:
+        if not options.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    how = {
+        "at": options.at,
+        "minutes": options.minutes,
+        "tolerance": options.tolerance,
+        "seed": options.seed,
+        "only": options.only.split(",") if options.only else None,
+        "apply": options.apply,
+        "show": so_far.append,
+    }
+    try:
+        found = judge_run(Path(options.run), options=options, tell=tell, **how)
+    except KeyboardInterrupt:
+        if so_far:
+            print(so_far[-1])
+        raise
+    for name, each in found.items():
+        if each.recommended:
+            words = [*_command(options), "--apply", "+".join(each.recommended)]
+            found[name] = each.replace(command=shlex.join(words))
+    print("\n\n".join(f"{name} network\n\n{each}" for name, each in found.items()))
+    if options.json is not None:
+        write_whole(options.json, json.dumps({name: each.to_dict() for name, each in found.items()}))
+    if options.html is not None:
+        write_whole(options.html, page_of(found))
+
+
+PROGRAM = Program("judge", "what a trained network loses on chips, and what to do about it", _declare, _run_command)

@@ -14,14 +14,14 @@ from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.tracking import links
 
 # Colours that can be told apart on white as well as on black.
-_COLORS = (
+COLORS = (
     "#1f83d6", "#e8710a", "#2ca02c", "#e0393e", "#9b6bd1", "#a0705f", "#e36bb5", "#808080", "#a9a800", "#12a5b5",
     "#7a9ff2", "#b5651d", "#00a36c", "#c2185b", "#5e7c16", "#6a5acd", "#d2a000", "#3d8b8b", "#ff7f7f", "#708090",
 )  # fmt: skip
 _NONE = "#777777"  # a run without a curve
 _INK = "#010203"  # stands in the drawing for the colour of text, which the page chooses
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #8886; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 75rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
@@ -37,7 +37,7 @@ td { max-width: 20rem; overflow-wrap: anywhere; }
 small { opacity: .75; } code { user-select: all; }
 """
 
-_PAGE = """<!DOCTYPE html>
+PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -75,7 +75,7 @@ def page(
     """
     reports = {mark: run.report for mark, run in runs.items() if run.report is not None}
     first = next(iter(reports.values()))
-    colors = dict(zip(reports, itertools.cycle(_COLORS), strict=False))
+    colors = dict(zip(reports, itertools.cycle(COLORS), strict=False))
     badges = {mark: f'<span class="mark" style="background:{colors.get(mark, _NONE)}">{mark}</span>' for mark in runs}
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     parts = [
@@ -88,14 +88,14 @@ def page(
         *(f"<p>{escape(note)}</p>" for note in notes),
         _to_mlflow(link, command),
     ]
-    return _PAGE.format(title=f"analogsim: {count}", style=_STYLE, body="\n".join(filter(None, parts)))
+    return PAGE.format(title=f"analogsim: {count}", style=STYLE, body="\n".join(filter(None, parts)))
 
 
 def _parameters(differing: Mapping[str, Sequence[str]], heads: Sequence[str]) -> str:
     if not differing:
         return ""
     rows = [[escape(key), *map(escape, values)] for key, values in differing.items()]
-    return "<h2>Parameters that differ</h2>\n" + _table(["parameter", *heads], rows)
+    return "<h2>Parameters that differ</h2>\n" + make_table(["parameter", *heads], rows)
 
 
 def _metrics(runs: Sequence[SavedRun], heads: Sequence[str]) -> str:
@@ -105,7 +105,7 @@ def _metrics(runs: Sequence[SavedRun], heads: Sequence[str]) -> str:
     rows = [
         [escape(name), *(f"{run.metrics[name]:.6g}" if name in run.metrics else "" for run in runs)] for name in names
     ]
-    listed = _table(["metric", *heads], rows)
+    listed = make_table(["metric", *heads], rows)
     return f"<h2>Metrics</h2><details><summary>the last value of each</summary>{listed}</details>"
 
 
@@ -168,10 +168,11 @@ def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Repo
         f"<p><small>Mean ± standard deviation over chips; below it the {100 * first.tail:.0f}th percentile.</small></p>"
     )
     head = [escape(first.heading), "clean", *(f"after {time}" for time in first.labels)]
-    return _table(head, rows) + said
+    return make_table(head, rows) + said
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already, wide ones with a bar of their own to scroll."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
     return f'<div class="wide"><table>\n<tr>{top}</tr>\n{body}</table></div>'

@@ -79,7 +79,7 @@ def _found(rows: FloatArray, mean: float) -> Difference:
     return compare(rows[:, counted], mean)
 
 
-class NoTime(Exception):
+class NoTimeError(Exception):
     """A measurement would take longer than there is time for."""
 
 
@@ -115,7 +115,7 @@ class Bench:
 
     def known(self, variant: Variant, part: Part) -> Measured | None:
         """What was measured already."""
-        return self._known.get((variant, id(part)))
+        return self._known.get((variant.effect, id(part)))
 
     def measure(self, variant: Variant, part: Part, chips: int, *, reserve: float = 0.0) -> Measured:
         """A variant on at least so many chips; those that it has seen are not taken again.
@@ -127,7 +127,7 @@ class Bench:
             reserve: seconds that have to be left afterwards.
 
         Raises:
-            NoTime: that would take too long.
+            NoTimeError: that would take too long.
             ValueError: it cannot be, see `analogsim.evaluate`, as for all other errors.
         """
         before = self.known(variant, part)
@@ -137,13 +137,13 @@ class Bench:
         visits = (chips - done) * len(part.times)
         count = len(part.samples)
         if self.clock.estimate(count, visits) > self.clock.left - reserve:
-            raise NoTime
+            raise NoTimeError
         start = time.monotonic()
         found = self.ask(variant, part, range(part.first + done, part.first + chips))
         self.clock.learn(count, visits, time.monotonic() - start)
         if before is not None:
             found = before.joined(found)
-        self._known[variant, id(part)] = found
+        self._known[variant.effect, id(part)] = found
         return found
 
     def ask(self, variant: Variant, part: Part, seeds: Sequence[int]) -> Measured:

@@ -8,6 +8,7 @@ from typing import Any
 
 from analogsim.evaluation.display import number, spread
 from analogsim.evaluation.report import Report, compare_table
+from analogsim.recipes.judging.page import page, written
 from analogsim.recipes.judging.paired import Difference
 from analogsim.utils.text import table
 
@@ -130,9 +131,20 @@ class Judgement:
 
     def to_html(self) -> str:
         """One page that needs nothing beside it."""
-        from analogsim.recipes.judging.page import page
+        return page([self.body(f"{self.report.metric} on chips")], f"{self.report.metric} on chips")
 
-        return page(self)
+    def body(self, title: str) -> str:
+        """What stands on the page, under a title."""
+        return written(
+            title=title,
+            first=(self.headline(), self.advice),
+            reports=self.reports(),
+            sections=self.sections(),
+            notes=self.notes,
+            code={
+                name: text for name, text in (("In Python", self.python), ("Judged by itself", self.command)) if text
+            },
+        )
 
     def sections(self) -> list[tuple[str, Sequence[str], list[list[str]]]]:
         """The tables: what stands above, the heads of the columns, the rows."""
@@ -197,6 +209,12 @@ class Judgement:
             f"{self.report.heading}: clean {number(self.clean, unit)}, lost on chips after {self.at}: {lost} "
             f"(standard error). Verdict: {self.verdict}."
         )
+
+
+def page_of(judgements: Mapping[str, Judgement]) -> str:
+    """One page of the judgements of several networks, by their names."""
+    bodies = [each.body(f"{name}: {each.report.metric} on chips") for name, each in judgements.items()]
+    return page(bodies, ", ".join(judgements))
 
 
 def _indented(text: str) -> str:

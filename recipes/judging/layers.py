@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analogsim.errors import BypassedError
 from analogsim.evaluation.operations import analog_macs, macs
-from analogsim.recipes.judging.bench import Bench, NoTime, Part
+from analogsim.recipes.judging.bench import Bench, NoTimeError, Part
 from analogsim.recipes.judging.paired import Difference
 from analogsim.recipes.judging.variant import Subject, Variant
 from analogsim.utils.batches import Inputs
@@ -85,7 +85,9 @@ def find_costs(
 def _split(names: Sequence[str], cost: Callable[[Sequence[str]], Cost], most: int) -> tuple[list[Cost], bool]:
     count = len(names) if len(names) <= most else max(min(8, most // 2), 2)
     edges = [round(index * len(names) / count) for index in range(count + 1)]
-    order, heap, done = itertools.count(), [], []
+    order = itertools.count()
+    heap: list[tuple[float, int, Cost]] = []
+    done: list[Cost] = []
     left = most
     try:
         for start, end in itertools.pairwise(edges):
@@ -100,13 +102,13 @@ def _split(names: Sequence[str], cost: Callable[[Sequence[str]], Cost], most: in
             middle = (len(worst.layers) + 1) // 2
             try:
                 halves = [cost(worst.layers[:middle]), cost(worst.layers[middle:])]
-            except NoTime:
+            except NoTimeError:
                 done.append(worst)
                 raise
             left -= 2
             for half in halves:
                 heapq.heappush(heap, (-half.loss.mean, next(order), half))
-    except NoTime:
+    except NoTimeError:
         pass
     found_all = [*done, *(entry for _, _, entry in heap)]
     found_all.sort(key=lambda entry: names.index(entry.layers[0]))

@@ -120,7 +120,9 @@ class Recorder:
         def noted(output: Tensor, target: Tensor) -> Tensor:
             values = score(output, target)
             if isinstance(values, Tensor) and not values.is_complex():
-                self._values.append(values.detach().double().cpu().reshape(len(values) if values.ndim else 1, -1).numpy())
+                self._values.append(
+                    values.detach().double().cpu().reshape(len(values) if values.ndim else 1, -1).numpy()
+                )
             return values
 
         return Mean(noted)

@@ -98,7 +98,7 @@ class Samples:
         if len({target.shape[1:] for target in targets}) == 1:
             every = torch.cat(targets)
             every = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).to(every.device)]
-            mixed = list(every.split([len(target) for target in targets]))
+            mixed = list(torch.split(every, [len(target) for target in targets]))
         else:  # sequences of other lengths in each batch
             mixed = [target.roll(1, 0) for target in targets]
         return Samples((inputs, target) for (inputs, _), target in zip(self.batches, mixed, strict=True))
@@ -145,7 +145,7 @@ def _alike(one: Batch, other: Batch) -> bool:
         return False
 
     def kind(batch: Batch) -> list[Any]:
-        leaves = list(_tensors(batch[0])) + [batch[1]]
+        leaves = [*_tensors(batch[0]), batch[1]]
         names = list(batch[0]) if isinstance(batch[0], Mapping) else type(batch[0])
         return [names, [(leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves]]
 
@@ -186,7 +186,7 @@ def thinned(loader: Iterable[Any], most: int) -> Iterable[Any]:
     if isinstance(loader.sampler, BatchSampler):  # whole batches are taken out of the data at once
         sampler = BatchSampler(SequentialSampler(range(most)), loader.sampler.batch_size, drop_last=False)
         places = [[index[place] for place in batch] for batch in sampler]
-        return DataLoader(data, sampler=places, batch_size=None, collate_fn=loader.collate_fn, **how)  # type: ignore[arg-type]
+        return DataLoader(data, sampler=places, batch_size=None, collate_fn=loader.collate_fn, **how)
     return loader
 
 

@@ -35,7 +35,8 @@ class Sizes:
 def plan(clock: Clock, *, times: int, remedies: int, layers: int, available: int) -> Sizes:
     """The sizes for a budget.
 
-    With few seconds for each visit of a chip the samples become fewer, down to 16; with many there are more chips.
+    With few seconds for each visit of a chip the samples become fewer, down to 16, as far as that saves time, and there
+    are two chips; with many there are more of them.
 
     Args:
         clock: the budget, and what a visit costs.
@@ -48,9 +49,12 @@ def plan(clock: Clock, *, times: int, remedies: int, layers: int, available: int
     groups = min(layers, 12)
     # Two final measurements, every remedy and a dozen combinations of them, groups of layers, non-idealities.
     visits = 2 * 3 * times + 3 * (remedies + 12) + 3 * groups + 3 * 9
-    samples = clock.samples_for(budget / visits)
-    if samples < available:
-        return Sizes(min(max(samples, _LEAST_SAMPLES), available), 3, 3, 3, 3, groups)
+    # Where writing a chip takes longer than asking it, fewer samples would hardly save any time.
+    worth = int(clock.fixed / clock.per_sample) if clock.per_sample else 0
+    samples = min(max(clock.samples_for(budget / visits), worth, _LEAST_SAMPLES), available)
+    if clock.estimate(samples, visits) > budget or samples < available:
+        chips = 3 if clock.estimate(samples, visits) <= 1.2 * budget else 2
+        return Sizes(samples, 3, chips, chips, chips, groups)
     more = budget / max(clock.estimate(available, visits), 1e-9)
     return Sizes(
         samples=available,

@@ -59,6 +59,11 @@ class Variant:
         return replace(self, digital=(*self.digital, *(name for name in layers if name not in self.digital)))
 
     @property
+    def effect(self) -> Variant:
+        """What is done, by whatever names: the same for all that come to the same."""
+        return replace(self, remedies=(), digital=tuple(sorted(self.digital)))
+
+    @property
     def name(self) -> str:
         """The remedies joined by ``+``."""
         return "+".join(self.remedies) or "as it is"
@@ -138,13 +143,15 @@ class Subject:
         (effect,) = self.stuck()
 
         def known(seed: int) -> Faults:
-            return remap(twin, draw_faults(twin, effect, seed))  # type: ignore[arg-type]
+            return remap(twin, draw_faults(twin, effect, seed))
 
         return known
 
     def code(self, variant: Variant) -> str:
         """It in Python, for ``model``, ``test`` and ``calibration``."""
-        lines = [f"analog = analogsim.convert(model, {self._device_code(variant)}, crossbar={self._crossbar_code(variant)})"]
+        lines = [
+            f"analog = analogsim.convert(model, {self._device_code(variant)}, crossbar={self._crossbar_code(variant)})"
+        ]
         crossbars = [self.hardware(variant, name)[1] for name in self.layers if name not in variant.digital]
         if any(crossbar.needs_range or crossbar.needs_bound for crossbar in crossbars):
             percentile = "" if variant.percentile == PERCENTILE else f", percentile={variant.percentile:g}"

@@ -82,7 +82,7 @@ def test_the_page_holds_everything() -> None:
 
 def test_the_drawing_takes_its_ink_from_the_page() -> None:
     reports = {mark: report(0.9 - index / 50) for index, mark in enumerate("ABCDEFGHIJKL")}
-    colors = dict(zip(reports, html_page._COLORS, strict=False))
+    colors = dict(zip(reports, html_page.COLORS, strict=False))
     drawn = html_page.drawing(reports, colors)
     picture = ElementTree.fromstring(drawn)
     assert picture.tag.endswith("svg")
