@@ -184,7 +184,8 @@ class Plan:
         if 1.96 * loss.error > self.tolerance * self.span:
             return (
                 "Nothing to do as far as can be seen: no loss is beyond its error, but with "
-                f"{self.asis.report.samples} samples and {len(self.asis.rows)} chips one of {seen} would not be; give more data to know better."
+                f"{self.asis.report.samples} samples and {len(self.asis.rows)} chips one of {seen} would not be; "
+                "give more data to know better."
             )
         return "Nothing to do: at none of these times does the network lose anything that is worth a remedy."
 
@@ -405,7 +406,7 @@ class Plan:
             if best.measured.over(each.measured).mean <= 2 * best.measured.over(each.measured).error
         ]
         near.sort(key=lambda each: -each.measured.over(self.start).mean)
-        again = [self.tried[0], *near[:4]]
+        again = [self.tried[0], *(each for each in near[:4] if each is not self.tried[0])]
         clock, more = self.bench.clock, 3 * self.sizes.tried
         while more > self.sizes.tried and clock.estimate(len(self.choice.samples), more * len(again)) > 0.5 * (
             clock.left - self._reserve

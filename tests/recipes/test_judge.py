@@ -1,0 +1,138 @@
+import json
+import time
+
+import pytest
+import torch
+from torch import nn
+
+import analogsim
+from analogsim.recipes import cli
+from analogsim.recipes import judge as program
+from analogsim.recipes.judge import judge
+from analogsim.recipes.judging import plan
+from analogsim.recipes.judging.judgement import Judgement
+from analogsim.recipes.judging.sizes import Sizes
+
+
+@pytest.fixture
+def few_chips(monkeypatch):
+    """As a budget of a second would have it."""
+
+    def sizes(clock, *, times, remedies, layers, available):
+        return Sizes(available, 3, 3, 2, 2, layers)
+
+    monkeypatch.setattr(program, "plan", sizes)
+    monkeypatch.setattr(plan, "_MOST_CHIPS", 3)
+
+
+def data(count: int = 200, seed: int = 0):
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return [(x, (x @ torch.tensor([1.0, -1.0, 0.5, 0.2]) > 0).long())]
+
+
+class Network(nn.Module):
+    """Says by its weights what the data are made by."""
+
+    def __init__(self, wait: float = 0.0) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 2, bias=False)
+        self.wait = wait
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.tensor([[-1.0, 1.0, -0.5, -0.2], [1.0, -1.0, 0.5, 0.2]]))
+
+    def forward(self, x, shift=None):
+        time.sleep(self.wait * len(x))
+        return self.fc(x if shift is None else x + shift)
+
+
+ONE = ("column",)
+
+
+def test_a_twin_is_judged_on_its_own_hardware(few_chips):
+    twin = analogsim.convert(Network(), "gaussian(std=0.3)")
+    found = judge(twin, data(), validation=data(seed=1), device="gaussian(std=0.3)", only=ONE)
+    assert found.report.device == twin.fc.analog.device.name
+    assert twin.fc.analog.chip is None
+
+
+def test_inputs_by_name(few_chips):
+    (x, y), (vx, vy) = data()[0], data(seed=1)[0]
+    found = judge(
+        Network(),
+        [({"x": x, "shift": torch.zeros_like(x)}, y)],
+        validation=[({"x": vx, "shift": torch.zeros_like(vx)}, vy)],
+        only=ONE,
+    )
+    assert found.clean == 1.0
+
+
+def test_time_is_kept_and_fewer_samples_are_said():
+    start = time.monotonic()
+    found = judge(Network(wait=0.002), data(2000), validation=data(2000, 1), only=ONE, minutes=0.1)
+    assert time.monotonic() - start < 8
+    assert any("more would take longer than 0.1 minutes" in note for note in found.notes)
+    assert found.report.samples < 2000
+
+
+def test_without_validation_half_of_the_test_data_chooses(few_chips):
+    found = judge(Network(), data(), only=ONE)
+    assert any("one half of the test data chooses" in note for note in found.notes)
+    assert found.report.samples == 100
+
+
+def test_few_validation_samples_are_joined_by_labelled_ones(few_chips):
+    found = judge(Network(), data(), validation=data(10, 1), calibration=data(500, 2), only=ONE)
+    assert any("There are 10 validation samples; 246 of the calibration data" in note for note in found.notes)
+
+
+def test_remedies_that_are_given(few_chips):
+    found = judge(Network(), data(), validation=data(seed=1), apply="copies-2+column")
+    assert "Mapping(copies=2)" in found.python
+    assert "column" in found.python
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"minutes": 0}, "judge: minutes must be a number above 0"),
+        ({"tolerance": "much"}, "judge: tolerance must be"),
+        ({"only": ("colum",)}, "there is no remedy 'colum'"),
+        ({"times": "1d"}, "times must be a sequence"),
+        ({"at": "1h", "times": ("1s",)}, "at='1h' is none of the times 1s"),
+        ({"metric": lambda output, target: output.sum(1)}, "judge: it is not known whether a higher"),
+        ({"validation": []}, "judge: a loader is empty"),
+        ({"apply": "remap"}, "judge: remedy 'remap': the device has no stuck cells"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_work(how, said):
+    with pytest.raises(ValueError, match=said):
+        judge(Network(), data(), **({"validation": data(seed=1)} | how))
+
+
+def test_every_step_is_shown_so_that_an_interruption_loses_nothing(few_chips):
+    shown: list[Judgement] = []
+    judge(Network(), data(), validation=data(seed=1), only=ONE, compensation=None, show=shown.append)
+    assert shown
+    assert shown[0].report.clean == 1.0
+
+
+def test_the_command_judges_a_run(few_chips, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quick = ["data.limit=200", "optimization.epochs=2", "evaluation.chips=1", "--no-tracking", "--quiet"]
+    cli.main(["train", "model=mlp", "out=runs", "baseline=false", *quick])
+    (run,) = (tmp_path / "runs").iterdir()
+    capsys.readouterr()
+    few = ["--only", "column,no-gain", "--quiet", "--times", "1s,1y"]
+    cli.main(["judge", str(run), "--html", "page.html", "--json", "found.json", *few])
+    out = capsys.readouterr().out
+    assert "hardware-aware network" in out
+    assert "Verdict: " in out
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    stored = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert str(Judgement.from_dict(stored["hardware-aware"])) in out
+
+
+def test_a_folder_that_is_not_there_is_told_first(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["judge", "nothing", "--html", str(tmp_path / "no" / "page.html")])
+    assert "there is no folder" in capsys.readouterr().err
