@@ -1,7 +1,8 @@
 """Judge a trained network: what it loses on chips, what that comes from, and which remedy is worth it.
 
-Example:
-analogsim judge runs/20260101-120000-digits-lenet5-pcm --crossbar standard --html judgement.html
+Examples:
+analogsim judge --model nets.py:build --weights net.safetensors --data folder:images --crossbar standard
+analogsim judge runs/20260101-120000-digits-lenet5-pcm --html judgement.html
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import analogsim
@@ -32,6 +34,10 @@ from analogsim.recipes.judging.remedies import all_remedies, combine, read_remed
 from analogsim.recipes.judging.samples import Samples, read, read_inputs
 from analogsim.recipes.judging.sizes import plan
 from analogsim.recipes.judging.variant import Subject, Variant, set_ranges_again
+from analogsim.recipes.judging.weights import put_weights, read_weights
+from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tasks.loaders import take
+from analogsim.recipes.tasks.references import is_reference, load_object, short
 from analogsim.recipes.training.restored import Asked, judging, restored
 from analogsim.utils.files import write_whole
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
@@ -286,15 +292,68 @@ def judge_run(
     return found
 
 
+def judge_named(*, options: argparse.Namespace, tell: Callable[[str], None], **how: Any) -> dict[str, Judgement]:
+    """Judge a network that the user names, on data that the user names.
+
+    Args:
+        options: of the command line.
+        tell: told what is being done, and of weights that need another name.
+        **how: see `judge`.
+
+    Returns:
+        The judgement, by the network's name.
+
+    Raises:
+        ValueError: weights of another architecture; or see `data_sets.load`, `networks.make_network`, `judge`.
+    """
+    data = data_sets.load(options.data, options.folder, task=options.task)
+    model = networks.make_network(options.model, data.facts, seed=0)
+    if options.weights is None:
+        tell("no --weights: the network is judged as its factory gives it")
+    else:
+        put_weights(model, read_weights(options.weights), options.weights, tell)
+    drawn = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:_CALIBRATION]
+    found = judge(
+        model,
+        data.batches(data.test, options.batch_size),
+        validation=data.batches(data.validation, options.batch_size),
+        calibration=data.batches(take(data.train, drawn), min(options.batch_size, 128)),
+        metric=data.task.metric if options.metric is None else _metric(options.metric),
+        device=options.device or "pcm",
+        crossbar=options.crossbar or "ideal",
+        compensation=None if options.compensation == "none" else options.compensation or "global",
+        times=options.times.split(",") if options.times else None,
+        tell=tell,
+        **how,
+    )
+    return {short(options.model): found}
+
+
+def _metric(text: str) -> MetricLike:
+    """A metric by its name, or what a reference names."""
+    if not is_reference(text):
+        return text
+    found = load_object(text, "metric")
+    return found() if isinstance(found, type) else found  # type: ignore[no-any-return]
+
+
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Judge a trained network: what it loses on chips, what that comes from, what remedies bring that need no "
         "training, and which one is worth it."
     )
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint file")
-    parser.add_argument("--device", help="device model (default: the run's)")
-    parser.add_argument("--crossbar", help="array, converters and wires (default: the run's)")
-    parser.add_argument("--compensation", help="what is compensated anyway, or none (default: the run's)")
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", help="a run's folder, or a checkpoint file; or --model, --data"
+    )
+    parser.add_argument("--model", help="package.module:factory, file.py:factory, or a name that train knows")
+    parser.add_argument("--weights", metavar="FILE", help="its trained weights: safetensors, or a state dict")
+    parser.add_argument("--data", help="a name, folder:PATH, npz:FILE, audio:PATH, text:FILE, or file.py:factory")
+    parser.add_argument("--task", help="what was learned (default: what the data say)")
+    parser.add_argument("--metric", help="what is judged by (default: the task's)")
+    parser.add_argument("--batch-size", type=int, default=250, help="samples in a forward (default: 250)")
+    parser.add_argument("--device", help="device model (default: the run's, or pcm)")
+    parser.add_argument("--crossbar", help="array, converters and wires (default: the run's, or ideal)")
+    parser.add_argument("--compensation", help="what is compensated anyway, or none (default: the run's, or global)")
     parser.add_argument("--folder", help="where the data lie")
     parser.add_argument("--times", help='since programming, such as "1s,1h,1d" (default: the run\'s)')
     parser.add_argument("--at", help="the time by which remedies are chosen (default: the last)")
@@ -315,8 +374,20 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def _command(options: argparse.Namespace) -> list[str]:
     """The command that was given, without what it writes and chooses from."""
-    words = ["analogsim", "judge", str(options.run)]
-    for name in ("device", "crossbar", "compensation", "folder", "times", "at"):
+    words = ["analogsim", "judge", *([] if options.run is None else [options.run])]
+    for name in (
+        "model",
+        "weights",
+        "data",
+        "task",
+        "metric",
+        "device",
+        "crossbar",
+        "compensation",
+        "folder",
+        "times",
+        "at",
+    ):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name}", str(value)]
     return words
@@ -326,6 +397,8 @@ def _run_command(options: argparse.Namespace) -> None:
     for file in (options.html, options.json):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"judge: there is no folder for {file!r}; make it first")
+    if (options.run is None) == (options.model is None) or (options.model is None) != (options.data is None):
+        raise ValueError("judge: give a run's folder, or --model and --data (and --weights)")
     so_far: list[Judgement] = []
 
     def tell(text: str) -> None:
@@ -342,7 +415,10 @@ def _run_command(options: argparse.Namespace) -> None:
         "show": so_far.append,
     }
     try:
-        found = judge_run(Path(options.run), options=options, tell=tell, **how)
+        if options.run is None:
+            found = judge_named(options=options, tell=tell, **how)
+        else:
+            found = judge_run(Path(options.run), options=options, tell=tell, **how)
     except KeyboardInterrupt:
         if so_far:
             print(so_far[-1])

@@ -7,13 +7,14 @@ none: every one of them is a remedy.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from analogsim.chip.compensation import COMPENSATIONS, Compensation, Gain, as_compensations
+from analogsim.crossbar.crossbar import Crossbar
 from analogsim.recipes.judging.variant import Subject, Variant
 
 DIGITAL = "digital:"
@@ -93,22 +94,27 @@ def _ranging(name: str, price: float, percentile: float, **changes: Any) -> Reme
 
     def why_not(variant: Variant, subject: Subject) -> str:
         crossbars = [state.crossbar for state in subject.states.values()]
-        if not any(crossbar.converts for crossbar in crossbars):
-            return "the crossbars have no converters"
-        if "input_range" in changes and all(
-            crossbar.dac_bits is None and not crossbar.output_noise for crossbar in crossbars
-        ):
-            return "no input converter has a range"
-        if "output_bound" in changes and all(crossbar.output_bound is None for crossbar in crossbars):
-            return "no output converter has a bound"
-        if "input_range" in changes and any(crossbar.learns for crossbar in crossbars):
-            return "the input ranges are learned"
+        if reason := _no_range(crossbars, changes):
+            return reason
         same = all(getattr(crossbar, key) == value for crossbar in crossbars for key, value in changes.items())
         if same and percentile == variant.percentile:
             return "it is done already"
         return "" if subject.calibration else "it needs data: give calibration=, a loader of inputs"
 
     return Remedy(name, "ranges", price, "set once, from inputs", apply, why_not)
+
+
+def _no_range(crossbars: Sequence[Crossbar], wanted: Collection[str]) -> str:
+    """Why there is no range of these kinds to be set, in words."""
+    if not any(crossbar.converts for crossbar in crossbars):
+        return "the crossbars have no converters"
+    if "input_range" in wanted and all(one.dac_bits is None and not one.output_noise for one in crossbars):
+        return "no input converter has a range"
+    if "input_range" in wanted and any(crossbar.learns for crossbar in crossbars):
+        return "the input ranges are learned"
+    if "output_bound" in wanted and all(crossbar.output_bound is None for crossbar in crossbars):
+        return "no output converter has a bound"
+    return ""
 
 
 def _mapped(name: str, kind: str, price: float, what: str, **changes: Any) -> Remedy:

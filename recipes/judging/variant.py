@@ -167,26 +167,27 @@ class Subject:
         return "\n".join(lines)
 
     def _device_code(self, variant: Variant) -> str:
-        devices = [self.hardware(variant, name)[0] for name in self.layers if name not in variant.digital]
-        plain = repr(self.device) if isinstance(self.device, str | Mapping) else _prefixed(repr(devices[0]))
-        if variant.mapping or variant.laid_around:
-            device = devices[0]
-            alike = all(other == device for other in devices) and isinstance(self.device, str)
-            changes = [f"mapping={_mapping_code(device.laid)}"] if variant.mapping else []
-            if variant.laid_around:
-                rest = "".join(f"{_effect_code(effect)}, " for effect in device.effects)
-                changes.append(f"effects=({rest.rstrip()})")
-                changes = changes if variant.mapping else [*changes, f"mapping={_mapping_code(device.laid)}"]
-            plain = (
-                f"analogsim.as_device_model({self.device!r}).replace({', '.join(changes)})"
-                if alike
-                else _prefixed(repr(device))
-            )
+        plain = self._changed_device_code(variant)
         if not variant.digital:
             return plain
         kept = ", ".join(f"{name!r}: None" for name in variant.digital)
-        rest = f"**{plain}" if isinstance(self.device, Mapping) and plain == repr(self.device) else f'"*": {plain}'
+        mapped = isinstance(self.device, Mapping) and plain == repr(self.device)
+        rest = f"**{plain}" if mapped else f'"*": {plain}'
         return f"{{{kept}, {rest}}}"
+
+    def _changed_device_code(self, variant: Variant) -> str:
+        """The device, as the user named it as far as that goes."""
+        devices = [self.hardware(variant, name)[0] for name in self.layers if name not in variant.digital]
+        device = devices[0]
+        if not (variant.mapping or variant.laid_around):
+            return repr(self.device) if isinstance(self.device, str | Mapping) else _prefixed(repr(device))
+        if not isinstance(self.device, str) or any(other != device for other in devices):
+            return _prefixed(repr(device))
+        changes = [f"mapping={_mapping_code(device.laid)}"]
+        if variant.laid_around:
+            effects = "".join(f"{_effect_code(effect)}, " for effect in device.effects)
+            changes.insert(0, f"effects=({effects.rstrip()})")
+        return f"analogsim.as_device_model({self.device!r}).replace({', '.join(changes)})"
 
     def _crossbar_code(self, variant: Variant) -> str:
         plain = repr(self.crossbar) if isinstance(self.crossbar, str) else _prefixed(repr(self.crossbar))

@@ -136,3 +136,36 @@ def test_a_folder_that_is_not_there_is_told_first(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["judge", "nothing", "--html", str(tmp_path / "no" / "page.html")])
     assert "there is no folder" in capsys.readouterr().err
+
+
+_PROJECT = """
+import torch
+from torch import nn
+
+def net(shape, classes):
+    return nn.Linear(shape[0], classes, bias=False)
+
+def load():
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    y = (x @ torch.tensor([1.0, -1.0, 0.5, 0.2]) > 0).long()
+    return (x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])
+"""
+
+
+def test_the_command_judges_ones_own_network(few_chips, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(_PROJECT, encoding="utf-8")
+    torch.save({"module.weight": Network().fc.weight.detach()}, tmp_path / "net.pt")
+    named = ["--model", "mine.py:net", "--weights", "net.pt", "--data", "mine.py:load"]
+    cli.main(["judge", *named, "--compensation", "none", "--only", "global", "--times", "1y"])
+    printed = capsys.readouterr()
+    assert "'module.' before all names in net.pt is left out" in printed.err
+    assert "clean 100.00" in printed.out
+    assert "mine-net network" in printed.out
+
+
+@pytest.mark.parametrize("words", [[], ["--model", "mlp"], ["--data", "digits"], ["run", "--model", "mlp"]])
+def test_a_run_or_a_network_and_data(words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["judge", *words])
+    assert "give a run's folder, or --model and --data" in capsys.readouterr().err

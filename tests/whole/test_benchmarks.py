@@ -240,3 +240,30 @@ def test_faults_and_compensations_of_a_trained_network(tmp_path, monkeypatch, ca
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:6]] == ["none", "global", "crossbar", "column"]
     assert "8-bit ADC" in lines[-1]
+
+
+def test_a_judgement_beside_an_exhaustive_search(capsys, monkeypatch):
+    from analogsim.recipes.judging.remedies import all_remedies
+    from benchmarks import judge
+
+    few = {name: all_remedies()[name] for name in ("column", "largest-weight-97")}
+    monkeypatch.setattr(judge, "all_remedies", lambda: few)
+    assert judge.main(["mlp", "--minutes", "0.1", "--chips", "2", "--epochs", "1", "--crossbar", "ideal"]) == 0
+    printed = capsys.readouterr().out
+    assert "Verdict: " in printed
+    last = printed.splitlines()[-1].split()
+    assert last[0] == "mlp"
+    with pytest.raises(SystemExit):
+        judge.main(["nothing"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gru", "vit", "regression", "lenet5", "separable"])
+def test_every_network_that_is_judged_can_be_trained(name):
+    from benchmarks import judge
+
+    try:
+        case = judge.trained(name, epochs=0)
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
+    assert len(case.model(case.test[0][:2])) == 2

@@ -58,7 +58,7 @@ EXAMPLES = examples()
 def test_all_that_can_be_added_is_there() -> None:
     assert list(EXAMPLES) == [
         *("A device model", "A layer", "A kind of converter", "A metric", "A shape of the noise schedule"),
-        *("A compensation", "A training method", "A recipe"),
+        *("A compensation", "A remedy", "A training method", "A recipe"),
     ]
 
 
@@ -69,7 +69,7 @@ def test_it_is_two_files_and_a_test_at_most(title: str) -> None:
 
 
 # These change the tree, or run long.
-SLOW = ("A device model", "A layer", "A kind of converter", "A training method", "A recipe")
+SLOW = ("A device model", "A layer", "A kind of converter", "A remedy", "A training method", "A recipe")
 
 
 @pytest.mark.parametrize(
