@@ -393,12 +393,16 @@ def _command(options: argparse.Namespace) -> list[str]:
     return words
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
     for file in (options.html, options.json):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"judge: there is no folder for {file!r}; make it first")
     if (options.run is None) == (options.model is None) or (options.model is None) != (options.data is None):
         raise ValueError("judge: give a run's folder, or --model and --data (and --weights)")
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    _check_options(options)
     so_far: list[Judgement] = []
 
     def tell(text: str) -> None:

@@ -387,7 +387,7 @@ class Plan:
         if not self.tried:
             return None
         self._look_again(self.tried)
-        cheap = _cheapest([each for each in self.tried if each.price <= _CHEAP or _only_cheap(each)])
+        cheap = _cheapest([each for each in self.tried if _only_cheap(each)])
         if not self._needs_more(cheap):
             return cheap
         enough = [each for each in self.tried if self._remains(each) <= self.tolerance * self.span]
@@ -501,8 +501,18 @@ class Plan:
         ]
         if worse:
             said.append(f"It costs after {', '.join(worse)}.")
-        said.append(self._what_then(final))
+        said += [self._without_spending(chosen), self._what_then(final)]
         return " ".join(filter(None, said))
+
+    def _without_spending(self, chosen: Tried) -> str:
+        """What is reached without cells and digital products, where some are recommended."""
+        if _only_cheap(chosen) or not self.tried:
+            return ""
+        cheap = _cheapest([each for each in self.tried if _only_cheap(each)])
+        if not cheap.remedies:
+            return "Without more cells or digital layers nothing helps."
+        score = number(cheap.measured.score(), self.asis.report.unit)
+        return f"Without more cells or digital layers {cheap.variant.name} reaches {score} on validation data."
 
     def _what_then(self, final: Measured | None) -> str:
         """What is left, and what to do about that."""
@@ -582,9 +592,9 @@ def _cheapest(tried: Sequence[Tried]) -> Tried:
 
 def _row_of_remedy(tried: Tried, start: Measured, shares: dict[str, float]) -> Row:
     gain = tried.measured.over(start)
-    cost = "; ".join(remedy.what for remedy in tried.remedies) or "nothing"
+    cost = tried.remedies[0].what if len(tried.remedies) == 1 else ""  # of several, each has a row of its own
     if tried.variant.digital and shares:
-        cost += f": {sum(shares.get(name, 0.0) for name in tried.variant.digital):.1%} of the multiply-acc."
+        cost = f"{sum(shares.get(name, 0.0) for name in tried.variant.digital):.1%} of the multiply-acc. digital"
     beyond = gain.beyond() or Difference(-gain.mean, gain.error, gain.freedom).beyond()
     std = deviation(tried.measured.report.values[:, -1])
     return Row(
