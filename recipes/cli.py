@@ -60,7 +60,9 @@ def _allowed(spec: Field[Any]) -> str:
 
 
 def _declare_summary(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="mlp, lenet5, resnet20, audio-cnn, ..., a torchvision classifier, or file.py:factory")
+    parser.add_argument(
+        "model", help="mlp, lenet5, resnet20, audio-cnn, ..., a torchvision classifier, or file.py:factory"
+    )
     parser.add_argument("--device", default="pcm", help="device model (default: pcm)")
     parser.add_argument("--crossbar", default="ideal", help="array, converters and wires (default: ideal)")
     parser.add_argument("--data", help="what a network is made for, as in train; default for a name: digits")

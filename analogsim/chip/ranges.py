@@ -93,7 +93,9 @@ def _checked(value: Tensor | float, kind: str, layer: AnalogMatrix) -> Tensor:
     state = layer.analog
     found = _numbers(value)
     if found is None:
-        raise ValueError(f"set_ranges: layer {state.name!r}: {kind} must be a number or a tensor of some, got {value!r}")
+        raise ValueError(
+            f"set_ranges: layer {state.name!r}: {kind} must be a number or a tensor of some, got {value!r}"
+        )
     shape = state.range_shape(kind)
     if tuple(found.shape) not in ((), shape):
         wanted = f"one number or shaped {shape}" if shape else "one number"
