@@ -34,10 +34,11 @@ from analogsim.recipes.judging.remedies import all_remedies, combine, read_remed
 from analogsim.recipes.judging.samples import Samples, read, read_inputs
 from analogsim.recipes.judging.sizes import plan
 from analogsim.recipes.judging.variant import Subject, Variant, set_ranges_again
-from analogsim.recipes.judging.weights import put_weights, read_weights
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.loaders import take
-from analogsim.recipes.tasks.references import is_reference, load_object, short
+from analogsim.recipes.tasks.references import short
+from analogsim.recipes.tasks.task import load_metric
+from analogsim.recipes.tasks.weights import load_into, read_weights
 from analogsim.recipes.training.restored import Asked, judging, restored
 from analogsim.utils.files import write_whole
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
@@ -273,6 +274,11 @@ def judge_run(
         "compensation": options.compensation,
         "folder": options.folder,
         "times": options.times.split(",") if options.times else None,
+        "model": options.model,
+        "data": options.data,
+        "task": options.task,
+        "metric": options.metric,
+        "trust": options.trust,
     }
     found = {}
     for name, network in restored(path, asked, tell, "judge"):
@@ -282,6 +288,7 @@ def judge_run(
             network.test,
             validation=network.validation,
             calibration=network.calibration,
+            metric=network.task.metric,
             device=network.config.device,
             crossbar=network.config.crossbar,
             compensation=rule["compensation"],
@@ -311,14 +318,15 @@ def judge_named(*, options: argparse.Namespace, tell: Callable[[str], None], **h
     if options.weights is None:
         tell("no --weights: the network is judged as its factory gives it")
     else:
-        put_weights(model, read_weights(options.weights), options.weights, tell)
+        for note in load_into(model, read_weights(options.weights), f"weights {options.weights!r}"):
+            tell(note)
     drawn = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:_CALIBRATION]
     found = judge(
         model,
         data.batches(data.test, options.batch_size),
         validation=data.batches(data.validation, options.batch_size),
         calibration=data.batches(take(data.train, drawn), min(options.batch_size, 128)),
-        metric=data.task.metric if options.metric is None else _metric(options.metric),
+        metric=data.task.metric if options.metric is None else load_metric(options.metric),
         device=options.device or "pcm",
         crossbar=options.crossbar or "ideal",
         compensation=None if options.compensation == "none" else options.compensation or "global",
@@ -327,14 +335,6 @@ def judge_named(*, options: argparse.Namespace, tell: Callable[[str], None], **h
         **how,
     )
     return {short(options.model): found}
-
-
-def _metric(text: str) -> MetricLike:
-    """A metric by its name, or what a reference names."""
-    if not is_reference(text):
-        return text
-    found = load_object(text, "metric")
-    return found() if isinstance(found, type) else found  # type: ignore[no-any-return]
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
@@ -349,7 +349,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="its trained weights: safetensors, or a state dict")
     parser.add_argument("--data", help="a name, folder:PATH, npz:FILE, audio:PATH, text:FILE, or file.py:factory")
     parser.add_argument("--task", help="what was learned (default: what the data say)")
-    parser.add_argument("--metric", help="what is judged by (default: the task's)")
+    parser.add_argument("--metric", help="what is judged by, a name or file.py:score (default: the task's)")
+    parser.add_argument("--trust", action="store_true", help="run whatever code the run names")
     parser.add_argument("--batch-size", type=int, default=250, help="samples in a forward (default: 250)")
     parser.add_argument("--device", help="device model (default: the run's, or pcm)")
     parser.add_argument("--crossbar", help="array, converters and wires (default: the run's, or ideal)")
@@ -397,8 +398,10 @@ def _check_options(options: argparse.Namespace) -> None:
     for file in (options.html, options.json):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"judge: there is no folder for {file!r}; make it first")
-    if (options.run is None) == (options.model is None) or (options.model is None) != (options.data is None):
+    if options.run is None and (options.model is None or options.data is None):
         raise ValueError("judge: give a run's folder, or --model and --data (and --weights)")
+    if options.run is not None and options.weights is not None:
+        raise ValueError("judge: a run has weights of its own; leave out --weights, or give --model and --data alone")
 
 
 def _run_command(options: argparse.Namespace) -> None:

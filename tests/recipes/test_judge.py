@@ -159,13 +159,19 @@ def test_the_command_judges_ones_own_network(few_chips, tmp_path, monkeypatch, c
     named = ["--model", "mine.py:net", "--weights", "net.pt", "--data", "mine.py:load"]
     cli.main(["judge", *named, "--compensation", "none", "--only", "global", "--times", "1y"])
     printed = capsys.readouterr()
-    assert "'module.' before all names in net.pt is left out" in printed.err
+    assert "'module.' is taken from their names" in printed.err
     assert "clean 100.00" in printed.out
     assert "mine-net network" in printed.out
 
 
-@pytest.mark.parametrize("words", [[], ["--model", "mlp"], ["--data", "digits"], ["run", "--model", "mlp"]])
+@pytest.mark.parametrize("words", [[], ["--model", "mlp"], ["--data", "digits"]])
 def test_a_run_or_a_network_and_data(words, capsys):
     with pytest.raises(SystemExit):
         cli.main(["judge", *words])
     assert "give a run's folder, or --model and --data" in capsys.readouterr().err
+
+
+def test_a_run_has_weights_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["judge", "run", "--weights", "net.pt"])
+    assert "leave out --weights" in capsys.readouterr().err
