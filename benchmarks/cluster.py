@@ -10,6 +10,7 @@ the report is that of one process bit for bit.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.recipes.tasks import data_sets
+from analogsim.utils.files import write_whole
 
 KINDS = ("process pool", "dask")
 WORKERS = 2
@@ -48,7 +50,7 @@ def trained(folder: Path) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(150):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     torch.save({"model": model.state_dict(), "test": data.test[: len(data.test)]}, folder / "network.pt")
 
@@ -68,10 +70,9 @@ def executor_of(kind: str) -> Iterator[Any]:
         with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
             yield pool
     elif kind == "dask":
-        from dask.distributed import Client, LocalCluster
-
+        dask: Any = importlib.import_module("dask.distributed")
         one = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None}
-        with LocalCluster(**one) as cluster, Client(cluster) as client:
+        with dask.LocalCluster(**one) as cluster, dask.Client(cluster) as client:
             yield client.get_executor()
     else:
         yield None
@@ -84,7 +85,7 @@ def judge(kind: str, folder: Path, chips: int, journal: Path | None, out: Path) 
     options: dict[str, Any] = {"chips": chips, "times": ("1s", "1y"), "metric": "cross_entropy", "journal": journal}
     with executor_of(kind) as executor:
         report = analogsim.evaluate(analog, data, executor=executor, **options)
-    out.write_text(json.dumps(report.to_dict()), encoding="utf-8")
+    write_whole(out, json.dumps(report.to_dict()))
 
 
 def _begun(kind: str, folder: Path, chips: int, journal: Path | None, out: Path) -> subprocess.Popen[bytes]:

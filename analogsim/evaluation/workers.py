@@ -33,6 +33,7 @@ import torch
 from analogsim.errors import WorkerError
 from analogsim.evaluation.course import ChipScores, Course
 from analogsim.layers.module import matrices_of
+from analogsim.utils.files import write_whole
 
 T = TypeVar("T")
 
@@ -322,7 +323,7 @@ def judge_elsewhere(
         for content in parts:
             parcel = _Parcel(hashlib.sha256(content).hexdigest(), "")
             file = folder / parcel.digest
-            file.write_bytes(content)
+            write_whole(file, content)
             parcels.append(replace(parcel, path=str(file)))
         yield from _Dispatch(executor, parcels, parts, seeds, together).replies()
 
