@@ -14,6 +14,7 @@ import os
 import pickle
 import platform
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -479,7 +480,7 @@ def _lost(error: Exception) -> WorkerError:
     return WorkerError(f"evaluate: the workers are gone or take no more tasks ({type(error).__name__}{said})")
 
 
-def _pickler() -> ModuleType:
+def _pickler() -> Any:
     """What takes functions and classes of scripts and notebooks too, where it is installed; else Python's own."""
     try:
         return importlib.import_module("cloudpickle")
@@ -500,7 +501,7 @@ def _packed(course: Course) -> tuple[bytes, bytes]:
     try:
         for state in states:
             state.chip = None  # a worker writes chips of its own
-        return _dumped(data), _dumped(rest)
+        return dumped(data), dumped(rest)
     except Exception as error:
         named: Mapping[str, object] = {
             **{f"the {name}": value for name, value in data.items()},
@@ -508,7 +509,7 @@ def _packed(course: Course) -> tuple[bytes, bytes]:
         }
         for name, value in named.items():
             try:
-                _dumped(value)
+                dumped(value)
             except Exception as reason:
                 raise TypeError(_cannot_be_sent(name, reason)) from error
         raise TypeError(_cannot_be_sent("the network", error)) from error
@@ -517,10 +518,37 @@ def _packed(course: Course) -> tuple[bytes, bytes]:
             state.chip = chip
 
 
-def _dumped(value: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer, pickle_module=_pickler())  # tensors that share memory are written once
+def dumped(value: object) -> bytes:
+    """A value as workers get it."""
+    buffer, pickler = io.BytesIO(), _pickler()
+    with ExitStack() as stack:
+        if pickler is not pickle:
+            for module in modules_of_nowhere():
+                pickler.register_pickle_by_value(module)
+                stack.callback(pickler.unregister_pickle_by_value, module)
+        torch.save(value, buffer, pickle_module=pickler)  # tensors that share memory are written once
     return buffer.getvalue()
+
+
+def modules_of_nowhere() -> list[ModuleType]:
+    """Modules that a worker would not find by their name: such as a file that was named on the command line."""
+    installed = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        top = name.partition(".")[0]
+        if isinstance(file, str) and file.endswith(".py") and top != "__main__" and not file.startswith(installed):
+            known = sys.modules.get(top)
+            specs = (finder.find_spec(top, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+            spec = next((spec for spec in specs if spec is not None), None)
+            if spec is None or not _same_place(spec.origin, getattr(known, "__file__", None)):
+                found.append(module)
+    return found
+
+
+def _same_place(origin: str | None, file: str | None) -> bool:
+    """Whether a module would come from where it came from; one without a file, a mere folder, would."""
+    return origin is None or file is None or os.path.realpath(origin) == os.path.realpath(file)
 
 
 def _cannot_be_sent(name: str, error: Exception) -> str:

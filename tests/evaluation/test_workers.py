@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import multiprocessing
 import os
 import pickle
@@ -211,6 +213,25 @@ def test_what_cannot_be_sent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         judged(Postman(), metric=lambda output, target: output[:, 0])
     with pytest.raises(TypeError, match=r"executor must have a submit, .* got int"):
         judged(3)
+
+
+def test_a_module_that_nobody_would_find_is_sent_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cloudpickle", reason="needs analogsim-torch[cluster]")
+    file = tmp_path / "lonely_nets.py"
+    file.write_text("from torch import nn\nclass Lonely(nn.Linear):\n    pass\n")
+    spec = importlib.util.spec_from_file_location("lonely_nets", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lonely_nets", module)
+    spec.loader.exec_module(module)
+    assert module in workers.modules_of_nowhere()
+    assert not {torch, analogsim, np, pytest, questions} & set(workers.modules_of_nowhere())
+    layer = module.Lonely(6, 4)
+    content = workers.dumped(layer)
+    monkeypatch.delitem(sys.modules, "lonely_nets")
+    found = torch.load(io.BytesIO(content), weights_only=False)
+    assert torch.equal(found.weight, layer.weight)
 
 
 def test_what_a_worker_cannot_import_is_told() -> None:
