@@ -255,9 +255,10 @@ def _learned(found: Found, task: str | Task | None) -> tuple[Task, dict[str, Any
         wanted = task_for(train)
         found.notes.append(f"task: {wanted.name}, as the targets look; say task=... for another one")
     chosen, facts = as_task(wanted), dict(found.facts)
-    told = task is None and not facts.keys().isdisjoint(("classes", "vocabulary", "outputs"))
-    if isinstance(train, TensorDataset) or not told:  # else every sample would be read for it
-        facts = {**chosen.facts(train), **facts}
+    if task is not None and found.task is not None and chosen.name != as_task(found.task).name:
+        facts |= chosen.facts(train)  # what the data say is of another task
+    elif isinstance(train, TensorDataset) or facts.keys().isdisjoint(("classes", "vocabulary", "outputs")):
+        facts = {**chosen.facts(train), **facts}  # else every sample would be read, for what is known
     facts.setdefault("outputs", facts.get("classes"))
     return chosen, facts
 

@@ -159,3 +159,9 @@ class Stream(IterableDataset[Any]):
 def test_what_is_no_data(given: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         data_sets.load(given)
+
+
+def test_classes_may_be_learned_as_numbers() -> None:
+    splits = data_sets.load("digits", limit=50, task="regression")
+    assert (splits.task.name, splits.facts["outputs"]) == ("regression", 1)
+    assert data_sets.load("digits", limit=50, task="classification").facts["outputs"] == 10
