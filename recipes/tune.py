@@ -21,15 +21,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import compare_plot
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
 from analogsim.recipes.config.space import DEFAULT_SPACE, Choice
-from analogsim.recipes.config.toml import describe, dump_toml, from_mapping, load_mapping
+from analogsim.recipes.config.toml import describe, dump_toml, from_mapping, load_mapping, to_mapping
 from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study import final_comparison
-from analogsim.recipes.study.beginning import merged, open_study, refuse_code, stored_settings, without_secrets
-from analogsim.recipes.study.criterion import Criterion, all_times, criterion
+from analogsim.recipes.study.beginning import code_in, merged, open_study, refuse_code, stored_settings, without_secrets
+from analogsim.recipes.study.criterion import all_times, criterion
 from analogsim.recipes.study.final_comparison import Final
 from analogsim.recipes.study.folder import study_folder, study_name, writable_place
 from analogsim.recipes.study.lease import Lease, LostLease
@@ -40,10 +41,11 @@ from analogsim.recipes.study.shared_database import storage_explained
 from analogsim.recipes.study.storages import storage_url
 from analogsim.recipes.study.trials import at_work, try_again
 from analogsim.recipes.study.work import take_trials
-from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tasks.networks import Model
+from analogsim.recipes.tasks.task import Task
 from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracker import Status
-from analogsim.recipes.training.setup import check, load_data
+from analogsim.recipes.training.setup import NOTHING, Given, check, load_data
 from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.times import seconds
 
@@ -103,15 +105,19 @@ def _long(short: Mapping[str, object]) -> list[str]:
     return [f"{known[name]}={value}" for name, value in short.items()]
 
 
-def _study_config(mapping: Mapping[str, Any], source: object) -> StudyConfig:
-    config = from_mapping(StudyConfig, mapping, "settings" if source is None else str(source))
-    _check(config)
+def _study_config(mapping: Mapping[str, Any], source: object, given: Given = NOTHING) -> StudyConfig:
+    config = given.described(from_mapping(StudyConfig, mapping, "settings" if source is None else str(source)))
+    _check(config, given)
     return config
 
 
-def _check(config: StudyConfig) -> None:
+def _check(config: StudyConfig, given: Given) -> None:
     """Whatever can be wrong and is cheap to see, before any work; so also each choice of the search space."""
-    check(config)
+    check(config, given)
+    if config.optimization.epochs == 0:
+        raise ValueError("optimization.epochs=0 trains nothing, so that there is nothing to search; give some epochs")
+    if given.model is not None and "model" in dict(config.search.parts):
+        raise ValueError("search.model: there is one network, which was handed over; take it out of the search")
     all_times(config)
     config.search.distributions(Config)
     sampler(config.study.sampler, 0)
@@ -122,7 +128,7 @@ def _check(config: StudyConfig) -> None:
     for name, part in config.search.parts:
         for value in part.choices if isinstance(part, Choice) else (part.low, part.high):
             try:
-                check(training_config(config, {**lowest, name: value}))
+                check(training_config(config, {**lowest, name: value}), given)
             except ValueError as error:
                 raise ValueError(f"search: {name}={value} cannot be trained: {error}") from error
 
@@ -143,33 +149,53 @@ def objective(
         file: see `configure`; so are ``settings`` and ``short``.
         settings: changes.
         config: a configuration from `configure`, in place of the others.
-        short: short options.
+        short: short options. ``model``, ``data``, ``task`` and ``metric`` may be values too, see `tune`.
 
     Returns:
         A callable of a trial: the drifted score, or (clean, drifted) for ``settings=["study.pareto=true"]``. Its
         ``finish(study)`` draws the study into its MLflow run and ends that.
     """
+    own = ("model", "data", "task", "metric")
+    values: dict[str, Any] = {name: short.pop(name) for name in own if not isinstance(short.get(name, ""), str)}
+    given = Given(**values)
     if config is None:
-        config = configure(file, settings, **short)
+        config = _study_config(load_mapping(StudyConfig, file, [*settings, *_long(short)]), file, given)
     elif file is not None or settings or short:
         raise ValueError("objective: give a config, or what to make one of, not both")
-    data, rule = _judged_by(config)
-    return Objective(config, data, rule, StudyRuns(config, data, rule), partial(study_folder, config))
+    else:
+        config = given.described(config)
+        _check(config, given)
+    return _goal(config, given)
 
 
-def _judged_by(config: StudyConfig) -> tuple[Splits, Criterion]:
-    """The data, and what networks on them are judged by."""
-    data = load_data(config)
-    return data, criterion(config, data.task.metric)
+def _goal(config: StudyConfig, given: Given, wanted: int | None = None) -> Objective:
+    data = load_data(config, given)
+    rule = criterion(config, data.task.metric)
+    runs = StudyRuns(config, data, rule, model=given.model)
+    folder = partial(study_folder, config)
+    return Objective(config, data, rule, runs, folder, wanted=wanted, model=given.model)
 
 
-def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -> Tuned:
+def tune(
+    config: StudyConfig,
+    *,
+    show: Callable[[str], None] = lambda _: None,
+    model: Model | None = None,
+    data: Any = None,
+    task: str | Task | None = None,
+    metric: MetricLike | None = None,
+) -> Tuned:
     """Work on a study until it has all its trials, then compare the best of them.
 
     Args:
         config: from `configure`. Of an existing study only ``study.trials`` and what does not touch the search may
             differ from what it was begun with.
         show: told a line for each trial.
+        model: the network in place of what ``config.model`` names: a module, of which copies are trained, or a factory
+            that may ask for facts of the data by name. A study is gone on with by the same one; so for what follows.
+        data: the data in place of ``config.data``: whatever a factory of data may return, see `data_sets.load`.
+        task: what is to be learned in place of ``config.task``, a `Task`.
+        metric: what networks are judged by in place of ``config.metric``; it has a direction.
 
     Raises:
         ValueError: a setting is wrong, or is another one than the study was begun with.
@@ -178,10 +204,13 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
     """
     import optuna
 
-    _check(config)
+    given = Given(model, data, task, metric)
+    config = given.described(config)
+    _check(config, given)
     writable_place(config)
-    data, rule = _judged_by(config)
-    runs = StudyRuns(config, data, rule)
+    goal = _goal(config, given, wanted=config.study.trials)
+    for note in goal.data.notes:
+        show(note)
 
     def on_dead(study: optuna.Study, trial: FrozenTrial) -> None:
         show(f"trial {trial.number}: its worker died; it is tried again")
@@ -191,13 +220,13 @@ def tune(config: StudyConfig, *, show: Callable[[str], None] = lambda _: None) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with storage_explained(storage_url(config.study.storage)):
-            study = open_study(config, rule, runs, on_dead)
-            folder = study_folder(config, study)
+            study = open_study(config, goal.criterion, goal.runs, on_dead)
             show(f"study {study.study_name!r}, {config.study.trials} trials, of\n{config.search}")
-            return _work(Objective(config, data, rule, runs, lambda _: folder, wanted=config.study.trials), study, show)
+            return _work(goal, study, show)
     except KeyboardInterrupt as stop:
         where = f" --storage {shown(config.study.storage)}" if config.study.storage else ""
-        stop.add_note(f"go on with: analogsim tune --study {shlex.quote(study_name(config))}{where}")
+        code = "".join(f" --{option} {text}" for option, (_, text) in code_in(to_mapping(config)).items())
+        stop.add_note(f"go on with: analogsim tune --study {shlex.quote(study_name(config))}{where}{code}")
         raise
     finally:
         optuna.logging.set_verbosity(verbosity)
@@ -274,7 +303,7 @@ def _finish(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -
     show("comparing the best trial with the default settings and with plain training, on fresh chips")
     config, rule, runs, folder = goal.config, goal.criterion, goal.runs, goal.folder(study)
     progress = runs.log_progress(study)
-    final = final_comparison.compare(study, config, goal.data, folder, runs)
+    final = final_comparison.compare(study, config, goal.data, folder, runs, model=goal.model)
     text = _head(study, storage_url(config.study.storage))
     if final is None:
         text += f"\n\n{final_comparison.why_none(study, rule)}"

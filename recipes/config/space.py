@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What says where a run lies and how it is judged is no property of the network.
 _FIXED = (
-    *("seed", "run_on", "out", "baseline", "evaluation.", "tracking."),
+    *("seed", "run_on", "out", "baseline", "task", "metric", "evaluation.", "tracking."),
     *("data.name", "data.folder", "data.download", "data.validation", "data.limit"),
 )
 

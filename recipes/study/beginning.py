@@ -73,11 +73,7 @@ def refuse_code(begun: Mapping[str, Any], given: Mapping[str, Any], name: str) -
     Raises:
         ValueError: with the options that name it.
     """
-    code = {}
-    for option, (setting, _) in STUDY_SHORT.items():
-        text = _at(begun, setting)
-        if _at(given, setting) != text and (names_code if option == "data" else is_reference)(text):
-            code[option] = text
+    code = {option: text for option, (setting, text) in code_in(begun).items() if _at(given, setting) != text}
     command, where = f"analogsim tune --study {shlex.quote(name)}", f"study {name!r}"
     refuse_unnamed(code, command, where)
     searched = [] if "search" in given else [text for text in _choices(begun.get("search", {})) if is_reference(text)]
@@ -86,6 +82,16 @@ def refuse_code(begun: Mapping[str, Any], given: Mapping[str, Any], name: str) -
             f"{where} searches among code, {', '.join(searched)}, which is only run when you name it yourself: give "
             "the configuration file with its [search] again, or --trust, for all that the study names"
         )
+
+
+def code_in(settings: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The code that nested settings name: by the option for it, the setting and the text."""
+    texts = {option: (setting, _at(settings, setting)) for option, (setting, _) in STUDY_SHORT.items()}
+    return {
+        option: (setting, text)
+        for option, (setting, text) in texts.items()
+        if (names_code if option == "data" else is_reference)(text)
+    }
 
 
 def _at(settings: Mapping[str, Any], name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analogsim.evaluation import Metric
 from analogsim.evaluation.display import heading, number, spread
 from analogsim.evaluation.report import Report, compare_plot
 from analogsim.recipes.config.options import Config, StudyConfig
@@ -20,7 +21,8 @@ from analogsim.recipes.study.figures import importances
 from analogsim.recipes.study.outcome import trial_folder
 from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.tasks.data_sets import Splits
-from analogsim.recipes.tracking.log_report import log_ranges, log_report
+from analogsim.recipes.tasks.networks import Model
+from analogsim.recipes.tracking.log_report import ends, log_ranges, log_report
 from analogsim.recipes.tracking.tracker import Tracker
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import Training
@@ -98,10 +100,27 @@ class _Contender:
         return self.name in (DEFAULT, TUNED)
 
 
-def compare(study: optuna.Study, config: StudyConfig, data: Splits, folder: Path, runs: StudyRuns) -> Final | None:
+def compare(
+    study: optuna.Study,
+    config: StudyConfig,
+    data: Splits,
+    folder: Path,
+    runs: StudyRuns,
+    *,
+    model: Model | None = None,
+) -> Final | None:
     """Train or restore the networks, judge them on test data and fresh chips, and save the best one.
 
-    None, where the study has no best trial.
+    Args:
+        study: the study.
+        config: its settings.
+        data: what its networks are trained on.
+        folder: its own.
+        runs: the MLflow side.
+        model: the network in place of what the settings name, see `Training`.
+
+    Returns:
+        The comparison; None, where the study has no best trial.
     """
     best = best_trial(study)
     if best is None:
@@ -116,7 +135,7 @@ def compare(study: optuna.Study, config: StudyConfig, data: Splits, folder: Path
             path = folder / "final" / f"{each.folder}-seed{seed}" / "checkpoint.pt"
             if each.trial is not None and seed == config.seed:
                 copy_checkpoint(trial_folder(folder, each.trial) / "checkpoint.pt", path)
-            training = Training(replace(each.config, seed=seed), data, aware=each.aware, path=path)
+            training = Training(replace(each.config, seed=seed), data, aware=each.aware, path=path, model=model)
             kind = "hardware-aware" if each.aware else "plain"
             tracker = runs.final(study, f"{each.name}, seed {seed}", training, {"training": kind, "network": each.name})
             training.run_id = tracker.run_id or training.run_id
@@ -156,6 +175,8 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
     write_whole(place / "report.json", json.dumps(report.to_dict()))
     dump_toml(training.config, place / "config.toml")
     log_report(report, tracker, step=training.epoch, part="test")
+    for metric in training.task.also:  # beside it; they decide nothing
+        tracker.metrics(ends(_judged(training, config, data.test, metric), "test"), step=training.epoch)
     log_ranges(training.analog, tracker)
     tracker.artifact(training.path, "checkpoint")
     tracker.artifact(place / "report.json")
@@ -163,8 +184,8 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
     return report
 
 
-def _judged(training: Training, config: StudyConfig, part: Any) -> Report:
-    return training.judge(part, chips=config.evaluation.chips, times=all_times(config))
+def _judged(training: Training, config: StudyConfig, part: Any, metric: Metric | None = None) -> Report:
+    return training.judge(part, chips=config.evaluation.chips, times=all_times(config), metric=metric)
 
 
 def _searched(trial: FrozenTrial) -> float:

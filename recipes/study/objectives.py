@@ -20,6 +20,7 @@ from analogsim.recipes.study.outcome import Outcome, trial_folder
 from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.study.trials import surplus
 from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tasks.networks import Model
 from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
@@ -47,9 +48,11 @@ class Objective:
         runs: the MLflow side.
         folder: gives the folder of a study; each trial has one in it.
         wanted: trials in all; None leaves their number to the study.
+        model: the network in place of what the settings name, see `Training`.
 
     Attributes:
-        config, data, criterion, runs, folder: as given.
+        config, data, criterion, runs, folder, model: as given.
+        notes: what was decided of the weights that networks start from, for people to read.
         number: of the trial at work, or of the last one.
         lost: whether the others gave that trial to somebody else meanwhile.
         ended: whether it came to an end, of which only Optuna has to be told.
@@ -64,12 +67,15 @@ class Objective:
         folder: Callable[[optuna.Study], Path],
         *,
         wanted: int | None = None,
+        model: Model | None = None,
     ) -> None:
         self.config = config
         self.runs = runs
         self.folder = folder
         self.data = data
         self.criterion = criterion
+        self.model = model
+        self.notes: list[str] = []
         self.distributions = config.search.distributions(Config)
         self._wanted = wanted
         self.number: int | None
@@ -108,7 +114,8 @@ class Objective:
         for number in reversed(earlier):  # of workers that died or were stopped, if here: go on where the last one was
             if copy_checkpoint(trial_folder(of_study, number) / "checkpoint.pt", folder / "checkpoint.pt"):
                 break
-        training = Training(config, self.data, aware=True, path=folder / "checkpoint.pt")
+        training = Training(config, self.data, aware=True, path=folder / "checkpoint.pt", model=self.model)
+        self.notes += [note for note in training.notes if note not in self.notes]
         outcome = Outcome(trial.number, folder=str(folder.absolute()))
         began = time.monotonic()
         try:

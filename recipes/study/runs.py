@@ -43,6 +43,7 @@ from analogsim.recipes.study.page_views import study_links, view_tags
 from analogsim.recipes.study.storages import storage_url
 from analogsim.recipes.study.trials import identity
 from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tasks.networks import Model
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_report, parameters
@@ -70,16 +71,18 @@ class StudyRuns:
         config: the study's.
         data: what its networks are trained on.
         criterion: what they are judged by.
+        model: the network in place of what the settings name, see `Training`.
 
     Attributes:
         parent: the study's own run, from `open` or `join` on.
         still_ours: called before MLflow is told anything of the comparison at the end; it may raise LostLease.
     """
 
-    def __init__(self, config: StudyConfig, data: Splits, criterion: Criterion) -> None:
+    def __init__(self, config: StudyConfig, data: Splits, criterion: Criterion, *, model: Model | None = None) -> None:
         self._config = config
         self._data = data
         self._criterion = criterion
+        self._model = model
         self._lock = threading.Lock()
         self._enabled = config.tracking.enabled
         self.still_ours: Callable[[], None] = lambda: None
@@ -342,7 +345,7 @@ class StudyRuns:
             config = self._with_own_code(
                 from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}"), trial
             )
-            training = Training(config, self._data, aware=True, path=path)
+            training = Training(config, self._data, aware=True, path=path, model=self._model)
             tracker = self._start(study, outcome, training)
             self._history(tracker, training.history)
         elif outcome.run_id is not None:

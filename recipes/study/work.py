@@ -69,6 +69,7 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
     import optuna
 
     goal.forget()
+    known = len(goal.notes)
     try:
         study.optimize(goal, n_trials=1, catch=(Surplus,))
     except KeyboardInterrupt:
@@ -84,6 +85,8 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
         if goal.number is not None and isinstance(error, (OSError, *storage_errors())):  # no fault of the trial
             give_up(study, goal.number, goal.config.study.retries)
         raise
+    for note in goal.notes[known:]:
+        show(note)
     if goal.number is not None:
         show(_line(study, goal.criterion, goal.number))
 

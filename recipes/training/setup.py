@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +25,8 @@ from analogsim.recipes.tasks.references import is_reference, named, refuse_unnam
 from analogsim.recipes.tasks.task import TASKS, Task, as_task, load_metric
 from analogsim.recipes.tasks.weights import check_file
 from analogsim.utils.times import DEFAULT_TIMES, seconds
+
+Options = TypeVar("Options", bound=Config)
 
 
 def torch_device(run_on: str) -> torch.device:
@@ -59,7 +61,7 @@ class Given:
         """What of it is there."""
         return tuple(name for name in ("model", "data", "task", "metric") if getattr(self, name) is not None)
 
-    def described(self, config: Config) -> Config:
+    def described(self, config: Options) -> Options:
         """The options with what it is called in their place: where it was imported from, or its text."""
         texts: dict[str, Any] = {name: _called(getattr(self, name)) for name in self.options if name != "data"}
         data = config.data if self.data is None else replace(config.data, name=_called(self.data))
