@@ -141,6 +141,20 @@ def _try(mutation: Mutation, tree: Path, tests: LinesOfTests | None) -> dict[str
     }
 
 
+def _try_all(
+    chosen: Sequence[Mutation], tree: Path, tests: LinesOfTests | None, reasons: dict[tuple[str, str, str, str], str]
+) -> list[dict[str, Any]]:
+    """One after the other, each told as it ends."""
+    rows = []
+    for place, mutation in enumerate(chosen, 1):
+        row = _try(mutation, tree, tests)
+        if row["verdict"] not in _SEEN and mutation.key in reasons:
+            row |= {"verdict": "explained", "reason": reasons[mutation.key]}
+        rows.append(row)
+        print(f"{place:4} {row['verdict']:15} {row['seconds']:6.1f} s  {mutation}", flush=True)
+    return rows
+
+
 def _key(row: dict[str, Any]) -> tuple[str, str, str, str]:
     """What names a change, see `Mutation.key`."""
     return row["path"], row["function"], row["before"], row["after"]
@@ -162,6 +176,15 @@ def _doubtful(tree: Path, rows: list[dict[str, Any]]) -> list[str]:
         return []
     alone = [name for name in names if _verdict(tree, [name], _FILE, log) != "unnoticed"]
     return alone or names
+
+
+def _take_back_doubtful(rows: list[dict[str, Any]], tree: Path) -> None:
+    """What only such tests noticed counts as unnoticed."""
+    doubtful = _doubtful(tree, rows)
+    for row in rows:
+        if row["by"] in doubtful:
+            row["verdict"] = "unnoticed"
+            print(f"doubtful: {row['by']} also fails without {row['path']}:{row['line']}")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -225,7 +248,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     import torch  # once, before the processes that need it are forked off
 
-    reasons = _reasons(options.explained)
     before = [] if options.again is None else json.loads(options.again.read_text(encoding="utf-8"))["results"]
     rows = [row for row in before if row["verdict"] in _SEEN]
     with tempfile.TemporaryDirectory() as folder:
@@ -239,17 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             left = {_key(row) for row in before if row["verdict"] not in _SEEN}
             chosen = list({mutation.key: mutation for mutation in found if mutation.key in left}.values())
         print(f"{len(chosen)} of {len(found)} possible changes", flush=True)
-        for place, mutation in enumerate(chosen, 1):
-            row = _try(mutation, tree, tests)
-            if row["verdict"] not in _SEEN and mutation.key in reasons:
-                row |= {"verdict": "explained", "reason": reasons[mutation.key]}
-            rows.append(row)
-            print(f"{place:4} {row['verdict']:15} {row['seconds']:6.1f} s  {mutation}", flush=True)
-        doubtful = _doubtful(tree, rows)
-    for row in rows:
-        if row["by"] in doubtful:
-            row["verdict"] = "unnoticed"
-            print(f"doubtful: {row['by']} also fails without {row['path']}:{row['line']}")
+        rows += _try_all(chosen, tree, tests, _reasons(options.explained))
+        _take_back_doubtful(rows, tree)
     print(f"\n{table(rows)}")
     if options.json is not None:
         from benchmarks.harness.timing import environment, write

@@ -354,3 +354,19 @@ def test_a_stage_that_diverges_is_named(stage):
     analogsim.program(analog)
     with pytest.raises(ValueError, match=told + ("_Diverging.age" if stage == "age" else r"read \(_Diverging")):
         analogsim.drift(analog, "1d")
+
+
+@pytest.mark.parametrize("batched", [("weight",), ("bias",), ("weight", "bias")])
+def test_many_weights_for_one_chip_are_refused(batched: tuple[str, ...]) -> None:
+    """Whichever of the weight and a bias on the crossbar vmap makes many."""
+    model = nn.Linear(4, 3)
+    analog = analogsim.convert(model, DeviceModel((Gaussian(0.05),), mapping=Mapping("pair", bias_rows=1)))
+    analogsim.program(analog.eval(), seed=0)
+    many = {name: torch.stack([value.detach()] * 2) for name, value in model.named_parameters() if name in batched}
+
+    def answer(own: dict[str, Tensor]) -> Tensor:
+        out: Tensor = torch.func.functional_call(analog, own, (torch.ones(1, 4),))
+        return out
+
+    with pytest.raises(StaleChipError, match="vmap gives it many weights, and one is on the chip"):
+        torch.func.vmap(answer, randomness="same")(many)

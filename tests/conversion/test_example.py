@@ -211,3 +211,12 @@ def test_the_twin_begins_with_the_buffers_that_the_model_began_with() -> None:
     analogsim.convert(model, "gaussian", example=x)
     assert model.calls == 0
     assert model.seen.shape == (0,)
+
+
+def test_an_answer_of_zeros_is_the_same_answer() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    x = torch.randn(5, 4)
+    analog = analogsim.convert(model, Gaussian(0.05), example=x)
+    assert torch.equal(analogsim.to_digital(analog)(x), torch.zeros(5, 2))

@@ -43,6 +43,8 @@ NO_NETWORKS: dict[str, tuple[Callable[[], Any], str]] = {
     "function": (lambda: double, "got function double; convert the module that it calls"),
     "bound method": (lambda: mlp().forward, "got method forward; convert the module that it calls"),
     "class": (lambda: nn.Linear, "got the class Linear; make an instance"),
+    "mapping": (lambda: {"layers": 3}, "must be a torch module, got dict$"),
+    "empty mapping": (lambda: {}, "must be a torch module, got dict$"),
     "state dict": (lambda: mlp().state_dict(), "OrderedDict of tensors; load a state dict into its module"),
     "number": (lambda: 3, "must be a torch module, got int"),
     "scripted part": (

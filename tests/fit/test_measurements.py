@@ -68,6 +68,17 @@ def test_swapped_columns_of_single_readings():
         fit_device(columns | {"target": columns["measured"].clip(0), "measured": columns["target"]})
 
 
+def test_what_is_odd_is_told():
+    """A time of 0 and a target of 0 are no oddity; a single negative target is."""
+    columns = sample_measurements(FITTED, cells=20, times=(0,), repeats=1)
+    swapped = columns | {"target": columns["measured"].clip(0), "measured": columns["target"]}
+    with pytest.raises(ValueError, match=r"different readings of .* targets in .* cells, and they do not go together"):
+        fit_device(swapped)
+    swapped["target"][0] = -1.0
+    with pytest.raises(ValueError, match="seem swapped: as they are, a target or a time is negative"):
+        fit_device(swapped)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

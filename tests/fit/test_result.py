@@ -1,5 +1,6 @@
 """A fit as a device model, a table and a figure."""
 
+import dataclasses
 import re
 
 import pytest
@@ -52,3 +53,16 @@ def test_plot(clean, columns, tmp_path):
     assert len([axes for axes in quiet(first).plot().axes if axes.get_visible()]) == 3
     with pytest.raises(ValueError, match="no report"):
         type(clean)(clean.effects).plot()
+
+
+def test_the_text_has_every_part(clean):
+    """Parameters, tests of what is left, notes and warnings, each only where there is something to tell."""
+    text = str(clean.report)
+    assert clean.report.described in text
+    assert "is it normal?" in text
+    for check in clean.report.checks:
+        assert re.search(rf"^{re.escape(check.name)} +{check.number} +{check.left_out} ", text, re.MULTILINE)
+    bare = dataclasses.replace(clean.report, checks=(), notes=("made up",), warnings=())
+    assert "is it normal?" not in str(bare)
+    assert str(bare).endswith("note: made up")
+    assert str(dataclasses.replace(bare, notes=())).count("\n\n") == 1

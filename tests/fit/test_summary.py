@@ -51,3 +51,10 @@ def test_errors_that_are_not_normal():
 def test_a_wrong_t0_is_seen(columns):
     _, told = warned(changed(columns, time=columns["time"] - 20), t0=0.01)
     assert "off the power law: is t0 = 0.01 s the time between programming and the first reading?" in told
+
+
+def test_laws_are_shown_at_the_smallest_the_middle_and_the_largest_target(clean, columns):
+    shown = [one.name for one in clean.report.parameters if one.name.startswith("programming sd at ")]
+    told = [float(name.split("at ")[1].split()[0]) for name in shown]
+    targets = np.unique(columns["target"])  # an even number, of which one of the two in the middle is shown
+    assert told == pytest.approx([targets[0], targets[len(targets) // 2], targets[-1]], rel=1e-2)

@@ -17,7 +17,8 @@ def run_blocks(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["docs/hardware.md", "docs/training.md", "docs/wires.md", "docs/sensitivity.md", "docs/data.md", "docs/tasks.md"]
+    "name",
+    ["docs/hardware.md", "docs/training.md", "docs/wires.md", "docs/sensitivity.md", "docs/data.md", "docs/tasks.md"],
 )
 def test_python_blocks_of_the_pages_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
