@@ -20,7 +20,7 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -201,6 +201,12 @@ def _nothing(line: str) -> None:
     """Nobody is told."""
 
 
+def _tell_all(lines: Iterable[str], group: Group, tell: Callable[[str], None]) -> None:
+    """Each line once, from process 0."""
+    for line in dict.fromkeys(lines) if group.main else ():
+        tell(line)
+
+
 def train(
     config: Config,
     folder: Path | None = None,
@@ -247,17 +253,13 @@ def train(
     config = given.described(config)
     group.each(lambda: check(config, given))
     splits = (group.by_turns if config.data.download else group.each)(lambda: load_data(config, given))
-    if group.main:
-        for note in splits.notes:
-            tell(note)
+    _tell_all(splits.notes, group, tell)
     new = folder is None
     folder = group.first(lambda: _ready_folder(config, folder))
     trackers: dict[str, Tracker] = {}
     try:
         kinds = _prepared(config, splits, folder, group, step, model)
-        if group.main:
-            for note in dict.fromkeys(note for training in kinds.values() for note in training.notes):
-                tell(note)
+        _tell_all([note for training in kinds.values() for note in training.notes], group, tell)
         reports, also = _run(kinds, config, splits, folder, trackers, show and group.main)
     except BaseException as error:
         group.leaving()

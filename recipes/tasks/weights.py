@@ -83,18 +83,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> lis
     own = model.state_dict()
     named, notes = _fitted(state, own, source)
     _add_aliases(named, model, own)
-    missing = [key for key in own if key not in named]
-    surplus = [key for key in named if key not in own]
-    shapes = [
-        f"{key} {tuple(named[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if key in named and isinstance(own[key], Tensor) and named[key].shape != own[key].shape
-    ]
-    wrong = [
-        f"{what}: {_few(keys)}"
-        for what, keys in (("missing", missing), ("left over", surplus), ("of another shape", shapes))
-        if keys
-    ]
+    wrong = _differences(named, own)
     if wrong:
         raise ValueError(f"{source} are of another network; {'; '.join(wrong)}")
     bad = [key for key, value in named.items() if value.is_floating_point() and not bool(value.isfinite().all())]
@@ -102,6 +91,21 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> lis
         raise ValueError(f"{source} hold NaN or infinite values: {_few(bad)}")
     model.load_state_dict(named)
     return notes
+
+
+def _differences(named: Mapping[str, Tensor], own: Mapping[str, Any]) -> list[str]:
+    """What two state dicts do not have in common."""
+    both = [key for key in own if key in named and isinstance(own[key], Tensor)]
+    found = {
+        "missing": [key for key in own if key not in named],
+        "left over": [key for key in named if key not in own],
+        "of another shape": [
+            f"{key} {tuple(named[key].shape)} for {tuple(own[key].shape)}"
+            for key in both
+            if named[key].shape != own[key].shape
+        ],
+    }
+    return [f"{what}: {_few(keys)}" for what, keys in found.items() if keys]
 
 
 def _state_dict(content: Any) -> dict[str, Tensor] | None:

@@ -20,11 +20,10 @@ from analogsim.evaluation.report import Report
 from analogsim.recipes import train as recipe
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten, load_toml
-from analogsim.recipes.tasks import data_sets, networks
+from analogsim.recipes.tasks import data_sets, networks, task
 from analogsim.recipes.tracking import tracked_run
 from analogsim.recipes.tracking.tracker import NoRun
 from analogsim.recipes.train import AWARE, PLAIN, train
-from analogsim.recipes.training import loop
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.recipes.training.setup import load_data
@@ -300,7 +299,7 @@ def test_the_checkpoint_of_the_last_good_epoch_is_kept(
         save(self)
         Functional.broken = self.epoch == 2
 
-    monkeypatch.setattr(loop, "functional", Functional)
+    monkeypatch.setattr(task, "functional", Functional)
     monkeypatch.setattr(Training, "save", break_after_two)
     with pytest.raises(ValueError, match=r"epoch 3 of 3 is nan; .*plain/checkpoint.pt' is still .* after epoch 2"):
         train(tiny(tracking=True), Path("run"), show=False)

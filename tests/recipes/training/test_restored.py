@@ -25,8 +25,8 @@ def test_what_the_command_line_asks_for() -> None:
     parser = argparse.ArgumentParser()
     add_judging(parser)
     asked = asked_by(parser.parse_args(["run", "--chips", "3", "--seed", "7"]), ("1h",))
-    nothing = dict.fromkeys(("device", "crossbar", "compensation", "folder"))
-    assert asked == {**nothing, "chips": 3, "times": ("1h",), "seed": 7}
+    nothing = dict.fromkeys(("device", "crossbar", "compensation", "folder", "model", "data", "task", "metric"))
+    assert asked == {**nothing, "chips": 3, "times": ("1h",), "seed": 7, "trust": False}
 
 
 def test_what_is_asked_for_takes_the_place_of_what_the_run_had(stopped: Path) -> None:
