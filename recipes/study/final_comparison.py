@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,8 +176,13 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
     write_whole(place / "report.json", json.dumps(report.to_dict()))
     dump_toml(training.config, place / "config.toml")
     log_report(report, tracker, step=training.epoch, part="test")
-    for metric in training.task.also:  # beside it; they decide nothing
-        tracker.metrics(ends(_judged(training, config, data.test, metric), "test"), step=training.epoch)
+    for metric in training.task.also:
+        try:
+            other = _judged(training, config, data.test, metric)
+        except Exception as error:  # it decides nothing, and a study of hours is not lost to it
+            warnings.warn(f"{metric.name} is left out of the comparison: {error}", RuntimeWarning, stacklevel=2)
+        else:
+            tracker.metrics(ends(other, "test"), step=training.epoch)
     log_ranges(training.analog, tracker)
     tracker.artifact(training.path, "checkpoint")
     tracker.artifact(place / "report.json")

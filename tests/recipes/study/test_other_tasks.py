@@ -221,6 +221,21 @@ def test_going_on_names_the_code(code: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert told.value.__notes__ == [f"go on with: analogsim tune --study mine {named}"]
 
 
+def test_a_study_is_not_lost_to_what_is_reported_beside(code: Path) -> None:
+    def broken(answer: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        raise TypeError("it takes something else")
+
+    class Besides(Absolute):
+        also = (Metric("broken", broken),)
+
+    x = torch.linspace(-1, 1, 60)[:, None]
+    data = tuple(TensorDataset(x, x.square()) for _ in range(3))
+    config = configure(settings=[*SETTINGS, OFF, "study.trials=1"])
+    with pytest.warns(RuntimeWarning, match="broken is left out of the comparison: it takes something else"):
+        result = run_study(config, model=nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 1)), data=data, task=Besides())
+    assert result.final is not None
+
+
 @pytest.mark.slow
 def test_an_error_in_mlflow(here: Path, code: Path, store: Any) -> None:
     result = run_study(configure(settings=[*SETTINGS, *OWN]))
