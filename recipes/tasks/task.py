@@ -35,10 +35,11 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from analogsim.evaluation import Metric
-from analogsim.evaluation.metrics import IGNORED, METRICS, Accumulator, MetricLike, as_metric, classes_axis
+from analogsim.evaluation.metrics import METRICS, Accumulator, MetricLike, as_metric
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.utils.batches import Inputs, split
 
+_IGNORED = -100  # the target that does not count, as torch's losses have it
 _IDS = (torch.int64, torch.int32, torch.int16)
 
 
@@ -108,7 +109,7 @@ class Classification(Task):
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy; targets of -100 do not count."""
-        if answer.ndim > 2 and classes_axis(answer, target) != 1:
+        if answer.ndim > 2 and target.shape != answer.shape[:1] + answer.shape[2:]:  # the classes stand behind
             answer = answer.movedim(-1, 1)
         return functional.cross_entropy(answer, target.long())
 
@@ -127,11 +128,11 @@ class Classification(Task):
                 f"task {self.name}: targets must be one class number for each sample, (N,), got "
                 f"{tuple(targets.shape)}; take the last axis away"
             )
-        counted = targets[targets.long() != IGNORED]
+        counted = targets[targets.long() != _IGNORED]
         if not len(counted) or int(counted.min()) < 0:
             low = "none that counts" if not len(counted) else f"one of {int(counted.min())}"
             raise ValueError(
-                f"task {self.name}: targets must be class numbers from 0 on, or {IGNORED} for those that do not count, "
+                f"task {self.name}: targets must be class numbers from 0 on, or {_IGNORED} for what does not count, "
                 f"got {low}"
             )
         classes = int(counted.max()) + 1
