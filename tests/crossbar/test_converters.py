@@ -153,3 +153,15 @@ def test_vectors_and_columns_of_zeros_and_denormal_numbers_stay_finite() -> None
     assert answer.isfinite().all()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+def test_a_range_of_each_vector_gets_its_own_gradient() -> None:
+    """The slope of x/r by r is -x/r^2, for what does not saturate; of each vector the sum over its inputs."""
+    torch.manual_seed(0)
+    input, full = torch.randn(3, 5, dtype=torch.float64), torch.tensor([[0.5], [1.0], [4.0]], dtype=torch.float64)
+    full.requires_grad_()
+    weight = torch.randn(3, 5, dtype=torch.float64)
+    (Drive.apply(input, full, -7, 7) * weight).sum().backward()
+    inside = (input / full * 7).abs() <= 7.5
+    wanted = (weight * -input / full**2 * inside).sum(1, keepdim=True)
+    torch.testing.assert_close(full.grad, wanted.detach())

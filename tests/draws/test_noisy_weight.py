@@ -24,6 +24,7 @@ from analogsim import (
 )
 from analogsim.draws.noisy_weight import noisy_weight
 from analogsim.noise import GlobalNoise
+from tests.hardware import IDEAL
 
 SERIAL = Crossbar(dac_bits=4, adc_bits=8, output_bound=4.0, bit_serial=True)
 YEARS = (1.0, 365 * 86400.0)
@@ -387,3 +388,21 @@ def test_trap_02_every_device_trains_with_any_optimizer(device: str, kind: type[
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert parameter.isfinite().all()
         assert not torch.equal(parameter, old)
+
+
+@pytest.mark.parametrize(
+    "device", [IDEAL, DeviceModel((*IDEAL.effects, Drift(nu=0.05, nu_std=0.0)))], ids=["still", "drifts"]
+)
+def test_training_sees_the_wires(device: DeviceModel) -> None:
+    """Cells that are written exactly: training's answer is that of the conductances behind their wires."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(40, 30, bias=False), torch.randn(8, 40)
+    behind = analogsim.convert(model, device, crossbar=Crossbar(wire_resistance=20.0)).train()
+    ideal = analogsim.convert(model, device).train()
+    lost = (ideal(x) - behind(x)).norm() / ideal(x).norm()
+    chip = analogsim.convert(model, device, crossbar=Crossbar(wire_resistance=20.0)).eval()
+    analogsim.program(chip, seed=0)
+    clean = model(x)
+    wanted = (clean - chip(x)).norm() / clean.norm()
+    assert wanted > 0.01
+    assert 0.5 < lost / wanted < 2

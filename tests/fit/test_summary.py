@@ -58,3 +58,21 @@ def test_laws_are_shown_at_the_smallest_the_middle_and_the_largest_target(clean,
     told = [float(name.split("at ")[1].split()[0]) for name in shown]
     targets = np.unique(columns["target"])  # an even number, of which one of the two in the middle is shown
     assert told == pytest.approx([targets[0], targets[len(targets) // 2], targets[-1]], rel=1e-2)
+
+
+def test_a_law_that_is_zero_is_not_shown():
+    generator = np.random.default_rng(0)
+    target = np.repeat(np.linspace(5, 25, 5), 100)
+    measured = target + generator.normal(0.0, 0.5, len(target))
+    data = {"target": target, "time": np.full(len(target), 20), "measured": measured, "cell": np.arange(len(target))}
+    fit, _ = warned(data)
+    names = [one.name for one in fit.report.parameters]
+    assert any(name.startswith("programming sd") for name in names)
+    assert not any(name.startswith("programming mean error") for name in names)
+
+
+def test_the_read_noise_that_is_drawn_is_the_one_that_was_put_in(clean):
+    """`FITTED` has 0.003 + 0.01 x of g_max = 25 µS: at most 0.325 µS."""
+    (panel,) = (panel for panel in clean.report.panels if panel.title.startswith("read noise"))
+    wanted = 25 * (0.003 + 0.01 * panel.curve / 25)
+    assert panel.mean == pytest.approx(wanted, rel=0.15)

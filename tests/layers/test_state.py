@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim import Crossbar
+from analogsim import Crossbar, DeviceModel, Gaussian
 from analogsim.evaluation.stacked_chips import _StackedChip
 from analogsim.inspection.carrying import _StandIn
 from analogsim.layers import Slot
@@ -85,3 +85,10 @@ def test_uses_count_from_a_moment_on() -> None:
     analog[1](torch.randn(2, 4))
     assert not uses.none
     assert [state.name for state in uses.idle] == ["0"]
+
+
+def test_nothing_is_left_to_work_out_while_a_compiler_traces() -> None:
+    """What a device model works out once stands behind a lock, which torch.compile cannot trace in Python 3.11."""
+    device = DeviceModel((Gaussian(0.05),))
+    analogsim.convert(nn.Linear(3, 2), device)
+    assert {"_stages", "drifts", "moves", "additive", "cellwise", "levels"} <= set(vars(device))

@@ -245,3 +245,13 @@ def test_a_product_of_parameters_alone_is_none_with_inputs(kind: type[nn.Module]
     assert [matrix.analog.name for matrix in matrices_of(analog)] == wanted
     analogsim.program(analog, seed=0)
     assert audit(analog, x).passed
+
+
+def test_a_bias_of_its_own_is_the_bias_of_the_product() -> None:
+    """On the crossbar, with the weight; one that is none, or no vector, stays digital."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 6)
+    analog = analogsim.convert(Turned(), IDEAL, example=x)
+    assert [matrix.analog.slot.bias for matrix in matrices_of(analog)] == ["bias"]
+    analog = analogsim.convert(Joint(), IDEAL, example=torch.randn(2, 3, 6))
+    assert {matrix.analog.slot.bias for matrix in matrices_of(analog)} == {None}

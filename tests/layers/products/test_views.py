@@ -134,3 +134,9 @@ def test_loops_are_merged() -> None:
 def test_the_functions_have_one_rule_each() -> None:
     assert RULES[torch.Tensor.view] is not RULES[torch.Tensor.reshape]
     assert RULES[torch.t] is RULES[torch.Tensor.t]
+
+
+def test_attributes_are_known_as_compiled_code_has_them() -> None:
+    for attribute, compiled in {"T": "numpy_T", "mT": "mT", "mH": "mH"}.items():
+        assert RULES[getattr(torch.ops.aten, compiled)] is RULES[getattr(Tensor, attribute).__get__]
+    assert RULES[torch.ops.aten.matrix_H] is RULES[Tensor.H.__get__]
