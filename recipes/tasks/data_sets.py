@@ -17,7 +17,7 @@ from analogsim.recipes.tasks.loaders import batches as batches
 from analogsim.recipes.tasks.own_data import PARTS, Found, taken_from
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.recipes.tasks.standardised import is_bytes, standardised
-from analogsim.recipes.tasks.task import TASKS, Classification, Task, as_task, targets_of, task_for
+from analogsim.recipes.tasks.task import TASKS, Classification, LanguageModelling, Task, as_task, targets_of, task_for
 from analogsim.utils.batches import split
 
 DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
@@ -259,7 +259,10 @@ def _learned(found: Found, task: str | Task | None) -> tuple[Task, dict[str, Any
         facts |= chosen.facts(train)  # what the data say is of another task
     elif isinstance(train, TensorDataset) or facts.keys().isdisjoint(("classes", "vocabulary", "outputs")):
         facts = {**chosen.facts(train), **facts}  # else every sample would be read, for what is known
-    facts.setdefault("outputs", facts.get("classes"))
+    # A class that the train part happens not to have is a class all the same, where somebody says how many there are.
+    counted = "vocabulary" if isinstance(chosen, LanguageModelling) else "classes"
+    if "outputs" not in found.facts and facts.get(counted) is not None:
+        facts["outputs"] = facts[counted]
     return chosen, facts
 
 

@@ -165,3 +165,12 @@ def test_classes_may_be_learned_as_numbers() -> None:
     splits = data_sets.load("digits", limit=50, task="regression")
     assert (splits.task.name, splits.facts["outputs"]) == ("regression", 1)
     assert data_sets.load("digits", limit=50, task="classification").facts["outputs"] == 10
+
+
+def test_classes_that_the_train_part_lacks_are_counted_where_somebody_says_so() -> None:
+    splits = data_sets.load({"train": pair(), "test": pair(12, classes=6), "facts": {"classes": 7}})
+    assert (splits.classes, splits.facts["outputs"]) == (7, 7)
+    rows = torch.tensor([[1, 2, 3], [2, 3, 4], [3, 4, 5]])
+    tokens = (rows, rows + 1)
+    facts = data_sets.load({"train": tokens, "validation": tokens, "test": tokens, "facts": {"vocabulary": 20}}).facts
+    assert (facts["vocabulary"], facts["outputs"]) == (20, 20)
