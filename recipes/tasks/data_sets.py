@@ -256,8 +256,8 @@ def _learned(found: Found, task: str | Task | None) -> tuple[Task, dict[str, Any
         found.notes.append(f"task: {wanted.name}, as the targets look; say task=... for another one")
     chosen, facts = as_task(wanted), dict(found.facts)
     if task is not None and found.task is not None and chosen.name != as_task(found.task).name:
-        facts |= chosen.facts(train)  # what the data say is of another task
-    elif isinstance(train, TensorDataset) or facts.keys().isdisjoint(("classes", "vocabulary", "outputs")):
+        return chosen, facts | chosen.facts(train)  # what the data say is of another task
+    if isinstance(train, TensorDataset) or facts.keys().isdisjoint(("classes", "vocabulary", "outputs")):
         facts = {**chosen.facts(train), **facts}  # else every sample would be read, for what is known
     # A class that the train part happens not to have is a class all the same, where somebody says how many there are.
     counted = "vocabulary" if isinstance(chosen, LanguageModelling) else "classes"

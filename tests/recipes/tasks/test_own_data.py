@@ -164,6 +164,8 @@ def test_what_is_no_data(given: Any, kind: type[Exception], words: str) -> None:
 def test_classes_may_be_learned_as_numbers() -> None:
     splits = data_sets.load("digits", limit=50, task="regression")
     assert (splits.task.name, splits.facts["outputs"]) == ("regression", 1)
+    said = {"train": pair(), "test": pair(12), "facts": {"classes": 4}, "task": "classification"}
+    assert data_sets.load(said, task="regression").facts["outputs"] == 1
     assert data_sets.load("digits", limit=50, task="classification").facts["outputs"] == 10
 
 
