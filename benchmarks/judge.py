@@ -27,6 +27,7 @@ from analogsim.recipes.judging.judgement import Judgement
 from analogsim.recipes.judging.remedies import Remedy, all_remedies, combine, read_remedies
 from analogsim.recipes.judging.samples import Samples
 from analogsim.recipes.judging.variant import Subject, Variant, set_ranges_again
+from analogsim.utils.files import write_whole
 from analogsim.utils.text import table
 
 _OTHER = 5_000_000
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         took = time.monotonic() - start
         print(f"{name}\n\n{found}\n", flush=True)
         if options.html:
-            (options.html / f"{name}.html").write_text(found.to_html(), encoding="utf-8")
+            write_whole(options.html / f"{name}.html", found.to_html())
         *every, (_, taken) = search(case, found, device=options.device, crossbar=options.crossbar, chips=options.chips)
         (best_name, best), unit = every[0], found.report.unit
         apart = best.over(taken)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from analogsim.recipes.tasks.audio_networks import AUDIO_NETWORKS
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
+from analogsim.recipes.tasks.sequence_networks import SEQUENCE_NETWORKS
 
 MODEL_NAMES: tuple[str, ...] = ("mlp", "lenet5", "resnet20", "resnet32")
 
@@ -106,12 +107,22 @@ def _by_name(name: str, facts: Mapping[str, Any], seed: int) -> nn.Module:
     if audio is not None and shape is not None and outputs is not None:
         with _seeded(seed):
             return audio(tuple(shape), outputs)
+    if name in SEQUENCE_NETWORKS:
+        return _of_sequences(name, facts, seed)
     if shape is None or outputs is None or len(shape) != 3:
         raise ValueError(
             f"model: {name!r} takes images (channels, height, width) and gives one row of numbers, not for "
             f"these data (shape {shape}, outputs {outputs}); name a factory of your own, such as nets.py:build"
         )
     return build(name, shape, outputs, seed=seed)
+
+
+def _of_sequences(name: str, facts: Mapping[str, Any], seed: int) -> nn.Module:
+    shape = facts.get("shape")
+    if shape is None or len(shape) != 1 or "vocabulary" not in facts:
+        raise ValueError(f"model: {name!r} takes numbers of tokens (places,), not these data (shape {shape})")
+    with _seeded(seed):
+        return SEQUENCE_NETWORKS[name](facts)
 
 
 def _checked(network: Any, model: Model) -> nn.Module:
@@ -320,10 +331,10 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
         ) from error
     known = models.list_models(module=models)  # of this module: the classifiers only
     if name not in known:
-        near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *AUDIO_NETWORKS, *known])
+        near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *AUDIO_NETWORKS, *SEQUENCE_NETWORKS, *known])
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(
-            f"model: unknown name {name!r}, known are {', '.join((*MODEL_NAMES, *AUDIO_NETWORKS))} and "
+            f"model: unknown name {name!r}, known are {', '.join((*MODEL_NAMES, *AUDIO_NETWORKS, *SEQUENCE_NETWORKS))} and "
             f"torchvision's classifiers, and file.py:factory for one of your own{hint}"
         )
     channels, height, width = shape
