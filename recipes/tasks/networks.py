@@ -333,8 +333,9 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
     if name not in known:
         near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *AUDIO_NETWORKS, *SEQUENCE_NETWORKS, *known])
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        ours = ", ".join((*MODEL_NAMES, *AUDIO_NETWORKS, *SEQUENCE_NETWORKS))
         raise ValueError(
-            f"model: unknown name {name!r}, known are {', '.join((*MODEL_NAMES, *AUDIO_NETWORKS, *SEQUENCE_NETWORKS))} and "
+            f"model: unknown name {name!r}, known are {ours} and "
             f"torchvision's classifiers, and file.py:factory for one of your own{hint}"
         )
     channels, height, width = shape
