@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -82,6 +81,23 @@ def _enter(tree: str) -> None:
         del sys.modules[name]
 
 
+class _FirstFailure:
+    """Writes down which test failed: the name in pytest's summary ends where a space or a dash may also stand in it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and not self._file.exists():
+            self._file.write_text(report.nodeid, encoding="utf-8")
+
+    pytest_collectreport = pytest_runtest_logreport
+
+
+def _name_of_failed(log: Path) -> Path:
+    return log.with_suffix(".failed")
+
+
 def _run_tests(tree: str, tests: list[str], log: str) -> None:
     """In a process of its own: the tests, in the changed tree; exits as pytest does."""
     _enter(tree)
@@ -91,7 +107,8 @@ def _run_tests(tree: str, tests: list[str], log: str) -> None:
     sys.stdout = sys.stderr = os.fdopen(output, "w")
     import pytest
 
-    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-o", "addopts=", *_ARGUMENTS, *tests])
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-o", "addopts=", *_ARGUMENTS, *tests]
+    code = pytest.main(arguments, plugins=[_FirstFailure(_name_of_failed(Path(log)))])
     sys.stdout.flush()
     os._exit(int(code))
 
@@ -101,6 +118,7 @@ _ARGUMENTS = ("--import-mode=importlib", "--doctest-modules", "--doctest-ignore-
 
 def _verdict(tree: Path, tests: list[str], seconds: float, log: Path) -> str:
     """``"noticed"``, ``"too slow"`` or ``"unnoticed"``."""
+    _name_of_failed(log).unlink(missing_ok=True)
     worker = get_context("fork").Process(target=_run_tests, args=(str(tree), tests, str(log)))
     worker.start()
     worker.join(60 + 10 * seconds)
@@ -125,7 +143,8 @@ def _try(mutation: Mutation, tree: Path, tests: LinesOfTests | None) -> dict[str
                 expected = sum(tests.seconds.get(name, _FILE) for name in running) if tests else _FILE
                 log = tree.parent / "log.txt"
                 verdict = _verdict(tree, running, expected, log)
-                by = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
+                failed = _name_of_failed(log)
+                by = failed.read_text(encoding="utf-8") if failed.exists() else None
     finally:
         file.write_text(clean, encoding="utf-8")
     return {
@@ -135,7 +154,7 @@ def _try(mutation: Mutation, tree: Path, tests: LinesOfTests | None) -> dict[str
         "before": mutation.before,
         "after": mutation.after,
         "verdict": verdict,
-        "by": by and by[1],
+        "by": by,
         "tests": len(quick),
         "seconds": round(time.monotonic() - start, 1),
     }

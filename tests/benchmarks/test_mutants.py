@@ -73,3 +73,24 @@ def test_the_table_counts_by_package():
         "| devices | 1 | 0 | 0 | 1 |",
         "| all | 4 | 2 | 1 | 1 |",
     ]
+
+
+def test_who_noticed_a_change_is_named_in_full_and_believed(checkout, tmp_path):
+    """Also where the name holds spaces and dashes, as parameters do: by it the test is run again without the change."""
+    log, border = tmp_path / "log.txt", "tests/devices/test_made_up.py::test_border[1 - 1 of: a::b]"
+    mirror = checkout / "tests" / "devices" / "test_made_up.py"
+    mirror.parent.mkdir()
+    mirror.write_text(
+        "import pytest\n\nfrom devices.made_up import above\n\n\n"
+        "@pytest.mark.parametrize('x', [pytest.param(1, id='1 - 1 of: a::b')])\n"
+        "def test_border(x):\n    assert not above(x, x)\n"
+    )
+    (change,) = (each for each in mutants.find_mutations(checkout, "devices/made_up.py") if each.before == "x > y")
+    row = mutants._try(change, checkout, None)
+    assert (row["verdict"], row["by"]) == ("noticed", border)
+    assert mutants._doubtful(checkout, [row]) == []
+    mirror.write_text(mirror.read_text() + "\n\ndef test_of_nothing():\n    assert not above(1, 0)\n")
+    always = {**row, "by": "tests/devices/test_made_up.py::test_of_nothing"}
+    assert mutants._doubtful(checkout, [row, always]) == [always["by"]]
+    assert mutants._verdict(checkout, [border], 1.0, log) == "unnoticed"
+    assert not mutants._name_of_failed(log).exists()
