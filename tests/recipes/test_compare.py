@@ -14,7 +14,8 @@ import pytest
 
 from analogsim.recipes.cli import main
 from analogsim.recipes.compare import compare
-from tests.recipes.reports import DAY, HOUR, YEAR, report
+from analogsim.recipes.comparison.saved_runs import SavedRun, Store
+from tests.recipes.reports import DAY, HOUR, YEAR, report, saved
 
 
 def test_a_folder_of_train_gives_both_networks(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,3 +170,54 @@ def test_what_is_wrong_is_told_in_one_line(
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"runs": ["one"], "experiment": "exp"}, "give runs .*, or --experiment NAME"),
+        ({"runs": ["one"], "filter": "params.seed = '2'"}, "--filter, --order and --limit choose from an experiment"),
+        ({"runs": ["one"], "order": "train/loss"}, "--filter, --order and --limit choose from an experiment"),
+        ({"runs": ["one"], "limit": 11}, "--filter, --order and --limit choose from an experiment"),
+        ({"experiment": "exp", "limit": 0}, "--limit must be from 1 to 52, got 0"),
+        ({"experiment": "exp", "limit": 53}, "--limit must be from 1 to 52, got 53"),
+    ],
+)
+def test_what_chooses_from_an_experiment_is_not_for_runs(alone: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare(**arguments)
+
+
+@pytest.mark.parametrize("limit", [1, 52])
+def test_as_many_runs_of_an_experiment_as_there_are_letters(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    def of_experiment(self: Store, name: str, *, limit: int, **_: Any) -> tuple[list[SavedRun], bool]:
+        return [saved(f"run {n}", report(), n) for n in range(limit)], limit == 1
+
+    monkeypatch.setattr(Store, "of_experiment", of_experiment)
+    result = compare(experiment="exp", limit=limit)
+    assert len(result.runs) == limit
+    more = "more runs match; these are the first 1: --limit gives another number"
+    assert result.notes == ((more,) if limit == 1 else ())
+
+
+def test_runs_of_two_stores_have_no_link(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is said; runs that only lie in folders are in none."""
+    runs = {
+        "a": saved("a", report(), run_id="aaaaaaaa"),
+        "b": saved("b", report(), run_id="bbbbbbbb"),
+        "c": saved("c", report(), run_id="cccccccc", uri="sqlite:////other/mlflow.db"),
+        "d": saved("d", report(), run_id="", uri="", experiment_id="", folder=Path("d")),
+    }
+    monkeypatch.setattr(Store, "named", lambda _, name: runs[name])
+    for words, notes in (("ab", ()), ("ad", ()), ("ac", ("no link: the runs are in different MLflow stores",))):
+        result = compare(list(words))
+        assert [run.name for run in result.runs] == list(words)
+        assert result.notes == notes
+        assert bool(result.link) is not bool(notes)
+
+
+def test_more_runs_than_letters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "named", lambda _, name: saved(name, report(), run_id=f"{int(name):08x}"))
+    assert len(compare([str(n) for n in range(52)]).runs) == 52
+    with pytest.raises(ValueError, match="53 runs are too many to tell apart; give at most 52"):
+        compare([str(n) for n in range(53)])

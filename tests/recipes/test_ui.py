@@ -30,6 +30,10 @@ child = subprocess.Popen([sys.executable, "-SE", "-c", stubborn], stdout=subproc
 child.stdout.readline()
 kept = {name: os.environ.get(name) for name in sys.argv[3].split()}
 open(notes, "w").write(json.dumps({"child": child.pid, "environment": kept}))
+def end(*_):
+    print("goodbye", flush=True)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
 print("noise of the start", flush=True)
 class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, body):
@@ -126,7 +130,8 @@ def test_it_answers_in_the_block_and_is_gone_after_it(
     assert server._process.returncode is not None
     assert gone(told["child"])  # although it does not care for SIGTERM
     assert told["environment"] == dict(zip(WATCHED.split(), (database, "false", "true", "1"), strict=True))
-    assert said + capsys.readouterr().err == "trouble later\n"
+    assert said + capsys.readouterr().err == "trouble later\n"  # of the start and of the end nothing
+    assert "goodbye\n" in server._said
 
 
 def test_the_server_is_small_and_for_this_machine_only(database: str, alone: Path) -> None:

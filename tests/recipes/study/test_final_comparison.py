@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analogsim.evaluation.metrics import METRICS
-from analogsim.recipes.config.options import StudyConfig
+from analogsim.evaluation.report import Report
+from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.study import final_comparison
 from analogsim.recipes.study.criterion import criterion
 from analogsim.recipes.study.final_comparison import CONTROL, DEFAULT, PLAIN, TUNED, best_trial, why_none
+from analogsim.recipes.tracking.tracker import NoRun
+from analogsim.recipes.training.setup import load_data
+from tests.recipes.reports import report
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 LR, END = "optimization.lr", "noise.end"
@@ -72,3 +77,45 @@ def test_why_there_is_no_best_trial() -> None:
     lower = criterion(load_toml(StudyConfig, None, ["study.clean_limit=12"]), METRICS["cross_entropy"])
     told = why_none(study_of(({END: 4}, [14.0]), ({END: 3}, [13.5]), way="minimize"), lower)
     assert "the clean cross_entropy of study.clean_limit=12; the lowest is 13.5000: set a higher bound" in told
+
+
+def test_every_network_is_trained_with_every_seed_and_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run says whether it saw noise; what a trial has trained already is taken over for the first seed."""
+    settings = ["model=mlp", "data.limit=50", "seed=5", "study.final_seeds=2", "tracking.enabled=false"]
+    config = load_toml(StudyConfig, None, settings)
+    study = study_of(({END: 2, LR: 0.003}, [0.8]), ({END: 4, LR: 0.01}, [0.9]))
+    told: list[tuple[str, dict[str, str], str]] = []
+    judged: list[tuple[int, bool]] = []
+    copied: list[tuple[str, str]] = []
+
+    class Runs:
+        def final(self, _: Any, name: str, training: Any, tags: dict[str, str]) -> NoRun:
+            told.append((name, tags, training.path.parent.name))
+            return NoRun()
+
+    def judge(training: Any, config: Any, part: Any) -> Report:
+        judged.append((training.config.seed, training.aware))
+        return report(0.5 if part is data.validation else 0.9)
+
+    data = load_data(config)
+    monkeypatch.setattr(final_comparison, "_train_and_judge", lambda training, c, d, _: judge(training, c, d.test))
+    monkeypatch.setattr(final_comparison, "_judged", judge)
+    monkeypatch.setattr(
+        final_comparison, "copy_checkpoint", lambda source, to: copied.append((source.parent.name, to.parent.name))
+    )
+    made = final_comparison.compare(study, config, data, tmp_path, Runs())  # type: ignore[arg-type]
+    assert made is not None
+    names = (PLAIN, CONTROL, DEFAULT, TUNED)
+    folders = ("plain", "plain-trial-0001", "default", "tuned-trial-0001")
+    kinds = ("plain", "plain", "hardware-aware", "hardware-aware")
+    assert told == [
+        (f"{name}, seed {seed}", {"training": kind, "network": name}, f"{folder}-seed{seed}")
+        for seed in (5, 6)
+        for name, folder, kind in zip(names, folders, kinds, strict=True)
+    ]
+    # of the tuned network also the score on the data of the search, once: with the first seed
+    assert judged == [(5, aware) for aware in (0, 0, 1, 1, 1)] + [(6, aware) for aware in (0, 0, 1, 1)]
+    assert copied == [("trial-0000", "default-seed5"), ("trial-0001", "tuned-trial-0001-seed5")]
+    assert {name: len(reports) for name, reports in made.reports.items()} == dict.fromkeys(names, 2)
+    assert (made.trial.number, made.searched, made.validation.clean) == (1, 0.9, report(0.5).clean)
+    assert load_toml(Config, tmp_path / "best.toml", []).noise.end == 4

@@ -59,3 +59,67 @@ def test_a_bound_is_told_to_optuna_and_what_is_no_number_is_pruned(
         monkeypatch.setattr(Training, "judge", lambda *_, made=broken, **__: made)
         study.optimize(goal("cross_entropy", tmp_path / str(lost), *settings), n_trials=1)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "PRUNED"]
+
+
+class Epochs:
+    """A training of so many epochs, of which `made` are made; each scores worse than the one before."""
+
+    def __init__(self, made: int, total: int) -> None:
+        self._total = total
+        self.history = [self._metrics(epoch) for epoch in range(1, made + 1)]
+        self.told: list[tuple[int, float]] = []
+
+    @staticmethod
+    def _metrics(epoch: int) -> dict[str, float]:
+        return {"validation/accuracy/drifted_1d": 1 / epoch}
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    @property
+    def done(self) -> bool:
+        return self.epoch == self._total
+
+    def set_random_state(self) -> None:
+        pass
+
+    def save(self) -> None:
+        pass
+
+    def run_epoch(self, _: Any) -> dict[str, float]:
+        self.history.append(self._metrics(self.epoch + 1))
+        return self.history[-1]
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        self.told.append((step, values["validation/accuracy/drifted_1d"]))
+
+
+@pytest.mark.parametrize(
+    ("total", "settings", "state", "epochs"),
+    [
+        (3, [], "PRUNED", 2),  # by the first epoch of its own
+        (2, [], "COMPLETE", 2),  # the last epoch is not for nothing
+        (3, ["study.pareto=true"], "COMPLETE", 3),  # of several objectives none is reported on the way
+    ],
+)
+def test_a_trial_that_is_behind_ends_at_once(
+    tmp_path: Path, total: int, settings: list[str], state: str, epochs: int
+) -> None:
+    class Always(optuna.pruners.BasePruner):  # type: ignore[misc]
+        def prune(self, study: Any, trial: Any) -> bool:
+            return True
+
+    objective, training = goal("accuracy", tmp_path, *settings), Epochs(made=1, total=total)
+
+    def run(trial: Any) -> Any:
+        objective._train(trial, training, training)  # type: ignore[arg-type]
+        return [0.5, 0.5] if settings else 0.5
+
+    study = optuna.create_study(directions=["maximize"] * (2 if settings else 1), pruner=Always())
+    study.optimize(run, n_trials=1)
+    (trial,) = study.trials
+    assert (trial.state.name, training.epoch) == (state, epochs)
+    known = {} if settings else {1: 1.0, 2: 0.5}  # those of a trial that is gone on with too
+    assert trial.intermediate_values == known
+    assert training.told == [(epoch, 1 / epoch) for epoch in range(2, epochs + 1)]

@@ -66,3 +66,27 @@ def test_a_trial_that_ended_otherwise_than_mlflow_knows_is_told_again(here: Path
     assert runs.send_unsent(shared) == 0
     assert store.run(run_id).info.status == "FAILED"
     assert shared.user_attrs["analogsim:logged"] == {"0": "FAIL"}  # and trial 1 needed nothing
+
+
+def test_a_study_has_its_run_once_it_is_opened_and_without_mlflow_needs_none(here: Path, shared: Any) -> None:
+    runs = runs_of(shared)
+    assert not runs.opened(shared)
+    runs.open(shared)
+    assert runs.opened(shared)
+    assert runs_of(optuna.create_study(), "tracking.enabled=false").opened(optuna.create_study())
+
+
+@pytest.mark.parametrize(("holder", "wait", "told"), [(None, False, True), ("other", False, False)])
+def test_progress_is_told_by_one_worker(
+    here: Path, store: Any, shared: Any, holder: str | None, wait: bool, told: bool
+) -> None:
+    """Who need not wait leaves it to the one who does it now, and does it where nobody does."""
+    runs = runs_of(shared)
+    runs.open(shared)
+    for name in ("analogsim:progress", "analogsim:sending"):
+        shared.set_user_attr(name, holder and [holder, 1])
+    run_id = store.client.create_run("1").info.run_id
+    attributes = {"folder": str(here / "trial-0000"), "run_id": run_id}
+    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs=attributes))
+    assert runs.log_progress(shared, wait=wait) is told
+    assert runs.send_unsent(shared, wait=wait) == (0 if told else 1)

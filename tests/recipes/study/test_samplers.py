@@ -58,7 +58,12 @@ def test_pruners_know_how_long_a_trial_is() -> None:
     assert pruner("median", 20)._n_warmup_steps == 5
     assert pruner("median(n_warmup_steps=1)", 20)._n_warmup_steps == 1
     assert pruner("percentile", 20)._percentile == 25.0
+    assert pruner("percentile", 20)._n_warmup_steps == 5
+    assert pruner("percentile(percentile=50.0, n_warmup_steps=0)", 20)._percentile == 50.0
+    assert pruner("median", 3)._n_warmup_steps == 0  # the first quarter, in whole epochs
     assert pruner("hyperband", 20)._max_resource == 20
+    assert pruner("hyperband", 1)._max_resource == 2  # the least that Optuna takes
+    assert pruner("hyperband(max_resource=7)", 20)._max_resource == 7
     assert isinstance(pruner("none", 20), optuna.pruners.NopPruner)
     assert isinstance(pruner("successive-halving(reduction_factor=2)", 20), optuna.pruners.SuccessiveHalvingPruner)
 

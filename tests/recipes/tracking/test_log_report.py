@@ -77,3 +77,16 @@ def test_ranges_are_a_table_where_there_are_any() -> None:
     analogsim.calibrate(analog, [(torch.ones(3, 4), torch.zeros(3))])
     log_ranges(analog, heard)
     assert heard.told["ranges.json"]["input_range"] == [1.0]
+
+
+def test_of_several_ranges_the_largest_and_the_smallest_are_told() -> None:
+    heard, model = Heard(), nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2))
+    tiles = "standard(rows=2, input_range='calibrated', ranges_per='block')"
+    analog = analogsim.convert(model, "pcm", crossbar=tiles)
+    first = torch.tensor([0.5, 0.25, 2.0, -4.0])
+    analogsim.calibrate(analog, [(first.expand(3, 4), torch.zeros(3))])
+    log_ranges(analog, heard)
+    columns = heard.told["ranges.json"]
+    assert columns["layer"] == ["0", "1"]
+    assert (columns["input_range"][0], columns["smallest_input_range"][0]) == (4.0, 0.5)
+    assert columns["input_range"][1] == columns["smallest_input_range"][1]  # of one tile
