@@ -365,7 +365,7 @@ class DeviceContract:
         if not model.cellwise or model.signed:
             return
         written = model.program(_weight(6, 5), _Even())
-        for part in (written.cells.target[-1:], written.cells.target[:, :2], written.cells.target[..., 3:]):
+        for part in (written.cells.target[:1], written.cells.target[:, :2], written.cells.target[..., 3:]):
             alone = model.written(replace(written, cells=replace(written.cells, target=part)), _Even())
             for t in _times(model):
                 whole, g = model.read(written, t, _Even()), model.read(alone, t, _Even())

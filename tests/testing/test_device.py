@@ -189,6 +189,41 @@ class Fleeting(Effect):
         return g * (1 + 0.1 * noise.fold(str(len(self.asked))).normal_like(g))
 
 
+@dataclass(frozen=True)
+class MeanOver(Effect):
+    """Says that it knows one cell at a time, and takes the mean over one axis of ``(cells, *weight.shape)``."""
+
+    cellwise: ClassVar[bool] = True
+    axis: int = param(0, "1")
+
+    def program(self, g, cells, noise):
+        return g + 0.1 * g.mean(self.axis, keepdim=True)
+
+
+@dataclass(frozen=True)
+class WrongAt(Effect):
+    """Ages as it should, but for one time."""
+
+    time: float = param(0.0, "s", ge=0)
+
+    def age(self, g, t, cells, drawn):
+        return g + 0.0 * (torch.as_tensor(t) - self.time).abs().log()
+
+
+@dataclass(frozen=True)
+class TimelessWithin(Timeless):
+    """The same with formulas for an hour: two times to compare."""
+
+    times: ClassVar[tuple[float, float]] = (0.0, 3600.0)
+
+
+@dataclass(frozen=True)
+class TimelessWithinASecond(Timeless):
+    """One time only."""
+
+    times: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+
 class Undecorated(Gaussian):
     """Is no dataclass of its own."""
 
@@ -211,6 +246,12 @@ class Growing(Effect):
         (Restless(), "test_arguments_are_not_written_into", "Restless.draw writes into the target"),
         (Restless(), "test_held_cells_are_the_ones_that_hold_keeps", "Restless.hold lets cells move"),
         (Neighbourly(), "test_an_effect_that_says_cellwise_knows_one_cell_at_a_time", "leave cellwise = False"),
+        (MeanOver(0), "test_an_effect_that_says_cellwise_knows_one_cell_at_a_time", "leave cellwise = False"),
+        (MeanOver(1), "test_an_effect_that_says_cellwise_knows_one_cell_at_a_time", "leave cellwise = False"),
+        (MeanOver(2), "test_an_effect_that_says_cellwise_knows_one_cell_at_a_time", "leave cellwise = False"),
+        (WrongAt(0.0), "test_conductances_are_finite_and_not_negative", r"age\(0\): conductances are NaN"),
+        (WrongAt(1.0), "test_conductances_are_finite_and_not_negative", r"age\(1\): conductances are NaN"),
+        (WrongAt(365 * 86400.0), "test_conductances_are_finite_and_not_negative", "conductances are NaN"),
         (TwoErrors(), "test_an_additive_error_is_what_programming_adds", "not close"),
         (IntoTheWeight(), "test_training_reaches_the_clean_weights", "writes into the clean weights"),
         (LogarithmOfNothing(), "test_conductances_are_finite_and_not_negative", "NaN or infinite"),
@@ -300,9 +341,19 @@ def test_a_dropped_moment_is_found(mean, std, message):
     ("device", "test", "message"),
     [
         (Timeless(), "test_slow_noise_at_times_far_apart_is_independent", "is one; take its time"),
+        (
+            TimelessWithin(),
+            "test_slow_noise_at_times_far_apart_is_independent",
+            "1 s and 3600 s after programming is one",
+        ),
         (Fleeting(), "test_a_time_of_a_chip_is_read_once", "s is another"),
     ],
 )
 def test_slow_noise_that_is_none_is_found(device, test, message):
     with pytest.raises(AssertionError, match=message):
         getattr(contract(device), test)()
+
+
+def test_of_a_single_time_nothing_is_asked():
+    contract(TimelessWithinASecond()).test_slow_noise_at_times_far_apart_is_independent()
+    contract(Oblivious()).test_slow_noise_at_times_far_apart_is_independent()  # reads no noise
