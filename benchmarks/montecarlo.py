@@ -24,7 +24,7 @@ IMAGES, BATCH = 10_000, 500
 
 @torch.no_grad()
 def _at_once(chips: Chips, images: Tensor) -> Tensor:
-    return chips.answers(images, lambda model, inputs: answer(model, cast(Tensor, inputs)))
+    return torch.stack(chips.answers(images, lambda model, inputs: answer(model, cast(Tensor, inputs))))
 
 
 def _in_turn(model: nn.Module, images: Tensor, count: int) -> None:

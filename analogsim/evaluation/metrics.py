@@ -1,29 +1,43 @@
-"""What a network is judged by: a score, how it adds up over batches, and what people need to read it."""
+"""What a network is judged by: a score, what it takes of a network, and what people need to read it."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from analogsim.errors import NonFiniteError
+from analogsim.evaluation.scores import (
+    F1,
+    R2,
+    BitsPerCharacter,
+    Mean,
+    Perplexity,
+    RootMeanSquaredError,
+    accuracy,
+    cross_entropy,
+    guessed_bits,
+    guessed_perplexity,
+    guessing,
+    label_accuracy,
+    mean_squared_error,
+    own_loss,
+)
+from analogsim.utils.batches import describe
 
-Score = Callable[[Tensor, Tensor], Tensor]
-
-IGNORED = -100
-"""The target that does not count, as torch's losses and Hugging Face's collators have it."""
+Score = Callable[[Any, Any], Tensor]
 
 
 @runtime_checkable
 class Accumulator(Protocol):
     """What a score adds up in, batch by batch; torchmetrics' metrics are such objects."""
 
-    def update(self, output: Tensor, target: Tensor, /) -> Any:
+    def update(self, output: Any, target: Any, /) -> Any:
         """Take in a batch: the network's answers and their targets."""
 
     def compute(self) -> Any:
@@ -33,57 +47,10 @@ class Accumulator(Protocol):
         """Forget all that was taken in."""
 
 
-class Mean:
-    """The mean of a score over all samples, whatever the batches.
+_Reads = Literal["answer", "loss", "output"]
 
-    Args:
-        score: of ``(output, target)``: one score per sample, or their mean.
-    """
-
-    def __init__(self, score: Score) -> None:
-        self._score = score
-        self.reset()
-
-    def update(self, output: Tensor, target: Tensor, /) -> None:
-        """See `Accumulator`.
-
-        Samples without any target that counts (all of them `IGNORED`), for which the score is NaN, are left out.
-
-        Raises:
-            TypeError: the score is neither one per sample nor their mean.
-        """
-        score: Any = self._score(output, target)
-        if not isinstance(score, Tensor) or score.is_complex() or (score.ndim and len(score) != len(target)):
-            kind = "complex " if isinstance(score, Tensor) and score.is_complex() else ""
-            raise TypeError(
-                "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
-                f"{kind}{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {len(target)} samples"
-            )
-        values, samples = score.double(), len(target)
-        if values.ndim and values.isnan().any() and not (target.is_floating_point() or target.is_complex()):
-            left = ~(values.flatten(1).isnan().all(1) if values.ndim > 1 else values.isnan())
-            left |= _counted(target).any(1)
-            values, samples = values[left], int(left.sum())
-        if samples:
-            self._total += float(values.mean()) * samples
-            self._samples += samples
-
-    def compute(self) -> float:
-        """See `Accumulator`.
-
-        Raises:
-            ValueError: nothing that counts was taken in.
-        """
-        if not self._samples:
-            raise ValueError(f"evaluate: no sample to score: none was given, or all targets are {IGNORED}")
-        return self._total / self._samples
-
-    def reset(self) -> None:
-        """See `Accumulator`."""
-        self._total, self._samples = 0.0, 0
-
-
-_Reads = Literal["answer", "loss"]
+Pick = str | int | Callable[[Any], Any]
+"""Which of several results: its key or place, or a function of all."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +67,17 @@ class Metric:
         higher_is_better: whether the network with the higher score is the better one; None if that is not known.
         chance: the score of guessing: a number, or a function of the number of classes; None where there is none.
         reads: what of a network is scored: its ``"answer"`` (what it returns, or the ``logits`` in it), or the
-            ``"loss"`` that it works out by itself when it is given labels.
-        finite: whether answers and score must be finite; False for a score that knows what to do with NaN and infinite
-            values, or may be so itself.
+            ``"loss"`` that it works out by itself when it is given labels, or its whole ``"output"`` as it is.
+        finite: whether answers and score must be finite, in whatever structure they lie; False for a score that knows
+            what to do with NaN and infinite values, or may be so itself.
+        transform: of ``(output, target)``: the arguments of the score, as a tuple, or as a mapping of them by name;
+            None: these two as they are.
+        pick: of what compute() gives, the key or the place of the one number that counts, or a function of it all; None
+            where it is one number.
 
     Raises:
         TypeError: the score is neither, or another argument is of the wrong type.
-        ValueError: ``reads`` is neither.
+        ValueError: ``reads`` is none of these.
 
     Example:
         >>> import torch
@@ -115,6 +86,11 @@ class Metric:
         ...     return (output.topk(3).indices == target[:, None]).any(1).float()
         >>> Metric("top 3", top3, unit="%", higher_is_better=True, chance=lambda classes: 3 / classes).name
         'top 3'
+
+        Of torchmetrics, for a network that returns logits of two classes, and for a detector::
+
+            Metric("AUROC", BinaryAUROC(), transform=lambda output, target: (output.softmax(1)[:, 1], target))
+            Metric("mAP", MeanAveragePrecision(), pick="map")
     """
 
     name: str
@@ -124,6 +100,8 @@ class Metric:
     chance: float | Callable[[int], float] | None = None
     reads: _Reads = "answer"
     finite: bool = True
+    transform: Callable[[Any, Any], tuple[Any, ...] | Mapping[str, Any]] | None = None
+    pick: Pick | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.score, type) or not (isinstance(self.score, Accumulator) or callable(self.score)):
@@ -142,35 +120,104 @@ class Metric:
                 f"{self.chance!r}"
             )
         if self.reads not in get_args(_Reads):
-            raise ValueError(f"metric {self.name!r}: reads must be 'answer' or 'loss', got {self.reads!r}")
+            raise ValueError(f"metric {self.name!r}: reads must be 'answer', 'loss' or 'output', got {self.reads!r}")
+        self._check_ways()
+        if self.higher_is_better is None:
+            object.__setattr__(self, "higher_is_better", _own_direction(self.score, self.pick))
+
+    def _check_ways(self) -> None:
+        """Raise TypeError if transform or pick are nothing that can be used."""
+        if not (self.transform is None or callable(self.transform)):
+            raise TypeError(
+                f"metric {self.name!r}: transform must be a function of (output, target), got {self.transform!r}"
+            )
+        if self.pick is not None:
+            if isinstance(self.pick, bool) or not (isinstance(self.pick, str | int) or callable(self.pick)):
+                raise TypeError(f"metric {self.name!r}: pick must be a key, a place or a function, got {self.pick!r}")
+            if not isinstance(self.score, Accumulator):
+                raise TypeError(
+                    f"metric {self.name!r}: pick={self.pick!r} is for what compute() gives; of a function's results "
+                    "the mean is taken"
+                )
 
     def begin(self, device: torch.device) -> Accumulator:
         """An empty accumulator, for answers on a torch device."""
         if not isinstance(self.score, Accumulator):
-            return Mean(self.score)
-        own = copy.deepcopy(self.score)
+            return Mean(self.scores)
+        try:
+            own = copy.deepcopy(self.score)
+        except Exception as error:
+            raise TypeError(
+                f"evaluate: each chip gets a copy of the metric {self.name!r}, and {type(self.score).__name__} cannot "
+                f"be copied: {error}"
+            ) from error
         own.reset()
-        return own.to(device) if isinstance(own, nn.Module) else own
+        if not isinstance(own, nn.Module):
+            return own
+        for each in own.modules():
+            if hasattr(each, "distributed_available_fn"):  # torchmetrics would add up chips of other processes
+                cast(Any, each).distributed_available_fn = _by_itself
+        return own.to(device)
+
+    def add(self, accumulator: Accumulator, output: Any, target: Any) -> None:
+        """Let an accumulator take in what a network answers to a batch.
+
+        Raises:
+            TypeError: the transform gives neither a tuple nor a mapping.
+        """
+        update: Callable[..., Any] = accumulator.update
+        if isinstance(self.score, Accumulator):
+            self._hand(update, output, target)
+        else:
+            update(output, target)
+
+    def scores(self, output: Any, target: Any) -> Tensor:
+        """What the score, where it is a function, says of a batch."""
+        score: Callable[..., Any] = cast(Any, self.score)
+        found: Tensor = self._hand(score, output, target)
+        return found
+
+    def _hand(self, taker: Callable[..., Any], output: Any, target: Any) -> Any:
+        """What a function gives of answer and target, as the transform turns them."""
+        args: Any = (output, target) if self.transform is None else self.transform(output, target)
+        if not isinstance(args, tuple | Mapping):
+            raise TypeError(
+                f"evaluate: the transform of the metric {self.name!r} must return a tuple of arguments or a mapping of "
+                f"keyword arguments, got {describe(args)}"
+            )
+        try:
+            return taker(**args) if isinstance(args, Mapping) else taker(*args)
+        except Exception as error:
+            given = args.items() if isinstance(args, Mapping) else enumerate(args)
+            told = ", ".join(f"{name}: {describe(value)}" for name, value in given)
+            error.add_note(f"evaluate: the metric {self.name!r} was given {told}")
+            raise
 
     def result(self, accumulator: Accumulator) -> float:
         """The score in an accumulator as Python's own number.
 
         Raises:
             TypeError: it is no single number.
+            ValueError: there is no result to be picked under this key.
             NonFiniteError: it is NaN or infinite, and need not be.
         """
         value = accumulator.compute()
+        if self.pick is not None:
+            value = _picked(self.name, value, self.pick)
         try:
             number = float(value)
         except (TypeError, ValueError, RuntimeError):
+            keys = _keys(value)
+            there = f" with {', '.join(map(repr, keys))}; say which" if keys else "; say which"
             raise TypeError(
-                f"evaluate: the metric {self.name!r} must compute one number, got {type(value).__name__}; give a "
-                "Metric whose compute() picks one"
+                f"evaluate: the metric {self.name!r} must compute one number, got {type(value).__name__}{there}: "
+                f"analogsim.evaluation.Metric({self.name!r}, ..., pick={keys[0] if keys else 'a key or a function'!r})"
             ) from None
         if self.finite and not math.isfinite(number):
             raise NonFiniteError(
                 f"evaluate: the metric {self.name!r} makes {number} of answers that are finite, or minus infinity for "
-                "classes that are masked; if that is meant, say analogsim.evaluation.Metric(..., finite=False)"
+                "classes that are masked, or of data in which nothing counts; if that is meant, say "
+                "analogsim.evaluation.Metric(..., finite=False)"
             )
         return number
 
@@ -206,83 +253,48 @@ def _check_direction(who: str, higher_is_better: object) -> None:
         raise TypeError(f"{who}: higher_is_better must be True, False or None, got {higher_is_better!r}")
 
 
-MetricLike = str | Metric | Score | Accumulator
+def _by_itself() -> bool:
+    """Whether other processes have part in a metric."""
+    return False
 
 
-def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Share of right answers in each sample: whether the largest output is the target's.
+def _own_direction(score: object, pick: Pick | None) -> bool | None:
+    """What an object says of its direction, or of that of the part of it that is picked."""
+    better = getattr(score, "higher_is_better", None)
+    if not isinstance(better, bool) and isinstance(pick, str) and isinstance(score, nn.Module):
+        for name, part in score.named_children():  # a MetricCollection, or what is wrapped
+            named = name == pick or type(part).__name__ == pick
+            better = getattr(part, "higher_is_better", None) if named else better
+    return better if isinstance(better, bool) else None
 
-    Args:
-        output: ``(batch, classes, ...)``, or with the classes behind: ``(batch, ..., classes)``.
-        target: class numbers ``(batch, ...)``; `IGNORED` ones do not count, and a sample of nothing else has NaN.
+
+def _keys(value: Any) -> list[Any]:
+    """Under which keys or places a result holds numbers; nothing if it is no collection of any."""
+    if isinstance(value, Mapping):
+        return list(value)
+    if isinstance(value, Tensor) or not hasattr(value, "__len__") or isinstance(value, str):
+        return list(range(len(value))) if isinstance(value, Tensor) and value.ndim else []
+    return list(range(len(value)))
+
+
+def _picked(name: str, value: Any, pick: Pick) -> Any:
+    """One of several results.
 
     Raises:
-        TypeError: targets that are no integers, or complex outputs.
-        ValueError: other shapes, or a target that is no class.
+        ValueError: it is not there; the message lists what is.
     """
-    axis = _checked_axis(output, target, "accuracy")
-    return _per_sample(output.argmax(axis) == target, target)
-
-
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of each sample, with outputs taken as logits; shapes and errors as in `accuracy`."""
-    output = output.movedim(_checked_axis(output, target, "cross_entropy"), 1)
-    losses = nn.functional.cross_entropy(output.float(), target.long(), reduction="none", ignore_index=IGNORED)
-    return _per_sample(losses, target)
-
-
-def own_loss(loss: Tensor, target: Tensor) -> Tensor:
-    """The loss that the network worked out by itself, as those of Hugging Face do: the mean of its batch."""
-    return loss
-
-
-def guessing(classes: int) -> float:
-    """The accuracy of one who guesses."""
-    return 1 / classes
-
-
-def classes_axis(output: Tensor, target: Tensor) -> int:
-    """The axis of the classes: the second, or the last where the target has all others."""
-    return 1 if target.shape == output.shape[:1] + output.shape[2:] else -1
-
-
-def _checked_axis(output: Tensor, target: Tensor, name: str) -> int:
-    """The axis of the classes, if these are class scores and class numbers.
-
-    Args:
-        output: the answers.
-        target: their targets.
-        name: of the metric, for messages.
-    """
-    other = "; give evaluate(metric=...) a function for anything else"
-    axis = classes_axis(output, target)
-    if output.ndim < 2 or output.shape[axis] < 2 or (axis == -1 and target.shape != output.shape[:-1]):
+    if callable(pick):
+        return pick(value)
+    keys = _keys(value)
+    if pick not in keys:
+        there = f"which has {', '.join(map(repr, keys))}" if keys else "of which nothing can be picked"
         raise ValueError(
-            f"{name}: needs outputs (batch, classes, ...) of two or more classes and class numbers (batch, ...), got "
-            f"{tuple(output.shape)} and {tuple(target.shape)}{other}"
+            f"evaluate: the metric {name!r} has no result {pick!r}: it computes {describe(value)}, {there}"
         )
-    if output.is_complex():
-        raise TypeError(f"{name}: of complex outputs none is the largest{other}")
-    if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
-        raise TypeError(f"{name}: targets must be class numbers, integers, got {target.dtype}{other}")
-    wide = target.long()
-    if bool((((wide < 0) & (wide != IGNORED)) | (wide >= output.shape[axis])).any()):
-        raise ValueError(
-            f"{name}: targets must be class numbers from 0 to {output.shape[axis] - 1}, or {IGNORED} for those that do "
-            f"not count, got some from {int(wide.min())} to {int(wide.max())}"
-        )
-    return axis
+    return value[pick]
 
 
-def _counted(target: Tensor) -> Tensor:
-    """Which class numbers count, ``(batch, all others)``."""
-    return (target.long() != IGNORED).reshape(len(target), -1)  # a narrow type has another number in the place of -100
-
-
-def _per_sample(values: Tensor, target: Tensor) -> Tensor:
-    """Means over what counts in each sample; NaN where nothing does."""
-    counted = _counted(target).float()
-    return (values.reshape(counted.shape) * counted).sum(1) / counted.sum(1)
+MetricLike = str | Metric | Score | Accumulator
 
 
 METRICS = {
@@ -291,6 +303,13 @@ METRICS = {
         Metric("accuracy", accuracy, unit="%", higher_is_better=True, chance=guessing),
         Metric("cross_entropy", cross_entropy, higher_is_better=False),
         Metric("loss", own_loss, higher_is_better=False, reads="loss"),
+        Metric("perplexity", Perplexity(), higher_is_better=False, chance=guessed_perplexity),
+        Metric("bits_per_character", BitsPerCharacter(), higher_is_better=False, chance=guessed_bits),
+        Metric("mean_squared_error", mean_squared_error, higher_is_better=False),
+        Metric("root_mean_squared_error", RootMeanSquaredError(), higher_is_better=False),
+        Metric("r2", R2(), higher_is_better=True, chance=0.0),
+        Metric("label_accuracy", label_accuracy, unit="%", higher_is_better=True, chance=0.5),
+        Metric("f1", F1(), unit="%", higher_is_better=True),
     )
 }
 """Those that have a name. Others are given as values; what is put in here has a name everywhere."""
@@ -309,8 +328,7 @@ def as_metric(metric: MetricLike) -> Metric:
     if isinstance(metric, Metric):
         return metric
     if isinstance(metric, Accumulator) and not isinstance(metric, type):
-        better = getattr(metric, "higher_is_better", None)
-        return Metric(type(metric).__name__, metric, higher_is_better=better if isinstance(better, bool) else None)
+        return Metric(type(metric).__name__, metric)
     if callable(metric):
         return Metric(getattr(metric, "__name__", type(metric).__name__), metric)
     if not isinstance(metric, str) or metric not in METRICS:

@@ -50,4 +50,6 @@ def _rule(metric: Metric) -> tuple[object, ...]:
     if isinstance(score, Accumulator):
         score = copy.deepcopy(score)
         score.reset()
-    return score, metric.unit, metric.reads, metric.finite, metric.higher_is_better
+    told = score, metric.unit, metric.reads, metric.finite, metric.higher_is_better
+    ways = (metric.transform, metric.pick)
+    return told if ways == (None, None) else (*told, *ways)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from analogsim.errors import NonFiniteError
-from analogsim.evaluation.metrics import Accumulator, Metric, classes_axis
-from analogsim.utils.batches import Data, Inputs, answer, call, loss_of
+from analogsim.evaluation.metrics import Accumulator, Metric
+from analogsim.evaluation.scores import classes_axis
+from analogsim.utils.batches import Data, Inputs, answer, call, describe, loss_of, samples_in
 from analogsim.utils.nonfinite import Source, find_source
+from analogsim.utils.tensors import numbers_in
 
-Ask = Callable[[nn.Module, Inputs], Tensor]
-"""What is asked of a network: its answer, or its loss."""
+Ask = Callable[[nn.Module, Inputs], Any]
+"""What is asked of a network: its answer, its loss, or all that it returns."""
 
-Networks = Callable[[Inputs, Ask], Iterable[Tensor]]
+Networks = Callable[[Inputs, Ask], Iterable[Any]]
 """Given inputs and how to ask, the answers of one network or of several."""
 
 
@@ -73,14 +76,15 @@ def score_networks(
     Raises:
         NonFiniteError: an answer or a score is NaN or infinite, and the metric does not say that it may be.
         TypeError: see `Metric`, `answer` and `loss_of`.
-        ValueError: targets that the metric cannot take.
+        ValueError: targets that the metric cannot take, or answers to some of the samples only.
     """
     sums: list[Accumulator] = []
     samples, classes, seen = 0, None, False
     for number, (inputs, targets) in enumerate(data):
         ask = _asking(metric, targets)
         for place, output in enumerate(networks(inputs, ask)):
-            if metric.finite and (output.is_floating_point() or output.is_complex()) and not output.isfinite().all():
+            _check_count(output, targets, number)
+            if metric.finite and not all(bool(part.isfinite().all()) for part in numbers_in(output)):
                 source = None if find is None else find(place, inputs, ask)
                 wrong = _what_is_wrong(output, targets, metric, masked, source)
                 if wrong:
@@ -88,24 +92,44 @@ def score_networks(
                 seen = True
             if place == len(sums):
                 sums.append(metric.begin(data.device))
-            sums[place].update(output, targets)
-            classes = None if output.ndim < 2 else output.shape[classes_axis(output, targets)]
-        samples += len(targets)
+            metric.add(sums[place], output, targets)
+            classes = _classes(output, targets)
+        samples += samples_in(inputs, targets)
     return Scores([metric.result(each) for each in sums], samples, classes, seen)
 
 
+def _classes(output: Any, targets: Any) -> int | None:
+    """The number of classes that an answer scores, if it does so."""
+    if not (isinstance(output, Tensor) and isinstance(targets, Tensor)) or output.ndim < 2:
+        return None
+    return output.shape[classes_axis(output, targets)]
+
+
+def _check_count(output: Any, targets: Any, number: int) -> None:
+    """Raise ValueError if texts or mappings, one for each sample, are not as many as targets of the same kind."""
+    both = isinstance(output, tuple | list) and isinstance(targets, tuple | list) and len(output) != len(targets)
+    if both and all(isinstance(each, str | Mapping) for each in (*output, *targets)):
+        raise ValueError(
+            f"evaluate: the network answers to batch {number} with {describe(output)}, and its target is "
+            f"{describe(targets)}; it must answer to every sample"
+        )
+
+
 def _what_is_wrong(
-    output: Tensor, targets: Tensor, metric: Metric, masked: bool | None, source: tuple[str, Source] | None
+    output: Any, targets: Any, metric: Metric, masked: bool | None, source: tuple[str, Source] | None
 ) -> str:
     """What an answer holds that it must not; empty where it is a mask."""
-    if bool(output.isnan().any()):
+    parts = list(numbers_in(output))
+    if any(bool(part.isnan().any()) for part in parts):
         return "NaN"
-    if output.is_complex() or bool(output.isposinf().any()):
+    if any(part.is_complex() or bool(part.isposinf().any()) for part in parts):
         return "infinite values"
-    if metric.reads == "loss" or output.ndim < 2:
-        return "minus infinity"
-    if bool(output.isneginf().all(classes_axis(output, targets)).any()):
-        return "minus infinity for all classes of a sample"
+    if isinstance(output, Tensor):
+        if metric.reads == "loss" or output.ndim < 2:
+            return "minus infinity"
+        axis = classes_axis(output, targets) if isinstance(targets, Tensor) else 1
+        if bool(output.isneginf().all(axis).any()):
+            return "minus infinity for all classes of a sample"
     if masked is None:
         return "minus infinity" if source is None or source[1].layer else ""
     return "" if masked else "minus infinity where the digital network has none"
@@ -120,13 +144,15 @@ def _refusal(wrong: str, number: int, source: tuple[str, Source] | None) -> str:
     )
 
 
-def _asking(metric: Metric, targets: Tensor) -> Ask:
+def _asking(metric: Metric, targets: Any) -> Ask:
     if metric.reads == "loss":
         return lambda model, inputs: loss_of(call(model, _with_labels(inputs, targets)))
+    if metric.reads == "output":
+        return call
     return lambda model, inputs: answer(call(model, inputs))
 
 
-def _with_labels(inputs: Inputs, target: Tensor) -> Inputs:
+def _with_labels(inputs: Inputs, target: Any) -> Inputs:
     if not isinstance(inputs, Mapping):
         raise TypeError(
             "evaluate: the metric 'loss' hands labels to the network by name; give batches that are mappings with "

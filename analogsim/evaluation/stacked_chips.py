@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from analogsim.crossbar.signal_path import Array
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import held_array
 from analogsim.noise.sources import Noise, Silence
-from analogsim.utils.batches import Inputs
+from analogsim.utils.batches import Inputs, describe
+from analogsim.utils.torch_private import tree_flatten, tree_unflatten
 
 _Held = dict[str, Tensor]
 
@@ -114,8 +116,8 @@ class Chips:
                 chip.set_time(t, gain, matrix.analog.known_bound)
             self._held |= place.stack(column)
 
-    def answers(self, inputs: Inputs, ask: Callable[[nn.Module, Inputs], Tensor]) -> Tensor:
-        """The answers of all chips, ``(chips, ...)``.
+    def answers(self, inputs: Inputs, ask: Callable[[nn.Module, Inputs], Any]) -> list[Any]:
+        """The answer of each chip: a tensor, or whatever structure of tensors the network gives.
 
         Args:
             inputs: of one batch.
@@ -123,22 +125,45 @@ class Chips:
 
         Raises:
             RuntimeError: torch cannot map this network.
+            ValueError: its answer holds an object that may hide tensors.
         """
+        leaves: list[Any] = []
+        structure: Any = None
 
-        def one(held: _Held) -> Tensor:
+        def one(held: _Held) -> list[Tensor]:
+            nonlocal leaves, structure
             for place in self._places:
                 place.take(held)
-            return ask(self._analog, inputs)
+            leaves, structure = tree_flatten(ask(self._analog, inputs))
+            for leaf in leaves:
+                if not (leaf is None or isinstance(leaf, Tensor | str | bytes | int | float)):
+                    raise ValueError(
+                        f"evaluate: the answer of {type(self._analog).__name__} holds {type(leaf).__name__}, which "
+                        "cannot be told apart chip by chip; leave out together"
+                    )
+            return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
         # torch's fused kernels of attention know no chips.
         with self._in_place(), sdpa_kernel(SDPBackend.MATH):
             try:
-                return torch.vmap(one)(self._held)
+                stacked = torch.vmap(one)(self._held)
             except RuntimeError as error:
                 raise RuntimeError(
                     f"evaluate: torch cannot take several chips through {type(self._analog).__name__} at once: "
                     f"{error}. Leave out together"
                 ) from error
+        if not stacked:
+            answer = describe(tree_unflatten(leaves, structure))
+            raise ValueError(
+                f"evaluate: the answer of {type(self._analog).__name__}, {answer}, holds no tensor, so that chips "
+                "cannot be told apart; leave out together"
+            )
+        answers = []
+        for chip in zip(*(tensor.unbind() for tensor in stacked), strict=True):
+            own = iter(chip)
+            mine = [next(own) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            answers.append(tree_unflatten(mine, structure))
+        return answers
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -55,3 +57,32 @@ def holds_nonfinite(value: Any, *, masks: bool = False) -> bool:
                 if bool(wrong.any()):
                     return True
     return False
+
+
+def numbers_in(value: Any) -> Iterator[Tensor]:
+    """The real and complex numbers in what a network answers: tensors, nested ones in parts, arrays, Python's floats.
+
+    Args:
+        value: any structure of mappings, tuples, lists, and objects that hold them as attributes.
+    """
+    if isinstance(value, Tensor):
+        if value.is_floating_point() or value.is_complex():
+            yield from value.unbind() if value.is_nested else (value,)
+    elif isinstance(value, float | complex):
+        yield torch.tensor(value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64)
+    elif isinstance(value, np.ndarray):
+        yield from (torch.as_tensor(value),) if value.dtype.kind in "fc" else ()
+    else:
+        for entry in _entries(value):
+            yield from numbers_in(entry)
+
+
+def _entries(value: Any) -> list[Any]:
+    """What a structure holds; of an object those attributes that are structures."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, tuple | list):
+        return list(value)
+    if not hasattr(value, "__dict__") or isinstance(value, torch.nn.Module | type):
+        return []
+    return [entry for entry in vars(value).values() if isinstance(entry, Tensor | Mapping | tuple | list | np.ndarray)]

@@ -63,6 +63,12 @@ tree_leaves: Callable[[Any], list[Any]] = _pytree.tree_leaves
 tree_map: Callable[..., Any] = _pytree.tree_map
 """The same structure of what a function makes of each leaf."""
 
+tree_flatten: Callable[[Any], tuple[list[Any], Any]] = _pytree.tree_flatten
+"""The leaves, and the structure that they lay in."""
+
+tree_unflatten: Callable[[list[Any], Any], Any] = _pytree.tree_unflatten
+"""Leaves in a structure again."""
+
 disable_dynamo = cast(Callable[[Callable[..., Any]], Callable[..., Any]], _disable_dynamo)
 """``torch.compiler.disable`` for a function, without importing the compiler with it."""
 

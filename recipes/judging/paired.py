@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from analogsim.evaluation.display import FloatArray
-from analogsim.evaluation.metrics import Accumulator, Mean, Metric
+from analogsim.evaluation.metrics import Accumulator, Metric
+from analogsim.evaluation.scores import Mean
+from analogsim.utils.torch_private import tree_leaves
 
 GROUPS = 10
 """Into how many parts the data of a score that is no mean over samples are taken to estimate its error."""
@@ -101,24 +103,23 @@ class Recorder:
         self._left_out: list[Accumulator] = []
         self._batches = 0
 
-    def update(self, output: Tensor, target: Tensor, /) -> None:
+    def update(self, output: Any, target: Any, /) -> None:
         """See `analogsim.evaluation.Accumulator`."""
         if self._whole is None:
-            self._whole = self._begin(output.device)
-        self._whole.update(output, target)
+            self._whole = self._begin(_device_of((output, target)))
+        self._metric.add(self._whole, output, target)
         for group, rest in enumerate(self._left_out):
             if self._batches % GROUPS != group:
-                rest.update(output, target)
+                self._metric.add(rest, output, target)
         self._batches += 1
 
     def _begin(self, device: torch.device) -> Accumulator:
-        score = self._metric.score
-        if isinstance(score, Accumulator):
+        if isinstance(self._metric.score, Accumulator):
             self._left_out = [self._metric.begin(device) for _ in range(GROUPS)]
             return self._metric.begin(device)
 
-        def noted(output: Tensor, target: Tensor) -> Tensor:
-            values = score(output, target)
+        def noted(output: Any, target: Any) -> Tensor:
+            values = self._metric.scores(output, target)
             if isinstance(values, Tensor) and not values.is_complex():
                 self._values.append(
                     values.detach().double().cpu().reshape(len(values) if values.ndim else 1, -1).numpy()
@@ -155,4 +156,9 @@ def recording(metric: Metric, noted: list[FloatArray]) -> Metric:
     """The same metric, which leaves the scores of single samples in a list."""
     from dataclasses import replace
 
-    return replace(metric, score=Recorder(metric, noted))
+    return replace(metric, score=Recorder(metric, noted), transform=None, pick=None)
+
+
+def _device_of(batch: Any) -> torch.device:
+    """Where the tensors of a batch are, in whatever structure; the CPU if there are none."""
+    return next((leaf.device for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)), torch.device("cpu"))

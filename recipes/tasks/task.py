@@ -148,8 +148,8 @@ class LanguageModelling(Classification):
     """The next token at each place: ids ``(N, T)`` in, logits ``(N, T, vocabulary)`` out."""
 
     name = "language-modelling"
-    metric = METRICS.get("perplexity", METRICS["cross_entropy"])
-    also = (METRICS["bits_per_character"],) if "bits_per_character" in METRICS else ()
+    metric = METRICS["perplexity"]
+    also = (METRICS["bits_per_character"],)
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of the next token; targets of -100 do not count."""
@@ -173,8 +173,8 @@ class Regression(Task):
     """Numbers: outputs ``(N, ...)`` for targets of the same shape; ``(N, 1)`` goes with ``(N,)``."""
 
     name = "regression"
-    metric = METRICS.get("root_mean_squared_error", METRICS["loss"])
-    also = (METRICS["r2"],) if "r2" in METRICS else ()
+    metric = METRICS["root_mean_squared_error"]
+    also = (METRICS["r2"],)
 
     def alike(self, answer: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Both in the shape of the target, which takes the type of the answer.
@@ -215,8 +215,8 @@ class MultiLabel(Task):
     """Several labels for each sample: logits ``(N, labels)`` for targets of 0 and 1."""
 
     name = "multi-label"
-    metric = METRICS.get("f1", METRICS["loss"])
-    also = (METRICS["label_accuracy"],) if "label_accuracy" in METRICS else ()
+    metric = METRICS["f1"]
+    also = (METRICS["label_accuracy"],)
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy, the mean over all labels."""

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -10,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
+from analogsim.errors import NonFiniteError
 from analogsim.evaluation import METRICS, Metric
 from analogsim.evaluation.ablation import ALL, Ablation
-from analogsim.evaluation.metrics import Mean, accuracy, as_metric
+from analogsim.evaluation.metrics import as_metric
+from analogsim.evaluation.scores import Mean, accuracy
 
 
 class F1:
@@ -187,7 +191,9 @@ def test_what_a_metric_can_be_given_as() -> None:
             Metric("own", score)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="the score must be a function"):
         as_metric(F1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="metric must be one of accuracy, cross_entropy, loss or a function, got 3"):
+    with pytest.raises(
+        ValueError, match=r"metric must be one of accuracy, cross_entropy, loss, .*, f1 or a function, got 3"
+    ):
         as_metric(3)  # type: ignore[arg-type]
 
 
@@ -197,7 +203,9 @@ def test_a_result_that_is_no_number() -> None:
             return {"precision": 1.0, "recall": 0.5}
 
     model, data = network()
-    with pytest.raises(TypeError, match="'Several' must compute one number, got dict; give a Metric whose compute"):
+    with pytest.raises(
+        TypeError, match="'Several' must compute one number, got dict with 'precision', 'recall'; say which"
+    ):
         analogsim.evaluate(analogsim.convert(model, "pcm"), data, metric=Several(), **OPTIONS)
 
 
@@ -244,7 +252,7 @@ def test_metrics_go_to_other_processes() -> None:
         ({"unit": None}, "unit must be text, got None"),
         ({"higher_is_better": "min"}, "metric 'near': higher_is_better must be True, False or None, got 'min'"),
         ({"chance": "half"}, "chance must be a number, a function of the number of classes, or None, got 'half'"),
-        ({"reads": "logits"}, "reads must be 'answer' or 'loss', got 'logits'"),
+        ({"reads": "logits"}, "reads must be 'answer', 'loss' or 'output', got 'logits'"),
     ],
 )
 def test_a_metric_of_other_arguments_is_refused(given: dict[str, Any], message: str) -> None:
@@ -277,3 +285,168 @@ def test_reports_of_opposite_directions_are_not_compared() -> None:
     analogsim.compare_table({name: reports[name] for name in ("True", "None")})
     with pytest.raises(ValueError, match="compare: the reports do not agree whether a higher 'near' is better"):
         analogsim.compare_table(reports)
+
+
+class Detector(nn.Module):
+    """A box for each picture, as torchvision's detectors answer: a list with a mapping for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boxes = nn.Linear(12, 4)
+
+    def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
+        found = self.boxes(torch.stack([each.flatten() for each in pictures]))
+        return [
+            {"boxes": box[None], "scores": torch.ones(1), "labels": torch.ones(1, dtype=torch.long)} for box in found
+        ]
+
+
+def detection() -> tuple[nn.Module, list[Any]]:
+    torch.manual_seed(0)
+    model = Detector()
+    with torch.no_grad():
+        model.boxes.bias.copy_(torch.tensor([10.0, 10.0, 60.0, 60.0]))
+    pictures = [torch.randn(3, 2, 2) for _ in range(8)]
+    boxes = [each["boxes"].detach() + 2 * torch.randn(1, 4) for each in model(pictures)]
+    targets = [{"boxes": box, "labels": torch.ones(1, dtype=torch.long)} for box in boxes]
+    return model, [(pictures[:5], targets[:5]), (pictures[5:], targets[5:])]
+
+
+def test_detectors_and_mean_average_precision(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    theirs = pytest.importorskip("torchmetrics.detection").MeanAveragePrecision
+    model, data = detection()
+    other = theirs()
+    with torch.no_grad():
+        for pictures, targets in data:
+            other.update(model(pictures), targets)
+    metric = Metric("mAP", theirs(), pick="map")
+    analog = analogsim.convert(model, "gaussian(std=0.02)")
+    options: dict[str, Any] = {"times": ("1s",), "chips": 2, "metric": metric}
+    report = analogsim.evaluate(analog, data, **options)
+    assert report.clean == pytest.approx(float(other.compute()["map"]))
+    assert (report.metric, report.higher_is_better) == ("mAP", True)
+    with ThreadPoolExecutor(1) as executor:
+        shared = analogsim.evaluate(analog, data, executor=executor, journal=tmp_path / "chips.jsonl", **options)
+    np.testing.assert_array_equal(shared.values, report.values)
+    again = analogsim.evaluate(analog, data, journal=tmp_path / "chips.jsonl", **options)  # the same question
+    np.testing.assert_array_equal(again.values, report.values)
+    with pytest.raises(ValueError, match=r"no result 'mAP': it computes .*'map', 'map_50'"):
+        analogsim.evaluate(analog, data, **{**options, "metric": Metric("mAP", theirs(), pick="mAP")})
+
+
+def overlap(output: list[dict[str, Tensor]], target: list[dict[str, Tensor]]) -> Tensor:
+    return torch.stack([(one["boxes"] - two["boxes"]).abs().mean() for one, two in zip(output, target, strict=True)])
+
+
+def test_structures_of_several_chips_at_once() -> None:
+    model, data = detection()
+    analog = analogsim.convert(model, "gaussian(std=0.2)")
+    options: dict[str, Any] = {"times": ("1s",), "chips": 3, "metric": Metric("miss", overlap, higher_is_better=False)}
+    one = analogsim.evaluate(analog, data, **options)
+    np.testing.assert_allclose(analogsim.evaluate(analog, data, together=3, **options).values, one.values, rtol=1e-5)
+    assert one.values.std() > 0
+    assert not analogsim.sensitivity(analog, data, t="1s", chips=1, metric=options["metric"]).higher_is_better
+
+
+def test_what_is_wrong_inside_of_structures_is_found() -> None:
+    model, data = detection()
+    with torch.no_grad():
+        model.get_parameter("boxes.bias")[2] = torch.nan
+    with pytest.raises(NonFiniteError, match="to batch 0 hold NaN"):
+        analogsim.evaluate(analogsim.convert(model, "pcm"), data, metric=overlap, chips=1)
+
+    class Short(Detector):
+        def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
+            return super().forward(pictures)[1:]
+
+    with pytest.raises(
+        ValueError, match="answers to batch 0 with a list of 4 dict, and its target is a list of 5 dict"
+    ):
+        analogsim.evaluate(analogsim.convert(Short(), "pcm"), data, metric=overlap, chips=1)
+
+
+class Speller(nn.Module):
+    """Says a word for each of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> list[str]:
+        return [" ".join("abcd"[int(pair.argmax()) :] for pair in row.view(2, 4)) for row in self.words(x)]
+
+
+def test_texts_and_bleu() -> None:
+    theirs = pytest.importorskip("torchmetrics.text").BLEUScore(n_gram=1)
+    torch.manual_seed(0)
+    model, x = Speller(), torch.randn(6, 6)
+    words = [[each] for each in model(x)]
+    words[0] = ["none of these"]
+    data = [(x[:4], words[:4]), (x[4:], words[4:])]
+    other = type(theirs)(n_gram=1)
+    other.update(model(x), words)
+    analog = analogsim.convert(model, "gaussian(std=0.01)")
+    report = analogsim.evaluate(analog, data, metric=theirs, chips=2, times=("1s",))
+    assert report.clean == pytest.approx(float(other.compute()))
+    assert 0 < report.clean < 1
+    assert report.higher_is_better
+    with pytest.raises(RuntimeError, match=r"cannot take several chips through Speller at once: .* Leave out together"):
+        analogsim.evaluate(analog, data, metric=theirs, chips=2, times=("1s",), together=2)
+
+    class Deaf(Speller):
+        def forward(self, x: Tensor) -> list[str]:
+            return [f"{self.words(x).ndim}"] * len(x)
+
+    with pytest.raises(ValueError, match="holds no tensor, so that chips cannot be told apart; leave out together"):
+        analogsim.evaluate(analogsim.convert(Deaf(), "pcm"), data, metric=theirs, chips=2, times=("1s",), together=2)
+
+
+def test_transforms_and_collections() -> None:
+    theirs, top = pytest.importorskip("torchmetrics.classification"), pytest.importorskip("torchmetrics")
+    model, data = network()
+    analog = analogsim.convert(model, "pcm")
+    x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
+    options: dict[str, Any] = {"chips": 1, "times": ("1s",)}
+    area = theirs.BinaryAUROC()
+    area.update(model(x).softmax(1)[:, 1], y)
+    wanted = pytest.approx(float(area.compute()))
+    for turn in (
+        lambda output, target: (output.softmax(1)[:, 1], target),
+        lambda output, target: {"target": target, "preds": output.softmax(1)[:, 1]},
+    ):
+        metric = Metric("AUROC", theirs.BinaryAUROC(), transform=turn)
+        report = analogsim.evaluate(analog, data, metric=metric, **options)
+        assert report.clean == wanted
+        assert report.higher_is_better
+    both = top.MetricCollection([theirs.MulticlassRecall(2), theirs.MulticlassPrecision(2)])
+    with pytest.raises(TypeError, match="with 'MulticlassRecall', 'MulticlassPrecision'; say which"):
+        analogsim.evaluate(analog, data, metric=both, **options)
+    report = analogsim.evaluate(analog, data, metric=Metric("recall", both, pick="MulticlassRecall"), **options)
+    assert report.higher_is_better
+    assert report.clean == analogsim.evaluate(analog, data, metric=both["MulticlassRecall"], **options).clean
+    with pytest.raises(TypeError, match="transform of the metric 'own' must return a tuple of arguments or a mapping"):
+        analogsim.evaluate(
+            analog, data, metric=Metric("own", accuracy, transform=lambda output, target: output), **options
+        )
+    for given in ({"pick": True, "score": F1()}, {"pick": 1.5, "score": F1()}, {"pick": "a", "score": accuracy}):
+        with pytest.raises(TypeError, match="metric 'own': pick"):
+            Metric("own", **given)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="transform must be a function of"):
+        Metric("own", F1(), transform=3)  # type: ignore[arg-type]
+
+
+def test_the_whole_output_may_be_read() -> None:
+    model, data = network()
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"first": x, "scores": self.net(x)}
+
+    metric = Metric("right", accuracy, reads="output", transform=lambda output, target: (output["scores"], target))
+    report = analogsim.evaluate(analogsim.convert(Two(), "pcm"), data, metric=metric, chips=1)
+    assert report.clean == analogsim.evaluate(analogsim.convert(model, "pcm"), data, chips=1).clean

@@ -86,3 +86,9 @@ def test_what_an_accumulator_took_in_before_does_not_count() -> None:
     fresh.reset()
     made = course()
     assert len({asked(replace(made, metric=Metric("n", each)))["score"] for each in (used, fresh)}) == 1
+
+
+def test_what_a_metric_makes_of_answers_is_part_of_the_question() -> None:
+    plain = Metric("own", as_metric("accuracy").score)
+    turned = replace(plain, transform=lambda output, target: (-output, target))
+    assert asked(replace(course(), metric=plain))["score"] != asked(replace(course(), metric=turned))["score"]

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import analogsim
-from analogsim.evaluation.metrics import accuracy, cross_entropy
+from analogsim.evaluation.scores import accuracy, cross_entropy
 from analogsim.utils.batches import answer, inputs_of, moved, split
 
 X, MASK, Y = torch.randn(8, 6), torch.ones(8, 6), torch.randint(3, (8,))
@@ -90,7 +90,7 @@ def test_classes_in_front_or_behind_and_targets_that_do_not_count(metric: Any) -
     assert behind.shape == (2,)
 
 
-@pytest.mark.parametrize("batch", [{"x": X}, {"x": X, "labels": [1]}, X, (X,), (X, [1]), 3])
+@pytest.mark.parametrize("batch", [{"x": X}, {"x": X, "labels": None}, X, (X,), (X, Y, Y), (3, Y), 3])
 def test_what_is_no_batch(batch: object) -> None:
     with pytest.raises(TypeError, match=r"each batch must be a pair .* or a mapping with 'labels', got"):
         split(batch)

@@ -167,13 +167,21 @@ def _() -> None:
     assert torch.equal(out, torch.full((6, 16), 8.0))
 
 
-@canary(TORCH, "torch.utils._pytree.tree_leaves", "torch.utils._pytree.tree_map")
+@canary(
+    TORCH,
+    "torch.utils._pytree.tree_leaves",
+    "torch.utils._pytree.tree_map",
+    "torch.utils._pytree.tree_flatten",
+    "torch.utils._pytree.tree_unflatten",
+)
 def _() -> None:
     from torch.utils import _pytree
 
     nested = {"a": [1, (2, None)], "b": 3}
     assert [leaf for leaf in _pytree.tree_leaves(nested) if leaf is not None] == [1, 2, 3]
     assert _pytree.tree_map(lambda leaf: leaf and -leaf, nested) == {"a": [-1, (-2, None)], "b": -3}
+    leaves, structure = _pytree.tree_flatten(nested)
+    assert _pytree.tree_unflatten(leaves, structure) == nested
 
 
 @canary(TORCH, "torch.utils._python_dispatch.TorchDispatchMode")

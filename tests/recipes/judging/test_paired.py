@@ -96,3 +96,25 @@ def test_a_metric_that_cannot_do_with_a_part():
 
     (row,), _ = scored(Metric("whole", Whole(), higher_is_better=True), 2)
     assert row.tolist() == [1.0]
+
+
+def test_transforms_are_applied_once_and_one_result_is_picked():
+    torch.manual_seed(0)
+    data = Data([(torch.randn(5, 3), torch.randint(2, (5,))) for _ in range(4)], torch.device("cpu"))
+    model = torch.nn.Linear(3, 2)
+
+    class Both(Share):
+        def compute(self):
+            return {"share": super().compute() if self.said else 0.0}
+
+    def turn(output, target):
+        return -output, target
+
+    for metric in (
+        Metric("share", Both(), transform=turn, pick="share"),
+        Metric("right", METRICS["accuracy"].score, transform=turn),
+    ):
+        noted = []
+        found = score_networks(ask_alone(model), data, recording(metric, noted))
+        assert found.values == score_networks(ask_alone(model), data, metric).values
+        assert len(noted) == 1
