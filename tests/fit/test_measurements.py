@@ -72,11 +72,27 @@ def test_what_is_odd_is_told():
     """A time of 0 and a target of 0 are no oddity; a single negative target is."""
     columns = sample_measurements(FITTED, cells=20, times=(0,), repeats=1)
     swapped = columns | {"target": columns["measured"].clip(0), "measured": columns["target"]}
+    swapped["time"] = np.zeros(len(swapped["time"]))
     with pytest.raises(ValueError, match=r"different readings of .* targets in .* cells, and they do not go together"):
         fit_device(swapped)
     swapped["target"][0] = -1.0
     with pytest.raises(ValueError, match="seem swapped: as they are, a target or a time is negative"):
         fit_device(swapped)
+
+
+def test_a_single_negative_reading_tells_which_column_it_stands_in():
+    """Of what is otherwise as likely one way as the other: noise makes readings negative, never targets or times."""
+    targets = np.arange(10) * 10.0
+    readings = targets + np.where(targets == 0, -0.1, 0.5)
+    single = {"target": readings, "time": np.full(10, 20.0), "measured": targets, "cell": np.arange(10)}
+    with pytest.raises(ValueError, match=r"'target' and 'measured' seem swapped: .* a target or a time is negative"):
+        fit_device(single)
+    times = np.tile([1.0, 2.0, 3.0, 4.0, 5.0], 2)
+    cell = np.repeat([0, 1], 5)
+    readings = np.where(cell == 0, 0.0, 10.0) + np.array([-0.1, 0.1, 0.2, 0.3, 0.4] * 2)
+    traces = {"target": cell * 10.0, "time": readings, "measured": times, "cell": cell}
+    with pytest.raises(ValueError, match=r"'time' and 'measured' seem swapped: .* a target or a time is negative"):
+        fit_device(traces)
 
 
 @pytest.mark.parametrize(

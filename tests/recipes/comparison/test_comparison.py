@@ -79,3 +79,32 @@ def test_the_link_is_of_one_store() -> None:
     assert Comparison((*result.runs, other)).link == ""
     folder = saved("c", report(), 9, experiment_id="")
     assert Comparison((*result.runs, folder)).link == result.link
+
+
+def test_a_table_as_wide_as_the_terminal_is_told_in_full() -> None:
+    """One column less, and only the spread at the last time is left."""
+    spread_out = report(values=report().values + np.array([[-1.0], [1.0]]) * [0.0, 0.01, 0.02, 0.03, 0.05])
+    result = Comparison((saved("a", spread_out),))
+    rows = [line for line in result.text(200).splitlines() if re.match(r"A +92\.00 ", line)]
+    (full,) = rows
+    pairs = re.findall(r"\d+\.\d\d ± (\d+\.\d\d)", full)
+    expected = [100 * value for value in spread_out.std]  # sqrt(2) times half of the distance of two chips
+    assert [float(pair) for pair in pairs] == pytest.approx(expected, abs=0.005)
+    head = "mean ± std over chips"
+    assert head in result.text(len(full))
+    narrow = result.text(len(full) - 1)
+    assert head not in narrow
+    assert re.search(rf"^A +92\.00( +\d+\.\d\d){{5}} +{pairs[-1]} +\d+\.\d\d$", narrow, re.MULTILINE)
+
+
+def test_as_many_runs_stand_side_by_side_as_fit() -> None:
+    short = tuple(saved(f"run {n}", report(), n, params={"k": str(n % 10)}) for n in range(24))
+    heads = re.findall(r"^parameter +(.*)$", Comparison(short).text(80), re.MULTILINE)
+    # the longest name and three characters a run: 9 + 23 * 3 = 78
+    assert [head.split() for head in heads] == [list("ABCDEFGHIJKLMNOPQRSTUVW"), ["X"]]
+    long = tuple(saved(f"run {n}", report(), n, params={"k" * 40: letter * 40}) for n, letter in enumerate("xyz"))
+    text = Comparison(long).text(50)
+    # names are cut to 32 characters, values to 12: two of them would take 32 + 2 * 14
+    assert re.findall(r"^parameter {25}(.*)$", text, re.MULTILINE) == [f"{mark:>12}" for mark in "ABC"]
+    values = re.findall(r"^k+…k+  (([xyz])\2*…\2+)$", text, re.MULTILINE)
+    assert [len(value) for value, _ in values] == [12, 12, 12]

@@ -38,6 +38,32 @@ def test_a_stopped_study_suggests_what_it_would_have_suggested(text: str) -> Non
     assert len(set(whole)) == 10
 
 
+@pytest.mark.parametrize("text", ["tpe(seed=3)", "random(seed=3)"])
+def test_a_sampler_with_a_seed_of_its_own_keeps_to_it(text: str) -> None:
+    whole = suggestions(text, seed=1)
+    assert suggestions(text, seed=2) == whole
+    assert len(set(whole)) == 10  # one stream, not the same start for each trial
+    assert suggestions("tpe(seed=4)", seed=1) != whole
+
+
+def test_a_sampler_hears_of_each_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it and after it, with its end: samplers that keep constraints or caches live by that."""
+    heard: list[tuple[object, ...]] = []
+
+    class Listening(optuna.samplers.RandomSampler):  # type: ignore[misc]
+        def before_trial(self, study: Any, trial: Any) -> None:
+            heard.append(("before", trial.number))
+
+        def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+            heard.append(("after", trial.number, state.name, values))
+
+    monkeypatch.setattr(optuna.samplers, "RandomSampler", Listening)
+    study = optuna.create_study(sampler=sampler("random", 0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) * 0 + trial.number, n_trials=2)
+    expected = [(("before", number), ("after", number, "COMPLETE", [float(number)])) for number in range(2)]
+    assert heard == [event for pair in expected for event in pair]
+
+
 def test_two_workers_do_not_suggest_the_same() -> None:
     storage = optuna.storages.InMemoryStorage()
     studies = [

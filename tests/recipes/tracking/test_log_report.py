@@ -67,6 +67,9 @@ def test_parameters_are_options_hardware_and_analog_share() -> None:
     assert of_hardware(config).items() <= values.items()
     assert 32 in of_hardware(config).values()
     assert not [name for name in values if name.startswith(("tracking.", "out"))]
+    partly = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 2, bias=False))
+    values = parameters(config, analogsim.convert(partly, {"1": None, "*": "pcm"}), "plain")
+    assert values["model.analog_share"] == 0.666667  # 8 of 12 weights, to six digits
 
 
 def test_ranges_are_a_table_where_there_are_any() -> None:

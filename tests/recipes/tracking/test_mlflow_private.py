@@ -13,7 +13,10 @@ from analogsim.recipes.tracking.mlflow_private import importing_sql_store, quiet
 def test_the_steps_of_making_a_database_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
     names = ("alembic", "mlflow.store.db.utils")
     before = {name: logging.getLogger(name).level for name in names}
+    caplog.set_level(logging.INFO)
     try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.NOTSET)
         quieten()
         for name in names:
             logging.getLogger(name).info("step 1 of %s", name)
