@@ -18,7 +18,7 @@ import analogsim
 from analogsim import ConversionWarning, Crossbar, Gaussian
 from analogsim.errors import NotRoutedError
 from analogsim.inspection.carrying import audit
-from analogsim.layers import AnalogConv2d, register_routed
+from analogsim.layers import AnalogConv2d, Slot, register_routed
 from tests.hardware import IDEAL, LARGE, PERIPHERIES
 
 
@@ -209,6 +209,55 @@ def test_a_weight_that_is_never_met_is_an_error() -> None:
     analog = analogsim.convert(model, "pcm")
     with pytest.raises(NotRoutedError, match=r"'0': the forward of Scaled did not take its weight.*to None"):
         analog(images(4).float())
+
+
+class Chosen(nn.Module):
+    """Three weights in one Parameter, of which a forward takes one, or none; all of them go into a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank = nn.Parameter(torch.randn(3, 4, 6))
+
+    def forward(self, input: Tensor, which: int | None, scaled: bool, sums: bool = False) -> Tensor:
+        scale = self.bank.square().sum() if scaled else torch.ones(())
+        if sums:
+            return input.sum() * scale
+        return (input[..., :4] if which is None else functional.linear(input, self.bank[which])) / scale
+
+
+register_routed(Chosen, {f"bank.{place}": Slot("bank", None, index=place) for place in range(3)})
+
+
+class Idle(nn.Linear):
+    """Does not ask for its weight at all."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * 2
+
+
+register_routed(Idle, {"weight": "bias"})
+
+
+def test_the_only_weight_is_not_one_of_many() -> None:
+    with pytest.raises(
+        NotRoutedError, match=r"'0\.weight': the forward of Idle did not take its weight.*of it\)\. Its"
+    ):
+        analogsim.convert(nn.Sequential(Idle(4, 4)), "pcm")(torch.ones(2, 4))
+
+
+def test_of_many_weights_a_forward_may_choose_some() -> None:
+    """Or none at all; but where it takes the Parameter only in what is no product, all would stay digital."""
+    torch.manual_seed(0)
+    model, x = Chosen(), torch.randn(5, 6)
+    analog = quietly(model, IDEAL).eval()
+    analogsim.program(analog)
+    for which in (0, 1, 2, None):
+        for scaled in (False, True) if which is not None else (False,):
+            torch.testing.assert_close(analog(x, which, scaled), model(x, which, scaled))
+    with pytest.raises(NotRoutedError, match=r"'.*bank\.0': the forward of Chosen did not take its weight"):
+        analog(x, None, True)
+    with pytest.raises(NotRoutedError, match=r"it went into "):
+        analog(x, None, True, sums=True)
 
 
 def test_layers_of_timm() -> None:
