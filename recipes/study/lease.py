@@ -38,12 +38,14 @@ class Lease:
         self._name = name
         self._beat = beat
         self._me = uuid.uuid4().hex
-        self._mine: list[Any] | None = None  # what stands in the attribute while it is held
+        self._mine: list[Any] | None = None
+        self._lost = False
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def held(self, unless: Callable[[], bool]) -> Iterator[bool]:
         """Wait for the lease and hold it for the block; False, without it, once ``unless()`` is true."""
+        self._mine, self._lost = None, False
         seen, since = None, time.monotonic()
         while True:
             if unless():
@@ -80,20 +82,21 @@ class Lease:
             LostLease: this worker was silent for so long that another has taken it.
         """
         with self._lock:
-            held = self._mine is not None and self._study.user_attrs.get(self._name) == self._mine
+            held = not self._lost and self._study.user_attrs.get(self._name) == self._mine
         if not held:
-            raise LostLease(f"{self._name}: another worker has taken it over, or it was never held")
+            raise LostLease(f"{self._name}: another worker has taken it over")
 
     def _write(self, old: Any, count: int | None) -> bool:
         new = None if count is None else [self._me, count]
         with self._lock:
-            written = shared_database.exchange(self._study, self._name, old, new)
-            self._mine = new if written else None
-            return written
+            if not shared_database.exchange(self._study, self._name, old, new):
+                return False
+            self._mine = new
+            return True
 
     def _renew(self, stop: threading.Event) -> None:
         count = 0
-        while not stop.wait(self._beat) and self._mine is not None:
+        while not stop.wait(self._beat) and not self._lost:
             count += 1
             with contextlib.suppress(*shared_database.storage_errors()):  # the next beat comes
-                self._write(self._mine, count)
+                self._lost = not self._write(self._mine, count)

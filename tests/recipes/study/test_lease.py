@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from analogsim.recipes.study.lease import Lease, LostLease
+from analogsim.recipes.study.lease import Lease
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 
@@ -87,31 +87,3 @@ def test_a_lease_is_given_back_when_work_fails() -> None:
     with pytest.raises(KeyError), Lease(study, "it", beat=1).held(lambda: False):
         raise KeyError
     assert study.user_attrs["it"] is None
-
-
-def test_who_does_not_hold_a_lease_is_told_so() -> None:
-    study = optuna.create_study()
-    lease, other = Lease(study, "it", beat=5), Lease(study, "it", beat=5)
-    with pytest.raises(LostLease, match=r"it: .* never held"):
-        lease.check()
-    assert lease.free()
-    with lease.held(lambda: False):
-        lease.check()
-        assert lease.free()
-        assert not other.free()
-        with pytest.raises(LostLease):
-            other.check()
-    with pytest.raises(LostLease):
-        lease.check()
-    assert other.free()
-    with lease.held(lambda: False) as again:  # one may be held again
-        assert again
-        lease.check()
-
-
-def test_what_is_done_is_not_waited_for() -> None:
-    study = optuna.create_study()
-    study.set_user_attr("it", ["somebody", 0])
-    with Lease(study, "it", beat=5).held(lambda: True) as ours:
-        assert not ours
-    assert study.user_attrs["it"] == ["somebody", 0]
