@@ -18,7 +18,6 @@ from analogsim.recipes.tasks.own_data import PARTS, Found, taken_from
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.recipes.tasks.standardised import is_bytes, standardised
 from analogsim.recipes.tasks.task import TASKS, Classification, LanguageModelling, Task, as_task, targets_of, task_for
-from analogsim.utils.batches import split
 
 DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
 SOURCES: tuple[str, ...] = ("folder", "npz", "audio", "text")
@@ -287,7 +286,7 @@ def _check(splits: Splits) -> None:
     for which in PARTS:
         part = getattr(splits, which)
         try:
-            split(next(iter(splits.batches(take(part, torch.tensor([0])), 1))))
+            splits.task.batch(next(iter(splits.batches(take(part, torch.tensor([0])), 1))))
         except Exception as error:
             raise ValueError(
                 f"data: no batch can be made of the {which} samples of {splits.name}: {' '.join(str(error).split())}; "

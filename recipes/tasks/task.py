@@ -59,10 +59,15 @@ class Task:
     def batch(self, raw: Any) -> tuple[Inputs, Tensor]:
         """Inputs and target of what the loader yields: of a pair or of a mapping with ``"labels"``.
 
+        A task with other targets than a tensor has a ``batch`` of its own.
+
         Raises:
-            TypeError: it is neither.
+            TypeError: it is neither, or the target is no tensor.
         """
-        return split(raw)
+        inputs, target = split(raw)
+        if not isinstance(target, Tensor):
+            raise TypeError(f"task {self.name}: the target of a batch must be a tensor, got {type(target).__name__}")
+        return inputs, target
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
         """What training makes small: a scalar, the mean over the samples of a batch.
