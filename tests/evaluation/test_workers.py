@@ -29,6 +29,10 @@ if HERE not in sys.path:  # whence workers import it too
     sys.path.append(HERE)
 import cluster_questions as questions  # noqa: E402
 
+needs_cloudpickle = pytest.mark.skipif(
+    importlib.util.find_spec("cloudpickle") is None, reason="functions made here travel with cloudpickle only"
+)
+
 COURSE: dict[str, Any] = {"times": questions.TIMES, "metric": "cross_entropy"}
 
 
@@ -81,7 +85,9 @@ def same(one: analogsim.Report, other: analogsim.Report) -> None:
         {"compensation": "column+batch-norm", "calibration": questions.batches()},
         {"together": 2},
         {"seed": 40, "metric": "accuracy", "compensation": None},
-        {"faults": lambda seed: analogsim.draw_faults(questions.twin(), "stuck-at", seed)},
+        pytest.param(
+            {"faults": lambda seed: analogsim.draw_faults(questions.twin(), "stuck-at", seed)}, marks=needs_cloudpickle
+        ),
     ],
     ids=lambda options: "+".join(options),
 )
@@ -149,6 +155,7 @@ def test_tasks_grow_with_the_time_that_chips_take() -> None:
         Chunked(fixed, 0)
 
 
+@needs_cloudpickle
 def test_errors_are_those_of_one_process() -> None:
     bypassed = questions.twin()
     bypassed.forward = nn.Sequential(nn.Flatten(), nn.Linear(6, 4)).forward  # type: ignore[method-assign]
@@ -173,6 +180,7 @@ def test_errors_are_those_of_one_process() -> None:
             judged(executor, metric=wild)
 
 
+@needs_cloudpickle
 def test_an_error_that_cannot_travel_says_the_same() -> None:
     analog = questions.twin()
 
@@ -202,6 +210,7 @@ def test_surroundings_of_a_worker_are_as_before() -> None:
     assert executor._pools[0].submit(torch.get_num_threads).result() >= 1
 
 
+@needs_cloudpickle
 def test_what_cannot_be_sent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     lock = threading.Lock()
     with pytest.raises(TypeError, match=r"the metric cannot be sent to workers: TypeError: .*lock"):
@@ -315,12 +324,13 @@ def test_ranks_share_the_chips(tmp_path: Path) -> None:
         with ThreadPoolExecutor(2) as threads:
             return list(threads.map(lambda rank: work(Rank(rank)), range(2)))
 
+    twins = [questions.twin() for _ in range(2)]  # here: their seed is that of the process, and threads share it
     alone = judged(None)
-    for report in both(judged):
+    for report in both(lambda rank: judged(rank, twins[rank.rank])):
         same(report, alone)
     path = tmp_path / "chips.jsonl"
     judged(None, chips=4, journal=path)
-    for report in both(lambda rank: judged(rank, journal=path)):
+    for report in both(lambda rank: judged(rank, twins[rank.rank], journal=path)):
         np.testing.assert_array_equal(report.values, alone.values)
     assert path.read_text().count('"chip"') == 9
 
@@ -329,7 +339,7 @@ def test_ranks_share_the_chips(tmp_path: Path) -> None:
 
     def failing(rank: Rank) -> str:
         with pytest.raises(KeyError) as error:
-            judged(rank, faults=faults)
+            judged(rank, twins[rank.rank], faults=faults)
         return str(error.value)
 
     assert both(failing) == ["'chip 0'"] * 2
