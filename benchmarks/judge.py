@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from analogsim.evaluation.display import number
 from analogsim.evaluation.metrics import Metric, as_metric
 from analogsim.recipes.judge import judge
-from analogsim.recipes.judging.bench import Bench, Measured, Part
-from analogsim.recipes.judging.clock import Clock
-from analogsim.recipes.judging.judgement import Judgement
-from analogsim.recipes.judging.remedies import Remedy, all_remedies, combine, read_remedies
-from analogsim.recipes.judging.samples import Samples
-from analogsim.recipes.judging.variant import Subject, Variant, set_ranges_again
+from analogsim.recipes.judge.bench import Bench, Measured, Part
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.judgement import Judgement
+from analogsim.recipes.judge.remedies import Remedy, all_remedies, combine, read_remedies
+from analogsim.recipes.judge.samples import Samples
+from analogsim.recipes.judge.variant import Subject, Variant, set_ranges_again
 from analogsim.utils.files import write_whole
 from analogsim.utils.text import table
 

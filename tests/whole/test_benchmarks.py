@@ -243,7 +243,7 @@ def test_faults_and_compensations_of_a_trained_network(tmp_path, monkeypatch, ca
 
 
 def test_a_judgement_beside_an_exhaustive_search(capsys, monkeypatch):
-    from analogsim.recipes.judging.remedies import all_remedies
+    from analogsim.recipes.judge.remedies import all_remedies
     from benchmarks import judge
 
     few = {name: all_remedies()[name] for name in ("column", "largest-weight-97")}

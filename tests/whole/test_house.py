@@ -90,7 +90,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
             "comparison": "runs found again, charts, the page",
             "study": "trials in a shared database, their runs, the final comparison",
         },
-        {"judging": "what a network loses on chips, which remedy is worth it, and the page of that"},
+        {"judge": "a program: what a network loses on chips, which remedy is worth it, and the page of that"},
         dict.fromkeys(programs(), "a program of the command line, which imports no other one"),
         {"cli": "the command line"},
     ),

@@ -1,6 +1,6 @@
 import pytest
 
-from analogsim.recipes.judging.clock import Clock
+from analogsim.recipes.judge.clock import Clock
 
 
 def test_costs_are_learnt():

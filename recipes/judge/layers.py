@@ -11,9 +11,9 @@ from torch import Tensor
 
 from analogsim.errors import BypassedError
 from analogsim.evaluation.operations import analog_macs, macs
-from analogsim.recipes.judging.bench import Bench, NoTimeError, Part
-from analogsim.recipes.judging.paired import Difference
-from analogsim.recipes.judging.variant import Subject, Variant
+from analogsim.recipes.judge.bench import Bench, NoTimeError, Part
+from analogsim.recipes.judge.paired import Difference
+from analogsim.recipes.judge.variant import Subject, Variant
 from analogsim.utils.batches import Inputs
 
 

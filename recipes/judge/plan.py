@@ -16,14 +16,14 @@ import torch
 import analogsim
 from analogsim.evaluation.ablation import ALL
 from analogsim.evaluation.display import deviation, number
-from analogsim.recipes.judging.bench import Bench, Measured, NoTimeError, Part
-from analogsim.recipes.judging.judgement import NO_REMEDY, NOTHING_TO_DO, OPEN, RECOMMENDED, Judgement, Row
-from analogsim.recipes.judging.layers import Cost, by_harm, find_costs, shares_of
-from analogsim.recipes.judging.paired import Difference
-from analogsim.recipes.judging.remedies import Remedy, all_remedies, combine, keep_digital
-from analogsim.recipes.judging.samples import Samples
-from analogsim.recipes.judging.sizes import Sizes
-from analogsim.recipes.judging.variant import Variant
+from analogsim.recipes.judge.bench import Bench, Measured, NoTimeError, Part
+from analogsim.recipes.judge.judgement import NO_REMEDY, NOTHING_TO_DO, OPEN, RECOMMENDED, Judgement, Row
+from analogsim.recipes.judge.layers import Cost, by_harm, find_costs, shares_of
+from analogsim.recipes.judge.paired import Difference
+from analogsim.recipes.judge.remedies import Remedy, all_remedies, combine, keep_digital
+from analogsim.recipes.judge.samples import Samples
+from analogsim.recipes.judge.sizes import Sizes
+from analogsim.recipes.judge.variant import Variant
 
 CAN_FAIL = (ValueError, TypeError, RuntimeError, NotImplementedError, ArithmeticError)
 """What a remedy may raise where it cannot be done; anything else is a bug."""

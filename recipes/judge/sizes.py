@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analogsim.recipes.judging.clock import Clock
+from analogsim.recipes.judge.clock import Clock
 
 _LEAST_SAMPLES = 16
 _MOST_LAYERS = 40

@@ -25,15 +25,15 @@ from analogsim.errors import ConversionWarning
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.judging.bench import Bench, Part
-from analogsim.recipes.judging.clock import Clock
-from analogsim.recipes.judging.judgement import Judgement, page_of
-from analogsim.recipes.judging.paired import GROUPS
-from analogsim.recipes.judging.plan import Plan
-from analogsim.recipes.judging.remedies import all_remedies, combine, read_remedies
-from analogsim.recipes.judging.samples import Samples, read, read_inputs
-from analogsim.recipes.judging.sizes import plan
-from analogsim.recipes.judging.variant import Subject, Variant, set_ranges_again
+from analogsim.recipes.judge.bench import Bench, Part
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.judgement import Judgement, page_of
+from analogsim.recipes.judge.paired import GROUPS
+from analogsim.recipes.judge.plan import Plan
+from analogsim.recipes.judge.remedies import all_remedies, combine, read_remedies
+from analogsim.recipes.judge.samples import Samples, read, read_inputs
+from analogsim.recipes.judge.sizes import plan
+from analogsim.recipes.judge.variant import Subject, Variant, set_ranges_again
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.loaders import take
 from analogsim.recipes.tasks.references import short
@@ -95,7 +95,7 @@ def judge(
         tolerance: share of what there is to lose (clean score to guessing) that may be lost before remedies are tried
             that cost cells or digital products.
         seed: the first chip.
-        only: names of the remedies to try, see `analogsim.recipes.judging.remedies`; default: all.
+        only: names of the remedies to try, see `analogsim.recipes.judge.remedies`; default: all.
         apply: remedies joined by ``+`` that are not chosen but given, and judged on test data alone.
         tell: told in a few words what is being done.
         show: given every judgement as far as it has come, so that an interruption loses nothing.

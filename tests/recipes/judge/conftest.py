@@ -6,10 +6,10 @@ from torch import nn
 
 import analogsim
 from analogsim.evaluation.metrics import METRICS
-from analogsim.recipes.judging.bench import Bench, Part
-from analogsim.recipes.judging.clock import Clock
-from analogsim.recipes.judging.samples import Samples
-from analogsim.recipes.judging.variant import Subject
+from analogsim.recipes.judge.bench import Bench, Part
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.samples import Samples
+from analogsim.recipes.judge.variant import Subject
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ from torch import nn
 
 import analogsim
 from analogsim.recipes import cli
-from analogsim.recipes import judge as program
-from analogsim.recipes.judge import judge
-from analogsim.recipes.judging import plan
-from analogsim.recipes.judging.judgement import Judgement
-from analogsim.recipes.judging.sizes import Sizes
+from analogsim.recipes.judge import judge, plan, program
+from analogsim.recipes.judge.judgement import Judgement
+from analogsim.recipes.judge.sizes import Sizes
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
-from analogsim.recipes.judging.samples import Samples, read, read_inputs, thinned
+from analogsim.recipes.judge.samples import Samples, read, read_inputs, thinned
 
 
 def pairs(count: int = 40, size: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -4,12 +4,12 @@ from torch import nn
 
 import analogsim
 from analogsim.evaluation.metrics import METRICS
-from analogsim.recipes.judging.bench import Bench, Part
-from analogsim.recipes.judging.clock import Clock
-from analogsim.recipes.judging.layers import Cost, by_harm, find_costs, shares_of
-from analogsim.recipes.judging.paired import Difference
-from analogsim.recipes.judging.samples import Samples
-from analogsim.recipes.judging.variant import Subject, Variant
+from analogsim.recipes.judge.bench import Bench, Part
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.layers import Cost, by_harm, find_costs, shares_of
+from analogsim.recipes.judge.paired import Difference
+from analogsim.recipes.judge.samples import Samples
+from analogsim.recipes.judge.variant import Subject, Variant
 
 
 def test_every_layer_as_sensitivity_has_it(bench, part, subject, samples):

@@ -15,7 +15,7 @@ from torch import nn
 
 from analogsim.chip.compensation import COMPENSATIONS, Compensation, Gain, as_compensations
 from analogsim.crossbar.crossbar import Crossbar
-from analogsim.recipes.judging.variant import Subject, Variant
+from analogsim.recipes.judge.variant import Subject, Variant
 
 DIGITAL = "digital:"
 """Before the names of layers that stay digital, joined by commas."""

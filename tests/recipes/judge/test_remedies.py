@@ -2,9 +2,9 @@ import pytest
 
 import analogsim
 from analogsim.chip import COMPENSATIONS, Gain
-from analogsim.recipes.judging import remedies
-from analogsim.recipes.judging.remedies import all_remedies, combine, depthwise, keep_digital, read_remedies
-from analogsim.recipes.judging.variant import Subject, Variant
+from analogsim.recipes.judge import remedies
+from analogsim.recipes.judge.remedies import all_remedies, combine, depthwise, keep_digital, read_remedies
+from analogsim.recipes.judge.variant import Subject, Variant
 
 
 def test_a_compensation_with_a_name_is_a_remedy(subject, monkeypatch):

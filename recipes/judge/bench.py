@@ -15,10 +15,10 @@ from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.scoring import ask_alone, find_alone, score_networks
-from analogsim.recipes.judging.clock import Clock
-from analogsim.recipes.judging.paired import Difference, compare, recording
-from analogsim.recipes.judging.samples import Samples
-from analogsim.recipes.judging.variant import Subject, Variant
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.paired import Difference, compare, recording
+from analogsim.recipes.judge.samples import Samples
+from analogsim.recipes.judge.variant import Subject, Variant
 from analogsim.utils.batches import Data
 
 

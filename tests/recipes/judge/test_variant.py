@@ -5,8 +5,8 @@ import torch
 
 import analogsim
 from analogsim.layers import matrices_of
-from analogsim.recipes.judging.remedies import combine, read_remedies
-from analogsim.recipes.judging.variant import Subject, Variant
+from analogsim.recipes.judge.remedies import combine, read_remedies
+from analogsim.recipes.judge.variant import Subject, Variant
 
 
 def names_of(twin):

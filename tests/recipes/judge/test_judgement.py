@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from analogsim.evaluation.report import Report
-from analogsim.recipes.judging.judgement import RECOMMENDED, Judgement, Row, page_of
-from analogsim.recipes.judging.paired import Difference
+from analogsim.recipes.judge.judgement import RECOMMENDED, Judgement, Row, page_of
+from analogsim.recipes.judge.paired import Difference
 
 
 def report(mean: float) -> Report:

@@ -4,7 +4,7 @@ import torch
 
 from analogsim.evaluation.metrics import METRICS, Metric
 from analogsim.evaluation.scoring import ask_alone, score_networks
-from analogsim.recipes.judging.paired import GROUPS, Difference, compare, recording
+from analogsim.recipes.judge.paired import GROUPS, Difference, compare, recording
 from analogsim.utils.batches import Data
 
 

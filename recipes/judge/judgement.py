@@ -8,8 +8,8 @@ from typing import Any
 
 from analogsim.evaluation.display import number, spread
 from analogsim.evaluation.report import Report, compare_table
-from analogsim.recipes.judging.page import page, written
-from analogsim.recipes.judging.paired import Difference
+from analogsim.recipes.judge.page import page, written
+from analogsim.recipes.judge.paired import Difference
 from analogsim.utils.text import table
 
 NOTHING_TO_DO = "nothing to do"

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import analogsim
-from analogsim.recipes.judging.bench import NoTimeError
-from analogsim.recipes.judging.variant import Variant
+from analogsim.recipes.judge.bench import NoTimeError
+from analogsim.recipes.judge.variant import Variant
 
 
 def test_it_measures_what_evaluate_does(bench, subject, part, samples):

@@ -1,7 +1,7 @@
 import numpy as np
 
 from analogsim.evaluation.report import Report
-from analogsim.recipes.judging.page import page, written
+from analogsim.recipes.judge.page import page, written
 
 
 def test_all_text_is_escaped():

@@ -6,11 +6,9 @@ from torch import nn
 
 import analogsim
 from analogsim.evaluation.metrics import Metric
-from analogsim.recipes import judge as program
-from analogsim.recipes.judge import judge
-from analogsim.recipes.judging import plan
-from analogsim.recipes.judging.judgement import NO_REMEDY, NOTHING_TO_DO, RECOMMENDED, Judgement
-from analogsim.recipes.judging.sizes import Sizes
+from analogsim.recipes.judge import judge, plan, program
+from analogsim.recipes.judge.judgement import NO_REMEDY, NOTHING_TO_DO, RECOMMENDED, Judgement
+from analogsim.recipes.judge.sizes import Sizes
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 import pytest
 
-from analogsim.recipes.judging.clock import Clock
-from analogsim.recipes.judging.sizes import plan
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.sizes import plan
 
 
 def clock(per_sample: float, fixed: float = 0.01) -> Clock:
