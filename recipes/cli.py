@@ -37,6 +37,7 @@ def _devices(options: argparse.Namespace) -> None:
         first = [(inspect.getdoc(factory(name)) or "").partition("\n")[0] for name in known]
         print(table(("device", "what it is"), list(zip(known, first, strict=True)), right=2))
         print('\nanalogsim devices NAME shows one; combine several with "+", as in "quantization(levels=16)+drift"')
+        print('how weights are laid on cells may stand among the parameters of each, as in "pcm(copies=2)"')
         return
     model = as_device_model(options.name)
     if "+" not in options.name and not options.name.endswith(".toml"):
@@ -47,6 +48,7 @@ def _devices(options: argparse.Namespace) -> None:
         for spec in fields(effect)
         if spec.metadata
     ]
+    rows += [(f"Mapping.{spec.name}", str(getattr(model.laid, spec.name)), "1", "") for spec in fields(model.laid)]
     print(table(("parameter", "value", "unit", "allowed"), rows, right=4))
     print(f"\n{model!r}")
 

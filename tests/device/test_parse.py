@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
@@ -14,6 +14,7 @@ from analogsim import (
     param,
     register,
 )
+from analogsim.device.parse import with_mapping
 from analogsim.devices import pcm
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -57,6 +58,90 @@ def test_text_with_a_device_model_keeps_its_range_and_mapping():
 
 
 @pytest.mark.parametrize(
+    ("text", "mapping"),
+    [
+        ("pcm(copies=2)", Mapping(copies=2)),
+        ("pcm(g_max=30, slices=2, slice_bits=2)", Mapping(slices=2, slice_bits=2)),
+        ("reram-wan2022(percentile=99.5)", Mapping(percentile=99.5)),
+        ("quantization(levels=16)+stuck-at(cells='two-sided', scale='crossbar')", Mapping("two-sided", "crossbar")),
+        ("drift(bias_rows=1)+stuck-at(copies=2)", Mapping(bias_rows=1, copies=2)),
+        ("drift(copies=2)+stuck-at(copies=2)", Mapping(copies=2)),
+        ("gaussian(std=0.1, percentile=99)", Mapping("signed", "tensor", percentile=99)),
+        ("gaussian(std=0.1, cells='pair')", Mapping("pair", "column")),
+        ("gaussian(std=0.1, cells='pair', scale='tensor')", Mapping("pair", "tensor")),
+        ("gaussian(std=0.1, cells='offset', reference='ideal')", Mapping("offset", reference="ideal")),
+        ("sonos+stuck-at(copies=4)", Mapping(cells="pair", scale="column", copies=4)),
+    ],
+)
+def test_text_says_the_mapping(text, mapping):
+    model = as_device_model(text)
+    assert model.mapping == mapping
+    assert model.name == text.replace(" ", "")
+
+
+def test_each_field_of_the_mapping_can_be_said():
+    values = {
+        "cells": "offset",
+        "scale": "tensor",
+        "percentile": 99.0,
+        "slices": 2,
+        "slice_bits": 2,
+        "copies": 3,
+        "bias_rows": 1,
+        "reference": "ideal",
+    }
+    assert values.keys() == {spec.name for spec in fields(Mapping)}
+    text = ", ".join(f"{word}={value!r}" for word, value in values.items())
+    assert as_device_model(f"pcm({text})") == pcm().replace(
+        mapping=Mapping(**values), name=f"pcm({text})".replace(" ", "")
+    )
+
+
+def test_what_a_text_does_not_say_of_the_mapping_stays():
+    @register("own")
+    def own():
+        return DeviceModel((Drift(),), mapping=Mapping("offset", slices=2), name="own")
+
+    assert as_device_model("own(copies=2)").mapping == Mapping("offset", slices=2, copies=2)
+
+
+def test_a_parameter_of_the_device_comes_before_a_field_of_the_mapping():
+    @register("twice")
+    def twice(copies=1, **others):
+        return DeviceModel((Drift(nu=0.1 * copies),), name=f"twice {sorted(others)}")
+
+    assert as_device_model("reram-cmo(reference='ideal')").laid.reference == "ideal"  # its factory sets it
+    model = as_device_model("twice(copies=2, percentile=99)")
+    assert model.effects == (Drift(nu=0.2),)
+    assert model.mapping == Mapping(), "what takes any word takes these"
+    assert model.name == "twice ['percentile']"
+
+
+def test_a_list_says_the_mapping_too():
+    model = as_device_model(["pcm(copies=2)", StuckAt(), "drift(percentile=99)"])
+    assert model.mapping == Mapping(copies=2, percentile=99)
+    assert model.name == "pcm+StuckAt+Drift(copies=2,percentile=99)"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("pcm", {"copies": 2}, "pcm(copies=2)"),
+        ("pcm(copies=2)", {"copies": 4, "percentile": 99.5}, "pcm(copies=4,percentile=99.5)"),
+        ("pcm(copies=2)", {"copies": 1}, "pcm(copies=1)"),
+        ("pcm(copies=2,slices=2)+stuck-at", {"copies": 4}, "pcm(slices=2)+stuck-at(copies=4)"),
+        ("gaussian(std=0.05,cells='pair')", {"percentile": 99.0}, "gaussian(std=0.05,cells='pair',percentile=99.0)"),
+    ],
+)
+def test_another_mapping_stands_in_the_name(name, options, told):
+    model = with_mapping(as_device_model(name), **options)
+    assert model.name == told
+    assert as_device_model(told) == model
+    assert all(getattr(model.laid, word) == value for word, value in options.items())
+    assert with_mapping(model, **options) is model
+
+
+@pytest.mark.parametrize(
     "text",
     ["", " ", "+", "pcm+", "+pcm", "pcm++drift", "pcm drift", "pcm,drift", "pcm(", "pcm)", "pcm()()", "3", "pcm-", "ä"],
 )
@@ -83,6 +168,15 @@ def test_text_that_cannot_be_read(text):
         ("gaussian(std=-1)", "Gaussian: std must be >= 0, got -1"),
         ("gaussian(law='no-law')", "Gaussian: law must be one of constant, .*, got 'no-law'"),
         ("pcm(g_max=-1)", r"need 0 <= g_min < g_max in µS, got g_min=0.0, g_max=-1.0"),
+        ("pcm(copees=2)", "'pcm' has no parameter 'copees'; did you mean 'copies'.* have those of the mapping: cells"),
+        ("pcm(copies=0)", "mapping: copies must be an integer >= 1, got 0"),
+        ("pcm(copies=2.5)", "mapping: copies must be an integer >= 1, got 2.5"),
+        ("pcm(copies='2')", "mapping: copies must be an integer >= 1, got '2'"),
+        ("pcm(percentile=101)", r"mapping: percentile must be in \(0, 100\], got 101"),
+        ("pcm(cells='single')", "mapping: cells must be one of \"pair\", .*, got 'single'"),
+        ("pcm(cells='signed')", r"PCMProgramming acts on conductances and needs Mapping\('pair'\)"),
+        ("gaussian(copies=2)", 'slices and copies are of cells; with cells="signed" both must be 1'),
+        ("pcm(copies=2)+drift(copies=3)", "lie on the same cells; give copies once, got 2 and 3"),
         ("pcm(g_max=30)+pcm", r"the parts of 'pcm\(g_max=30\)\+pcm' have different conductance ranges or mappings"),
     ],
 )

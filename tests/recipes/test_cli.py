@@ -83,6 +83,10 @@ def test_devices_shows_one_with_its_parameters(capsys: pytest.CaptureFixture[str
     assert out.startswith("parameter")  # what several do together is not told by the text on the first
     assert re.search(r"^Quantization\.levels +16 ", out, re.MULTILINE)
     assert "Drift.nu" in out
+    main(["devices", "pcm(copies=2, scale='crossbar')"])
+    out = capsys.readouterr().out
+    assert re.search(r"^Mapping\.copies +2 ", out, re.MULTILINE)
+    assert re.search(r"^Mapping\.scale +crossbar ", out, re.MULTILINE)
     for name in analogsim.available_devices():
         main(["devices", name])
 
@@ -324,6 +328,16 @@ def test_a_device_file_is_shown_and_trained_for(alone: Path, capsys: pytest.Capt
     quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
     main(["train", *quick, "--device", "mine.toml", "baseline=false"])
     assert "gaussian(std=0.07), 1 chip" in capsys.readouterr().out
+
+
+def test_a_mapping_in_text_is_trained_with_and_kept(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--model", "mlp", "--epochs", "1", "--chips", "1", "--no-tracking", "--quiet", "data.limit=100"]
+    main(["train", *quick, "--device", "pcm(copies=2, percentile=99.5)", "baseline=false"])
+    (folder,) = Path("runs").iterdir()
+    assert 'device = "pcm(copies=2, percentile=99.5)"' in (folder / "config.toml").read_text()
+    assert "pcm(copies=2,percentile=99.5), 1 chip" in capsys.readouterr().out
+    main(["summary", "mlp", "--device", "pcm(copies=2)"])
+    assert "on 69,600 cells" in capsys.readouterr().out  # twice two for each of the 17,400 weights
 
 
 def test_a_crossbar_is_trained_with_and_kept(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
