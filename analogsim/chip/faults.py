@@ -90,7 +90,9 @@ def _assigned(cost: Tensor) -> Tensor:
     return torch.as_tensor(places, device=cost.device)
 
 
-def _exchanged(faults: Tensor, axis: int, blocks: Blocks, errors: Callable[[Tensor], Tensor]) -> Tensor:
+def _exchanged(
+    faults: Tensor, axis: int, blocks: Blocks, errors: Callable[[Tensor], Tensor], turned: Tensor | None = None
+) -> Tensor:
     """The map with lines of each block exchanged along an axis, so that the sum of their errors is least.
 
     Args:
@@ -98,22 +100,38 @@ def _exchanged(faults: Tensor, axis: int, blocks: Blocks, errors: Callable[[Tens
         axis: along which lines are exchanged.
         blocks: within which.
         errors: of each line, if the map were this one.
+        turned: the map as it is met by weights of the other sign; None where signs stay. Each line takes the one or the
+            other.
     """
+    maps = (faults,) if turned is None else (faults, turned)
     result = faults.clone()
     for start, end in blocks:
         count = end - start
-        cost = faults.new_zeros(count, count, dtype=torch.float64)
+        costs = faults.new_zeros(len(maps), count, count, dtype=torch.float64)
         for place in range(count):
-            trial = faults.clone()
-            trial.narrow(axis, start, count).copy_(faults.narrow(axis, start + place, 1))
-            cost[:, place] = errors(trial)[start:end]
-        result.narrow(axis, start, count).copy_(faults.index_select(axis, start + _assigned(cost)))
+            for sign, known in enumerate(maps):
+                trial = known.clone()
+                trial.narrow(axis, start, count).copy_(known.narrow(axis, start + place, 1))
+                costs[sign, :, place] = errors(trial)[start:end]
+        least, signs = costs.min(0)
+        places = _assigned(least)
+        lines = [known.index_select(axis, start + places) for known in maps]
+        own = signs.gather(1, places.unsqueeze(1)).view(*(1,) * axis, count, *(1,) * (faults.ndim - axis - 1))
+        result.narrow(axis, start, count).copy_(lines[0] if turned is None else torch.where(own == 0, *lines))
     return result
 
 
-def _columns(written: Written, faults: Tensor, layout: Layout) -> Tensor:
+def _columns(written: Written, faults: Tensor, layout: Layout, signs: bool) -> Tensor:
     """The map with columns of each block of outputs exchanged."""
-    return _exchanged(faults, 1, layout.cols, lambda trial: _squared_error(written, trial).sum(1))
+    turned = faults.roll(len(faults) // 2, 0) if signs else None
+    return _exchanged(faults, 1, layout.cols, lambda trial: _squared_error(written, trial).sum(1), turned)
+
+
+def _signed(written: Written, faults: Tensor) -> Tensor:
+    """The map with the two parts of a pair exchanged in each column where that makes the error less."""
+    turned = faults.roll(len(faults) // 2, 0)
+    better = _squared_error(written, turned).sum(1) < _squared_error(written, faults).sum(1)
+    return torch.where(better.view(1, -1, *(1,) * (faults.ndim - 2)), turned, faults)
 
 
 def _rows(written: Written, faults: Tensor, layout: Layout) -> Tensor:
@@ -127,7 +145,14 @@ def _rows(written: Written, faults: Tensor, layout: Layout) -> Tensor:
     return _exchanged(flat, 2, layout.rows, errors).view(shape)
 
 
-def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True, columns: bool = True) -> Faults:
+def remap(
+    analog: nn.Module,
+    faults: Mapping[str, Tensor],
+    *,
+    rows: bool = True,
+    columns: bool = True,
+    signs: bool = False,
+) -> Faults:
     """Lay weights around known faults: which input drives which word line, which output is read from which bit line.
 
     Within each block of a layer, lines are exchanged such that the squared error of the weights is least (an assignment
@@ -140,6 +165,9 @@ def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True,
         faults: for layers by name, the map of stuck cells as they lie on the chip, see `program`.
         rows: exchange word lines. Layers with groups keep theirs.
         columns: exchange bit lines.
+        signs: write the weights of an output with the other sign where that makes the error less, and negate it
+            digitally: what was to lie on G+ of each of its pairs lies on G- then. Of differential pairs only; others
+            keep their signs.
 
     Returns:
         The maps as the weights meet them, for ``program(analog, faults=...)``.
@@ -155,8 +183,11 @@ def remap(analog: nn.Module, faults: Mapping[str, Tensor], *, rows: bool = True,
         state = layers[name].analog
         written = _laid(layers[name])
         known = checked_faults(given, state, written.cells.target[0, : state.layout.cols[-1][1]])
+        pairs = signs and state.device.laid.planes == 2
         if columns:
-            known = _columns(written, known, state.layout)
+            known = _columns(written, known, state.layout, pairs)
+        elif pairs:
+            known = _signed(written, known)
         if rows and state.layout.groups == 1:
             known = _rows(written, known, state.layout)
         result[name] = known

@@ -105,6 +105,51 @@ def test_columns_are_assigned_as_well_as_can_be():
     assert error(analog, analogsim.remap(analog, faults)) <= ours
 
 
+@pytest.mark.parametrize(
+    "mapping", [Mapping(), Mapping("two-sided", slices=2, slice_bits=2), Mapping(copies=2)], ids=str
+)
+def test_signs_are_turned_as_well_as_can_be(mapping):
+    """Against all permutations and signs, the slow obvious way."""
+    torch.manual_seed(0)
+    analog = analogsim.convert(nn.Linear(5, 3, bias=False), PAIR.replace(mapping=mapping))
+    faults = analogsim.draw_faults(analog, "stuck-at(p_off=0.2, p_on=0.2)", seed=1)
+    known = faults[""]
+    both = torch.stack((known, known.roll(len(known) // 2, 0)))  # what lay on G+ lies on G-
+
+    def turned(signs, order=(0, 1, 2)):
+        return {"": torch.stack([both[sign, :, line] for sign, line in zip(signs, order, strict=True)], 1)}
+
+    signs = list(itertools.product((0, 1), repeat=3))
+    alone = error(analog, analogsim.remap(analog, faults, rows=False, columns=False, signs=True))
+    assert alone == pytest.approx(min(error(analog, turned(each)) for each in signs), rel=1e-5)
+    ours = error(analog, analogsim.remap(analog, faults, rows=False, signs=True))
+    every = [error(analog, turned(each, order)) for each in signs for order in itertools.permutations(range(3))]
+    assert ours == pytest.approx(min(every), rel=1e-5)
+    assert ours < error(analog, analogsim.remap(analog, faults, rows=False))
+
+
+def test_a_turned_sign_is_a_weight_written_with_the_other_one():
+    """The map as the weights meet it, and a chip on which negated weights lie, negated digitally."""
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4, bias=False)
+    analog = analogsim.convert(layer, PAIR)
+    faults = analogsim.draw_faults(analog, "stuck-at(p_off=0.3, p_on=0.1)", seed=0)
+    laid = analogsim.remap(analog, faults, rows=False, columns=False, signs=True)
+    flipped = (laid[""] != faults[""]).flatten(2).any(2).any(0)
+    assert flipped.any()
+    signs = 1.0 - 2.0 * flipped
+    seen = written(PAIR, layer.weight.detach() * signs.unsqueeze(1), faults[""]) * signs.unsqueeze(1)
+    torch.testing.assert_close(written(PAIR, layer.weight.detach(), laid[""]), seen)
+
+
+def test_offset_cells_keep_their_signs():
+    torch.manual_seed(0)
+    analog = analogsim.convert(nn.Linear(6, 4), PAIR.replace(mapping=Mapping("offset")))
+    faults = analogsim.draw_faults(analog, "stuck-at(p_off=0.3, p_on=0.1)", seed=0)
+    plain, signed = (analogsim.remap(analog, faults, signs=signs) for signs in (False, True))
+    assert torch.equal(plain[""], signed[""])
+
+
 @pytest.mark.parametrize("mapping", [Mapping(), Mapping("offset", bias_rows=1)], ids=["pair", "offset"])
 def test_lines_stay_within_their_crossbar_and_groups(mapping):
     torch.manual_seed(0)
