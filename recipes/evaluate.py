@@ -51,7 +51,12 @@ def evaluate(
     """
     return {
         name: analogsim.evaluate(
-            network.analog, network.test, progress=show, **judging(network, asked), **shared.options(name)
+            network.analog,
+            network.test,
+            progress=show,
+            clean=network.clean,
+            **judging(network, asked),
+            **shared.options(name),
         )
         for name, network in restored(path, asked, tell, place=shared.place)
     }

@@ -83,14 +83,14 @@ def sensitivity(
         kept = layers.keep_digital(keep, per=per, **where)
         how |= {"times": (time,), "seed": how["seed"] + _OTHER_CHIPS}
         judged = shared.options(f"{name}, on test data")
-        before = analogsim.evaluate(network.analog, network.test, **how, **judged)
+        before = analogsim.evaluate(network.analog, network.test, clean=network.clean, **how, **judged)
         chosen = analogsim.convert(analogsim.to_digital(network.analog), kept.device, crossbar=kept.crossbar)
         ranges = analogsim.get_ranges(network.analog)
         left = {matrix.analog.name for matrix in analogsim.layers.matrices_of(chosen)}
         analogsim.set_ranges(chosen, {layer: ranges[layer] for layer in ranges if layer in left})
         if judged["journal"] is not None:
             judged["journal"] = judged["journal"].of(f"digital: {', '.join(map(repr, kept.layers))}")
-        after = analogsim.evaluate(chosen, network.test, **how, **judged)
+        after = analogsim.evaluate(chosen, network.test, clean=network.clean, **how, **judged)
         results[name] = Found(layers, kept, before, after)
     return results
 

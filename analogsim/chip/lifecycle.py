@@ -110,6 +110,30 @@ def erase(analog: nn.Module) -> None:
 
 
 @contextmanager
+def without_errors(analog: nn.Module) -> Iterator[nn.Module]:
+    """For a block, in eval mode: a twin with its converters, their ranges and steps, and no error of devices or wires.
+
+    What the network is that a crossbar's converters were trained into. Its chip, if it has one, is not asked.
+
+    Args:
+        analog: the twin; its modes are as before afterwards.
+    """
+    states = [layer.analog for layer in matrices_of(analog)]
+    before = [state.errors_off for state in states]
+    modes = [(module, module.training) for module in analog.modules()]
+    try:
+        for state in states:
+            state.errors_off = True
+        analog.eval()
+        yield analog
+    finally:
+        for state, off in zip(states, before, strict=True):
+            state.errors_off = off
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def programmed(
     analog: nn.Module,
     seed: int = 0,

@@ -18,7 +18,7 @@ from analogsim.evaluation.display import FloatArray, number, spread
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.monte_carlo import judge_chips
-from analogsim.evaluation.report import Report
+from analogsim.evaluation.report import APART, Report, clean_columns
 from analogsim.evaluation.variants import Hardware, build_variant
 from analogsim.evaluation.workers import Executor
 from analogsim.layers.module import matrices_of
@@ -95,10 +95,13 @@ class Ablation:
                     "" if name == ALL else f"{sign}{spread(abs(gain), error, unit)}",
                 ]
             rows.append(row)
-        rows.append(["clean", number(first.clean, unit), *[""] * (len(head) - 2)])
+        for name in clean_columns([first]):
+            rows.append([name, number(getattr(first, name), unit), *[""] * (len(head) - 2)])
+        told = f"{APART}\n" if first.apart else ""
         return (
             f"{table(head, rows)}\n{first.described}\n"
-            "mean ± std over chips; gain: over everything on, mean ± standard error of the differences chip by chip"
+            f"{told}mean ± std over chips; gain: over everything on, mean ± standard error of the differences chip by "
+            "chip"
         )
 
 

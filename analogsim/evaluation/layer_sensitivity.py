@@ -376,7 +376,7 @@ def sensitivity(
     digital = to_digital(analog)
     data = Data(loader, next(digital.parameters()).device)
     options = {"chips": chips, "times": (t,), "metric": judged, "seed": seed, "calibration": calibration}
-    options["together"] = together
+    options |= {"together": together, "clean": "digital"}  # what stays digital has no converters
     setting = _Setting(digital, states, data, options, wanted, executor, as_journal(journal))
     everything, uses = setting.judged(states, "sensitivity")
     uses.warn("sensitivity", stacklevel=2)

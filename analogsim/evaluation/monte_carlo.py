@@ -7,29 +7,32 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
 from analogsim.chip.compensation import CalibrationData, CompensationLike, Compensations, as_compensations
-from analogsim.chip.lifecycle import Faults, as_seed
+from analogsim.chip.lifecycle import Faults, as_seed, without_errors
 from analogsim.conversion.digital import to_digital
 from analogsim.conversion.first_forward import stop_watching
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import WorkerError
 from analogsim.evaluation.course import ChipScores, Course
 from analogsim.evaluation.journal import Journal, Question, Record, as_journal
-from analogsim.evaluation.metrics import MetricLike, as_metric
+from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.evaluation.question import describe_question
 from analogsim.evaluation.report import Report
-from analogsim.evaluation.scoring import ask_alone, find_alone, score_networks
+from analogsim.evaluation.scoring import Scores, ask_alone, find_alone, score_networks
 from analogsim.evaluation.workers import Executor, Ranks, judge_elsewhere, judge_in_ranks
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Data, read_once
 from analogsim.utils.times import DEFAULT_TIMES, seconds
+
+Clean = Literal["converters", "digital"]
+"""What `Report.clean` is the score of."""
 
 
 def evaluate(
@@ -47,6 +50,7 @@ def evaluate(
     progress: bool = False,
     executor: Executor | None = None,
     journal: str | os.PathLike[str] | Journal | None = None,
+    clean: Clean | None = None,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
 
@@ -87,6 +91,11 @@ def evaluate(
         journal: a file in which chips are kept as they come. The same call goes on with it after whatever ended it, and
             takes what it has of others: more chips, or other ones, of the same network, hardware, data, metric,
             compensation, faults and times. One process at a time.
+        clean: what `Report.clean`, and with it normalised accuracy, is the score of. ``"digital"``: the digital
+            network, which knows no converters. ``"converters"``: the twin with its converters and their ranges, and no
+            error of devices, wires or converters: the network that was trained, where training saw the converters.
+            Default: the latter where a crossbar learns its ranges, since only training learns them; else the former.
+            `Report.digital` is the score of the digital network in any case.
 
     Raises:
         ValueError: an empty loader or batch, no time or chip, an unknown metric, targets that it cannot take, a time
@@ -117,6 +126,7 @@ def evaluate(
         progress=progress,
         executor=executor,
         journal=journal,
+        clean=clean,
     )
     uses.warn("evaluate", stacklevel=2)
     return report
@@ -138,6 +148,7 @@ def judge_chips(
     action: str = "evaluate",
     executor: Executor | None = None,
     journal: str | os.PathLike[str] | Journal | None = None,
+    clean: Clean | None = None,
 ) -> tuple[Report, Uses]:
     """What `evaluate` does, and which layers had a part in the answers, of which it says nothing yet.
 
@@ -156,6 +167,7 @@ def judge_chips(
         action: in whose name an error is raised.
         executor: who judges them; whoever calls this hands on what his caller gives, as `sensitivity` does.
         journal: where they are kept; whoever judges several networks gives each a part of its own (`Journal.of`).
+        clean: what it is the score of.
 
     Raises:
         BypassedError: none had.
@@ -168,12 +180,14 @@ def judge_chips(
     judged = as_metric(metric)
     first = as_seed(seed)
     layers = matrices_of(analog)
+    converters = _counts_converters(clean, layers)
     instants = _instants(times, layers)
     data = Data(loader, layers[0].still()[0].device)
     # What is judged here looks for itself, at every chip.
     watching = [(module, watch) for module in analog.modules() for watch in stop_watching(module)]
     digital = to_digital(analog).eval()
-    clean = score_networks(ask_alone(digital), data, judged, find_alone(digital, "the digital network"))
+    plain = score_networks(ask_alone(digital), data, judged, find_alone(digital, "the digital network"))
+    trained = _score_behind_converters(analog, data, judged, plain) if converters else plain
     course = Course(
         analog=analog,
         times=instants,
@@ -182,12 +196,12 @@ def judge_chips(
         data=data,
         metric=judged,
         faults=faults,
-        masked=clean.masked,
+        masked=plain.masked,
     )
     described = ", ".join(dict.fromkeys(_described(layer) for layer in layers))
     uses = Uses([matrix.analog for matrix in layers])
     seeds = range(first, first + chips)
-    ask = partial(describe_question, course, clean=clean.values[0], device=described)
+    ask = partial(describe_question, course, clean=plain.values[0], device=described)
 
     def check_first(chip: ChipScores) -> None:
         if chip.seed == first:  # which shows already whether any layer has a part
@@ -212,17 +226,34 @@ def judge_chips(
     report = Report(
         values=np.array([done[seed].values for seed in seeds]),
         times=instants,
-        clean=clean.values[0],
+        clean=trained.values[0],
         metric=judged.name,
         device=described,
         seeds=tuple(seeds),
         compensation=wanted.text,
-        chance=judged.by_chance(clean.classes),
-        samples=clean.samples,
+        chance=judged.by_chance(plain.classes),
+        samples=plain.samples,
         unit=judged.unit,
         higher_is_better=judged.higher_is_better,
+        digital=plain.values[0],
     )
     return report, uses
+
+
+def _counts_converters(clean: Clean | None, layers: Sequence[AnalogMatrix]) -> bool:
+    """Whether the clean score is that behind the converters."""
+    if clean is None:
+        return any(layer.analog.crossbar.learns for layer in layers)
+    if clean not in ("converters", "digital"):
+        raise ValueError(f'evaluate: clean must be "converters", "digital" or None, got {clean!r}')
+    return clean == "converters" and any(layer.analog.crossbar.converts for layer in layers)
+
+
+def _score_behind_converters(analog: nn.Module, data: Data, metric: Metric, digital: Scores) -> Scores:
+    """The score of the twin with its converters and without any error."""
+    with without_errors(analog):
+        find = find_alone(analog, "the network behind its converters, without errors,")
+        return score_networks(ask_alone(analog), data, metric, find, masked=digital.masked)
 
 
 def _read(calibration: Iterable[Any] | None, wanted: Compensations) -> Iterable[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,8 @@ class Report:
     Args:
         values: the metric of each chip at each time, ``(chips, times)``.
         times: seconds after programming.
-        clean: the metric of the digital network on the same data.
+        clean: the metric of the network without errors on the same data: of the digital network, or, where training saw
+            the converters, of that behind its converters, see `analogsim.evaluate`.
         metric: its name.
         device: the device models' names, and what is not ideal in their crossbars.
         seeds: the chips.
@@ -35,6 +37,7 @@ class Report:
         samples: number of samples in the data.
         unit: of the metric, see `Metric`; None: that of the metric known by this name, with its direction.
         higher_is_better: of the metric; None: not known.
+        digital: the metric of the digital network, without converters; None: it is `clean`, as in older reports.
     """
 
     values: FloatArray
@@ -48,14 +51,22 @@ class Report:
     samples: int = 0
     unit: str | None = None
     higher_is_better: bool | None = None
+    digital: float = None  # type: ignore[assignment]  # which __post_init__ puts right
 
     def __post_init__(self) -> None:
+        if self.digital is None:
+            object.__setattr__(self, "digital", self.clean)
         if self.unit is not None:
             return
         known = METRICS.get(self.metric)
         object.__setattr__(self, "unit", known.unit if known else "")
         if known and self.higher_is_better is None:
             object.__setattr__(self, "higher_is_better", known.higher_is_better)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the digital network scores other than clean, so that both are told."""
+        return self.digital != self.clean and not (math.isnan(self.clean) and math.isnan(self.digital))
 
     @property
     def heading(self) -> str:
@@ -106,9 +117,11 @@ class Report:
 
     @property
     def normalized(self) -> FloatArray:
-        r"""Normalised accuracy of each chip and time: 1 is the digital network, 0 is chance.
+        r"""Normalised accuracy of each chip and time: 1 is the clean network, 0 is chance.
 
-        .. math:: A^* = 1 - \frac{err - err_{digital}}{err_{chance} - err_{digital}}
+        .. math:: A^* = 1 - \frac{err - err_{clean}}{err_{chance} - err_{clean}}
+
+        ``replace(report, clean=...)`` (of `dataclasses`) refers it to another network, such as the plainly trained one.
 
         Raises:
             ValueError: the metric has no chance level.
@@ -145,13 +158,18 @@ class Report:
         return replace(self, values=np.stack(chosen, axis=1), times=tuple(seconds(time) for time in times))
 
     def to_frame(self) -> DataFrame:
-        """One row per chip and time: chip, seconds, time, and the metric, as a pandas frame."""
+        """One row per chip and time: chip, seconds, time, and the metric, as a pandas frame.
+
+        Where clean and digital score are not the same, both are columns too.
+        """
+        both = clean_columns([self]) if self.apart else ()
         return frame(
             {
                 "chip": np.repeat(self.seeds, len(self.times)),
                 "seconds": np.tile(self.times, len(self.seeds)),
                 "time": np.tile(self.labels, len(self.seeds)),
                 self.metric: self.values.ravel(),
+                **{name: np.repeat(getattr(self, name), self.values.size) for name in both},
             }
         )
 
@@ -169,6 +187,7 @@ class Report:
             "samples": self.samples,
             "unit": self.unit,
             "higher_is_better": self.higher_is_better,
+            "digital": self.digital,
         }
 
     @classmethod
@@ -203,11 +222,15 @@ class Report:
                         f"merged: the reports differ in {name}: {getattr(first, name)!r} and {getattr(part, name)!r}"
                     )
         for part in parts:
-            if not np.isclose(part.clean, first.clean, rtol=1e-6, atol=1e-9, equal_nan=True):
-                raise ValueError(
-                    f"merged: the digital networks score {first.clean!r} and {part.clean!r}; their weights or data are "
-                    "not the same"
-                )
+            for what, mine, other in (
+                ("digital", first.digital, part.digital),
+                ("clean", first.clean, part.clean),
+            ):
+                if not np.isclose(mine, other, rtol=1e-6, atol=1e-9, equal_nan=True):
+                    raise ValueError(
+                        f"merged: the {what} networks score {mine!r} and {other!r}; their weights or data are not the "
+                        "same"
+                    )
         seeds = [seed for part in parts for seed in part.seeds]
         twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
         if twice:
@@ -225,6 +248,15 @@ class Report:
         return compare_plot({self.device: self})
 
 
+APART = "clean: behind the converters, without errors; digital: without converters"
+"""What the two scores are, for tables that have both."""
+
+
+def clean_columns(reports: Iterable[Report]) -> tuple[str, ...]:
+    """Which scores without errors tables of some reports have: ``"clean"``, and ``"digital"`` where one differs."""
+    return ("clean", "digital") if any(report.apart for report in reports) else ("clean",)
+
+
 def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
     if not reports:
         raise ValueError("compare: give at least one report")
@@ -239,6 +271,8 @@ def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
 def compare_table(reports: Mapping[str, Report]) -> str:
     """Several reports side by side: clean, then mean ± std and the `Report.tail` over chips at each time.
 
+    Where one has another digital than clean score, digital ones have a row too.
+
     Raises:
         ValueError: no report, or reports of different times or metrics.
     """
@@ -248,9 +282,10 @@ def compare_table(reports: Mapping[str, Report]) -> str:
     head = [first.heading]
     for name in reports:
         head += [name or "mean ± std", first.tail_label]
-    rows = [["clean"]]
-    for report in listed:
-        rows[0] += [number(report.clean, unit), ""]
+    rows = []
+    for column in clean_columns(listed):
+        rows.append([column, *(cell for report in listed for cell in (number(getattr(report, column), unit), ""))])
+    apart = len(rows) > 1
     for index, time in enumerate(first.labels):
         row = [f"after {time}"]
         for report in listed:
@@ -258,10 +293,11 @@ def compare_table(reports: Mapping[str, Report]) -> str:
             row += [spread(report.mean[index], report.std[index], unit), number(low, unit)]
         rows.append(row)
     what = "" if "" in reports else "mean ± std over chips: "
+    body = f"{table(head, rows)}\n{APART}" if apart else table(head, rows)
     if len({report.described for report in listed}) == 1:
-        return f"{table(head, rows)}\n{what}{first.described}"
+        return f"{body}\n{what}{first.described}"
     last = "\n".join(f"{name}: {what}{report.described}" for name, report in reports.items())
-    return f"{table(head, rows)}\n{last}"
+    return f"{body}\n{last}"
 
 
 def compare_plot(reports: Mapping[str, Report]) -> Figure:
@@ -275,6 +311,8 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
         axes.plot(seconds, report.mean, "o-", color=color, label=name)
         axes.fill_between(seconds, report.quantile(0.05), report.quantile(0.95), color=color, alpha=0.2, lw=0)
         axes.axhline(report.clean, color=color, ls="--", lw=1)
+        if report.apart:
+            axes.axhline(report.digital, color=color, ls=":", lw=1)
     axes.set_xscale("log")
     axes.set_xticks(np.maximum(listed[0].times, 0.1), listed[0].labels)
     axes.minorticks_off()
@@ -282,7 +320,8 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     axes.set_ylabel(listed[0].metric)
     described = {report.described for report in listed}
     of = described.pop() if len(described) == 1 else "different settings, see the table"
-    axes.set_title(f"mean and 5th to 95th percentile of the chips; dashed: clean\n{of}", size=9)
+    dashed = "dashed: clean" + (", dotted: digital" if clean_columns(listed)[1:] else "")
+    axes.set_title(f"mean and 5th to 95th percentile of the chips; {dashed}\n{of}", size=9)
     axes.legend()
     axes.grid(alpha=0.3)
     return drawn

@@ -106,6 +106,7 @@ class AnalogState:
         fixed: says that weights on a chip have no gradient, once for all matrices of a twin.
         tie: of the chip's answers to the clean weights, for who asks for their gradient.
         observe: during calibration, is shown what reaches the converters.
+        errors_off: whether a forward in eval finds the clean weights behind the converters, and no chip.
     """
 
     name: str
@@ -131,6 +132,7 @@ class AnalogState:
     fixed: Notice = field(default_factory=weights_are_fixed)
     tie: Tie = field(default_factory=Tie)
     observe: Observe | None = None
+    errors_off: bool = False
 
     def __post_init__(self) -> None:
         self.device.prepare()

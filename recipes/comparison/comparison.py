@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analogsim.evaluation.display import number
-from analogsim.evaluation.report import Report
+from analogsim.evaluation.report import Report, clean_columns
 from analogsim.recipes.comparison import html_page
 from analogsim.recipes.comparison.charts import MARKS, drift_chart
 from analogsim.recipes.comparison.saved_runs import SavedRun
@@ -109,20 +109,21 @@ class Comparison:
         runs = self._judged()
         first = runs[0][1]
         unit, last = first.unit, first.labels[-1]
+        names = clean_columns(report for _, report in runs)
         full = []
         short = []
         for mark, report in runs:
             means = [number(value, unit) for value in report.mean]
             spreads = ["" if value != value else number(value, unit) for value in report.std]
             low = number(report.quantile(first.tail)[-1], unit)
-            clean = number(report.clean, unit)
+            clean = [number(getattr(report, name), unit) for name in names]
             pairs = [f"{mean} ± {spread}" if spread else mean for mean, spread in zip(means, spreads, strict=True)]
-            full.append((mark, clean, *pairs, low))
-            short.append((mark, clean, *means, spreads[-1], low))
-        text = table(("", "clean", *first.labels, f"{first.tail_label} {last}"), full)
+            full.append((mark, *clean, *pairs, low))
+            short.append((mark, *clean, *means, spreads[-1], low))
+        text = table(("", *names, *first.labels, f"{first.tail_label} {last}"), full)
         what = f"{first.heading}: mean ± std over chips"
         if max(map(len, text.splitlines())) > width:
-            text = table(("", "clean", *first.labels, f"± std {last}", f"{first.tail_label} {last}"), short)
+            text = table(("", *names, *first.labels, f"± std {last}", f"{first.tail_label} {last}"), short)
             what = f"{first.heading}: mean over chips"
         return f"{what}\n{text}"
 
@@ -157,17 +158,19 @@ class Comparison:
     def to_frame(self) -> DataFrame:
         """One row per run and time, as a pandas frame; scores as they are, not in percent.
 
-        The bad end of the chips is the column ``p05``, or ``p95`` where the lower score is the better one.
+        Where one of them has another digital than clean score, both are columns. The bad end of the chips is the column
+        ``p05``, or ``p95`` where the lower score is the better one.
         """
         import pandas as pd
 
+        names = clean_columns(self.reports.values())
         return pd.DataFrame(
             [
                 {
                     "run": name,
                     "seconds": time,
                     "time": label(time),
-                    "clean": report.clean,
+                    **{name: getattr(report, name) for name in names},
                     "mean": report.mean[index],
                     "std": report.std[index],
                     tail(report.tail): report.quantile(report.tail)[index],

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from analogsim.evaluation.display import number
-from analogsim.evaluation.report import Report, compare_plot
+from analogsim.evaluation.report import Report, clean_columns, compare_plot
 from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.tracking import links
 
@@ -149,6 +149,7 @@ def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
 
 def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Report, port: int) -> str:
     unit = first.unit
+    names = clean_columns(run.report for run in runs.values() if run.report is not None)
     rows = []
     for mark, run in runs.items():
         name = escape(run.name)
@@ -157,9 +158,9 @@ def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Repo
         described = run.report.described if run.report else f"no report, {run.status}"
         cells = [f"{badges[mark]}{name}<br><small>{escape(described)}</small>"]
         if run.report is None:
-            cells += [""] * (1 + len(first.times))
+            cells += [""] * (len(names) + len(first.times))
         else:
-            cells.append(number(run.report.clean, unit))
+            cells += [number(getattr(run.report, name), unit) for name in names]
             for mean, std, low in zip(run.report.mean, run.report.std, run.report.quantile(first.tail), strict=True):
                 spread = "" if std != std else f" ± {number(std, unit)}"
                 cells.append(f"{number(mean, unit)}{spread}<br><small>{number(low, unit)}</small>")
@@ -167,7 +168,7 @@ def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Repo
     said = (
         f"<p><small>Mean ± standard deviation over chips; below it the {100 * first.tail:.0f}th percentile.</small></p>"
     )
-    head = [escape(first.heading), "clean", *(f"after {time}" for time in first.labels)]
+    head = [escape(first.heading), *names, *(f"after {time}" for time in first.labels)]
     return make_table(head, rows) + said
 
 

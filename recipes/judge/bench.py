@@ -29,7 +29,7 @@ class Measured:
     Args:
         report: its scores.
         rows: of single samples, ``(chips, times, samples)``.
-        clean: of the digital network, ``(samples,)``.
+        clean: of the clean network, see `Report.clean`, ``(samples,)``.
     """
 
     report: Report
@@ -60,7 +60,7 @@ class Measured:
         return _found(self.sign * rows, self.sign * float(values.mean()))
 
     def loss(self, at: int = -1) -> Difference:
-        """How much worse it is than the digital network."""
+        """How much worse it is than the clean network."""
         values = self.report.clean - self.report.values[:, at]
         return _found(self.sign * (self.clean - self.rows[:, at]), self.sign * float(values.mean()))
 
@@ -164,8 +164,10 @@ class Bench:
                 calibration=self.subject.calibration or None,
                 faults=self.subject.faults(variant, twin),
             )
-        rows = np.stack(noted[1:]).reshape(len(seeds), len(part.times), -1)
-        return Measured(report, rows, noted[0])
+        # Before the chips come the digital network and, where ranges are learned, that behind the converters: clean.
+        first = len(noted) - len(seeds) * len(part.times)
+        rows = np.stack(noted[first:]).reshape(len(seeds), len(part.times), -1)
+        return Measured(report, rows, noted[first - 1])
 
     def score_clean(self, samples: Samples) -> tuple[float, FloatArray]:
         """The score of the digital network, and of its single samples."""

@@ -94,7 +94,7 @@ class Judgement:
 
     @property
     def clean(self) -> float:
-        """The score of the digital network."""
+        """The score of the network without errors, see `Report.clean`."""
         return self.report.clean
 
     def to_dict(self) -> dict[str, Any]:

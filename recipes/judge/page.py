@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from analogsim.evaluation.display import number, spread
-from analogsim.evaluation.report import Report
+from analogsim.evaluation.report import APART, Report, clean_columns
 from analogsim.recipes.comparison.html_page import COLORS, PAGE, STYLE, drawing, make_table
 
 _MORE_STYLE = """
@@ -68,9 +68,11 @@ def written(
 def _scores(reports: Mapping[str, Report]) -> str:
     listed = list(reports.values())
     unit = listed[0].unit
-    rows = [["clean", *(number(report.clean, unit) for report in listed)]]
+    columns = clean_columns(listed)
+    rows = [[name, *(number(getattr(report, name), unit) for report in listed)] for name in columns]
     for at, label in enumerate(listed[0].labels):
         rows.append([f"after {label}", *(spread(report.mean[at], report.std[at], unit) for report in listed)])
     described = "; ".join(dict.fromkeys(report.described for report in listed))
     table = make_table([escape(listed[0].heading), *map(escape, reports)], rows)
-    return f"{table}<p><small>Mean ± standard deviation over chips: {escape(described)}</small></p>"
+    told = f"{APART}. " if columns[1:] else ""
+    return f"{table}<p><small>{told}Mean ± standard deviation over chips: {escape(described)}</small></p>"

@@ -13,7 +13,7 @@ import numpy as np
 
 from analogsim.evaluation import Metric
 from analogsim.evaluation.display import heading, number, spread
-from analogsim.evaluation.report import Report, compare_plot
+from analogsim.evaluation.report import Report, clean_columns, compare_plot
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, flatten
 from analogsim.recipes.config.trial_config import training_config
@@ -275,18 +275,21 @@ def why_none(study: optuna.Study, criterion: Criterion) -> str:
 def _networks(reports: Mapping[str, list[Report]]) -> str:
     first = next(iter(reports.values()))[0]
     unit = first.unit
-    head = ("network", "seed", "clean", *first.labels, f"{first.tail_label} {first.labels[-1]}")
+    names = clean_columns(report for each in reports.values() for report in each)
+    head = ("network", "seed", *names, *first.labels, f"{first.tail_label} {first.labels[-1]}")
     rows = []
     for name, each in reports.items():
         for index, report in enumerate(each):
             cells = [spread(mean, std, unit) for mean, std in zip(report.mean, report.std, strict=True)]
             worst = number(float(report.quantile(report.tail)[-1]), unit)
-            rows.append((name, str(index), number(report.clean, unit), *cells, worst))
+            clean = [number(getattr(report, name), unit) for name in names]
+            rows.append((name, str(index), *clean, *cells, worst))
         if len(each) > 1:
-            clean = np.array([report.clean for report in each])
+            scores = [np.array([getattr(report, name) for report in each]) for name in names]
+            clean = [spread(score.mean(), score.std(ddof=1), unit) for score in scores]
             means = np.array([report.mean for report in each])
             cells = [spread(m, s, unit) for m, s in zip(means.mean(0), means.std(0, ddof=1), strict=True)]
-            rows.append((name, "all", spread(clean.mean(), clean.std(ddof=1), unit), *cells, ""))
+            rows.append((name, "all", *clean, *cells, ""))
     what = f"test {first.heading} on fresh chips: mean ± std over chips; seed all: mean ± std over training seeds"
     return f"{what}\n{table(head, rows, right=2)}\n{first.described}"
 

@@ -21,6 +21,7 @@ from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.study.trials import surplus
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model
+from analogsim.recipes.tracking.log_report import clean_scores
 from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
@@ -193,7 +194,7 @@ class Objective:
         if not (math.isfinite(value) and math.isfinite(report.clean)):  # for Optuna NaN is a failure, to be tried again
             raise optuna.TrialPruned(f"its {self.criterion.metric.name} is {report.clean:g} clean, {value:g} drifted")
         attributes = {
-            CLEAN: report.clean,
+            **clean_scores(report),
             "drifted": value,
             "std_over_chips": float(scores.std(ddof=1)) if len(scores) > 1 else 0.0,
             "seconds": took,

@@ -10,7 +10,7 @@ import analogsim
 from analogsim.chip.ranges import get_ranges
 from analogsim.crossbar import IDEAL, as_crossbar
 from analogsim.device.parse import as_device_model
-from analogsim.evaluation.report import Report
+from analogsim.evaluation.report import Report, clean_columns
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten
 from analogsim.recipes.tracking.metric_names import BETTER, drifted, score_name, tail
@@ -61,6 +61,11 @@ def log_ranges(analog: nn.Module, tracker: Tracker) -> None:
         tracker.table({"layer": list(found), **columns}, "ranges.json")
 
 
+def clean_scores(report: Report) -> dict[str, float]:
+    """The scores of a network without errors by the ends of their names: clean, and digital where it differs."""
+    return {name: getattr(report, name) for name in clean_columns([report])}
+
+
 def ends(report: Report, part: str) -> dict[str, float]:
     """Every time of a report as scalars: names to sort runs by, and to put on the axes of MLflow's compare page.
 
@@ -69,7 +74,7 @@ def ends(report: Report, part: str) -> dict[str, float]:
         part: of which data, the start of the names: "test" gives ``test/accuracy/drifted_1d``, and for the bad end of
             the chips ``test/accuracy/drifted_1d_p05``, or ``_p95`` where the lower score is the better one.
     """
-    named = {score_name(part, report.metric, "clean"): report.clean}
+    named = {score_name(part, report.metric, end): score for end, score in clean_scores(report).items()}
     for index, time in enumerate(report.labels):
         name = score_name(part, report.metric, drifted(time))
         named[name] = float(report.mean[index])

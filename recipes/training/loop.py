@@ -21,6 +21,7 @@ from analogsim.recipes.config.toml import to_mapping
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model, make_network
 from analogsim.recipes.tasks.weights import load_into, read_weights
+from analogsim.recipes.tracking.log_report import clean_scores
 from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes.training.processes import ALONE, Group
@@ -238,6 +239,7 @@ class Training:
             calibration=self._calibration,
             seed=seed,
             progress=progress,
+            clean=None if self.aware else "digital",  # plain training has seen no converters
         )
 
     def _validate(self) -> dict[str, float]:
@@ -248,7 +250,7 @@ class Training:
         )
         name = self.task.metric.name
         return {
-            score_name("validation", name, "clean"): report.clean,
+            **{score_name("validation", name, end): score for end, score in clean_scores(report).items()},
             score_name("validation", name, drifted(report.labels[0])): float(report.mean[0]),
         }
 

@@ -18,6 +18,7 @@ import analogsim
 from analogsim.chip.ranges import Ranges, set_ranges
 from analogsim.crossbar import as_crossbar
 from analogsim.evaluation.metrics import MetricLike
+from analogsim.evaluation.monte_carlo import Clean
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import from_mapping
 from analogsim.recipes.tasks.loaders import Loader
@@ -79,6 +80,7 @@ class Restored:
         validation: the data to choose by.
         calibration: training data, for what needs data.
         task: what was learned, and what it is judged by.
+        clean: what its clean score is the score of, see `analogsim.evaluate`: training saw converters or it did not.
     """
 
     analog: nn.Module
@@ -87,6 +89,7 @@ class Restored:
     validation: Iterable[Any]
     calibration: Loader
     task: Task
+    clean: Clean | None
 
 
 def checkpoints(path: Path, program: str = "evaluate") -> dict[str, Path]:
@@ -177,7 +180,8 @@ def restored(
         if note:
             tell(f"{name}: {note}")
         test, validation = (data.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation))
-        yield name, Restored(analog, config, test, validation, batches, data.task)
+        clean: Clean | None = None if content["aware"] and as_crossbar(run.crossbar).learns else "digital"
+        yield name, Restored(analog, config, test, validation, batches, data.task, clean)
 
 
 def _give_ranges(analog: nn.Module, stored: Sequence[Ranges], run: Config, config: Config, batches: Loader) -> str:

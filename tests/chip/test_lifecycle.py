@@ -23,6 +23,7 @@ from analogsim import (
     StaleChipError,
     StuckAt,
 )
+from analogsim.chip.lifecycle import without_errors
 from analogsim.errors import ChipGradientWarning
 
 # One device with every stage: levels, programming error, faults, drift, white read noise.
@@ -568,3 +569,24 @@ def test_bad_maps_of_faults(change: object, message: str) -> None:
     signed = analogsim.convert(nn.Linear(6, 4), "gaussian")
     with pytest.raises(ValueError, match="has no cells that could be stuck: 'gaussian' acts on weights"):
         analogsim.program(signed, faults={"": faults})
+
+
+@pytest.mark.parametrize("device", ["pcm", EVERYTHING], ids=str)
+def test_without_errors_it_is_the_network_behind_its_converters(device: object) -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    x = torch.randn(16, 6)
+    ideal = analogsim.convert(model, device).train()
+    with without_errors(ideal):
+        torch.testing.assert_close(ideal(x), model.eval()(x))
+    assert ideal.training
+    coarse = analogsim.convert(model, device, crossbar="standard(adc_bits=4)")
+    analogsim.program(coarse, seed=1)
+    with without_errors(coarse):
+        one, two = coarse(x), coarse(x)
+        assert torch.equal(one, two)
+        steps = one.unsqueeze(0) - model(x)
+        assert 0.01 < steps.abs().mean() < 1
+    on_chip = coarse.eval()(x)
+    assert not torch.equal(on_chip, one)
+    assert coarse[0].analog.chip is not None

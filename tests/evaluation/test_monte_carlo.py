@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,3 +308,58 @@ def test_layers_without_a_part_in_the_answers_warn() -> None:
 def test_the_clean_score_is_pythons_own_number() -> None:
     """It goes into checkpoints, which are read without pickle."""
     assert type(analogsim.evaluate(analogsim.convert(net(), "pcm"), batches(), chips=1, times=(0,)).clean) is float
+
+
+LEARNED = "standard(input_range='learned')"
+
+
+def clipped() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    """A twin whose right answers come of a learned range that clips, and are lost without converters."""
+    model = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    analog = analogsim.convert(model, "pcm", crossbar=LEARNED)
+    analogsim.set_ranges(analog, {"": {"input_range": torch.tensor(1.0)}})
+    # Behind the converters 10 is 1 and loses against 2 * 0.8; without them it wins.
+    x = torch.tensor([[10.0, 0.8]]).expand(20, 2)
+    return analog, [(x, torch.ones(20, dtype=torch.long))]
+
+
+def test_clean_is_behind_converters_whose_ranges_are_learned() -> None:
+    analog, data = clipped()
+    analog.train()
+    analogsim.program(analog, seed=7)
+    held = analog.analog.chip
+    report = analogsim.evaluate(analog, data, chips=2, times=("1d",))
+    assert (report.clean, report.digital) == (1.0, 0.0)
+    assert analogsim.evaluate(analog, data, chips=2, times=("1d",)).to_dict() == report.to_dict()  # no errors in it
+    assert analog.training
+    assert analog.analog.chip is held
+    asked = analogsim.evaluate(analog, data, chips=1, times=("1d",), clean="digital")
+    assert (asked.clean, asked.digital, asked.apart) == (0.0, 0.0, False)
+    assert analogsim.sensitivity(analog, data, chips=1, t="1d").clean == 0  # the rest of which is digital
+    ablated = analogsim.ablate(analog, data, chips=2, times=["1d"])
+    assert [line.split() for line in str(ablated).splitlines()[-5:-3]] == [["clean", "100.00"], ["digital", "0.00"]]
+
+
+def test_clean_is_the_digital_network_unless_ranges_are_learned() -> None:
+    analog = analogsim.convert(net(), "pcm", crossbar="standard(dac_bits=2,adc_bits=2)")
+    plain = analogsim.evaluate(analog, batches(), chips=1, times=("1d",), metric="cross_entropy")
+    assert plain.clean == plain.digital
+    asked = analogsim.evaluate(analog, batches(), chips=1, times=("1d",), metric="cross_entropy", clean="converters")
+    assert asked.digital == plain.digital
+    assert asked.clean != plain.clean
+    np.testing.assert_array_equal(asked.values, plain.values)
+    ideal = analogsim.convert(net(), "pcm")
+    report = analogsim.evaluate(ideal, batches(), chips=1, times=("1d",), clean="converters")
+    assert not report.apart
+    with pytest.raises(ValueError, match='clean must be "converters", "digital" or None, got \'twin\''):
+        analogsim.evaluate(ideal, batches(), chips=1, clean="twin")  # type: ignore[arg-type]
+
+
+def test_a_journal_does_not_ask_what_clean_is(tmp_path: Path) -> None:
+    analog, data = clipped()
+    given = {"chips": 2, "times": ("1d",), "journal": tmp_path / "chips.jsonl"}
+    first = analogsim.evaluate(analog, data, **given)
+    again = analogsim.evaluate(analog, data, **given, clean="digital")
+    np.testing.assert_array_equal(first.values, again.values)

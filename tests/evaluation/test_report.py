@@ -276,3 +276,47 @@ def test_no_chip_counts_twice() -> None:
         Report.merged([part((0, 1)), part((1, 2))])
     with pytest.raises(ValueError, match="at least one report"):
         Report.merged([])
+
+
+APART = {"clean": 0.93, "digital": 0.87}
+
+
+def test_clean_and_digital_stand_side_by_side_where_they_differ() -> None:
+    one, two = report(), report(**APART)
+    assert (one.digital, one.apart) == (0.95, False)
+    assert (two.digital, two.apart) == (0.87, True)
+    assert "digital" not in str(one)
+    lines = str(two).splitlines()
+    assert [line.split() for line in lines[2:4]] == [["clean", "93.00"], ["digital", "87.00"]]
+    assert "clean: behind the converters, without errors; digital: without converters" in lines
+    both = compare_table({"one": one, "two": two}).splitlines()
+    assert [line.split() for line in both[2:4]] == [["clean", "95.00", "93.00"], ["digital", "95.00", "87.00"]]
+    np.testing.assert_allclose(two.normalized, 1 - (0.93 - VALUES) / (0.93 - 0.1))
+    drawn = compare_plot({"one": one, "two": two})
+    assert "dashed: clean, dotted: digital" in drawn.axes[0].get_title()
+    assert [line.get_linestyle() for line in drawn.axes[0].lines].count(":") == 1
+    assert "dotted" not in compare_plot({"one": one}).axes[0].get_title()
+
+
+def test_nan_is_not_apart_from_nan() -> None:
+    assert not report(clean=float("nan"), digital=float("nan")).apart
+    assert report(clean=float("nan"), digital=0.5).apart
+
+
+def test_digital_in_frames_and_files() -> None:
+    pytest.importorskip("pandas")
+    frame = report(**APART).to_frame()
+    assert list(frame.columns) == ["chip", "seconds", "time", "accuracy", "clean", "digital"]
+    assert set(frame["clean"]) == {0.93}
+    assert set(frame["digital"]) == {0.87}
+    stored = json.loads(json.dumps(report(**APART).to_dict()))
+    assert Report.from_dict(stored).digital == 0.87
+    del stored["digital"]  # as before there was one
+    assert Report.from_dict(stored).digital == 0.93
+
+
+def test_merged_reports_agree_on_both() -> None:
+    first, second = report(**APART), report(**APART, seeds=(4, 5, 6, 7))
+    assert Report.merged([first, second]).digital == 0.87
+    with pytest.raises(ValueError, match=r"merged: the clean networks score 0\.93 and 0\.9"):
+        Report.merged([first, report(clean=0.9, digital=0.87, seeds=(4, 5, 6, 7))])

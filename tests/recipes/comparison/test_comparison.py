@@ -108,3 +108,17 @@ def test_as_many_runs_stand_side_by_side_as_fit() -> None:
     assert re.findall(r"^parameter {25}(.*)$", text, re.MULTILINE) == [f"{mark:>12}" for mark in "ABC"]
     values = re.findall(r"^k+…k+  (([xyz])\2*…\2+)$", text, re.MULTILINE)
     assert [len(value) for value, _ in values] == [12, 12, 12]
+
+
+def test_digital_scores_have_a_column_where_one_is_not_the_clean_one() -> None:
+    pair = Comparison((saved("a", report(0.9)), saved("b", report(0.8, digital=0.7), 1), saved("c", None, 2)))
+    text = pair.text(200)
+    assert re.search(r"^ +clean +digital +1s ", text, re.MULTILINE)
+    assert re.search(r"^A +92\.00 +92\.00 +90\.00", text, re.MULTILINE)
+    assert re.search(r"^B +82\.00 +70\.00 +80\.00", text, re.MULTILINE)
+    assert list(pair.to_frame()["digital"].unique()) == [0.92, 0.7]
+    page = pair.to_html()
+    assert "<th>clean</th><th>digital</th>" in page
+    assert "<td>82.00</td><td>70.00</td>" in page
+    assert "<td></td>" * 7 in page  # the run without a report has as many cells
+    assert "digital" not in shown().to_html()

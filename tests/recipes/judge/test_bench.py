@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 import analogsim
-from analogsim.recipes.judge.bench import NoTimeError
-from analogsim.recipes.judge.variant import Variant
+from analogsim.evaluation.metrics import METRICS
+from analogsim.recipes.judge.bench import Bench, NoTimeError, Part
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.variant import Subject, Variant
 
 
 def test_it_measures_what_evaluate_does(bench, subject, part, samples):
@@ -42,3 +44,16 @@ def test_the_digital_network(bench, samples):
     value, row = bench.score_clean(samples)
     assert value == 1.0
     assert row.shape == (60,)
+
+
+def test_clean_samples_of_learned_ranges_are_those_behind_the_converters(model, samples):
+    learned = "standard(input_range='learned')"
+    analog = analogsim.convert(model, "pcm", crossbar=learned)
+    inputs = [each for each, _ in samples]
+    analogsim.calibrate(analog, inputs, percentile=60)
+    bench = Bench(Subject(analog, inputs, "pcm", learned), METRICS["accuracy"], Clock(1e6))
+    found = bench.measure(Variant(), Part(samples, 5, ("1s", "1y")), 2)
+    assert found.report.digital == 1
+    assert found.report.clean < 1
+    assert found.clean.mean() == pytest.approx(found.report.clean)
+    np.testing.assert_allclose(found.rows.mean(2), found.report.values)

@@ -119,3 +119,14 @@ def test_every_network_is_trained_with_every_seed_and_says_how(tmp_path: Path, m
     assert {name: len(reports) for name, reports in made.reports.items()} == dict.fromkeys(names, 2)
     assert (made.trial.number, made.searched, made.validation.clean) == (1, 0.9, report(0.5).clean)
     assert load_toml(Config, tmp_path / "best.toml", []).noise.end == 4
+
+
+def test_the_table_of_networks_has_digital_scores_where_one_is_not_the_clean_one() -> None:
+    one, two = [report(0.9), report(0.8)], [report(0.9, digital=0.7), report(0.8, digital=0.6)]
+    assert "digital" not in final_comparison._networks({PLAIN: one})
+    rows = [line.split() for line in final_comparison._networks({PLAIN: one, TUNED: two}).splitlines()]
+    assert rows[1][:5] == ["network", "seed", "clean", "digital", "1s"]
+    scores = {tuple(row[:2]): row[2:] for row in rows if row[:1] in ([PLAIN], [TUNED])}
+    assert scores[PLAIN, "0"][:2] == ["92.00", "92.00"]
+    assert scores[TUNED, "1"][:2] == ["82.00", "60.00"]
+    assert scores[TUNED, "all"][:6] == ["87.00", "±", "7.07", "65.00", "±", "7.07"]

@@ -93,3 +93,12 @@ def test_of_several_ranges_the_largest_and_the_smallest_are_told() -> None:
     assert columns["layer"] == ["0", "1"]
     assert (columns["input_range"][0], columns["smallest_input_range"][0]) == (4.0, 0.5)
     assert columns["input_range"][1] == columns["smallest_input_range"][1]  # of one tile
+
+
+def test_the_digital_score_is_told_where_it_is_not_the_clean_one() -> None:
+    heard = Heard()
+    log_report(report(0.9, digital=0.8), heard, step=1, part="test")
+    assert heard.told["test/accuracy/digital"] == (1, 0.8)
+    heard = Heard()
+    log_report(report(0.9), heard, step=1, part="test")
+    assert not [name for name in heard.told if name.endswith("/digital")]

@@ -15,6 +15,7 @@ from torch import nn
 import analogsim
 from analogsim.chip.ranges import get_ranges, set_ranges
 from analogsim.crossbar import as_crossbar
+from analogsim.evaluation.metrics import METRICS
 from analogsim.recipes import train as recipe
 from analogsim.recipes import tune
 from analogsim.recipes.config.options import Config
@@ -385,3 +386,14 @@ def test_mlflow_shows_what_the_crossbar_is_and_the_ranges(store: Any, tiny: Tiny
     assert table["columns"] == ["layer", "input_range", "output_bound"]
     (judged, _) = checkpoint(here / "run", AWARE)["ranges"]
     assert table["data"] == [[name, *(value.item() for value in each.values())] for name, each in judged.items()]
+
+
+def test_clean_is_behind_the_converters_that_training_saw(tiny: Tiny, alone: Path) -> None:
+    """Of the plain network, which has seen none, it is that of the digital one; so in a run that is judged again."""
+    train(tiny(LEARNED, "optimization.epochs=1"), alone / "run", show=False)
+    again = evaluate(alone / "run", metric="cross_entropy")
+    assert again[PLAIN].clean == again[PLAIN].digital
+    assert again[AWARE].clean != again[AWARE].digital
+    training = begun(tiny(LEARNED), alone / "plain.pt", PLAIN)
+    judged = training.judge(training._data.validation, chips=1, times=("1d",), metric=METRICS["cross_entropy"])
+    assert judged.clean == judged.digital
