@@ -118,6 +118,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
                     "noise",
                     "peers",
                     "physics",
+                    "robust",
                     "startup",
                     "tracking",
                     "train",
