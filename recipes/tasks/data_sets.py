@@ -17,7 +17,7 @@ from analogsim.recipes.tasks.loaders import batches as batches
 from analogsim.recipes.tasks.own_data import PARTS, Found, taken_from
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.recipes.tasks.standardised import is_bytes, standardised
-from analogsim.recipes.tasks.task import TASKS, Classification, LanguageModelling, Task, as_task, targets_of, task_for
+from analogsim.recipes.tasks.task import TASKS, Classification, Task, as_task, targets_of, task_for
 
 DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
 SOURCES: tuple[str, ...] = ("folder", "npz", "audio", "text")
@@ -259,7 +259,7 @@ def _learned(found: Found, task: str | Task | None) -> tuple[Task, dict[str, Any
     if isinstance(train, TensorDataset) or facts.keys().isdisjoint(("classes", "vocabulary", "outputs")):
         facts = {**chosen.facts(train), **facts}  # else every sample would be read, for what is known
     # A class that the train part happens not to have is a class all the same, where somebody says how many there are.
-    counted = "vocabulary" if isinstance(chosen, LanguageModelling) else "classes"
+    counted = chosen.counted if isinstance(chosen, Classification) else "classes"
     if "outputs" not in found.facts and facts.get(counted) is not None:
         facts["outputs"] = facts[counted]
     return chosen, facts

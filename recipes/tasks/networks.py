@@ -132,6 +132,10 @@ def _checked(network: Any, model: Model) -> nn.Module:
         raise TypeError(f"model: {named(model)} must give a torch.nn.Module, got {got}{hint}")
     if not any(True for _ in network.parameters()):
         raise ValueError(f"model: {named(model)} gives a network without Parameters; there is nothing to put on chips")
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise ValueError(
+            f"model: {named(model)} gives Parameters without values (torch's meta device); let it make them on the CPU"
+        )
     return network
 
 

@@ -90,18 +90,26 @@ def call_factory(factory: Any, option: str, facts: Mapping[str, Any]) -> Any:
             f"{option}: {named(factory)} asks for {', '.join(lacking)}; known here: {', '.join(known) or 'nothing'}. "
             "Give other parameters a default"
         )
-    given = {name: known[name] for name in asked if name in known}
+    given = {name: known[name] for name, each in asked.items() if name in known and each.kind is not _PLACED}
+    placed = [known.get(name, each.default) for name, each in asked.items() if each.kind is _PLACED]
     with _told(f"{option}: {named(factory)}"):
-        return factory(**given)
+        made = factory(*placed, **given)
+    if inspect.iscoroutine(made):
+        made.close()  # or Python warns that nobody waited for it
+        raise TypeError(f"{option}: {named(factory)} is async, and nobody waits for what it gives; write def")
+    return made
+
+
+_PLACED = inspect.Parameter.POSITIONAL_ONLY
 
 
 def _parameters(factory: Any) -> list[inspect.Parameter]:
-    """Those that can be given by name."""
+    """Those that have a name; what collects others (``*args``, ``**kwargs``) gets nothing."""
     try:
         every = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # some of C have none
         return []
-    return [each for each in every if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    return [each for each in every if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
 
 
 def named(value: Any) -> str:
@@ -170,9 +178,11 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f" in {frames[-1].filename}, line {frames[-1].lineno}" if len(frames) > 1 else ""
+        frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         told = " ".join(str(error).split()) or "no message"
+        if isinstance(error, SyntaxError):  # raised by the importer, of a line that it read
+            frames, told = [*frames, (error.filename or "?", error.lineno)], error.msg
+        place = f" in {frames[-1][0]}, line {frames[-1][1]}" if len(frames) > 1 else ""
         raise ValueError(
             f"{what} raised {type(error).__name__}{place}: {told}; analogsim --debug ... shows it"
         ) from error

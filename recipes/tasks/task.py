@@ -95,6 +95,17 @@ class Task:
         """The loss of one who guesses, far above which training has diverged; None where that is not known."""
         return None
 
+    def check_answer(self, answer: Any, facts: Mapping[str, Any]) -> None:
+        """Whether a network may be trained that gives this answer, as far as it shows without targets.
+
+        Args:
+            answer: what the network returns of some samples, or the ``logits`` in it.
+            facts: of the data.
+
+        Raises:
+            ValueError: not.
+        """
+
     def judged_by(self, metric: Metric) -> Self:
         """The same task with another metric; what it was judged by is reported beside it."""
         other = copy.copy(self)
@@ -107,10 +118,15 @@ class Task:
 
 
 class Classification(Task):
-    """One class for each sample, or for each place in it: logits ``(N, classes, ...)``, or with the classes behind."""
+    """One class for each sample, or for each place in it: logits ``(N, classes, ...)``, or with the classes behind.
+
+    Attributes:
+        counted: the fact that says how many classes there are.
+    """
 
     name = "classification"
     metric = METRICS["accuracy"]
+    counted = "classes"
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy; targets of -100 do not count."""
@@ -128,7 +144,7 @@ class Classification(Task):
                 f"task {self.name}: targets must be class numbers, integers, got {targets.dtype}; say task=regression "
                 "for numbers, or task=multi-label for several labels of 0 and 1"
             )
-        if targets.shape[1:] == (1,):
+        if targets.shape[1:] == (1,) and self.counted == "classes":  # a sequence may be of one place
             raise ValueError(
                 f"task {self.name}: targets must be one class number for each sample, (N,), got "
                 f"{tuple(targets.shape)}; take the last axis away"
@@ -143,9 +159,21 @@ class Classification(Task):
         classes = int(counted.max()) + 1
         return {**facts, "classes": classes, "outputs": classes}
 
+    def check_answer(self, answer: Any, facts: Mapping[str, Any]) -> None:
+        """See `Task.check_answer`: there is a logit for each class, in the second axis or the last."""
+        classes = facts.get(self.counted)
+        own = type(self).loss not in (Classification.loss, LanguageModelling.loss)  # which may take other answers
+        if own or classes is None or not isinstance(answer, Tensor):
+            return
+        if answer.ndim < 2 or max(answer.shape[1], answer.shape[-1]) < classes:
+            raise ValueError(
+                f"task {self.name}: the network answers {tuple(answer.shape)} to {len(answer) if answer.ndim else 1} "
+                f"samples, and the data have {classes} classes; let it give a logit for each"
+            )
+
     def guess(self, facts: Mapping[str, Any]) -> float | None:
         """That of equal chances."""
-        classes = facts.get("classes")
+        classes = facts.get(self.counted)
         return None if classes is None else math.log(max(2, classes))
 
 
@@ -154,6 +182,7 @@ class LanguageModelling(Classification):
 
     name = "language-modelling"
     metric = METRICS["perplexity"]
+    counted = "vocabulary"
     also = (METRICS["bits_per_character"],)
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
@@ -167,11 +196,6 @@ class LanguageModelling(Classification):
         facts = super().facts(train)
         known = [value for key in ("vocabulary", "classes") if isinstance(value := facts.pop(key, None), int)]
         return {**facts, "vocabulary": max(known), "outputs": max(known)} if known else facts
-
-    def guess(self, facts: Mapping[str, Any]) -> float | None:
-        """That of equal chances."""
-        vocabulary = facts.get("vocabulary")
-        return None if vocabulary is None else math.log(max(2, vocabulary))
 
 
 class Regression(Task):

@@ -18,6 +18,7 @@ from analogsim.evaluation import Metric
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import to_mapping
+from analogsim.recipes.tasks.answering import check_answers
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model, make_network
 from analogsim.recipes.tasks.weights import load_into, read_weights
@@ -130,6 +131,8 @@ class Training:
             group.each(lambda: check_options(content, config, aware=aware, method=self._method, source=self._name))
         elif config.weights is not None:
             group.each(self._start_from_weights)
+        learns = config.optimization.epochs > 0
+        group.each(lambda: check_answers(self.model, named, data, learns=learns))
         self._ranges = TwinRanges(config, twins, self._calibration, group)
         self._ranges.begin([] if content is None else content.get("ranges", []), learn=aware)
         self._stepper = Stepper(

@@ -197,3 +197,26 @@ def test_stored_code_is_refused_with_the_command_to_type() -> None:
     with pytest.raises(ValueError, match="only run when you name it yourself") as told:
         refuse_unnamed(stored, "analogsim evaluate run", "'run'")
     assert "analogsim evaluate run --model nets.py:build --task tasks.py:Mine (or --trust" in str(told.value)
+
+
+def test_a_factory_may_take_what_it_needs_by_place_alone() -> None:
+    def placed(classes: int, width: int = 8, /, *others: int, shape: int, **more: int) -> tuple[Any, ...]:
+        return classes, width, others, shape, more
+
+    assert call_factory(placed, "model", {"classes": 3, "shape": 2, "outputs": 3}) == (3, 8, (), 2, {})
+    with pytest.raises(TypeError, match="asks for classes, shape; known here: nothing"):
+        call_factory(placed, "model", {})
+
+
+def test_a_factory_that_is_async_is_refused_without_a_warning() -> None:
+    async def build() -> int:
+        return 3
+
+    with pytest.raises(TypeError, match=r"build is async, and nobody waits for what it gives; write def"):
+        call_factory(build, "model", {})
+
+
+def test_a_file_that_is_no_python_is_told_by_its_line(write: Write) -> None:
+    path = write("reftest_syntax.py", "a = 1\ndef f(:\n")
+    with pytest.raises(ValueError, match=r"raised SyntaxError in .*reftest_syntax\.py, line 2: invalid syntax;"):
+        load_object(f"{path}:f", "model")

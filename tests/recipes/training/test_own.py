@@ -45,6 +45,12 @@ def nothing(classes):
 def wants(shape, depth, heads):
     return nn.Identity()
 
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+def unmade(classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes, device="meta"))
+
 NUMBER = 3
 """
 SCORES = """
@@ -206,6 +212,8 @@ def test_code_that_is_named_again_from_elsewhere_is_taken(tiny: Tiny, project: P
         ),
         (["model=project/own_nets_of_test.py:wants"], r"asks for depth, heads; known here: shape, classes, outputs"),
         (["model=project/own_nets_of_test.py:NUMBER"], "must be a factory or a module, got int"),
+        (["model=project/own_nets_of_test.py:narrow"], r"answers \(2, 2\) to 2 samples, and the data have 10 classes"),
+        (["model=project/own_nets_of_test.py:unmade"], "gives Parameters without values .torch's meta device"),
         (["model=project/own_nets_of_test.py:bild"], r"has no 'bild'; did you mean 'build'\?"),
         (["model=project/own_nets_of_test.py"], "names no code; .* such as project/own_nets_of_test.py:build"),
         (["model=project/nowhere.py:build"], "model: no file 'project/nowhere.py'"),
@@ -340,7 +348,7 @@ def test_a_loss_that_is_none(tiny: Tiny, alone: Path) -> None:
 
     with pytest.raises(TypeError, match=r"task absolute: loss must return a scalar tensor, the mean, got .*\(16,\)"):
         of_numbers(tiny, task=Wrong())
-    with pytest.raises(ValueError, match=r"outputs of shape \(16, 2\) for targets of shape \(16,\)"):
+    with pytest.raises(ValueError, match=r"outputs of shape \(2, 2\) for targets of shape \(2,\)"):
         of_numbers(tiny, model=lambda: Line(2))
 
 
