@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,74 @@ def test_what_a_file_may_leave_out() -> None:
     load_into(net(), old, "weights")
 
 
+def test_what_stands_beside_the_network_is_left_out_and_said() -> None:
+    state = net(1).state_dict()
+    inner = {f"net.{key}": value for key, value in state.items()}
+    model = net()
+    (told,) = load_into(model, {**inner, "criterion.weight": torch.ones(3)}, "weights")
+    assert told.endswith(
+        "'net.' is taken from their names; what stands under no such one is left out: criterion.weight"
+    )
+    assert same(model, state)
+    two = {**inner, **{f"teacher.{key}": value + 1 for key, value in state.items()}}
+    with pytest.raises(ValueError, match=r"weights hold 2 such networks, under 'net\.', 'teacher\.'; save the one"):
+        load_into(model, two, "weights")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_several_files_and_their_index(tmp_path: Path, ending: str) -> None:
+    state = net(1).state_dict()
+    stem = "model" if ending == "safetensors" else "pytorch_model"
+    places = {key: f"{stem}-{at % 2}.{ending}" for at, key in enumerate(state)}
+    for name in set(places.values()):
+        part = {key: value for key, value in state.items() if places[key] == name}
+        (save_file if ending == "safetensors" else torch.save)(part, tmp_path / name)
+    index = tmp_path / f"{stem}.{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    for path in (index, tmp_path):
+        model = net()
+        load_into(model, read_weights(str(path)), "weights")
+        assert same(model, state)
+    (tmp_path / f"{stem}-1.{ending}").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"names '{stem}-1\.{ending}', which is missing beside it"):
+        read_weights(str(index))
+    for content, words in (
+        ('{"weight_map": {"a": "../other.bin"}}', "names '../other.bin', which does not lie beside it"),
+        ("[]", "is no index of weights; it needs a weight_map"),
+    ):
+        index.write_text(content)
+        with pytest.raises(ValueError, match=words):
+            read_weights(str(index))
+    index.unlink()
+    with pytest.raises(FileNotFoundError, match=r"the folder .* holds none of model\.safetensors, "):
+        read_weights(str(tmp_path))
+
+
+def test_two_weights_for_one_parameter() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    state = {**model.state_dict(), "1.weight": torch.ones(4, 4)}
+    with pytest.raises(ValueError, match=r"0\.weight and 1\.weight are one Parameter in it, and differ there"):
+        load_into(model, state, "weights")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda weight: weight.to(torch.int8), r"2\.weight torch\.int8 for torch\.float32"),
+        (lambda weight: weight.to(torch.complex64), r"2\.weight torch\.complex64 for torch\.float32"),
+        (lambda weight: weight.to_sparse(), r"2\.weight torch\.sparse_coo for torch\.float32"),
+    ],
+)
+def test_numbers_that_would_lose_their_meaning(change: Any, words: str) -> None:
+    state = net(1).state_dict()
+    with pytest.raises(ValueError, match=f"weights hold other kinds of numbers: {words}; save them as plain floats"):
+        load_into(net(), {**state, "2.weight": change(state["2.weight"])}, "weights")
+    model = net()
+    load_into(model, {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, "w")
+    assert torch.allclose(model[2].weight, state["2.weight"], rtol=1e-3)  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [
@@ -114,7 +183,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     torch.save(net(), tmp_path / "whole.pt")  # a pickled module, whose class would be imported
     with pytest.raises(
-        ValueError, match=r"of tensors alone, which is all that is read: .*; save torch.save\(model.state"
+        ValueError,
+        match=r"of tensors alone, which is all that is read: it holds torch\.nn\.modules\.\S+, for which code would "
+        r"have to run; save torch.save\(model.state",
     ):
         read_weights(str(tmp_path / "whole.pt"))
 
