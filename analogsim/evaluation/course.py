@@ -12,6 +12,7 @@ from torch import nn
 
 from analogsim.chip.compensation import Adjustment, CalibrationData, Compensations, Renew
 from analogsim.chip.lifecycle import Faults, drift, programmed
+from analogsim.chip.on_chip import OnChip, with_chip_in_hand
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.scoring import Ask, ask_alone, find_alone, score_networks
 from analogsim.evaluation.stacked_chips import Chips
@@ -53,6 +54,7 @@ class Course:
         metric: what the answers are judged by.
         faults: known to be stuck.
         masked: whether minus infinity stands in the answers of the digital network.
+        on_chip: what is done with each chip at each age before it is judged; None for nothing.
     """
 
     analog: nn.Module
@@ -63,6 +65,7 @@ class Course:
     metric: Metric
     faults: FaultsOfChips
     masked: bool
+    on_chip: OnChip | None = None
 
     def judge(self, seeds: Sequence[int], *, together: bool = False) -> list[ChipScores]:
         """The scores of chips.
@@ -100,6 +103,7 @@ class Course:
                     with torch.no_grad():
                         for renew in adjusted:
                             renew()
+                    stack.enter_context(with_chip_in_hand(analog, self.on_chip, seed, t))
                     find = find_alone(analog, _title(seed, t))
                     values += score_networks(ask_alone(analog), self.data, self.metric, find, masked=self.masked).values
         return values

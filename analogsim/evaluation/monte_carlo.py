@@ -14,8 +14,9 @@ from torch import nn
 
 from analogsim.chip.compensation import CalibrationData, CompensationLike, Compensations, as_compensations
 from analogsim.chip.lifecycle import Faults, as_seed, without_errors
+from analogsim.chip.on_chip import OnChip
 from analogsim.conversion.digital import to_digital
-from analogsim.conversion.first_forward import stop_watching
+from analogsim.conversion.first_forward import FirstForward, stop_watching
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import WorkerError
 from analogsim.evaluation.course import ChipScores, Course
@@ -51,6 +52,7 @@ def evaluate(
     executor: Executor | None = None,
     journal: str | os.PathLike[str] | Journal | None = None,
     clean: Clean | None = None,
+    on_chip: OnChip | None = None,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
 
@@ -96,6 +98,12 @@ def evaluate(
             error of devices, wires or converters: the network that was trained, where training saw the converters.
             Default: the latter where a crossbar learns its ranges, since only training learns them; else the former.
             `Report.digital` is the score of the digital network in any case.
+        on_chip: called for each chip at each age, after its compensations and before it is judged, with the twin,
+            programmed, in eval mode, the seed and the age in seconds: to measure, or to train what is digital with the
+            chip in the loop. Parameters, buffers and ranges are as before afterwards, so that each chip and age begins
+            with the same network. It returns nothing. Workers of an executor call a copy of their own, made by pickle,
+            and what that collects stays with them; for chips that a journal holds already it is not called. Not with
+            chips together.
 
     Raises:
         ValueError: an empty loader or batch, no time or chip, an unknown metric, targets that it cannot take, a time
@@ -127,6 +135,7 @@ def evaluate(
         executor=executor,
         journal=journal,
         clean=clean,
+        on_chip=on_chip,
     )
     uses.warn("evaluate", stacklevel=2)
     return report
@@ -149,6 +158,7 @@ def judge_chips(
     executor: Executor | None = None,
     journal: str | os.PathLike[str] | Journal | None = None,
     clean: Clean | None = None,
+    on_chip: OnChip | None = None,
 ) -> tuple[Report, Uses]:
     """What `evaluate` does, and which layers had a part in the answers, of which it says nothing yet.
 
@@ -168,6 +178,7 @@ def judge_chips(
         executor: who judges them; whoever calls this hands on what his caller gives, as `sensitivity` does.
         journal: where they are kept; whoever judges several networks gives each a part of its own (`Journal.of`).
         clean: what it is the score of.
+        on_chip: called for each chip at each age.
 
     Raises:
         BypassedError: none had.
@@ -177,6 +188,7 @@ def judge_chips(
     _check_times(times)
     wanted = as_compensations(compensation)
     _check_compensations(wanted, analog, calibration, together)
+    _check_on_chip(on_chip, together)
     judged = as_metric(metric)
     first = as_seed(seed)
     layers = matrices_of(analog)
@@ -197,6 +209,7 @@ def judge_chips(
         metric=judged,
         faults=faults,
         masked=plain.masked,
+        on_chip=on_chip,
     )
     described = ", ".join(dict.fromkeys(_described(layer) for layer in layers))
     uses = Uses([matrix.analog for matrix in layers])
@@ -220,9 +233,7 @@ def judge_chips(
                 check_first(chip)
     for chip in done.values():
         uses.credit(chip.idle)
-    if uses.idle:  # which may have a part in training
-        for module, watch in watching:
-            watch.watch(module)
+    _watch_again(uses, watching)
     report = Report(
         values=np.array([done[seed].values for seed in seeds]),
         times=instants,
@@ -238,6 +249,21 @@ def judge_chips(
         digital=plain.values[0],
     )
     return report, uses
+
+
+def _watch_again(uses: Uses, watching: Sequence[tuple[nn.Module, FirstForward]]) -> None:
+    """Look at the next forwards too, where some layers had no part here, which they may have in training."""
+    for module, watch in watching if uses.idle else ():
+        watch.watch(module)
+
+
+def _check_on_chip(on_chip: OnChip | None, together: int) -> None:
+    if on_chip is None:
+        return
+    if not callable(on_chip):
+        raise TypeError(f"evaluate: on_chip must be a function of (analog, seed, t), got {on_chip!r}")
+    if together > 1:
+        raise ValueError(f"evaluate: together={together} with on_chip, which takes one chip; leave out one of them")
 
 
 def _counts_converters(clean: Clean | None, layers: Sequence[AnalogMatrix]) -> bool:

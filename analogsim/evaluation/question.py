@@ -27,6 +27,7 @@ def describe_question(course: Course, *, clean: float, device: str) -> dict[str,
         for state in states
     ]
     data = course.compensations.adjustments and course.calibration.loader
+    corrections = course.compensations.gain, course.compensations.adjustments
     return {
         "weights": digest(dict(tensors)),
         "network": digest(without_addresses(repr(course.calibration.digital))),
@@ -37,7 +38,7 @@ def describe_question(course: Course, *, clean: float, device: str) -> dict[str,
         "score": digest(_rule(course.metric)),
         "data": digest([digest(batch) for batch in course.data]),  # which may be more than memory holds
         "compensation": course.compensations.text,
-        "correction": digest((course.compensations.gain, course.compensations.adjustments)),
+        "correction": digest(corrections if course.on_chip is None else (*corrections, course.on_chip)),
         "calibration": digest([digest(batch) for batch in data]) if data else None,
         "faults": None if course.faults is None else digest(course.faults),
         "clean": clean,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +55,7 @@ class Report:
     digital: float = None  # type: ignore[assignment]  # which __post_init__ puts right
 
     def __post_init__(self) -> None:
-        if self.digital is None:
+        if vars(self)["digital"] is None:
             object.__setattr__(self, "digital", self.clean)
         if self.unit is not None:
             return
@@ -221,16 +222,12 @@ class Report:
                     raise ValueError(
                         f"merged: the reports differ in {name}: {getattr(first, name)!r} and {getattr(part, name)!r}"
                     )
-        for part in parts:
-            for what, mine, other in (
-                ("digital", first.digital, part.digital),
-                ("clean", first.clean, part.clean),
-            ):
-                if not np.isclose(mine, other, rtol=1e-6, atol=1e-9, equal_nan=True):
-                    raise ValueError(
-                        f"merged: the {what} networks score {mine!r} and {other!r}; their weights or data are not the "
-                        "same"
-                    )
+        for name, part in itertools.product(("digital", "clean"), parts):
+            mine, other = getattr(first, name), getattr(part, name)
+            if not np.isclose(mine, other, rtol=1e-6, atol=1e-9, equal_nan=True):
+                raise ValueError(
+                    f"merged: the {name} networks score {mine!r} and {other!r}; their weights or data are not the same"
+                )
         seeds = [seed for part in parts for seed in part.seeds]
         twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
         if twice:
