@@ -1,6 +1,7 @@
 """analogsim: what is left of a PyTorch network on analog in-memory hardware, and training that survives it."""
 
 from analogsim import devices as devices
+from analogsim.chip.batch_norm import reestimate_batch_norm
 from analogsim.chip.calibration import calibrate
 from analogsim.chip.faults import draw_faults, remap
 from analogsim.chip.file import load_chip, save_chip
@@ -101,6 +102,7 @@ __all__ = [
     "program",
     "programmed",
     "range_parameters",
+    "reestimate_batch_norm",
     "register",
     "register_layer",
     "register_routed",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from analogsim.chip.batch_norm import has_batch_norm, own_statistics, reestimate_batch_norm
+from analogsim.chip.batch_norm import gather_statistics, has_batch_norm, own_statistics
 from analogsim.chip.calibration import calibrate
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.crossbar.gains import Rule, column_gains, crossbar_gains, layer_gain
@@ -155,7 +155,7 @@ class Adjustment(Compensation):
 
 @dataclass(frozen=True)
 class BatchNormStatistics(Adjustment):
-    """Means and variances of batch norm, estimated again on the chip as it is: see `reestimate_batch_norm`."""
+    """Means and variances of batch norm, estimated again on the chip as it is: see `gather_statistics`."""
 
     name = "batch-norm"
 
@@ -167,7 +167,7 @@ class BatchNormStatistics(Adjustment):
     def on_chip(self, analog: nn.Module, data: CalibrationData) -> Iterator[Renew]:
         """See `Adjustment`."""
         with own_statistics(analog):
-            yield lambda: reestimate_batch_norm(analog, data.inputs())
+            yield lambda: gather_statistics(analog, data.inputs())
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from analogsim.chip.compensation import CompensationLike, Gain, gain_of
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.module import chips_of, matrices_of
+from analogsim.layers.module import chips_of, drawn_in_eval, matrices_of
 from analogsim.utils.times import seconds
 
 
@@ -118,19 +118,8 @@ def without_errors(analog: nn.Module) -> Iterator[nn.Module]:
     Args:
         analog: the twin; its modes are as before afterwards.
     """
-    states = [layer.analog for layer in matrices_of(analog)]
-    before = [state.errors_off for state in states]
-    modes = [(module, module.training) for module in analog.modules()]
-    try:
-        for state in states:
-            state.errors_off = True
-        analog.eval()
+    with drawn_in_eval(analog, lambda state: 0.0):
         yield analog
-    finally:
-        for state, off in zip(states, before, strict=True):
-            state.errors_off = off
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

@@ -176,8 +176,9 @@ class AnalogMatrix:
             if torch.compiler.is_compiling() and state.compiled_scale is not None:
                 return state.compiled_scale
             return state.noise_scale
-        clean = self.analog.errors_off or (self.analog.observe is not None and self.analog.chip is None)
-        return 0.0 if clean else None
+        if self.analog.eval_scale is not None:
+            return self.analog.eval_scale
+        return 0.0 if self.analog.observe is not None and self.analog.chip is None else None
 
     def _chip(self) -> MatrixChip:
         chip = self.analog.chip

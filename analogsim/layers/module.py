@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -282,6 +283,29 @@ def matrices_of(model: nn.Module) -> list[AnalogMatrix]:
             f"{type(model).__name__} has no analog layer: give the twin that analogsim.convert(model, ...) returned"
         )
     return matrices
+
+
+@contextmanager
+def drawn_in_eval(analog: nn.Module, scale_of: Callable[[AnalogState], float | None]) -> Iterator[None]:
+    """For a block, a twin is in eval mode, and its matrices answer by fresh draws as in training, not by a chip.
+
+    Args:
+        analog: the twin; its modes are as before afterwards.
+        scale_of: how much of a draw's error each matrix sees; None where its chip answers.
+    """
+    states = [matrix.analog for matrix in matrices_of(analog)]
+    before = [state.eval_scale for state in states]
+    modes = [(module, module.training) for module in analog.modules()]
+    try:
+        for state in states:
+            state.eval_scale = scale_of(state)
+        analog.eval()
+        yield
+    finally:
+        for state, scale in zip(states, before, strict=True):
+            state.eval_scale = scale
+        for module, mode in modes:
+            module.training = mode
 
 
 def chips_of(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, MatrixChip]]:

@@ -106,7 +106,7 @@ class AnalogState:
         fixed: says that weights on a chip have no gradient, once for all matrices of a twin.
         tie: of the chip's answers to the clean weights, for who asks for their gradient.
         observe: during calibration, is shown what reaches the converters.
-        errors_off: whether a forward in eval finds the clean weights behind the converters, and no chip.
+        eval_scale: how much of a fresh draw a forward in eval sees in place of the chip; None: the chip answers.
     """
 
     name: str
@@ -132,7 +132,7 @@ class AnalogState:
     fixed: Notice = field(default_factory=weights_are_fixed)
     tie: Tie = field(default_factory=Tie)
     observe: Observe | None = None
-    errors_off: bool = False
+    eval_scale: float | None = None
 
     def __post_init__(self) -> None:
         self.device.prepare()

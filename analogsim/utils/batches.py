@@ -161,8 +161,12 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def inputs_of(loader: Iterable[Any]) -> Iterator[Inputs]:
+def inputs_of(loader: Iterable[Any], action: str = "calibrate") -> Iterator[Inputs]:
     """The inputs that a loader yields: alone, at the head of a tuple, or in a mapping beside labels.
+
+    Args:
+        loader: the data.
+        action: who asks, for errors.
 
     Raises:
         TypeError: it yields something else.
@@ -177,13 +181,13 @@ def inputs_of(loader: Iterable[Any]) -> Iterator[Inputs]:
             value = {key: entry for key, entry in value.items() if key not in _LABELS}
         if not isinstance(value, Tensor | tuple | Mapping):
             raise TypeError(
-                "calibrate: loader must yield inputs (a tensor, or a mapping of keyword arguments) or (inputs, ...), "
+                f"{action}: loader must yield inputs (a tensor, or a mapping of keyword arguments) or (inputs, ...), "
                 f"got {type(value).__name__}"
             )
         seen = True
         yield value
     if not seen:
-        raise ValueError("calibrate: the loader is empty (or can be read only once); give a DataLoader or a list")
+        raise ValueError(f"{action}: the loader is empty (or can be read only once); give a DataLoader or a list")
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:

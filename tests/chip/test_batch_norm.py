@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.chip.batch_norm import has_batch_norm, own_statistics, reestimate_batch_norm
+from analogsim import reestimate_batch_norm
+from analogsim.chip.batch_norm import has_batch_norm, own_statistics
 
 
 def noisy_network():
@@ -138,3 +139,92 @@ def test_statistics_of_the_model_are_left_alone_and_come_back(fails: bool) -> No
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
     with torch.no_grad():
         assert torch.equal(analog(x), answer)
+
+
+# For users
+
+
+def test_under_the_noise_of_training_statistics_are_means_over_draws() -> None:
+    model = network()
+    analog = analogsim.convert(model, "gaussian(std=0.3)").train()
+    analogsim.set_noise_scale(analog, 2.0)
+    x = torch.randn(300, 6)
+    analogsim.reestimate_batch_norm(analog, [(x, None)] * 400)
+    assert all(module.training for module in analog.modules())
+    assert (model[1].momentum, analog[1].momentum) == (0.1, 0.1)
+    assert analog[1]._buffers is model[1]._buffers, "they are the network's"
+    with torch.no_grad():
+        hidden = [analog[0](x) for _ in range(400)]
+    means, variances = torch.stack([h.mean(0) for h in hidden]), torch.stack([h.var(0) for h in hidden])
+    # Two independent samples of 400 draws, four standard errors of their difference.
+    for found, other in ((model[1].running_mean, means), (model[1].running_var, variances)):
+        assert ((found - other.mean(0)).abs() < 4 * (2 / 400) ** 0.5 * other.std(0)).all()
+    clean = model[0](x).var(0)
+    assert (model[1].running_var > clean * 1.05).all(), "noise widens what comes out"
+
+
+def test_without_noise_they_are_those_of_the_digital_network() -> None:
+    model = network()
+    analog = analogsim.convert(model, "pcm")
+    analogsim.set_noise_scale(analog, 0.0)
+    x = torch.randn(64, 6)
+    analogsim.reestimate_batch_norm(analog, [x])
+    torch.testing.assert_close(model[1].running_mean, model[0](x).mean(0))
+    torch.testing.assert_close(model[1].running_var, model[0](x).var(0))
+
+
+def test_dropout_does_nothing_meanwhile() -> None:
+    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(6, 4), nn.BatchNorm1d(4))
+    analog = analogsim.convert(model, "pcm").train()
+    analogsim.set_noise_scale(analog, 0.0)
+    x = torch.randn(64, 6)
+    analogsim.reestimate_batch_norm(analog, [x])
+    torch.testing.assert_close(model[2].running_mean, model[1](x).mean(0))
+    assert analog[0].training
+
+
+def test_with_a_chip_they_are_that_chips() -> None:
+    model, analog = twin()
+    x = torch.randn(64, 6)
+    analog.train()
+    analogsim.reestimate_batch_norm(analog, [x])
+    assert analog.training
+    analog.eval()
+    torch.testing.assert_close(model[1].running_mean, analog[0](x).mean(0))
+
+
+def test_on_each_chip_of_an_evaluation() -> None:
+    """By hand what the compensation does."""
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm")
+    given = {"chips": 3, "times": ("1y",)}
+    wanted = analogsim.evaluate(analog, [(x, y)], compensation="batch-norm", calibration=[x[:300]], **given)
+    by_hand = analogsim.evaluate(
+        analog,
+        [(x, y)],
+        compensation=None,
+        on_chip=lambda analog, seed, t: analogsim.reestimate_batch_norm(analog, [x[:300]]),
+        **given,
+    )
+    assert (by_hand.values == wanted.values).all()
+
+
+def test_bad_data_leave_the_statistics_as_they_were() -> None:
+    model = network()
+    analog = analogsim.convert(model, "pcm")
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    x = torch.randn(8, 6)
+    for loader, told in (
+        ([], "reestimate_batch_norm: the loader is empty"),
+        ([x, 3], "reestimate_batch_norm: loader must yield inputs"),
+        ([x, x * float("nan")], "reestimate_batch_norm: batch 1 holds NaN"),
+        ([x, torch.randn(8, 5)], "mat1 and mat2"),
+    ):
+        with pytest.raises((ValueError, TypeError, RuntimeError), match=told):
+            analogsim.reestimate_batch_norm(analog, loader)
+        assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+        assert model[1].momentum == 0.1
+    with pytest.raises(ValueError, match="reestimate_batch_norm: AnalogLinear has no batch norm"):
+        analogsim.reestimate_batch_norm(analogsim.convert(nn.Linear(2, 2), "pcm"), [torch.randn(4, 2)])
+    with pytest.raises(ValueError, match="no analog layer"):
+        analogsim.reestimate_batch_norm(model, [x])
