@@ -41,8 +41,8 @@ from analogsim.noise.sources import Noise as Noise
 from analogsim.noise.sources import use_compiled_noise
 from analogsim.training.clipping import clip_weights
 from analogsim.training.repetition import same_noise
-from analogsim.training.schedule import NoiseSchedule
-from analogsim.training.settings import set_noise_scale, set_recompute
+from analogsim.training.schedule import ClipSchedule, NoiseSchedule
+from analogsim.training.settings import set_noise_scale, set_recompute, set_train_times
 from analogsim.utils.moved import put_signposts as _put_signposts
 from analogsim.utils.times import seconds
 
@@ -57,6 +57,7 @@ __all__ = [
     "Audit",
     "AuditError",
     "Cells",
+    "ClipSchedule",
     "ConversionWarning",
     "Crossbar",
     "DeviceModel",
@@ -115,6 +116,7 @@ __all__ = [
     "set_noise_scale",
     "set_ranges",
     "set_recompute",
+    "set_train_times",
     "summary",
     "to_digital",
     "use_compiled_noise",

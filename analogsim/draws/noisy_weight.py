@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -29,10 +30,16 @@ def in_compute_dtype(weight: Tensor) -> Tensor:
     return weight.float() if weight.dtype in _HALF else weight
 
 
-def _draw_time(like: Tensor, times: tuple[float, float], noise: Noise) -> Tensor:
-    """A time log-uniform in ``times`` (seconds); a tensor, so that nothing waits for the GPU."""
-    low, high = (math.log(t) for t in times)
-    return noise.uniform_like(like.new_empty(())).mul_(high - low).add_(low).exp_()
+def _draw_time(like: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """One of several times, or of two a time log-uniform between them; a tensor, so that nothing waits for the GPU."""
+    share = noise.uniform_like(like.new_empty(()))
+    if len(times) == 2:
+        low, high = (math.log(t) for t in times)
+        return share.mul_(high - low).add_(low).exp_()
+    drawn = torch.full_like(share, times[0])
+    for place, time in enumerate(times[1:], 1):
+        drawn = torch.where(share * len(times) >= place, time, drawn)
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class DrawnCells:
 def draw_cells(
     weight: Tensor,
     device: DeviceModel,
-    times: tuple[float, float],
+    times: Sequence[float],
     layout: Layout | None,
     crossbar: Crossbar,
     noise: Noise,
@@ -127,7 +134,7 @@ def _pairs(
     weight: Tensor,
     device: DeviceModel,
     scale: Scale,
-    times: tuple[float, float],
+    times: Sequence[float],
     layout: Layout | None,
     crossbar: Crossbar,
     noise: TrainingNoise,
@@ -157,7 +164,7 @@ def noisy_weight(
     weight: Tensor,
     device: DeviceModel,
     scale: Scale,
-    times: tuple[float, float],
+    times: Sequence[float],
     layout: Layout | None = None,
     crossbar: Crossbar = IDEAL,
     noise: TrainingNoise = _GLOBAL,
@@ -171,8 +178,8 @@ def noisy_weight(
         weight: the clean weight, ``(out, ...)``, laid with its bias rows.
         device: the device model; every stage of its chain is drawn anew.
         scale: how much of the error is applied: 0 none, 1 the device's own.
-        times: for a device that drifts, the range (seconds) of a log-uniform time; the mean decay is removed by the
-            same measured gain as on a chip.
+        times: for a device that drifts, the two ends (seconds) of the range of a log-uniform time, or three or more of
+            which one is drawn; the mean decay is removed by the same measured gain as on a chip.
         layout: the blocks in which the weight lies.
         crossbar: their wires.
         noise: where the draw comes from.
@@ -278,7 +285,7 @@ def noisy_array(
     weight: Tensor,
     device: DeviceModel,
     scale: Scale,
-    times: tuple[float, float],
+    times: Sequence[float],
     layout: Layout,
     crossbar: Crossbar,
     noise: TrainingNoise = _GLOBAL,

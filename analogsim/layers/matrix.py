@@ -492,7 +492,7 @@ _OF_A_DRAW = (
     *("_zero", "_noise", "_scale", "_weight", "_bias", "_tie"),
 )
 
-Circumstances = tuple[DeviceModel, Scale, tuple[float, float], Layout, Crossbar]
+Circumstances = tuple[DeviceModel, Scale, tuple[float, ...], Layout, Crossbar]
 
 
 def _again(

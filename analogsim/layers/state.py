@@ -82,7 +82,7 @@ class AnalogState:
         name: the matrix's name in the network, which keys its share of a chip: that of its layer, with a name of its
             own behind it where the layer has several.
         device: the device model its weights are written to.
-        train_times: range of drift times in training, seconds.
+        train_times: ends of the range of drift times in training, seconds; three or more: the times themselves.
         shape: of the matrix, ``(out, ...)``.
         layout: the blocks of crossbars in which it lies.
         crossbar: their size, converters and wires.
@@ -111,7 +111,7 @@ class AnalogState:
 
     name: str
     device: DeviceModel
-    train_times: tuple[float, float]
+    train_times: tuple[float, ...]
     shape: torch.Size
     layout: Layout
     crossbar: Crossbar = IDEAL

@@ -2,11 +2,12 @@
 
 from analogsim.training.clipping import clip_weights
 from analogsim.training.repetition import same_noise
-from analogsim.training.schedule import NoiseSchedule
-from analogsim.training.settings import set_noise_scale, set_recompute
+from analogsim.training.schedule import ClipSchedule, NoiseSchedule
+from analogsim.training.settings import set_noise_scale, set_recompute, set_train_times
 from analogsim.training.step import Loss, Step, plain_step
 
 __all__ = [
+    "ClipSchedule",
     "Loss",
     "NoiseSchedule",
     "Step",
@@ -15,4 +16,5 @@ __all__ = [
     "same_noise",
     "set_noise_scale",
     "set_recompute",
+    "set_train_times",
 ]

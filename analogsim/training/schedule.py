@@ -1,15 +1,16 @@
-"""Noise schedules: how much of the device's errors training sees, step by step."""
+"""Schedules: how much of the device's errors training sees, and how far weights may go, step by step."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from analogsim.layers.module import matrices_of
+from analogsim.training.clipping import Per, clip_weights
 from analogsim.training.settings import set_noise_scale
 
 Factor = Callable[[float], float]
@@ -35,8 +36,8 @@ _SCALES: dict[str, _Scale] = {
 }
 
 
-def _between(factor: Factor, name: str) -> _Scale:
-    """The scales that a factor from start to end makes."""
+def _between(factor: Factor, name: str, title: str, word: str) -> _Scale:
+    """The values that a factor from start to end makes; ``title`` and ``word`` name the schedule and them in errors."""
 
     def scale(start: float, end: float, u: float, stairs: int) -> float:
         given = factor(u)
@@ -46,13 +47,12 @@ def _between(factor: Factor, name: str) -> _Scale:
             value = math.nan
         if not math.isfinite(value):
             raise ValueError(
-                f"noise schedule: the shape {name} must give a finite number for every u in [0, 1], got {given!r} for "
-                f"{u:g}"
+                f"{title}: the shape {name} must give a finite number for every u in [0, 1], got {given!r} for {u:g}"
             )
         found = start + (end - start) * value
         if found < 0:
             raise ValueError(
-                f"noise schedule: the shape {name} gives {value:g} for {u:g}, which makes a negative scale of "
+                f"{title}: the shape {name} gives {value:g} for {u:g}, which makes a negative {word} of "
                 f"start={start:g} and end={end:g}"
             )
         return found
@@ -68,7 +68,85 @@ def _name_of(shape: str | Factor) -> str:
     return name if name.startswith("<") else f"<{name}>"
 
 
-class NoiseSchedule:
+class _Schedule:
+    """A value that goes from start to end over a number of steps, and what is done with it at each.
+
+    Args:
+        analog: the twin that it acts on.
+        shape: see `NoiseSchedule`.
+        settings: start, end, steps, stairs, and what else the schedule has.
+    """
+
+    _title: ClassVar[str]
+    _word: ClassVar[str]
+
+    def __init__(self, analog: nn.Module, shape: str | Factor, settings: dict[str, Any]) -> None:
+        title = self._title
+        if not callable(shape) and not (isinstance(shape, str) and shape in _SCALES):
+            raise ValueError(
+                f"{title}: shape must be one of {', '.join(_SCALES)}, got {shape!r}; or give a function from "
+                "[0, 1] to a factor"
+            )
+        start, end = settings["start"], settings["end"]
+        if shape == "exponential" and not (start > 0 and end > 0):
+            raise ValueError(f"{title}: exponential needs start and end > 0, got {start!r} and {end!r}")
+        for name, least in (("steps", 1), ("warmup", 0), ("stairs", 1)):
+            count = settings.get(name, least)
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                raise ValueError(f"{title}: {name} must be an integer >= {least}, got {count!r}")
+        matrices_of(analog)
+        self._analog = analog
+        self._settings: dict[str, Any] = {"shape": _name_of(shape), **settings}
+        self._own = shape if callable(shape) else None
+        self._step = 0
+        self._value_at(settings["steps"])  # a callable that fails at the end fails at once
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"
+
+    def _apply(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must say what it does at each step")
+
+    def _value_at(self, step: int) -> float:
+        """What the shape says of a step."""
+        if step < 0:
+            raise ValueError(f"{self._title}: a step must be >= 0, got {step}")
+        s = self._settings
+        shaped = _SCALES[s["shape"]] if self._own is None else _between(self._own, s["shape"], self._title, self._word)
+        return float(shaped(s["start"], s["end"], min(1.0, step / s["steps"]), s["stairs"]))
+
+    def step(self) -> None:
+        """Go on by one step, and act on the twin."""
+        self._step += 1
+        self._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and step; plain numbers and text."""
+        return {**self._settings, "last_step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict()`` was taken, and act on the twin.
+
+        Raises:
+            ValueError: the state is not that of such a schedule, or its shape is a callable that this one was not made
+                with.
+        """
+        wanted = {*self._settings, "last_step"}
+        if set(state) != wanted:
+            raise ValueError(f"{self._title}: the state needs the keys {sorted(wanted)}, got {sorted(state)}")
+        held, own = state["shape"], self._settings["shape"]
+        if held != own and (self._own is not None or held not in _SCALES):
+            made = f"{type(self).__name__}(..., shape={held!r})" if held in _SCALES else "the callable of that name"
+            raise ValueError(
+                f"{self._title}: the state has the shape {held}, and this schedule was made with {own}; make it with "
+                f"{made}"
+            )
+        self._settings = {name: state[name] for name in self._settings}
+        self._step = state["last_step"]
+        self._apply()
+
+
+class NoiseSchedule(_Schedule):
     r"""Moves the noise scale of a twin from ``start`` to ``end`` over ``steps`` steps.
 
     With the progress :math:`u = \min(1, step/steps)`:
@@ -109,6 +187,8 @@ class NoiseSchedule:
         [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
+    _title, _word = "noise schedule", "scale"
+
     def __init__(
         self,
         analog: nn.Module,
@@ -122,25 +202,12 @@ class NoiseSchedule:
         stairs: int = 4,
         seed: int = 0,
     ) -> None:
-        if not callable(shape) and not (isinstance(shape, str) and shape in _SCALES):
-            raise ValueError(
-                f"noise schedule: shape must be one of {', '.join(_SCALES)}, got {shape!r}; or give a function from "
-                "[0, 1] to a factor"
-            )
         for name, value in (("start", start), ("end", end)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")
-        if shape == "exponential" and not (start > 0 and end > 0):
-            raise ValueError(f"noise schedule: exponential needs start and end > 0, got {start!r} and {end!r}")
-        for name, count, least in (("steps", steps, 1), ("warmup", warmup, 0), ("stairs", stairs, 1)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise ValueError(f"noise schedule: {name} must be an integer >= {least}, got {count!r}")
         if not 0 <= jitter <= 1:
             raise ValueError(f"noise schedule: jitter must be in [0, 1], got {jitter!r}")
-        matrices_of(analog)
-        self._analog = analog
-        self._settings: dict[str, Any] = {
-            "shape": _name_of(shape),
+        settings = {
             "start": float(start),
             "end": float(end),
             "steps": steps,
@@ -149,24 +216,15 @@ class NoiseSchedule:
             "stairs": stairs,
             "seed": seed,
         }
-        self._own = shape if callable(shape) else None
-        self._step = 0
-        self.scale_at(steps)  # a callable that fails at the end fails at once
+        super().__init__(analog, shape, settings)
         self._apply()
-
-    def __repr__(self) -> str:
-        return f"NoiseSchedule({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"
 
     def _apply(self) -> None:
         set_noise_scale(self._analog, self.scale_at(self._step))
 
     def scale_at(self, step: int) -> float:
         """The scale of a step, jitter included; the state of the schedule does not matter."""
-        if step < 0:
-            raise ValueError(f"noise schedule: a step must be >= 0, got {step}")
-        s = self._settings
-        shaped = _SCALES[s["shape"]] if self._own is None else _between(self._own, s["shape"])
-        scale = shaped(s["start"], s["end"], min(1.0, step / s["steps"]), s["stairs"])
+        scale, s = self._value_at(step), self._settings
         if step < s["warmup"]:
             scale *= step / s["warmup"]
         if s["jitter"]:
@@ -174,35 +232,64 @@ class NoiseSchedule:
             scale *= 1 + s["jitter"] * random.Random(f"{s['seed']}/{step}").uniform(-1, 1)
         return float(scale)
 
-    def step(self) -> None:
-        """Go on by one step and set the twin's scale."""
-        self._step += 1
-        self._apply()
-
     def get_last_scale(self) -> float:
         """The scale that is set now."""
         return self.scale_at(self._step)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Settings and step; plain numbers and text."""
-        return {**self._settings, "last_step": self._step}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict()`` was taken, and set the twin's scale.
+class ClipSchedule(_Schedule):
+    """Clips the weights of a twin after each step, to a limit that moves from ``start`` to ``end``.
 
-        Raises:
-            ValueError: the state is not that of a noise schedule, or its shape is a callable that this one was not made
-                with.
-        """
-        wanted = {*self._settings, "last_step"}
-        if set(state) != wanted:
-            raise ValueError(f"noise schedule: the state needs the keys {sorted(wanted)}, got {sorted(state)}")
-        held, own = state["shape"], self._settings["shape"]
-        if held != own and (self._own is not None or held not in _SCALES):
-            raise ValueError(
-                f"noise schedule: the state has the shape {held}, and this schedule was made with {own}; make it with "
-                f"{'NoiseSchedule(..., shape=' + repr(held) + ')' if held in _SCALES else 'the callable of that name'}"
-            )
-        self._settings = {name: state[name] for name in self._settings}
-        self._step = state["last_step"]
+    Wide at first, so that training finds its weights, and narrow at the end, where they go onto chips. Used like
+    `NoiseSchedule`: made once, which clips to ``start``, and ``step()`` after each ``optimizer.step()``.
+
+    Args:
+        analog: the twin, see `clip_weights`.
+        shape: see `NoiseSchedule`.
+        start: limit at step 0, in standard deviations.
+        end: limit from step ``steps`` on.
+        steps: length, in steps.
+        per: ``"layer"`` or ``"column"``, see `clip_weights`.
+        stairs: number of changes of ``"step"``.
+
+    Raises:
+        ValueError: an argument out of its range; or see `clip_weights`.
+
+    Example:
+        >>> import torch, analogsim
+        >>> analog = analogsim.convert(torch.nn.Linear(4, 2), device="pcm")
+        >>> schedule = analogsim.ClipSchedule(analog, "linear", start=4.0, end=2.0, steps=4, per="column")
+        >>> [schedule.sigmas_at(step) for step in range(6)]
+        [4.0, 3.5, 3.0, 2.5, 2.0, 2.0]
+    """
+
+    _title, _word = "clip schedule", "limit"
+
+    def __init__(
+        self,
+        analog: nn.Module,
+        shape: str | Factor = "linear",
+        *,
+        start: float = 4.0,
+        end: float = 2.0,
+        steps: int = 1,
+        per: Per = "layer",
+        stairs: int = 4,
+    ) -> None:
+        for name, value in (("start", start), ("end", end)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"clip schedule: {name} must be finite and > 0, got {value!r}")
+        settings = {"start": float(start), "end": float(end), "steps": steps, "per": per, "stairs": stairs}
+        super().__init__(analog, shape, settings)
         self._apply()
+
+    def _apply(self) -> None:
+        clip_weights(self._analog, self.sigmas_at(self._step), per=self._settings["per"])
+
+    def sigmas_at(self, step: int) -> float:
+        """The limit of a step, in standard deviations; the state of the schedule does not matter."""
+        return self._value_at(step)
+
+    def get_last_sigmas(self) -> float:
+        """The limit that weights were clipped to last."""
+        return self.sigmas_at(self._step)

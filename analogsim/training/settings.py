@@ -1,13 +1,15 @@
-"""What holds for the draws of training: how much of the device's errors they see, and whether backward keeps them."""
+"""What holds for the draws of training: how much of the errors they see, at which ages, whether backward keeps them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from analogsim.layers.module import matrices_of
+from analogsim.utils.times import seconds
 
 
 def set_noise_scale(analog: nn.Module, scale: float) -> None:
@@ -32,6 +34,40 @@ def set_noise_scale(analog: nn.Module, scale: float) -> None:
                 tensors[place] = held if held is not None and held.device == place else torch.empty((), device=place)
                 tensors[place].fill_(value)
         state.compiled_scale = tensors[place]
+
+
+def set_train_times(analog: nn.Module, times: Sequence[float | str]) -> None:
+    """The ages at which training sees the devices, each forward and each layer drawing one of its own.
+
+    As ``convert(..., train_times=...)`` says it for the first time; where devices do not drift, nothing changes.
+
+    Args:
+        analog: the twin.
+        times: since programming, seconds or text. Two are the ends of a range from which ages are drawn log-uniformly,
+            such as ``("1s", "10y")``; one is the age of all; of three or more each is drawn as often as the others.
+
+    Raises:
+        ValueError: no times, one that is not above 0, a range from the later to the earlier, or an age for which a
+            device has no formula. The ages are as before then.
+
+    Example:
+        >>> import torch, analogsim
+        >>> analog = analogsim.convert(torch.nn.Linear(4, 2), device="pcm")
+        >>> analogsim.set_train_times(analog, ("1s", "10y"))
+    """
+    if isinstance(times, str) or not isinstance(times, Sequence) or not times:
+        raise ValueError(f'set_train_times: times must be a sequence such as ("1s", "10y"), got {times!r}')
+    ages = tuple(seconds(time) for time in times)
+    if min(ages) <= 0 or (len(ages) == 2 and ages[0] > ages[1]):
+        raise ValueError(
+            f"set_train_times: times must be > 0, and a range from the earlier to the later, got {times!r}"
+        )
+    layers = matrices_of(analog)
+    for layer in layers:
+        for age in ages:
+            layer.analog.device.check_time(age)
+    for layer in layers:
+        layer.analog.train_times = ages * 2 if len(ages) == 1 else ages
 
 
 def set_recompute(analog: nn.Module, recompute: bool = True) -> None:

@@ -103,3 +103,36 @@ def test_computed_weights_are_refused_before_any_is_clipped(computed: object) ->
     ):
         clip_weights(analog, 0.1)
     assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "transposed", "grouped", "recurrent"])
+def test_columns_have_limits_of_their_own(kind: str) -> None:
+    torch.manual_seed(0)
+    layers: dict[str, nn.Module] = {
+        "linear": nn.Linear(30, 4),
+        "conv": nn.Conv2d(3, 4, 3),
+        "transposed": nn.ConvTranspose2d(3, 4, 3),
+        "grouped": nn.ConvTranspose1d(4, 8, 3, groups=2),
+        "recurrent": nn.GRU(5, 4),
+    }
+    analog = analogsim.convert(layers[kind], "pcm")
+    matrices = analogsim.layers.matrices_of(analog)
+    before = [matrix.still()[0].clone() for matrix in matrices]
+    clip_weights(analog, 1.0, per="column")
+    for matrix, old in zip(matrices, before, strict=True):
+        for output, column in enumerate(old):
+            limit = column.square().mean().sqrt()
+            torch.testing.assert_close(matrix.still()[0][output], column.clamp(-limit, limit))
+        assert not torch.equal(matrix.still()[0], old)
+
+
+def test_a_column_of_one_weight_stays() -> None:
+    layer = nn.Linear(1, 3)
+    before = layer.weight.detach().clone()
+    clip_weights(analogsim.convert(layer, "pcm"), 1.0, per="column")
+    torch.testing.assert_close(layer.weight.detach(), before)
+
+
+def test_what_shares_a_limit() -> None:
+    with pytest.raises(ValueError, match="clip_weights: per must be one of layer, column, got 'tensor'"):
+        clip_weights(analogsim.convert(nn.Linear(2, 2), "pcm"), 2.0, per="tensor")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim import NoiseSchedule
+from analogsim import ClipSchedule, NoiseSchedule
 
 
 def twin() -> nn.Module:
@@ -206,3 +206,55 @@ def test_stairs_are_those_of_whole_numbers(steps: int) -> None:
         for step in range(0, steps + 1, max(1, steps // 997)):
             exact = 0.1 + (0.7 - 0.1) * -(-step * stairs // steps) / stairs
             assert schedule.scale_at(step) == exact
+
+
+# --- the limit of weights -------------------------------------------------------------------------------------------
+
+
+def test_the_limit_moves_and_weights_follow_it() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(60, 5)
+    analog = analogsim.convert(model, "pcm")
+    old = model.weight.detach().clone()
+    schedule = ClipSchedule(analog, "linear", start=2.0, end=1.0, steps=4, per="column")
+    wanted = old.clone()
+    for step in range(6):
+        assert schedule.get_last_sigmas() == schedule.sigmas_at(step) == max(1.0, 2.0 - step / 4)
+        limit = schedule.sigmas_at(step) * wanted.square().mean(1, keepdim=True).sqrt()
+        wanted = wanted.clamp(-limit, limit)
+        torch.testing.assert_close(model.weight.detach(), wanted)
+        schedule.step()
+    assert not torch.equal(model.weight, old)
+
+
+def test_a_clip_schedule_goes_on_from_its_state() -> None:
+    analog = analogsim.convert(nn.Linear(60, 5), "pcm")
+    schedule = ClipSchedule(analog, "cosine", start=3.0, end=1.5, steps=10)
+    for _ in range(3):
+        schedule.step()
+    state = json.loads(json.dumps(schedule.state_dict()))
+    other = ClipSchedule(analogsim.convert(nn.Linear(60, 5), "pcm"))
+    other.load_state_dict(state)
+    assert other.get_last_sigmas() == schedule.get_last_sigmas() == schedule.sigmas_at(3)
+    assert "start=3.0, end=1.5, steps=10, per='layer'" in repr(other)
+    with pytest.raises(ValueError, match="clip schedule: the state needs the keys"):
+        other.load_state_dict(NoiseSchedule(twin()).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"end": 0.0}, "clip schedule: end must be finite and > 0, got 0.0"),
+        ({"start": float("inf")}, "clip schedule: start must be finite and > 0"),
+        ({"per": "tensor"}, "per must be one of layer, column"),
+        ({"steps": 0}, "clip schedule: steps must be an integer >= 1"),
+        ({"shape": "round"}, "clip schedule: shape must be one of constant"),
+        ({"shape": lambda u: -u, "start": 1.0, "end": 3.0}, "gives -1 for 1, which makes a negative limit"),
+    ],
+)
+def test_bad_clip_schedules(changes: dict[str, object], told: str) -> None:
+    analog = twin()
+    before = analog[0].weight.detach().clone()
+    with pytest.raises(ValueError, match=told):
+        ClipSchedule(analog, **changes)  # type: ignore[arg-type]
+    assert torch.equal(analog[0].weight, before)

@@ -1,12 +1,31 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import analogsim
-from analogsim import Crossbar, DeviceModel, Drift, Gaussian, Mapping, ReadNoise, set_noise_scale, set_recompute
+from analogsim import (
+    Cells,
+    Crossbar,
+    DeviceModel,
+    Drift,
+    Effect,
+    Gaussian,
+    Mapping,
+    ReadNoise,
+    State,
+    set_noise_scale,
+    set_recompute,
+    set_train_times,
+)
+from analogsim.draws.noisy_weight import draw_cells
 from analogsim.layers.module import matrices_of
+from analogsim.noise.sources import GlobalNoise
 
 PAIR = Mapping("pair")
 
@@ -127,3 +146,82 @@ def test_every_matrix_makes_its_draws_again_or_none() -> None:
             set_recompute(analog, bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no analog layer"):
         set_recompute(nn.Linear(2, 2))
+
+
+# --- the ages -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clock(Effect):
+    """A cell that holds the time it is read at."""
+
+    def age(self, g: Tensor, t: float | Tensor, cells: Cells, drawn: State) -> Tensor:
+        return g + t
+
+
+def ages(times: Sequence[float | str], count: int) -> Tensor:
+    """The ages that so many training forwards see."""
+    analog = analogsim.convert(nn.Linear(2, 1), DeviceModel((Clock(),), g_max=1.0, mapping=PAIR))
+    set_train_times(analog, times)
+    state = analog.analog
+    weight = torch.zeros(1, 2)
+    drawn = [
+        draw_cells(weight, state.device, state.train_times, state.layout, state.crossbar, GlobalNoise()).g.flatten()[0]
+        for _ in range(count)
+    ]
+    return torch.stack(drawn).double()
+
+
+def test_two_times_are_a_range_up_to_ten_years() -> None:
+    torch.manual_seed(0)
+    seen = ages(("1s", "10y"), 2000).log()
+    width = math.log(analogsim.seconds("10y"))
+    # Uniform: mean and variance within 4.5 standard errors.
+    assert abs(seen.mean() / width - 0.5) < 4.5 * (1 / 12 / 2000) ** 0.5
+    assert abs(seen.var() / width**2 - 1 / 12) < 4.5 * (1 / 180 / 2000) ** 0.5
+    assert seen.min() >= 0
+    assert seen.max() <= width * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("given", [["1d"], (86400.0,), ("1d", "1d")])
+def test_one_time_is_the_age_of_all(given: Sequence[float | str]) -> None:
+    torch.testing.assert_close(ages(given, 3), torch.full((3,), 86400.0, dtype=torch.float64))
+
+
+def test_of_several_times_each_is_drawn_as_often() -> None:
+    torch.manual_seed(0)
+    given = ["10y", "1s", "1h"]  # in any order
+    seen = ages(given, 3000)
+    for time in given:
+        share = float((seen - analogsim.seconds(time)).abs().lt(1e-3 * analogsim.seconds(time)).double().mean())
+        assert abs(share - 1 / 3) < 4.5 * (2 / 9 / 3000) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ((), "times must be a sequence"),
+        ("1d", "times must be a sequence"),
+        (3.0, "times must be a sequence"),
+        ((0, "1d"), "times must be > 0"),
+        (("1d", "1s"), "from the earlier to the later"),
+        (("1s", "soon"), "cannot read 'soon'"),
+        (("1s", "1y"), "is valid from"),
+    ],
+)
+def test_bad_times_change_nothing(times: object, told: str) -> None:
+    analog = analogsim.convert(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), {"0": "pcm", "1": "reram-wan2022"})
+    before = [layer.analog.train_times for layer in analog]
+    with pytest.raises(ValueError, match=told):
+        set_train_times(analog, times)  # type: ignore[arg-type]
+    assert [layer.analog.train_times for layer in analog] == before
+
+
+def test_ages_hold_for_draws_that_are_made_again() -> None:
+    analog = analogsim.convert(nn.Linear(6, 4), "pcm")
+    set_train_times(analog, ("1s", "1d", "10y"))
+    set_recompute(analog)
+    x = torch.randn(5, 6, requires_grad=True)
+    analog.train()(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()

@@ -16,15 +16,16 @@ HEAVY = (
 
 # Each stays as long as somebody may have written it.
 PUBLIC = (
-    *("Ablation", "AnalogLayer", "AnalogModule", "Audit", "AuditError", "Cells", "ConversionWarning", "Crossbar"),
-    *("DeviceModel", "Drift", "Effect", "FitWarning", "Gaussian", "KeptDigital", "Mapping", "NoiseSchedule"),
-    *("NotCalibratedError", "NotProgrammedError", "NotRoutedError", "Quantization", "ReadNoise", "Report"),
-    *("Sensitivity", "Slot", "StaleChipError", "StuckAt", "Wires", "ablate", "analog_macs", "as_crossbar"),
+    *("Ablation", "AnalogLayer", "AnalogModule", "Audit", "AuditError", "Cells", "ClipSchedule", "ConversionWarning"),
+    *("Crossbar", "DeviceModel", "Drift", "Effect", "FitWarning", "Gaussian", "KeptDigital", "Mapping"),
+    *("NoiseSchedule", "NotCalibratedError", "NotProgrammedError", "NotRoutedError", "Quantization", "ReadNoise"),
+    *("Report", "Sensitivity", "Slot", "StaleChipError", "StuckAt", "Wires", "ablate", "analog_macs", "as_crossbar"),
     *("as_device_model", "audit", "available_devices", "calibrate", "clip_weights", "compare_plot", "compare_table"),
     *("convert", "draw_faults", "drift", "erase", "evaluate", "fit_device", "get_ranges", "load_chip", "load_device"),
     *("macs", "param", "program", "programmed", "range_parameters", "reestimate_batch_norm", "register"),
     *("register_layer", "register_routed", "remap", "same_noise", "save_chip", "save_device", "seconds"),
-    *("sensitivity", "set_noise_scale", "set_ranges", "set_recompute", "summary", "to_digital", "use_compiled_noise"),
+    *("sensitivity", "set_noise_scale", "set_ranges", "set_recompute", "set_train_times", "summary", "to_digital"),
+    *("use_compiled_noise",),
 )
 
 
