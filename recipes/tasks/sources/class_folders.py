@@ -15,7 +15,11 @@ from analogsim.recipes.tasks.sources.options import check_choice
 from analogsim.recipes.tasks.sources.parts import DataWarning, class_order, first_few
 from analogsim.utils.text import nearest
 
-_SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 _OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # besides what begins with a dot
 
 _Classes = dict[str, list[Path]]  # the files of each class
@@ -58,9 +62,10 @@ class Listing:
 def list_files(root: Path, kind: Kind, order: str = "numbers") -> Listing:
     """Find files in class folders.
 
-    Either ``root/class/file``, or ``root/train/class/file`` with ``val`` (``valid``, ``validation``) and ``test``
-    beside it. A file may lie deeper in its class folder. Links are followed; hidden files and those that systems leave
-    behind are passed over. Where there is one folder only and nothing else, it is entered: that is how archives unpack.
+    Either ``root/class/file``, or ``root/train/class/file`` with ``val`` (``valid``, ``validation``, ``dev``) and
+    ``test`` beside it (``training``, ``testing``). A file may lie deeper in its class folder. Links are followed; hidden
+    files and those that systems leave behind are passed over. Where there is one folder only and nothing else, it is
+    entered: that is how archives unpack.
     A folder by the name of a split that holds files and no folders, beside folders that are no splits, is a class.
 
     Args:
@@ -172,7 +177,8 @@ def _classes(folder: Path, kind: Kind, skipped: list[Path]) -> tuple[_Classes, b
             f"put those of each class into a folder of its name"
         )
     skipped += files
-    return {name: _below(path, kind, skipped, ()) for name, path in folders.items()}, False
+    place = folder.resolve()
+    return {name: _below(path, kind, skipped, (place, *place.parents)) for name, path in folders.items()}, False
 
 
 def _below(folder: Path, kind: Kind, skipped: list[Path], above: tuple[Path, ...]) -> list[Path]:

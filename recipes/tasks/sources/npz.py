@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,14 +15,26 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from analogsim.recipes.tasks.sources.options import check_choice, check_whole, existing, path_and_options
-from analogsim.recipes.tasks.sources.parts import Parts
+from analogsim.recipes.tasks.sources.parts import DataWarning, Parts, first_few
 from analogsim.recipes.tasks.sources.targets import TASKS, Array, read_targets
 
-# What the arrays of each part may be called, in small letters; the second spelling is that of MedMNIST.
+_VALIDATION = ("val", "valid", "validation", "dev")
+# What the arrays of each part may be called, in small letters; that with images and labels is MedMNIST's.
 _NAMES = {
-    "train": (("x_train", "train_images", "x"), ("y_train", "train_labels", "y")),
-    "validation": (("x_val", "val_images"), ("y_val", "val_labels")),
-    "test": (("x_test", "test_images"), ("y_test", "test_labels")),
+    part: tuple(
+        tuple(
+            name
+            for called in parts
+            for name in (
+                f"{letter}_{called}",
+                f"{called}_{letter}",
+                f"{called}_{word}",
+                *((letter,) * (part == "train")),
+            )
+        )
+        for letter, word in (("x", "images"), ("y", "labels"))
+    )
+    for part, parts in {"train": ("train",), "validation": _VALIDATION, "test": ("test",)}.items()
 }
 _CHANNELS = (1, 2, 3, 4)  # of an image, as its axes are told by
 
@@ -49,6 +62,9 @@ def read(path: str, task: str | None = None) -> Parts:
         ValueError: the file is no npz, damaged, lacks an array or holds objects; arrays that do not go together, are
             not finite or cannot be told apart.
         FileNotFoundError: there is no such file.
+
+    Warns:
+        DataWarning: arrays of no part were left out.
     """
     place, options = path_and_options(path, "npz", _read)
     return _read(place, **({"task": task} if task in TASKS else {}) | options)
@@ -94,6 +110,8 @@ def _arrays(place: Path) -> dict[str, Array]:
             content = np.load(file, allow_pickle=False)
             if not hasattr(content, "files"):
                 raise ValueError("it is one array, not several; save them by numpy.savez(FILE, x_train=..., ...)")
+            if len({name.lower() for name in content.files}) < len(content.files):
+                raise ValueError("names differ in capital letters alone; give each array a name of its own")
             return {name.lower(): content[name] for name in content.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError) as error:
         why = " ".join(str(error).split())
@@ -106,8 +124,12 @@ def _arrays(place: Path) -> dict[str, Array]:
 
 
 def _parts(place: Path, arrays: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """Inputs and targets of the parts that there are."""
-    parts = {}
+    """Inputs and targets of the parts that there are.
+
+    Warns:
+        DataWarning: there are arrays of no part.
+    """
+    parts, taken = {}, set()
     held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
     for part, (inputs, targets) in _NAMES.items():
         x, y = (next((name for name in names if name in arrays), None) for names in (inputs, targets))
@@ -124,6 +146,12 @@ def _parts(place: Path, arrays: Mapping[str, Array]) -> dict[str, tuple[Array, A
                 f"npz:{place}: {x} {arrays[x].shape} and {y} {arrays[y].shape} must have as many samples, one or more"
             )
         parts[part] = (arrays[x], arrays[y])
+        taken |= {x, y}
+    left = [name for name in arrays if name not in taken]
+    if left:
+        warnings.warn(
+            f"npz:{place}: left out, as they are called as no part: {first_few(left)}", DataWarning, stacklevel=4
+        )
     return parts
 
 

@@ -42,14 +42,24 @@ def test_class_folders(make):
     }
 
 
-@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
-def test_split_folders(make, validation):
-    root = make("Train/cat/1.png", "Train/dog/1.png", f"{validation}/dog/2.png", "test/cat/3.png", "test/dog/")
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("Train", "val", "test"),
+        ("train", "valid", "TEST"),
+        ("training", "Validation", "testing"),
+        ("train", "dev", "test"),
+    ],
+)
+def test_split_folders(make, train, validation, test):
+    root = make(
+        f"{train}/cat/1.png", f"{train}/dog/1.png", f"{validation}/dog/2.png", f"{test}/cat/3.png", f"{test}/dog/"
+    )
     listing = list_files(root, IMAGES)
     assert told(listing, root) == {
-        "train": [("Train/cat/1.png", "cat"), ("Train/dog/1.png", "dog")],
+        "train": [(f"{train}/cat/1.png", "cat"), (f"{train}/dog/1.png", "dog")],
         "validation": [(f"{validation}/dog/2.png", "dog")],
-        "test": [("test/cat/3.png", "cat")],
+        "test": [(f"{test}/cat/3.png", "cat")],
     }
 
 
@@ -92,6 +102,7 @@ def test_links_are_followed_but_not_in_circles(make, tmp_path):
     try:
         os.symlink(tmp_path / "elsewhere", root / "horse", target_is_directory=True)
         os.symlink(root / "cat", root / "cat" / "again", target_is_directory=True)
+        os.symlink(root, root / "cat" / "all", target_is_directory=True)  # or the dogs would be cats too
         os.symlink(tmp_path / "elsewhere" / "2.png", root / "dog" / "linked.png")
     except OSError:
         pytest.skip("this system makes no links")

@@ -29,6 +29,23 @@ def numbered(shape, dtype="uint8"):
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
 
+@pytest.mark.parametrize("called", ["x_valid", "x_validation", "X_dev", "valid_x", "val_images"])
+def test_no_array_of_a_part_is_lost(save, called):
+    x = numbered((4, 2), "float64")
+    target = called.replace("x", "y").replace("X", "Y").replace("images", "labels")
+    more = {called: x[:2], target: LABELS[:2]}
+    parts = npz.read(save(train_x=x, train_y=LABELS, test_x=x[:3], test_y=LABELS[:3], **more))
+    assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [4, 2, 3]
+
+
+def test_arrays_of_no_part_are_told(save):
+    x = numbered((4, 2), "float64")
+    with pytest.warns(DataWarning, match="left out, as they are called as no part: x_holdout, mean"):
+        npz.read(with_inputs(save, x, x_holdout=x, mean=x[0]))
+    with pytest.raises(ValueError, match="names differ in capital letters alone"):
+        npz.read(save(x=x, X=x, y=LABELS))
+
+
 def test_all_parts(save):
     x = numbered((4, 2), "float64")
     parts = npz.read(save(x_train=x, y_train=LABELS, x_val=x[:1], y_val=LABELS[:1], x_test=x[:3], y_test=LABELS[:3]))
