@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -236,7 +237,7 @@ def _owned(path: str) -> Iterator[BinaryIO]:
             raise ValueError(f"journal: {path!r} is being written to by this process; give each call a file of its own")
         _HELD.add(place)
     try:
-        with contextlib.closing(os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o666), "r+b")) as file:
+        with contextlib.closing(_opened(place, path)) as file:
             if not _lock(file):
                 raise ValueError(
                     f"journal: {path!r} is being written to by another process; wait for it, or give a file of its own"
@@ -245,6 +246,27 @@ def _owned(path: str) -> Iterator[BinaryIO]:
     finally:
         with _LOCK:
             _HELD.discard(place)
+
+
+def _opened(place: str, path: str) -> BinaryIO:
+    """A file to read and to write, made where it is missing.
+
+    Raises:
+        OSError: there is no folder for it, or it may not be written.
+        ValueError: it is no file, but a device or a pipe, which gives back nothing of what it takes.
+    """
+    try:
+        number = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"journal: cannot write to it ({error.strerror}); give a file in a folder that is there", path
+        ) from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ValueError(
+            f"journal: {path!r} is no ordinary file, from which chips could be read again; give another one"
+        )
+    return os.fdopen(number, "r+b")
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -314,10 +314,10 @@ def judge_elsewhere(
         WorkerError: workers died, or the executor takes no task; what came before is given first.
         Exception: what a chip raised, that of the first of them as in one process.
     """
-    if not callable(getattr(getattr(executor, "executor", executor), "submit", None)):
-        raise TypeError(
-            f"evaluate: executor must have a submit, as those of concurrent.futures do, got {type(executor).__name__}"
-        )
+    taker = getattr(executor, "executor", executor)
+    if isinstance(taker, type) or not callable(getattr(taker, "submit", None)):
+        got = f"the class {taker.__name__}; make one of it" if isinstance(taker, type) else type(taker).__name__
+        raise TypeError(f"evaluate: executor must have a submit, as those of concurrent.futures do, got {got}")
     parts = _packed(course)
     with _folder(place) as folder:
         parcels = []
@@ -405,9 +405,15 @@ class _Dispatch:
             caller = platform.node(), os.getpid()
             task = _Task(parcels, seeds, self._together, _Surroundings.here(), caller)
             try:
-                self._flying[self._executor.submit(judge_task, task)] = seeds
+                future = self._executor.submit(judge_task, task)
             except Exception as error:
                 raise _lost(error) from error
+            if not (hasattr(future, "done") and hasattr(future, "result")):
+                raise TypeError(
+                    "evaluate: the submit of an executor must give a future, with done and result, and that of "
+                    f"{type(self._executor).__name__} gave {type(future).__name__}"
+                )
+            self._flying[future] = seeds
 
     def _next(self) -> tuple[int, ...]:
         """The chips of the next task."""
@@ -442,6 +448,7 @@ class _Dispatch:
                 with suppress(Exception):  # died like this one
                     yield list(other.result().scores)
             raise _lost(error) from error
+        self._check(reply, seeds)
         for told in reply.warned:
             self._tell(told)
         self._workers.add(reply.worker)
@@ -453,6 +460,20 @@ class _Dispatch:
             yield list(reply.scores)
         if reply.failure is not None:
             self._fail(reply.failure)
+
+    def _check(self, reply: object, seeds: tuple[int, ...]) -> None:
+        """Refuse what no worker answers to a task of these chips.
+
+        Raises:
+            WorkerError: the executor lost the answer, or gives that of another task.
+        """
+        who = f"evaluate: a future of {type(self._executor).__name__}"
+        if not isinstance(reply, _Reply):
+            raise WorkerError(f"{who} holds {type(reply).__name__} in place of what the task answers")
+        judged = tuple(chip.seed for chip in reply.scores)
+        whole = reply.missing or reply.failure is not None
+        if judged != seeds and not (whole and judged == seeds[: len(judged)]):
+            raise WorkerError(f"{who} holds the answer of another task: chips {judged}, not {seeds}")
 
     def _fail(self, failure: _Failure) -> None:
         """Judge only what comes before a chip that failed: one process would have met that first."""

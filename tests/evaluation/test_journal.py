@@ -111,8 +111,16 @@ def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"notes.txt' is there and is no journal"):
         held(path)
     assert path.read_text() == "remember the milk\n"
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        FileNotFoundError, match=r"journal: cannot write to it .* give a file in a folder .*where\.jsonl"
+    ):
         held(tmp_path / "no" / "where.jsonl")
+    with pytest.raises(IsADirectoryError, match="journal: cannot write to it"):
+        held(tmp_path)
+    for device in ("/dev/null", "/dev/full"):  # the latter can be read without end
+        if Path(device).exists():
+            with pytest.raises(ValueError, match=f"journal: '{device}' is no ordinary file"):
+                held(Path(device))
     with pytest.raises(TypeError, match="must be the path of a file, got 3"):
         as_journal(3)  # type: ignore[arg-type]
     assert as_journal(None) is None

@@ -268,6 +268,39 @@ def test_an_executor_that_takes_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["chips.jsonl"]
 
 
+class Gives(Executor):
+    """An executor that is not what it should be."""
+
+    def __init__(self, give: Any) -> None:
+        self.give = give
+        self.before: Any = None
+
+    def submit(self, function: Any, /, *args: Any, **_: Any) -> Any:
+        return self.give(self, function(*args))
+
+
+def done(value: Any) -> Any:
+    future: Any = Future()
+    future.set_result(value)
+    return future
+
+
+def first_again(executor: Gives, reply: Any) -> Any:
+    executor.before = executor.before or reply
+    return done(executor.before)
+
+
+def test_an_executor_that_is_none() -> None:
+    with pytest.raises(TypeError, match="got the class ThreadPoolExecutor; make one of it"):
+        judged(ThreadPoolExecutor)
+    with pytest.raises(TypeError, match="must give a future, with done and result, and that of Gives gave _Reply"):
+        judged(Gives(lambda _, reply: reply))
+    with pytest.raises(WorkerError, match=r"a future of Gives holds NoneType in place .* give journal= to keep them"):
+        judged(Gives(lambda _, reply: done(None)))
+    with pytest.raises(WorkerError, match=r"holds the answer of another task: chips \(0,\), not \(1,\)"):
+        judged(Gives(first_again))
+
+
 @pytest.mark.slow
 def test_a_worker_that_dies_loses_nothing_that_was_kept(tmp_path: Path) -> None:
     path = tmp_path / "chips.jsonl"
