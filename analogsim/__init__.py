@@ -43,6 +43,7 @@ from analogsim.training.clipping import clip_weights
 from analogsim.training.repetition import same_noise
 from analogsim.training.schedule import ClipSchedule, NoiseSchedule
 from analogsim.training.settings import set_noise_scale, set_recompute, set_train_times
+from analogsim.training.weight_spread import weight_std
 from analogsim.utils.moved import put_signposts as _put_signposts
 from analogsim.utils.times import seconds
 
@@ -120,4 +121,5 @@ __all__ = [
     "summary",
     "to_digital",
     "use_compiled_noise",
+    "weight_std",
 ]

@@ -171,9 +171,14 @@ class Slot:
         return self._part(tensor).numel()
 
     @torch.no_grad()
+    def write(self, tensor: Tensor, matrix: Tensor) -> None:
+        """Write a matrix ``(out, ...)`` into its place in a tensor shaped like the Parameter, or like its own part."""
+        self._part(tensor).copy_(self.turned(matrix) if self.transposed else matrix)
+
+    @torch.no_grad()
     def put(self, module: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:
         """Write a matrix (and a bias) into the Parameters of a module."""
-        self._part(getattr(module, self.weight)).copy_(self.turned(matrix) if self.transposed else matrix)
+        self.write(getattr(module, self.weight), matrix)
         own = self.bias_of(module)
         if bias is not None and own is not None:
             own.copy_(bias)

@@ -5,6 +5,7 @@ from analogsim.training.repetition import same_noise
 from analogsim.training.schedule import ClipSchedule, NoiseSchedule
 from analogsim.training.settings import set_noise_scale, set_recompute, set_train_times
 from analogsim.training.step import Loss, Step, plain_step
+from analogsim.training.weight_spread import weight_std
 
 __all__ = [
     "ClipSchedule",
@@ -17,4 +18,5 @@ __all__ = [
     "set_noise_scale",
     "set_recompute",
     "set_train_times",
+    "weight_std",
 ]

@@ -25,7 +25,7 @@ PUBLIC = (
     *("macs", "param", "program", "programmed", "range_parameters", "reestimate_batch_norm", "register"),
     *("register_layer", "register_routed", "remap", "same_noise", "save_chip", "save_device", "seconds"),
     *("sensitivity", "set_noise_scale", "set_ranges", "set_recompute", "set_train_times", "summary", "to_digital"),
-    *("use_compiled_noise",),
+    *("use_compiled_noise", "weight_std"),
 )
 
 
