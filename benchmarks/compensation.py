@@ -15,7 +15,7 @@ import torch
 import analogsim
 from analogsim.chip.batch_norm import has_batch_norm
 from analogsim.recipes.config.options import Config
-from analogsim.recipes.config.toml import from_mapping
+from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
 from analogsim.recipes.training.setup import load_data
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=512, help="inputs for the estimates (default: 512)")
     options = parser.parse_args(arguments)
     content = load_checkpoint(options.checkpoint)
-    config = from_mapping(Config, content["config"], source=str(options.checkpoint))
+    config = from_stored(Config, content["config"], str(options.checkpoint))
     data = load_data(config)
     model = networks.make_network(config.model, data.facts, seed=config.seed)
     load_weights(model, content["model"], str(options.checkpoint))

@@ -16,7 +16,7 @@ from analogsim import DeviceModel, Mapping, Quantization
 from analogsim.chip.lifecycle import Faults
 from analogsim.evaluation.report import compare_table
 from analogsim.recipes.config.options import Config
-from analogsim.recipes.config.toml import from_mapping
+from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights
 from analogsim.recipes.training.setup import load_data
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chips", type=int, default=10)
     options = parser.parse_args(arguments)
     content = load_checkpoint(options.checkpoint)
-    config = from_mapping(Config, content["config"], source=str(options.checkpoint))
+    config = from_stored(Config, content["config"], str(options.checkpoint))
     data = load_data(config)
     model = networks.make_network(config.model, data.facts, seed=config.seed)
     load_weights(model, content["model"], str(options.checkpoint))

@@ -226,6 +226,7 @@ class Ladder:
             metric=data.task.metric,
             compensation=network.config.evaluation.compensation,
             calibration=network.calibration,
+            clean=network.clean,
         )
 
 
@@ -238,6 +239,7 @@ def _numbers(report: Report, data: Splits) -> dict[str, Any]:
         "times": list(report.labels),
         "metric": report.metric,
         "clean": report.clean,
+        "digital": report.digital,
         "chance": chance,
         "mean": report.mean.tolist(),
         "std": np.nan_to_num(report.std).tolist(),
@@ -270,7 +272,7 @@ def _table(group: Sequence[Mapping[str, Any]]) -> str:
     for cell in group:
         rows.setdefault((cell["row"], cell["remedy"]), []).append(cell)
     plain = [cell for cell in group if cell["row"] == "plain"]
-    reference = float(np.mean([cell["clean"] for cell in plain])) if plain else None
+    reference = float(np.mean([cell["digital"] for cell in plain])) if plain else None
     basis = float(np.mean([cell["trained"] for cell in plain])) if plain else None
     times = group[0]["times"]
     lines = []

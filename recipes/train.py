@@ -31,7 +31,8 @@ from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import SHORT, Config
-from analogsim.recipes.config.toml import describe, dump_toml, load_toml
+from analogsim.recipes.config.stored import from_stored
+from analogsim.recipes.config.toml import describe, dump_toml, load_mapping, load_toml
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model
 from analogsim.recipes.tasks.references import short
@@ -362,7 +363,7 @@ def resume_config(folder: Path, *, tracking: bool = True, given: Given = NOTHING
     path = folder / "config.toml"
     if not path.is_file():
         raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
-    config = load_toml(Config, path)
+    config = from_stored(Config, load_mapping(Config, path), str(path))
     if not trust:
         command = f"analogsim train --resume {shlex.quote(str(folder))}"
         refuse_stored_code(config, given.options, command, f"resume: {str(path)!r}")

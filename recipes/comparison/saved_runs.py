@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from analogsim.evaluation.metrics import METRICS
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
-from analogsim.recipes.config.toml import flatten, from_mapping, load_toml
+from analogsim.recipes.config.stored import from_stored
+from analogsim.recipes.config.toml import flatten, load_mapping
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.log_report import of_hardware
 from analogsim.recipes.tracking.metric_names import BETTER, metric_name
@@ -299,12 +300,18 @@ def _network(folder: Path) -> SavedRun:
     )
     if not (folder / "checkpoint.pt").is_file():
         files = [file for file in (folder / "config.toml", folder.parent / "config.toml") if file.is_file()]
-        return replace(run, params=_params(load_toml(Config, files[0]))) if files else run
+        if not files:
+            return run
+        config = from_stored(Config, load_mapping(Config, files[0]), str(files[0]))
+        return replace(run, params=_params(config, aware=folder.name != "plain"))
     content = load_checkpoint(folder / "checkpoint.pt")
-    config = from_mapping(Config, content["config"], source=f"{place}: its checkpoint")
+    config = from_stored(Config, content["config"], f"{place}: its checkpoint")
     return replace(
         run,
-        params={**_params(config), "training": "hardware-aware" if content["aware"] else "plain"},
+        params={
+            **_params(config, aware=content["aware"]),
+            "training": "hardware-aware" if content["aware"] else "plain",
+        },
         metrics=content["history"][-1] if content["history"] else {},
         status=run.status if run.report else f"{content['epoch']} of {config.optimization.epochs} epochs",
         run_id=content["run_id"] or "",
@@ -312,8 +319,8 @@ def _network(folder: Path) -> SavedRun:
     )
 
 
-def _params(config: Config) -> dict[str, str]:
+def _params(config: Config, *, aware: bool) -> dict[str, str]:
     values = {key: value for key, value in flatten(config).items() if not key.startswith(("tracking.", "out"))}
     with contextlib.suppress(ValueError):  # a device that is registered nowhere here: its name has to do
-        values |= of_hardware(config)
+        values |= of_hardware(config, aware=aware)
     return {key: str(value) for key, value in values.items()}

@@ -48,6 +48,9 @@ class NoiseOptions:
     end: float = option(2.0, "noise scale after the ramp", ge=0)
     ramp: float = option(0.5, "length of the ramp", gt=0, le=1, unit="share of all steps")
     warmup: float = option(0.0, "linear start from no noise", ge=0, le=1, unit="share of all steps")
+    begin: float = option(
+        0.0, "plain steps, as fast as digital ones, before the network sees the hardware", ge=0, lt=1, unit="share"
+    )
     jitter: float = option(0.0, "random factor on each step's scale", ge=0, le=1)
     clip_sigmas: float | None = option(2.5, "clip weights to so many of their standard deviations", gt=0)
 
@@ -61,7 +64,9 @@ class EvaluationOptions:
         DEFAULT_TIMES, "times after programming; the default ones as far as the device's formulas go"
     )
     compensation: str | None = option(
-        "global", "none, or global, crossbar or column; with batch-norm or ranges: global+batch-norm"
+        "auto",
+        "none, or global, crossbar or column; with batch-norm or ranges: global+batch-norm; auto: global, and "
+        "batch-norm where the network has one",
     )
     validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
     validation_time: str = option("1d", "time of the metrics after each epoch")
@@ -74,6 +79,9 @@ class CalibrationOptions:
 
     samples: int = option(1024, "training samples taken for it, and by a compensation that needs data", ge=1)
     percentile: float = option(99.99, "of the magnitudes that fit into a range", gt=0, le=100, unit="%")
+    learn_ranges: bool = option(
+        True, "hardware-aware training learns the input ranges of a DAC of which the crossbar does not say input_range"
+    )
 
 
 @dataclass(frozen=True)
@@ -121,10 +129,16 @@ class StudyOptions:
     pareto: bool = option(False, "find the whole front of clean against drifted score; no pruning then")
     percentile: float | None = option(
         None,
-        "judge a network by this percentile over its chips, counted from the bad end; default: by their mean",
+        "judge a network by this percentile over its chips, counted from the bad end; default: 5, beside their mean",
         ge=0,
         le=100,
         unit="%",
+    )
+    over_chips: str = option(
+        "auto",
+        "what is taken over the chips: mean, percentile, or both, half the mean and half the percentile; auto: "
+        "percentile where one is given, else both",
+        choices=("auto", "mean", "percentile", "both"),
     )
     min_clean: float | None = option(None, "only networks of at least this clean accuracy count", gt=0, lt=1)
     clean_limit: float | None = option(
@@ -144,6 +158,11 @@ class StudyOptions:
     retries: int = option(3, "how often the trial of a dead worker is tried again", ge=0)
 
     def __post_init__(self) -> None:
+        if self.over_chips == "mean" and self.percentile is not None:
+            raise ValueError(
+                f"over_chips=mean and percentile={self.percentile:g} are two ways to judge; leave one out, or say "
+                "over_chips=both"
+            )
         if self.min_clean is not None and self.clean_limit is not None:
             raise ValueError(
                 f"min_clean={self.min_clean:g} and clean_limit={self.clean_limit:g} are two bounds on the same score; "
@@ -184,7 +203,10 @@ STUDY_SHORT = {
     "trials": ("study.trials", "trials in all, over all workers"),
     "timeout": ("study.timeout", 'start no more trials after such a time, as "30min" or "8h"'),
     "time": ("evaluation.validation_time", "the time after programming at which networks are judged"),
-    "percentile": ("study.percentile", "judge by this percentile over the chips from the bad end, not by their mean"),
+    "percentile": (
+        "study.percentile",
+        "judge by this percentile over the chips from the bad end; default: by half the mean and half the 5th",
+    ),
     "min-clean": ("study.min_clean", "only networks of at least this clean accuracy count, such as 0.9"),
     "clean-limit": (
         "study.clean_limit",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from analogsim.recipes.config.options import STUDY_SHORT, StudyConfig
 from analogsim.recipes.config.space import Space
-from analogsim.recipes.config.toml import flatten, from_mapping, to_mapping
+from analogsim.recipes.config.stored import completed, from_stored
+from analogsim.recipes.config.toml import flatten, to_mapping
 from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.folder import study_name
@@ -48,8 +49,7 @@ def stored_settings(config: StudyConfig) -> dict[str, Any] | None:
         storage = open_storage(url, heartbeat=config.study.heartbeat, on_dead=lambda *_: None)
         for summary in storage.get_all_studies():
             if summary.study_name == study_name(config) and _CONFIG in summary.user_attrs:
-                begun: dict[str, Any] = json.loads(summary.user_attrs[_CONFIG])
-                return begun
+                return completed(json.loads(summary.user_attrs[_CONFIG]))
     return None
 
 
@@ -166,7 +166,7 @@ def without_secrets(config: StudyConfig) -> StudyConfig:
 
 def _check_same(study: optuna.Study, config: StudyConfig, rule: Criterion) -> None:
     name = study.study_name
-    begun = flatten(from_mapping(StudyConfig, json.loads(study.user_attrs[_CONFIG]), f"study {name!r}"))
+    begun = flatten(from_stored(StudyConfig, json.loads(study.user_attrs[_CONFIG]), f"study {name!r}"))
     for key, value in flatten(config).items():
         if begun[key] != value and not key.startswith(_FREE):
             raise ValueError(

@@ -13,6 +13,8 @@ from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.training.setup import in_order, report_times
 from analogsim.utils.times import label, seconds
 
+_WORST = 5.0  # of the chips are worse than the percentile that is meant where none is given
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -22,6 +24,8 @@ class Criterion:
         metric: with a direction.
         time: since programming, as it is written in names of metrics: "1d".
         percentile: of the chips, counted from the bad end: 5 is what 19 of 20 chips reach. None: their mean.
+        both: half of the percentile and half of the mean. The percentile alone rests on the one or two worst of a few
+            chips; the mean alone does not see them.
         limit: the worst clean score with which a network counts; None: any.
         option: the setting that the limit comes from.
         pareto: whether the clean score is an objective beside the drifted one.
@@ -30,6 +34,7 @@ class Criterion:
     metric: Metric
     time: str
     percentile: float | None = None
+    both: bool = False
     limit: float | None = None
     option: str = "study.clean_limit"
     pareto: bool = False
@@ -63,7 +68,8 @@ class Criterion:
         """What a network is judged by, of its scores on several chips."""
         if self.percentile is None:
             return float(np.mean(scores))
-        return float(np.percentile(scores, self._from_below(self.percentile)))
+        worst = float(np.percentile(scores, self._from_below(self.percentile)))
+        return (worst + float(np.mean(scores))) / 2 if self.both else worst
 
     def excess(self, clean: float) -> float | None:
         """How far a clean score is beyond the limit, above zero where the network does not count; None: no limit."""
@@ -92,7 +98,8 @@ class Criterion:
         """What is taken over the chips, as text."""
         if self.percentile is None:
             return "mean over chips"
-        return f"{self._from_below(self.percentile):g}th percentile of chips"
+        worst = f"{self._from_below(self.percentile):g}th percentile"
+        return f"half the mean and half the {worst} over chips" if self.both else f"{worst} of chips"
 
     @property
     def better(self) -> str:
@@ -133,7 +140,11 @@ def criterion(config: StudyConfig, metric: Metric) -> Criterion:
     if rule.min_clean is not None:
         limit, option = rule.min_clean, "study.min_clean"
     time = label(seconds(config.evaluation.validation_time))
-    return Criterion(directed, time, rule.percentile, limit, option, rule.pareto)
+    over = rule.over_chips
+    if over == "auto":
+        over = "both" if rule.percentile is None else "percentile"
+    percentile = None if over == "mean" else _WORST if rule.percentile is None else rule.percentile
+    return Criterion(directed, time, percentile, over == "both", limit, option, rule.pareto)
 
 
 def all_times(config: Config) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PLAIN, CONTROL, DEFAULT, TUNED = "plain", "plain, tuned optimization", "default", "tuned"
+RATE = "default, tuned learning rate"
+_LR = "optimization.lr"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class _Contender:
     @property
     def aware(self) -> bool:
         """Whether it is trained with noise."""
-        return self.name in (DEFAULT, TUNED)
+        return self.name in (DEFAULT, RATE, TUNED)
 
 
 def compare(
@@ -151,7 +153,7 @@ def compare(
 
 
 def _contenders(study: optuna.Study, config: StudyConfig, best: FrozenTrial) -> list[_Contender]:
-    """Plain training, without and with what was tuned besides the noise; the default settings; the best trial's."""
+    """Plain training, also with what was tuned besides the noise; the default, also at the tuned rate; the best one."""
     default = training_config(config)
     of_default = next((trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("default")), None)
     found = [_Contender(PLAIN, default, "plain")]
@@ -159,6 +161,9 @@ def _contenders(study: optuna.Study, config: StudyConfig, best: FrozenTrial) -> 
     if others:  # how much of the gain has nothing to do with noise
         found.append(_Contender(CONTROL, training_config(config, others), f"plain-trial-{best.number:04d}"))
     found.append(_Contender(DEFAULT, default, "default", None if of_default is None else of_default.number))
+    if _LR in best.params and len(best.params) > 1:  # how much of the gain is the learning rate's
+        rate = training_config(config, {_LR: best.params[_LR]})
+        found.append(_Contender(RATE, rate, f"rate-trial-{best.number:04d}"))
     tuned = training_config(config, best.params)
     return [*found, _Contender(TUNED, tuned, f"tuned-trial-{best.number:04d}", best.number)]
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
-from analogsim.recipes.config.toml import dump_toml, flatten, from_mapping
+from analogsim.recipes.config.stored import from_stored
+from analogsim.recipes.config.toml import dump_toml, flatten
 from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study import figures
 from analogsim.recipes.study.criterion import Criterion
@@ -343,7 +344,7 @@ class StudyRuns:
         path = Path(outcome.folder) / CHECKPOINT
         if path.is_file() and (by_itself or outcome.run_id is None):
             config = self._with_own_code(
-                from_mapping(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}"), trial
+                from_stored(Config, load_checkpoint(path)["config"], f"checkpoint {str(path)!r}"), trial
             )
             training = Training(config, self._data, aware=True, path=path, model=self._model)
             tracker = self._start(study, outcome, training)

@@ -8,18 +8,24 @@ from torch import nn
 
 import analogsim
 from analogsim.chip.ranges import get_ranges
-from analogsim.crossbar import IDEAL, as_crossbar
+from analogsim.crossbar import IDEAL
 from analogsim.device.parse import as_device_model
 from analogsim.evaluation.report import Report, clean_columns
+from analogsim.recipes.config.hardware import array_of
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten
 from analogsim.recipes.tracking.metric_names import BETTER, drifted, score_name, tail
 from analogsim.recipes.tracking.tracker import Tracker
 
 
-def of_hardware(config: Config) -> dict[str, object]:
-    """What the texts for device and crossbar stand for: the device's parameters, and what is not ideal."""
-    array = as_crossbar(config.crossbar)
+def of_hardware(config: Config, *, aware: bool) -> dict[str, object]:
+    """What the texts for device and crossbar stand for: the device's parameters, and what is not ideal.
+
+    Args:
+        config: with these texts.
+        aware: whether the network is trained for the hardware.
+    """
+    array = array_of(config, aware=aware)
     entries = {spec.name: getattr(array, spec.name) for spec in fields(array)}
     return {
         **{f"device.{key}": value for key, value in as_device_model(config.device).parameters().items()},
@@ -40,7 +46,7 @@ def parameters(config: Config, analog: nn.Module, kind: str) -> dict[str, object
     return {
         **values,
         "training": kind,
-        **of_hardware(config),
+        **of_hardware(config, aware=kind != "plain"),
         "model.analog_share": round(summary.analog_share, 6),
         "model.cells": sum(row.cells for row in summary.rows),
     }

@@ -16,6 +16,7 @@ import analogsim
 from analogsim.errors import NonFiniteError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.report import Report
+from analogsim.recipes.config.hardware import array_of
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import to_mapping
 from analogsim.recipes.tasks.answering import check_answers
@@ -27,9 +28,9 @@ from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes.training.processes import ALONE, Group
 from analogsim.recipes.training.ranges import TwinRanges, calibration_batches
-from analogsim.recipes.training.setup import check_network, torch_device
+from analogsim.recipes.training.setup import check_network, compensation_of, torch_device
 from analogsim.recipes.training.state import RandomStates, check_options, name_of
-from analogsim.recipes.training.step import Stepper, noise_schedule
+from analogsim.recipes.training.step import Stepper, first_noisy, noise_schedule
 from analogsim.training import Loss, Step, plain_step
 from analogsim.utils.batches import Inputs, answer, call, moved, split
 
@@ -112,7 +113,8 @@ class Training:
         self.model = group.each(lambda: make_network(named, data.facts, seed=config.seed).to(self._device))
         self.model = group.synchronized(self.model)
         group.each(lambda: check_network(config, self.model))
-        self.analog = analogsim.convert(self.model, config.device, crossbar=config.crossbar)
+        array = array_of(config, aware=aware)
+        self.analog = analogsim.convert(self.model, config.device, crossbar=array)
         self._random = RandomStates(config.seed, self._device, group)
         self._data = data
         self._guess = data.task.guess(data.facts)
@@ -123,7 +125,7 @@ class Training:
         self._net: nn.Module = self.model
         twins, schedule = [self.analog], None
         if aware:
-            self._net = analogsim.convert(self.model, config.noise.device or config.device, crossbar=config.crossbar)
+            self._net = analogsim.convert(self.model, config.noise.device or config.device, crossbar=array)
             twins.append(self._net)
             schedule = noise_schedule(config, self._net, steps)
         content = group.first(lambda: load_checkpoint(path) if path.exists() else None)
@@ -133,7 +135,7 @@ class Training:
             group.each(self._start_from_weights)
         learns = config.optimization.epochs > 0
         group.each(lambda: check_answers(self.model, named, data, learns=learns))
-        self._ranges = TwinRanges(config, twins, self._calibration, group)
+        self._ranges = TwinRanges(config, array, twins, self._calibration, group)
         self._ranges.begin([] if content is None else content.get("ranges", []), learn=aware)
         self._stepper = Stepper(
             config,
@@ -143,6 +145,7 @@ class Training:
             clipped=self.analog if aware else None,
             schedule=schedule,
             steps=steps,
+            begin=first_noisy(config, steps) if aware else 0,
             method=step,
             group=group,
         )
@@ -166,10 +169,15 @@ class Training:
         """
         # Anew in each epoch: after its first step torch rearranges the gradients, and their sums round differently. So
         # an epoch that begins after an interruption is as any other.
-        net = self.group.wrap(self._net.train())
+        noisy = self._stepper.noisy
+        net = self._in_training(noisy)
         total = torch.zeros((), device=self._device)
         for batch, raw in enumerate(self._loader):
             inputs, targets = moved(split(raw), self._device)
+            if self._stepper.noisy and not noisy:
+                noisy = True
+                self._ranges.set_anew()
+                net = self._in_training(noisy)
             total.add_(self._stepper.step(self._loss(net, batch, inputs, targets)))
             on_step(Progress(self.epoch, batch, len(self._loader)))
         self.group.same(self.model.buffers())
@@ -177,7 +185,10 @@ class Training:
         self.group.each(lambda: self._check_loss(mean))
         metrics = {"train/loss": mean, **self._stepper.metrics()}
         try:
-            self._ranges.set_again()
+            if noisy:
+                self._ranges.set_again()
+            else:
+                self._ranges.set_anew()
         except ValueError as error:  # a layer that is silent or without bounds
             raise self._diverged(f"after epoch {self.epoch + 1}, {error}") from error
         try:
@@ -189,6 +200,10 @@ class Training:
         self._random.take()
         self.save()
         return metrics
+
+    def _in_training(self, noisy: bool) -> nn.Module:
+        """What the next steps run: the network that has the noise, or the digital one before it is its turn."""
+        return self.group.wrap((self._net if noisy else self.model).train())
 
     def _loss(self, net: nn.Module, batch: int, inputs: Inputs, targets: Tensor) -> Loss:
         """The loss of this process's share, weighted so that the mean over all processes is that of the batch."""
@@ -238,7 +253,7 @@ class Training:
             chips=chips,
             times=times,
             metric=self.task.metric if metric is None else metric,
-            compensation=rule.compensation,
+            compensation=compensation_of(self.config, self.model),
             calibration=self._calibration,
             seed=seed,
             progress=progress,

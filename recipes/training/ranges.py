@@ -9,16 +9,15 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
-from analogsim.crossbar import as_crossbar
+from analogsim.crossbar import Crossbar
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.loaders import Loader, take
 from analogsim.recipes.training.processes import Group
 
 
-def needs_ranges(crossbar: str) -> bool:
+def needs_ranges(array: Crossbar) -> bool:
     """Whether a crossbar leaves a range to calibration or to training."""
-    array = as_crossbar(crossbar)
     return array.needs_range or array.needs_bound
 
 
@@ -30,16 +29,19 @@ def calibration_batches(config: Config, data: Splits) -> Loader:
     return data.batches(take(data.train, index), -(-len(index) // batches))
 
 
-def calibrate(twin: nn.Module, config: Config, batches: Loader, *, learned: Ranges | None = None) -> None:
+def calibrate(
+    twin: nn.Module, array: Crossbar, config: Config, batches: Loader, *, learned: Ranges | None = None
+) -> None:
     """Set the ranges of a twin by what goes through its clean weights.
 
     Args:
-        twin: on ``config.crossbar``.
+        twin: the twin.
+        array: that it is on.
         config: says which percentile fits.
         batches: training data.
         learned: ranges of a twin of the same network; the learned input ranges of them are taken as they are.
     """
-    keep = bool(learned) and as_crossbar(config.crossbar).learns
+    keep = bool(learned) and array.learns
     if learned and keep:
         set_ranges(twin, {name: {"input_range": given["input_range"]} for name, given in learned.items()})
     analogsim.calibrate(twin, batches, percentile=config.calibration.percentile, keep_learned=keep)
@@ -50,7 +52,8 @@ class TwinRanges:
 
     Args:
         config: says which percentile fits.
-        twins: of one network, on ``config.crossbar``: the one that is judged first, the one that trains last.
+        array: that the twins are on.
+        twins: of one network: the one that is judged first, the one that trains last.
         batches: training data.
         group: the processes that train together.
 
@@ -58,9 +61,12 @@ class TwinRanges:
         learned: those that the optimizer moves, once they have begun.
     """
 
-    def __init__(self, config: Config, twins: Sequence[nn.Module], batches: Loader, group: Group) -> None:
+    def __init__(
+        self, config: Config, array: Crossbar, twins: Sequence[nn.Module], batches: Loader, group: Group
+    ) -> None:
         self.learned: list[Tensor] = []
         self._config = config
+        self._array = array
         self._twins = twins
         self._batches = batches
         self._group = group
@@ -77,22 +83,36 @@ class TwinRanges:
                 set_ranges(twin, ranges)
         else:
             self.set_again()
-        if learn and as_crossbar(self._config.crossbar).learns:
+        if learn and self._array.learns:
             self.learned = analogsim.range_parameters(self._twins[-1])
 
     def set_again(self) -> None:
         """Set those that come from data; learned ones stay once they are."""
-        if not needs_ranges(self._config.crossbar):
+        if not needs_ranges(self._array):
             return
         learned = get_ranges(self._twins[-1]) if self.learned else None
 
         def calibrated() -> list[Ranges]:
             for twin in self._twins:
-                calibrate(twin, self._config, self._batches, learned=learned)
+                calibrate(twin, self._array, self._config, self._batches, learned=learned)
             return self.now()
 
         for twin, ranges in zip(self._twins, self._group.first(calibrated), strict=True):
             set_ranges(twin, ranges)
+
+    def set_anew(self) -> None:
+        """Set all of them by what goes through the weights now, learned ones too: they have yet to be trained."""
+        if not needs_ranges(self._array):
+            return
+
+        def calibrated() -> Ranges:
+            # Of the twin that is judged: the optimizer holds those of the other one, into which they are written.
+            calibrate(self._twins[0], self._array, self._config, self._batches)
+            return get_ranges(self._twins[0])
+
+        found = self._group.first(calibrated)
+        for twin in self._twins:
+            set_ranges(twin, found)
 
     def now(self) -> list[Ranges]:
         """Those of each twin."""

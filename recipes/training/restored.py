@@ -16,11 +16,12 @@ from torch import nn
 
 import analogsim
 from analogsim.chip.ranges import Ranges, set_ranges
-from analogsim.crossbar import as_crossbar
+from analogsim.crossbar import Crossbar
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.monte_carlo import Clean
+from analogsim.recipes.config.hardware import array_of
 from analogsim.recipes.config.options import Config
-from analogsim.recipes.config.toml import from_mapping
+from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.tasks.loaders import Loader
 from analogsim.recipes.tasks.networks import Model, make_network
 from analogsim.recipes.tasks.task import Task
@@ -30,6 +31,7 @@ from analogsim.recipes.training.setup import (
     Given,
     check_evaluation,
     check_network,
+    compensation_of,
     load_data,
     refuse_stored_code,
     report_times,
@@ -119,6 +121,8 @@ def _asked(config: Config, asked: Asked) -> Config:
         return {option: value for option, value in values.items() if value is not None}
 
     rule = replace(config.evaluation, **given(chips="chips", times="times", compensation="compensation"))
+    if asked.get("crossbar") not in (None, config.crossbar):  # where nothing was learned: as it is said
+        config = replace(config, calibration=replace(config.calibration, learn_ranges=False))
     return replace(
         config,
         **given(device="device", crossbar="crossbar"),
@@ -151,7 +155,7 @@ def restored(
     told: set[str] = set()
     for name, file in checkpoints(path, program).items():
         content = load_checkpoint(file)
-        run = from_mapping(Config, content["config"], source=f"checkpoint {str(file)!r}")
+        run = from_stored(Config, content["config"], f"checkpoint {str(file)!r}")
         if content["epoch"] < run.optimization.epochs:
             warnings.warn(
                 f"{program}: the {name} network was stopped after {content['epoch']} of {run.optimization.epochs} "
@@ -171,30 +175,43 @@ def restored(
         named = config.model if given.model is None else given.model
         model = make_network(named, data.facts, seed=config.seed)
         check_network(config, model)
+        rule = replace(config.evaluation, compensation=compensation_of(config, model))
+        config = replace(config, evaluation=rule)
         load_weights(model, content["model"], f"checkpoint {str(file)!r}")
         wanted = "cpu" if config.run_on == "cpu" else "auto"
         model.to(place(partial(torch_device, wanted)))  # a GPU that trained may be missing here
-        analog = analogsim.convert(model, config.device, crossbar=config.crossbar)
+        then, now = (array_of(each, aware=content["aware"]) for each in (run, config))
+        analog = analogsim.convert(model, config.device, crossbar=now)
         batches = calibration_batches(config, data)
-        note = _give_ranges(analog, content.get("ranges") or [{}], run, config, batches)
+        stored = (content.get("ranges") or [{}])[0] if now == then else {}
+        note = _give_ranges(analog, now, stored, config, batches, same=config.device == run.device)
         if note:
             tell(f"{name}: {note}")
         test, validation = (data.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation))
-        clean: Clean | None = None if content["aware"] and as_crossbar(run.crossbar).learns else "digital"
+        clean: Clean | None = None if content["aware"] and then.learns else "digital"
         yield name, Restored(analog, config, test, validation, batches, data.task, clean)
 
 
-def _give_ranges(analog: nn.Module, stored: Sequence[Ranges], run: Config, config: Config, batches: Loader) -> str:
-    """Give a twin the ranges of the checkpoint where they fit, and say what was done where they do not."""
-    if not needs_ranges(config.crossbar):
+def _give_ranges(
+    analog: nn.Module, array: Crossbar, ranges: Ranges, config: Config, batches: Loader, *, same: bool
+) -> str:
+    """Give a twin the ranges of the checkpoint where they fit, and say what was done where they do not.
+
+    Args:
+        analog: the twin.
+        array: that it is on.
+        ranges: of the checkpoint, if it is of such an array.
+        config: says which percentile fits.
+        batches: training data.
+        same: whether the device is the one of the checkpoint.
+    """
+    if not needs_ranges(array):
         return ""
-    array = as_crossbar(config.crossbar)
-    ranges = stored[0] if array == as_crossbar(run.crossbar) else {}
-    if ranges and config.device == run.device:
+    if ranges and same:
         set_ranges(analog, ranges)
         return ""
     # On another device bounds may have another unit: what is the largest weight is a matter of the mapping.
-    calibrate(analog, config, batches, learned=ranges)
+    calibrate(analog, array, config, batches, learned=ranges)
     if not (ranges and array.learns):
         return "ranges of converters were set on training data"
     return "output bounds were set on training data" if array.needs_bound else ""

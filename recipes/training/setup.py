@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,6 +28,7 @@ from analogsim.recipes.tasks.weights import check_file
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 Options = TypeVar("Options", bound=Config)
+AUTO = "auto"
 
 
 def torch_device(run_on: str) -> torch.device:
@@ -153,7 +155,7 @@ def check_evaluation(config: Config) -> None:
         ValueError: which option, and what it may be.
     """
     report_times(config)
-    wanted = as_compensations(config.evaluation.compensation).names
+    wanted = as_compensations(_said(config)).names
     if "ranges" in wanted and not as_crossbar(config.crossbar).calibrates:
         raise ValueError(
             f"evaluation.compensation: {config.evaluation.compensation!r} sets ranges again, and crossbar="
@@ -169,9 +171,40 @@ def check_network(config: Config, model: nn.Module) -> None:
 
     Raises:
         ValueError: which option, and what it may be.
+
+    Warns:
+        UserWarning: the network has batch norm, and its statistics are not estimated again.
     """
-    if "batch-norm" in as_compensations(config.evaluation.compensation).names and not has_batch_norm(model):
+    again, normalises = "batch-norm" in as_compensations(_said(config)).names, has_batch_norm(model)
+    if again and not normalises:
         raise _no_batch_norm(config)
+    asked = config.evaluation.compensation
+    if normalises and not again and not _left(config):
+        left = "none" if asked is None else asked
+        warnings.warn(
+            f"evaluation.compensation: the network has batch norm, whose statistics are others on chips, and {left!r} "
+            f"keeps them; {'' if asked is None else f'{left}+'}batch-norm estimates them again on each chip",
+            stacklevel=2,
+        )
+
+
+def compensation_of(config: Config, model: nn.Module) -> str | None:
+    """The compensation with which a network is judged.
+
+    Args:
+        config: says which, or leaves it to the network.
+        model: the network.
+    """
+    return f"{_said(config)}+batch-norm" if _left(config) and has_batch_norm(model) else _said(config)
+
+
+def _left(config: Config) -> bool:
+    return config.evaluation.compensation == AUTO
+
+
+def _said(config: Config) -> str | None:
+    """The compensation that is said, or the gain of the one that the network decides."""
+    return "global" if _left(config) else config.evaluation.compensation
 
 
 def _no_batch_norm(config: Config) -> ValueError:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from analogsim.recipes.config.options import Config
-from analogsim.recipes.config.toml import flatten, from_mapping
+from analogsim.recipes.config.stored import from_stored
+from analogsim.recipes.config.toml import flatten
 from analogsim.recipes.tasks.references import is_reference
 from analogsim.recipes.training.processes import Group
 from analogsim.training import plain_step
@@ -40,7 +41,7 @@ def check_options(content: dict[str, Any], config: Config, *, aware: bool, metho
     """
     if content["aware"] != aware:
         raise ValueError(f"{source} is of the other network: hardware-aware and plain were mixed up")
-    before, now = flatten(from_mapping(Config, content["config"], source=source)), flatten(config)
+    before, now = flatten(from_stored(Config, content["config"], source)), flatten(config)
     for key in before:
         again = is_reference(before[key]) and is_reference(now[key])  # code that was named again, from elsewhere maybe
         if before[key] != now[key] and not key.startswith(_FREE) and not again:

@@ -12,7 +12,7 @@ import analogsim
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.training.processes import Group
 from analogsim.recipes.training.state import name_of
-from analogsim.training import Loss, Step
+from analogsim.training import Loss, Step, plain_step
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -21,16 +21,22 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+def first_noisy(config: Config, steps: int) -> int:
+    """The step of so many with which the network begins to see the hardware; those before it are plain."""
+    return round(config.noise.begin * steps)
+
+
 def noise_schedule(config: Config, net: nn.Module, steps: int) -> analogsim.NoiseSchedule:
-    """The schedule that ``config.noise`` describes, of a training of so many steps; it sets the scale at once."""
+    """The schedule that ``config.noise`` describes, of the noisy ones of so many steps; it sets the scale at once."""
     noise = config.noise
+    left = steps - first_noisy(config, steps)
     return analogsim.NoiseSchedule(
         net,
         noise.shape,
         start=noise.start,
         end=noise.end,
-        steps=max(1, round(noise.ramp * steps)),
-        warmup=round(noise.warmup * steps),
+        steps=max(1, round(noise.ramp * left)),
+        warmup=round(noise.warmup * left),
         jitter=noise.jitter,
         seed=config.seed,
     )
@@ -55,13 +61,18 @@ class Stepper:
     Args:
         config: which optimizer, and what of the noise.
         model: the digital network, whose Parameters are trained.
-        net: what training runs: the network, or the twin of it that has the noise.
+        net: what training runs: the network, or the twin of it that has the noise; until that one's first step the
+            network.
         learned: ranges that are trained besides, without weight decay.
         clipped: the twin whose weights are clipped after each step; None for training without noise.
         schedule: of the noise; None for none.
         steps: of the whole training.
-        method: how a step comes by its gradients.
+        begin: the first one that runs ``net``.
+        method: how such a step comes by its gradients; those before are plain.
         group: the processes that train together.
+
+    Attributes:
+        taken: how many steps were taken.
 
     Raises:
         TypeError: ``method`` is no callable.
@@ -77,12 +88,15 @@ class Stepper:
         clipped: nn.Module | None,
         schedule: analogsim.NoiseSchedule | None,
         steps: int,
+        begin: int,
         method: Step,
         group: Group,
     ) -> None:
         check_method(method)
         rule = config.optimization
         self._net = net
+        self._begin = begin
+        self.taken = 0
         self._trained = tuple(model.parameters())
         self._proven = False  # whether the method was seen to leave gradients
         self._learned = learned
@@ -104,18 +118,25 @@ class Stepper:
             RuntimeError: at the first step, it leaves no gradient.
         """
         self._optimizer.zero_grad()
-        value = self._scalar(self._method(self._net, loss))
-        if not self._proven:
+        noisy = self.noisy
+        value = self._scalar(self._method(self._net, loss) if noisy else plain_step(self._net, loss))
+        if noisy and not self._proven:
             self._check_gradients()
             self._proven = True
         self._group.average_gradients(self._learned)
         self._optimizer.step()
         self._lr_schedule.step()
-        if self._noise_schedule is not None:
+        self.taken += 1
+        if noisy and self._noise_schedule is not None:
             self._noise_schedule.step()
         if self._clipped is not None and self._sigmas is not None:
             analogsim.clip_weights(self._clipped, self._sigmas)
         return value
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the next step runs the network that has the noise."""
+        return self.taken >= self._begin
 
     def _scalar(self, value: object) -> Tensor:
         """What the method gives, as the loss; its graph, which would keep the memory of every step, is let go."""
@@ -137,7 +158,7 @@ class Stepper:
         """Where both schedules stand."""
         values = {"train/lr": float(self._lr_schedule.get_last_lr()[0])}
         if self._noise_schedule is not None:
-            values["train/noise_scale"] = self._noise_schedule.get_last_scale()
+            values["train/noise_scale"] = self._noise_schedule.get_last_scale() if self.noisy else 0.0
         return values
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,5 +173,6 @@ class Stepper:
         """Go on where a checkpoint stands; what else is in it is left alone."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._lr_schedule.load_state_dict(state["lr_schedule"])
+        self.taken = self._lr_schedule.last_epoch
         if self._noise_schedule is not None:
             self._noise_schedule.load_state_dict(state["noise_schedule"])

@@ -32,14 +32,29 @@ def test_the_direction_is_that_of_the_metric() -> None:
 
 def test_percentiles_are_counted_from_the_bad_end() -> None:
     scores = np.arange(101.0)
-    assert rule(ERROR).value(scores) == rule(METRICS["accuracy"]).value(scores) == 50
+    mean = "study.over_chips=mean"
+    assert rule(ERROR, mean).value(scores) == rule(METRICS["accuracy"], mean).value(scores) == 50
     for percentile in (0, 5, 100):
         setting = f"study.percentile={percentile}"
         assert rule(METRICS["accuracy"], setting).value(scores) == percentile
         assert rule(ERROR, setting).value(scores) == 100 - percentile
     assert rule(METRICS["accuracy"], "study.percentile=5").over_chips == "5th percentile of chips"
     assert rule(ERROR, "study.percentile=5").over_chips == "95th percentile of chips"
-    assert rule(ERROR).over_chips == "mean over chips"
+    assert rule(ERROR, mean).over_chips == "mean over chips"
+
+
+def test_mean_and_worst_chips_count_half_each_where_nothing_is_said() -> None:
+    scores = np.arange(101.0) ** 2
+    mean, low, high = scores.mean(), np.percentile(scores, 5), np.percentile(scores, 95)
+    assert rule(METRICS["accuracy"]).value(scores) == pytest.approx((mean + low) / 2)
+    assert rule(ERROR).value(scores) == pytest.approx((mean + high) / 2)
+    assert rule(ERROR).over_chips == "half the mean and half the 95th percentile over chips"
+    ten = rule(ERROR, "study.percentile=10", "study.over_chips=both")
+    assert ten.value(scores) == pytest.approx((mean + np.percentile(scores, 90)) / 2)
+    alone = rule(METRICS["accuracy"], "study.over_chips=percentile")
+    assert alone.value(scores) == pytest.approx(low)
+    with pytest.raises(ValueError, match="over_chips=mean and percentile=5 are two ways to judge"):
+        rule(ERROR, "study.percentile=5", "study.over_chips=mean")
 
 
 def test_a_bound_is_the_worst_clean_score_that_counts() -> None:

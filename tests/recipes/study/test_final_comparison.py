@@ -11,7 +11,7 @@ from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.study import final_comparison
 from analogsim.recipes.study.criterion import criterion
-from analogsim.recipes.study.final_comparison import CONTROL, DEFAULT, PLAIN, TUNED, best_trial, why_none
+from analogsim.recipes.study.final_comparison import CONTROL, DEFAULT, PLAIN, RATE, TUNED, best_trial, why_none
 from analogsim.recipes.tracking.tracker import NoRun
 from analogsim.recipes.training.setup import load_data
 from tests.recipes.reports import report
@@ -57,15 +57,20 @@ def test_each_gain_has_its_contender() -> None:
     best = best_trial(study)
     assert best is not None
     found = {each.name: each for each in final_comparison._contenders(study, config, best)}
-    assert list(found) == [PLAIN, CONTROL, DEFAULT, TUNED]
-    assert [each.aware for each in found.values()] == [False, False, True, True]
-    assert [each.trial for each in found.values()] == [None, None, 0, 1]
-    assert [each.folder for each in found.values()] == ["plain", "plain-trial-0001", "default", "tuned-trial-0001"]
+    assert list(found) == [PLAIN, CONTROL, DEFAULT, RATE, TUNED]
+    assert [each.aware for each in found.values()] == [False, False, True, True, True]
+    assert [each.trial for each in found.values()] == [None, None, 0, None, 1]
+    folders = ["plain", "plain-trial-0001", "default", "rate-trial-0001", "tuned-trial-0001"]
+    assert [each.folder for each in found.values()] == folders
+    assert (found[RATE].config.optimization.lr, found[RATE].config.noise.end) == (0.01, config.noise.end)
     assert (found[CONTROL].config.optimization.lr, found[CONTROL].config.noise.end) == (0.01, config.noise.end)
     assert (found[TUNED].config.optimization.lr, found[TUNED].config.noise.end) == (0.01, 4)
     only_noise = study_of(({END: 4}, [0.9]))
     names = [each.name for each in final_comparison._contenders(only_noise, config, only_noise.best_trial)]
     assert names == [PLAIN, DEFAULT, TUNED]  # nothing else was tuned
+    only_rate = study_of(({LR: 0.01}, [0.9]))
+    names = [each.name for each in final_comparison._contenders(only_rate, config, only_rate.best_trial)]
+    assert names == [PLAIN, CONTROL, DEFAULT, TUNED]  # the tuned one has the default settings but for its rate
 
 
 def test_why_there_is_no_best_trial() -> None:
@@ -105,16 +110,16 @@ def test_every_network_is_trained_with_every_seed_and_says_how(tmp_path: Path, m
     )
     made = final_comparison.compare(study, config, data, tmp_path, Runs())  # type: ignore[arg-type]
     assert made is not None
-    names = (PLAIN, CONTROL, DEFAULT, TUNED)
-    folders = ("plain", "plain-trial-0001", "default", "tuned-trial-0001")
-    kinds = ("plain", "plain", "hardware-aware", "hardware-aware")
+    names = (PLAIN, CONTROL, DEFAULT, RATE, TUNED)
+    folders = ("plain", "plain-trial-0001", "default", "rate-trial-0001", "tuned-trial-0001")
+    kinds = ("plain", "plain", "hardware-aware", "hardware-aware", "hardware-aware")
     assert told == [
         (f"{name}, seed {seed}", {"training": kind, "network": name}, f"{folder}-seed{seed}")
         for seed in (5, 6)
         for name, folder, kind in zip(names, folders, kinds, strict=True)
     ]
     # of the tuned network also the score on the data of the search, once: with the first seed
-    assert judged == [(5, aware) for aware in (0, 0, 1, 1, 1)] + [(6, aware) for aware in (0, 0, 1, 1)]
+    assert judged == [(5, aware) for aware in (0, 0, 1, 1, 1, 1)] + [(6, aware) for aware in (0, 0, 1, 1, 1)]
     assert copied == [("trial-0000", "default-seed5"), ("trial-0001", "tuned-trial-0001-seed5")]
     assert {name: len(reports) for name, reports in made.reports.items()} == dict.fromkeys(names, 2)
     assert (made.trial.number, made.searched, made.validation.clean) == (1, 0.9, report(0.5).clean)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN
 from analogsim.recipes.training.checkpoint import load_checkpoint
-from analogsim.recipes.training.loop import DivergedError, Training
+from analogsim.recipes.training.loop import DivergedError, Progress, Training
 from analogsim.recipes.training.setup import load_data
 
 Tiny = Callable[..., Config]
@@ -71,6 +73,65 @@ def test_without_noise_and_clipping_hardware_aware_training_is_plain(tiny: Tiny,
     for training in pair.values():
         run_all(training)
     assert same(pair[PLAIN].model, pair[AWARE].model)
+
+
+def plainly(model: nn.Module, config: Config, steps: int) -> nn.Module:
+    """The network after some steps of plain training, whose weights are clipped after each, the slow obvious way."""
+    data = load_data(config)
+    loader = data_sets.batches(data.train, 16, generator=torch.Generator().manual_seed(0))
+    twin = analogsim.convert(model, "pcm")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * len(loader))
+    for inputs, targets in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        schedule.step()
+        analogsim.clip_weights(twin, 2.5)
+    return model
+
+
+def test_the_first_steps_are_plain_and_the_noise_comes_after_them(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("crossbar=standard", "noise.begin=0.5", "noise.ramp=1", "noise.jitter=0")
+    training = pair_of(config, tmp_path)[AWARE]
+    training.set_random_state()
+    batches, twins, weights, ranges = 13, [], [], []
+    for hook in (training._net, training.model):
+        hook.register_forward_pre_hook(lambda module, _: twins.append(module) if torch.is_grad_enabled() else None)
+
+    def watch(progress: Progress) -> None:
+        at = progress.epoch * batches + progress.batch + 1
+        if at == 20:
+            weights.append(copy.deepcopy(training.model.state_dict()))
+            ranges.append([value.clone() for value in training._ranges.learned])
+        if at == 21:
+            ranges.append([value.clone() for value in training._ranges.learned])
+
+    scales = [training.run_epoch(watch)["train/noise_scale"] for _ in range(3)]
+    assert twins == [training.model] * 20 + [training._net] * 19  # 39 steps in all
+    data = load_data(config)
+    by_hand = plainly(networks.build("mlp", data.shape, data.classes, seed=0), config, 20)
+    assert all(torch.equal(weights[0][name], value) for name, value in by_hand.state_dict().items())
+    assert scales == pytest.approx([0.0, 2 * 6 / 19, 2.0])
+    # as a calibration of these weights sets them before the first noisy step, which moves them by one step of Adam
+    twin = analogsim.convert(by_hand, "pcm", crossbar="standard(input_range='learned')")
+    analogsim.calibrate(twin, training._calibration)
+    found = [value.detach() for value in analogsim.range_parameters(twin)]
+    assert all((new - old).abs().max() <= 0.02 for old, new in zip(found, ranges[1], strict=True))
+    assert any((before - old).abs().max() > 0.05 for before, old in zip(ranges[0], found, strict=True))
+
+
+def test_a_run_stopped_among_its_plain_steps_goes_on_to_the_same_numbers(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("crossbar=standard", "noise.begin=0.5")
+    whole, first = (pair_of(config, tmp_path / name)[AWARE] for name in ("whole", "stopped"))
+    run_all(whole)
+    first.set_random_state()
+    first.run_epoch(lambda _: None)
+    again = pair_of(config, tmp_path / "stopped")[AWARE]
+    assert again.epoch == 1
+    run_all(again)
+    assert same(whole.model, again.model)
+    assert whole.history == again.history
 
 
 def test_noise_of_another_device_with_parameters(tiny: Tiny, tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ from analogsim.recipes.study.objectives import SEARCH_CHIPS
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
 from analogsim.recipes.training import ranges
-from analogsim.recipes.training.checkpoint import load_checkpoint
+from analogsim.recipes.training.checkpoint import load_checkpoint, save_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.recipes.training.ranges import calibration_batches
+from analogsim.recipes.training.restored import restored
 from analogsim.recipes.training.setup import load_data
 
 Tiny = Callable[..., Config]
@@ -313,7 +314,8 @@ def test_batch_norm_on_each_chip(tiny: Tiny, alone: Path) -> None:
     assert len(ranges[0]) == 20
     again = evaluate(alone / "run", show=False)[AWARE]
     assert again.to_dict() == result.reports[AWARE].to_dict()
-    assert evaluate(alone / "run", show=False, compensation="none")[AWARE].compensation is None
+    with pytest.warns(UserWarning, match="has batch norm, whose statistics are others on chips, and .none. keeps them"):
+        assert evaluate(alone / "run", show=False, compensation="none")[AWARE].compensation is None
 
 
 @pytest.mark.parametrize(
@@ -397,3 +399,43 @@ def test_clean_is_behind_the_converters_that_training_saw(tiny: Tiny, alone: Pat
     training = begun(tiny(LEARNED), alone / "plain.pt", PLAIN)
     judged = training.judge(training._data.validation, chips=1, times=("1d",), metric=METRICS["cross_entropy"])
     assert judged.clean == judged.digital
+
+
+def test_ranges_are_learned_by_default_and_the_plain_network_keeps_the_crossbar(tiny: Tiny, alone: Path) -> None:
+    result = train(tiny("crossbar=standard", "optimization.epochs=1"), alone / "run", show=False)
+    plain, aware = (checkpoint(alone / "run", kind)["ranges"] for kind in (PLAIN, AWARE))
+    assert not any(plain)
+    assert all(set(each) == {"input_range"} for each in aware[0].values())
+    assert len(aware[0]) == 3
+    again = evaluate(alone / "run", show=False)
+    assert {kind: each.to_dict() for kind, each in again.items()} == {
+        kind: each.to_dict() for kind, each in result.reports.items()
+    }
+    # as if it were said
+    said = train(tiny(LEARNED, "optimization.epochs=1"), alone / "said", show=False)
+    assert said.reports[AWARE].to_dict() == result.reports[AWARE].to_dict()
+
+
+def test_another_crossbar_is_taken_as_it_is_said(tiny: Tiny, alone: Path) -> None:
+    train(tiny("baseline=false", "optimization.epochs=1"), alone / "run", show=False)
+    ((_, network),) = restored(alone / "run", {"crossbar": "standard"}, print)
+    assert not get_ranges(network.analog)
+    assert not network.config.calibration.learn_ranges
+
+
+def test_a_run_of_before_goes_on_as_it_was_begun(tiny: Tiny, alone: Path) -> None:
+    config = tiny("crossbar=standard", "calibration.learn_ranges=false", "baseline=false", "optimization.epochs=1")
+    result = train(config, alone / "run", show=False)
+    file = alone / "run" / "config.toml"
+    file.write_text(
+        "\n".join(line for line in file.read_text().splitlines() if not line.startswith(("learn_ranges", "begin")))
+    )
+    path = alone / "run" / AWARE / "checkpoint.pt"
+    content = load_checkpoint(path)
+    del content["config"]["calibration"]["learn_ranges"], content["config"]["noise"]["begin"]
+    save_checkpoint(content, path)
+    assert resume_config(alone / "run") == replace(config, out=resume_config(alone / "run").out)
+    assert evaluate(alone / "run", show=False)[AWARE].to_dict() == result.reports[AWARE].to_dict()
+    assert train(resume_config(alone / "run"), alone / "run", show=False).reports[AWARE].to_dict() == (
+        result.reports[AWARE].to_dict()
+    )
