@@ -6,6 +6,7 @@ from analogsim.chip.calibration import calibrate
 from analogsim.chip.faults import draw_faults, remap
 from analogsim.chip.file import load_chip, save_chip
 from analogsim.chip.lifecycle import drift, erase, program, programmed
+from analogsim.chip.outputs import calibrate_outputs
 from analogsim.chip.ranges import get_ranges, range_parameters, set_ranges
 from analogsim.conversion.analog import convert
 from analogsim.conversion.digital import to_digital
@@ -87,6 +88,7 @@ __all__ = [
     "audit",
     "available_devices",
     "calibrate",
+    "calibrate_outputs",
     "clip_weights",
     "compare_plot",
     "compare_table",

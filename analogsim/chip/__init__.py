@@ -10,10 +10,12 @@ from analogsim.chip.compensation import (
     Compensation,
     Compensations,
     Gain,
+    MatchedOutputs,
 )
 from analogsim.chip.faults import draw_faults, remap
 from analogsim.chip.file import load_chip, save_chip
 from analogsim.chip.lifecycle import drift, erase, program, programmed
+from analogsim.chip.outputs import MatrixOutputs, OutputCalibration, calibrate_outputs
 from analogsim.chip.ranges import get_ranges, range_parameters, set_ranges
 
 __all__ = [
@@ -25,7 +27,11 @@ __all__ = [
     "Compensation",
     "Compensations",
     "Gain",
+    "MatchedOutputs",
+    "MatrixOutputs",
+    "OutputCalibration",
     "calibrate",
+    "calibrate_outputs",
     "draw_faults",
     "drift",
     "erase",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from analogsim.chip.batch_norm import gather_statistics, has_batch_norm, own_statistics
 from analogsim.chip.calibration import calibrate
+from analogsim.chip.outputs import Match, aged, kept_corrections, match_outputs
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.crossbar.gains import Rule, column_gains, crossbar_gains, layer_gain
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Layout
 from analogsim.utils.batches import Inputs, inputs_of, moved
 from analogsim.utils.tensors import holds_nonfinite
+from analogsim.utils.times import seconds
 
 
 class Compensation(ABC):
@@ -37,6 +39,16 @@ class Compensation(ABC):
     def why_not(self, analog: nn.Module) -> str:
         """Why there is nothing for it to do in a network, in words; empty if there is."""
         return ""
+
+    def measured_at(self, t: str) -> Compensation:
+        """The same, measured when the chip is ``t`` old and used at every age; its name is ``"name@t"``.
+
+        Raises:
+            ValueError: it is measured at the age that the chip has.
+        """
+        raise ValueError(
+            f"compensation: {self.name!r} is made anew at each age, and cannot be measured at {t!r} for all of them"
+        )
 
     def __add__(self, other: CompensationLike) -> Compensations:
         return as_compensations(self) + other
@@ -137,8 +149,8 @@ class Adjustment(Compensation):
     """
 
     needs_data: ClassVar[bool] = True
-    early: ClassVar[bool] = False
-    """Whether it comes before those that are not early, wherever it is written: what all others measure through."""
+    early: ClassVar[int] = 0
+    """Those with a higher number come first, wherever they are written: what all others measure through."""
 
     @abstractmethod
     def on_chip(self, analog: nn.Module, data: CalibrationData) -> AbstractContextManager[Renew]:
@@ -174,7 +186,7 @@ class BatchNormStatistics(Adjustment):
 class CalibratedRanges(Adjustment):
     """Calibrated ranges of converters, set again on the chip as it is; learned ones stay: see `calibrate`."""
 
-    early: ClassVar[bool] = True
+    early: ClassVar[int] = 2
     name = "ranges"
 
     def why_not(self, analog: nn.Module) -> str:
@@ -196,6 +208,43 @@ class CalibratedRanges(Adjustment):
             restore()
 
 
+@dataclass(frozen=True)
+class MatchedOutputs(Adjustment):
+    """A digital scale and offset for each output, as in the digital network: see `calibrate_outputs`.
+
+    It is made before batch norm is estimated again, since the digital network has its own statistics.
+
+    Args:
+        name: see `Compensation`.
+        match: see `calibrate_outputs`.
+        at: the age at which it is measured, to be used at every age; None: measured at each.
+    """
+
+    name: str
+    match: Match
+    at: str | None = None
+    early: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.at is not None:
+            seconds(self.at)
+
+    def measured_at(self, t: str) -> MatchedOutputs:
+        """See `Compensation.measured_at`."""
+        return replace(self, name=f"{self.name}@{t}", at=t)
+
+    @contextmanager
+    def on_chip(self, analog: nn.Module, data: CalibrationData) -> Iterator[Renew]:
+        """See `Adjustment`."""
+
+        def renew() -> None:
+            with nullcontext() if self.at is None else aged(analog, self.at):
+                match_outputs(analog, data.inputs, self.match)
+
+        with kept_corrections(analog):
+            yield renew
+
+
 COMPENSATIONS: dict[str, Compensation] = {
     each.name: each
     for each in (
@@ -204,6 +253,8 @@ COMPENSATIONS: dict[str, Compensation] = {
         Gain("column", column_gains),
         BatchNormStatistics(),
         CalibratedRanges(),
+        MatchedOutputs("affine", "moments"),
+        MatchedOutputs("bias", "bias"),
     )
 }
 """Those that have a name. Others are given as values; what is put in here has a name everywhere."""
@@ -217,7 +268,7 @@ class Compensations:
         parts: of distinct names, one gain at most.
 
     Raises:
-        ValueError: several gains, one compensation twice, or one without a name.
+        ValueError: several gains or corrections of outputs, one compensation twice, or one without a name.
     """
 
     parts: tuple[Compensation, ...] = ()
@@ -231,8 +282,9 @@ class Compensations:
                 )
         if len(set(self.names)) < len(self.parts):
             raise ValueError(f"{_what_there_is(self.text)}; the same name stands there twice")
-        if sum(isinstance(part, Gain) for part in self.parts) > 1:
-            raise ValueError(f"{_what_there_is(self.text)}; two of them are gains")
+        for kind, what in ((Gain, "are gains"), (MatchedOutputs, "correct the same outputs")):
+            if sum(isinstance(part, kind) for part in self.parts) > 1:
+                raise ValueError(f"{_what_there_is(self.text)}; two of them {what}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -253,7 +305,7 @@ class Compensations:
     def adjustments(self) -> tuple[Adjustment, ...]:
         """What is made on the chip afterwards, in the order in which it is made."""
         found = [part for part in self.parts if isinstance(part, Adjustment)]
-        return tuple(sorted(found, key=lambda part: not part.early))
+        return tuple(sorted(found, key=lambda part: -part.early))
 
     @property
     def needs_data(self) -> bool:
@@ -289,12 +341,13 @@ def _what_there_is(got: object) -> str:
     others = ", ".join(name for name, part in COMPENSATIONS.items() if not isinstance(part, Gain))
     return (
         f"compensation: must be None, or one of {gains}, or one of these (or none) and any of {others} joined by '+', "
-        f"got {got!r}; objects of analogsim.chip.Gain and analogsim.chip.Adjustment may stand in place of names"
+        f"got {got!r}; 'affine@1h' is measured at one hour and used at every age; objects of analogsim.chip.Gain and "
+        "analogsim.chip.Adjustment may stand in place of names"
     )
 
 
 def as_compensations(asked: CompensationLike) -> Compensations:
-    """What is meant by ``"global"``, ``"column+batch-norm+ranges"``, an object, several joined by ``+``, or None.
+    """What is meant by ``"global"``, ``"column+batch-norm+ranges"``, ``"affine@1h"``, an object, several, or None.
 
     Raises:
         ValueError: it is something else, or names two kinds of gain.
@@ -305,10 +358,12 @@ def as_compensations(asked: CompensationLike) -> Compensations:
         return asked
     if isinstance(asked, Gain | Adjustment):
         return Compensations((asked,))
-    names = asked.split("+") if isinstance(asked, str) else []
-    if not names or not all(name in COMPENSATIONS for name in names):
+    names = [name.partition("@") for name in asked.split("+")] if isinstance(asked, str) else []
+    if not names or not all(name in COMPENSATIONS and bool(at) == bool(t) for name, at, t in names):
         raise ValueError(_what_there_is(asked))
-    return Compensations(tuple(COMPENSATIONS[name] for name in names))
+    return Compensations(
+        tuple(COMPENSATIONS[name].measured_at(t) if t else COMPENSATIONS[name] for name, _, t in names)
+    )
 
 
 def gain_of(compensation: CompensationLike) -> Gain | None:
@@ -321,7 +376,9 @@ def gain_of(compensation: CompensationLike) -> Gain | None:
     if wanted.adjustments:
         why = "needs data that go through the chip" if wanted.needs_data else "is made anew for each use of the chip"
         gains = ", ".join(name for name, part in COMPENSATIONS.items() if isinstance(part, Gain))
+        matched = any(isinstance(part, MatchedOutputs) for part in wanted.parts)
         raise ValueError(
             f"compensation: {wanted.text!r} {why}; here give one of {gains} or None, and the rest to analogsim.evaluate"
+            + ("; for the outputs of this one chip there is analogsim.calibrate_outputs" * matched)
         )
     return wanted.gain

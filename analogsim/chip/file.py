@@ -17,14 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from analogsim.chip.compensation import COMPENSATIONS, Gain
-from analogsim.chip.layer_chip import LayerChip
-from analogsim.chip.lifecycle import layer_chips
+from analogsim.chip.layer_chip import LayerChip, MeasuredGain, OutputCorrection, layer_chips
+from analogsim.crossbar.stages import Affine
 from analogsim.device.model import Cells, Written
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.files import write_whole
 
-_FORMAT = "analogsim-chip-3"
+_FORMAT = "analogsim-chip-4"
+_UNCORRECTED = "analogsim-chip-3"  # its chips had no corrections of outputs
 _BEFORE = "analogsim-chip-2"  # its chips were drawn from torch's generator, and had 1/f noise without memory
 
 
@@ -40,6 +41,9 @@ def _tensors(name: str, chip: LayerChip) -> dict[str, Tensor]:
         tensors["faults"] = written.faults
     if chip.reference is not None:
         tensors["reference"] = chip.reference
+    if chip.correction is not None:
+        parts = {"output_scale": chip.correction.stage.scale, "output_offset": chip.correction.stage.offset}
+        tensors |= {key: part for key, part in parts.items() if part is not None}
     for index, drawn in enumerate(written.drawn):
         tensors |= {f"drawn.{index}.{key}": value for key, value in drawn.items()}
     # A copy each: safetensors refuses tensors that share memory, as the target and the programmed weight may.
@@ -55,10 +59,11 @@ def _tensor(value: Any, place: torch.device, *, requires_grad: bool = False) -> 
     return None if value is None else torch.tensor(value, device=place, requires_grad=requires_grad)
 
 
-def _name_of(gain: Gain | None) -> str | None:
+def _name_of(gain: MeasuredGain | None) -> str | None:
     if gain is None:
         return None
-    if COMPENSATIONS.get(gain.name) != gain:
+    known = COMPENSATIONS.get(gain.name)
+    if not isinstance(known, Gain) or known != gain:
         raise ValueError(
             f"save_chip: the file holds a gain by its name, and {gain.name!r} is none that is known; put it into "
             "analogsim.chip.COMPENSATIONS under its name, here and where the chip is loaded"
@@ -79,7 +84,7 @@ def _gain_named(gain: str | None, layer: str) -> Gain | None:
 
 
 def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the programmed chip to a file: every cell, the seed, the time, the ranges of converters.
+    """Write the programmed chip to a file: every cell, the seed, the time, ranges of converters, corrected outputs.
 
     The network's weights are saved apart.
 
@@ -105,6 +110,7 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             "seed": chip.seed,
             "time": chip.time,
             "compensation": _name_of(chip.compensation),
+            "outputs_matched_at": None if chip.correction is None else chip.correction.time,
         }
     about = {"format": _FORMAT, "layers": json.dumps(layers)}
     try:
@@ -178,7 +184,20 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
         name, entry["seed"], device, tensors["source"], written, state.layout, state.crossbar, bound, reference
     )
     chip.set_time(entry["time"], _gain_named(entry["compensation"], name), bound)
+    chip.correction = _correction(entry, tensors, len(source))
     return chip
+
+
+def _correction(entry: dict[str, Any], tensors: dict[str, Tensor], outputs: int) -> OutputCorrection | None:
+    """The correction of outputs that a file holds; None where it holds none."""
+    time = entry.get("outputs_matched_at")
+    if time is None:
+        return None
+    scale, offset = tensors.get("output_scale"), tensors.get("output_offset")
+    parts = [part for part in (scale, offset) if part is not None]
+    if not parts or any(part.shape != (outputs,) or not part.isfinite().all() for part in parts):
+        raise KeyError("its correction of outputs")
+    return OutputCorrection(Affine(scale, offset), time)
 
 
 def _warn_of_new_draws(path: str, chips: Iterable[LayerChip]) -> None:
@@ -228,7 +247,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             everything = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise ValueError(f"load_chip: {os.fspath(path)!r} is not a chip or is damaged: {error}") from error
-    if metadata.get("format") not in (_FORMAT, _BEFORE):
+    if metadata.get("format") not in (_FORMAT, _UNCORRECTED, _BEFORE):
         raise ValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
     try:
         entries = json.loads(metadata["layers"])

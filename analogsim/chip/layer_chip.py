@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from analogsim.chip.compensation import Gain
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.measurement import Measurement, measure_cells, measure_outputs
 from analogsim.crossbar.signal_path import Array, array_of
+from analogsim.crossbar.stages import Affine, Stage
 from analogsim.crossbar.wired_blocks import wired
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.draws.noisy_weight import in_compute_dtype
 from analogsim.errors import StaleChipError
 from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import chips_of
 from analogsim.layers.state import AnalogState, held_array
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import KeyedNoise, StreamNoise
@@ -27,14 +29,43 @@ from analogsim.utils.torch_private import is_batched
 
 
 @contextmanager
-def _outside_autograd() -> Iterator[None]:
+def outside_autograd() -> Iterator[None]:
     """No graph, and ordinary tensors also where the caller runs in inference mode: a later use may want gradients."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 
 
+class MeasuredGain(Protocol):
+    """A rule for digital gains from measurements; see `analogsim.chip.Gain`."""
+
+    @property
+    def name(self) -> str:
+        """Stands in reports."""
+        ...
+
+    def gains(self, reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
+        """What the rule says of sums over columns ``(out, row blocks)``: a scalar, or shaped like them."""
+        ...
+
+
+@dataclass(frozen=True)
+class OutputCorrection:
+    """What a chip's outputs are multiplied by and what is added to them, digitally.
+
+    Args:
+        stage: scale and offset of each output.
+        time: how old the chip was when they were measured, seconds.
+    """
+
+    stage: Affine
+    time: float
+
+
 class LayerChip:
     """One layer's share of a chip.
+
+    Attributes:
+        correction: of its outputs; it stays whatever the age, until another is measured. None where none was.
 
     Args:
         name: the layer's name, part of the key of every draw.
@@ -71,6 +102,7 @@ class LayerChip:
         self._array: Array | None = None
         self._reference = reference
         self._through = bound
+        self.correction: OutputCorrection | None = None
         self.set_time(0.0, None, bound)
 
     def __getstate__(self) -> dict[str, object]:
@@ -78,7 +110,7 @@ class LayerChip:
         return {**self.__dict__, "_checked": None}
 
     @classmethod
-    @_outside_autograd()
+    @outside_autograd()
     def program(cls, layer: AnalogMatrix, seed: int, faults: Tensor | None = None) -> LayerChip:
         """Write a layer's weight into fresh cells, some of which are known to be stuck."""
         state = layer.analog
@@ -116,8 +148,8 @@ class LayerChip:
         g = self.device.read(self.written, t, noise)
         return wired(g, self.written.ndim, self.layout, self.crossbar.wires)
 
-    @_outside_autograd()
-    def set_time(self, t: float, compensation: Gain | None, bound: Tensor | float | None = None) -> None:
+    @outside_autograd()
+    def set_time(self, t: float, compensation: MeasuredGain | None, bound: Tensor | float | None = None) -> None:
         """Let the array be ``t`` seconds old, with the gain that was measured then.
 
         Args:
@@ -177,6 +209,11 @@ class LayerChip:
         slices, variances = mapped.to_slices(g), None if noise is None else mapped.to_slice_variances(noise)
         array = array_of(slices, variances, mapped.largest, self.layout, self.device, None, slices.dtype)
         return array.with_converter_errors(self.crossbar, KeyedNoise(str(self.seed), self.name, "converters"))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The digital stages behind it: its correction of outputs, if it has one."""
+        return () if self.correction is None else (self.correction.stage,)
 
     def suspect(self) -> None:
         """Compare the weights by value at the next use."""
@@ -241,7 +278,7 @@ class LayerChip:
             )
         self._checked = held, stamp  # held, so that no other tensor gets the address
 
-    @_outside_autograd()
+    @outside_autograd()
     def _move(self, device: torch.device) -> None:
         written = self.written
         cells = written.cells
@@ -258,10 +295,13 @@ class LayerChip:
         self._variance = None if self._variance is None else self._variance.to(device)
         self._array = None if self._array is None else self._array.to(device)
         self._reference = None if self._reference is None else self._reference.to(device)
+        if self.correction is not None:
+            self.correction = replace(self.correction, stage=self.correction.stage.to(device))
 
     def describe(self) -> str:
         """For ``print(analog)``."""
-        return f"chip {self.seed} at {label(self.time)}"
+        corrected = "" if self.correction is None else f", outputs matched at {label(self.correction.time)}"
+        return f"chip {self.seed} at {label(self.time)}{corrected}"
 
 
 def checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor:
@@ -294,3 +334,13 @@ def checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor
             f"{sorted(set(faults.flatten().tolist()))[:10]}"
         )
     return known
+
+
+def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, LayerChip]]:
+    """Every analog matrix with its programmed chip; see `chips_of`."""
+    pairs = []
+    for matrix, chip in chips_of(analog, action):
+        if not isinstance(chip, LayerChip):
+            raise TypeError(f"{action}: layer {matrix.analog.name!r} holds {chip.describe()} for the moment, no chip")
+        pairs.append((matrix, chip))
+    return pairs

@@ -9,10 +9,10 @@ from typing import SupportsIndex
 
 from torch import Tensor, nn
 
-from analogsim.chip.compensation import CompensationLike, Gain, gain_of
-from analogsim.chip.layer_chip import LayerChip
+from analogsim.chip.compensation import CompensationLike, gain_of
+from analogsim.chip.layer_chip import LayerChip, MeasuredGain, layer_chips
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.module import chips_of, drawn_in_eval, matrices_of
+from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.utils.times import seconds
 
 
@@ -62,22 +62,13 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
         layer.analog.chip = chip
 
 
-def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, LayerChip]]:
-    """Every analog matrix with its programmed chip; see `chips_of`."""
-    pairs = []
-    for matrix, chip in chips_of(analog, action):
-        if not isinstance(chip, LayerChip):
-            raise TypeError(f"{action}: layer {matrix.analog.name!r} holds {chip.describe()} for the moment, no chip")
-        pairs.append((matrix, chip))
-    return pairs
-
-
 def drift(analog: nn.Module, t: float | str, *, compensation: CompensationLike = "global") -> None:
     """Let the programmed chip be ``t`` old. The same chip, the same ``t``, the same answer, in any order of times.
 
     Args:
         analog: the twin, programmed.
-        t: time since programming: seconds, or ``"1s"``, ``"1h"``, ``"1d"``, ``"1mo"``, ``"1y"``.
+        t: time since programming: seconds, or ``"1s"``, ``"1h"``, ``"1d"``, ``"1mo"``, ``"1y"``. What
+            `calibrate_outputs` has set stays as it was measured; call it again for what the chip is now.
         compensation: measured digital gains that undo the mean decay: one ``"global"`` gain per layer, one for each
             ``"crossbar"`` or for each ``"column"`` of one, or an `analogsim.chip.Gain` of one's own; None: none. A
             device that does not change with time is left alone.
@@ -90,7 +81,7 @@ def drift(analog: nn.Module, t: float | str, *, compensation: CompensationLike =
     """
     gain = gain_of(compensation)
     time = seconds(t)
-    done: list[tuple[AnalogMatrix, LayerChip, float, Gain | None]] = []
+    done: list[tuple[AnalogMatrix, LayerChip, float, MeasuredGain | None]] = []
     try:
         for layer, chip in layer_chips(analog, "drift"):
             chip.weight_for(*layer.still())  # there, if it has moved

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from analogsim.conversion.first_forward import stop_watching
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, chips_of, matrices_of, unwatch_rules
+from analogsim.layers.state import MatrixChip
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 
 
@@ -19,8 +20,8 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     Args:
         analog: the twin.
         weights: ``"clean"``: over the very same Parameters. ``"programmed"``: with its own Parameters, which hold what
-            the chip's weights are worth at its present time, drift compensation included; white read noise, which
-            differs from use to use, is not in it, nor are converters.
+            the chip's weights are worth at its present time, drift compensation and corrected outputs included; white
+            read noise, which differs from use to use, is not in it, nor are converters.
 
     Raises:
         NotProgrammedError, StaleChipError: programmed weights were asked for, and there is no valid chip.
@@ -30,10 +31,7 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     plain = _make_plain(analog)
     if weights == "clean":
         return plain
-    values = {
-        matrix: matrix.analog.layout.lift(chip.weight_for(*matrix.still())[0], matrix.analog.shape)
-        for matrix, chip in chips_of(analog, "to_digital")
-    }
+    values = {matrix: _worth(matrix, chip) for matrix, chip in chips_of(analog, "to_digital")}
     computed = [matrix.analog.name for matrix in values if matrix.computed]
     if computed:
         raise ValueError(
@@ -45,6 +43,32 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
         if isinstance(module, AnalogModule):
             _put_values(module, own.get_submodule(name), values)
     return own
+
+
+def _worth(matrix: AnalogMatrix, chip: MatrixChip) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of what a chip and its digital stages come to.
+
+    Raises:
+        ValueError: no weight and bias do.
+    """
+    state = matrix.analog
+    clean, bias = matrix.still()
+    found = state.layout.lift(chip.weight_for(clean, bias)[0], state.shape)
+    if not (chip.stages or state.stages):
+        return found
+    if not state.layout.bias_rows:
+        found = found[0], bias
+    for stage in (*chip.stages, *state.stages):
+        folded = stage.folded(*found)
+        if folded is None:
+            raise ValueError(f"to_digital: layer {state.title!r} has a digital stage that no weight and bias stand for")
+        found = folded
+    if found[1] is not None and bias is None:
+        raise ValueError(
+            f"to_digital: layer {state.title!r} has no bias that could hold the offsets of its corrected outputs; "
+            'calibrate_outputs(..., match="scale"), or program the chip again'
+        )
+    return found
 
 
 def _make_plain(analog: M) -> M:

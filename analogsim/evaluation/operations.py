@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from analogsim.chip.clean import CleanWeights, on_clean_weights
 from analogsim.conversion.digital import to_digital
-from analogsim.crossbar.crossbar import IDEAL
-from analogsim.crossbar.signal_path import Array
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
-from analogsim.noise.sources import Noise, Silence
 from analogsim.utils.modules import names_of, visited
 from analogsim.utils.torch_private import (
     TorchDispatchMode,
@@ -226,32 +224,16 @@ def macs(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
     return counter.modules
 
 
-class _Held:
-    """Takes a chip's place: a copy of the clean weights, which is met in the products made with it."""
-
-    use_noise: Noise = Silence()
+class _Held(CleanWeights):
+    """A copy of the clean weights, which is met in the products made with it."""
 
     def __init__(self, matrix: AnalogMatrix) -> None:
-        state = matrix.analog
-        self.weight = state.layout.lay(matrix.matrix.detach(), matrix.bias).detach().clone()
+        super().__init__(matrix.analog)
+        self.weight = matrix.analog.layout.lay(matrix.matrix.detach(), matrix.bias).detach().clone()
 
     def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, None]:
         """The copy, and no read noise."""
         return self.weight, None
-
-    def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
-        """Never asked for: the crossbar is ideal meanwhile."""
-        raise RuntimeError("no converters")
-
-    def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Nothing to compare."""
-
-    def suspect(self) -> None:
-        """Nothing to compare."""
-
-    def describe(self) -> str:
-        """For ``print(analog)``."""
-        return "clean weights"
 
 
 def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
@@ -279,17 +261,10 @@ def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
         {'0': 96}
     """
     matrices = matrices_of(analog)
-    states = [matrix.analog for matrix in matrices]
-    before = [(state.chip, state.crossbar) for state in states]
-    held = {state.name: _Held(matrix) for state, matrix in zip(states, matrices, strict=True)}
+    held = {matrix.analog.name: _Held(matrix) for matrix in matrices}
     # What is read from a table is an activation, and a product with it is that of another layer.
     stored = {matrix.analog.name for matrix in matrices if getattr(matrix, "stored", False)}
     counter = _Counter(analog, {name: each.weight for name, each in held.items() if name not in stored})
-    try:
-        for state in states:
-            state.chip, state.crossbar = held[state.name], IDEAL
+    with on_clean_weights(analog, {**held}):
         _forward(analog, counter, args, kwargs)
-    finally:
-        for state, (chip, crossbar) in zip(states, before, strict=True):
-            state.chip, state.crossbar = chip, crossbar
-    return {state.name: round(counter.marked.get(state.name, 0.0)) for state in states}
+    return {name: round(counter.marked.get(name, 0.0)) for name in held}

@@ -15,6 +15,7 @@ from analogsim.chip.compensation import CompensationLike, gain_of
 from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import Faults, programmed
 from analogsim.crossbar.signal_path import Array
+from analogsim.crossbar.stages import Stage
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import held_array
 from analogsim.noise.sources import Noise, Silence
@@ -28,6 +29,7 @@ class _StackedChip:
     """Takes a chip's place in a layer, with the weights of whichever chip is meant."""
 
     use_noise: Noise = Silence()  # nothing is noisy from use to use
+    stages: tuple[Stage, ...] = ()  # they are made of one chip's answers, and these chips are fresh
 
     def __init__(self, name: str) -> None:
         self._name = name

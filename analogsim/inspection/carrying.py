@@ -12,11 +12,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from analogsim.chip.layer_chip import LayerChip
-from analogsim.chip.lifecycle import layer_chips, programmed
+from analogsim.chip.layer_chip import LayerChip, layer_chips
+from analogsim.chip.lifecycle import programmed
 from analogsim.conversion.digital import to_digital
 from analogsim.conversion.first_forward import unwatched
 from analogsim.crossbar.signal_path import Array
+from analogsim.crossbar.stages import Stage
 from analogsim.errors import NonFiniteError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
@@ -178,6 +179,11 @@ class _StandIn:
     """Takes a chip's place in a layer: the same weights without white noise, or other ones. Counts its uses."""
 
     use_noise: Noise = Silence()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """As of the chip."""
+        return self._chip.stages
 
     def __init__(self, matrix: AnalogMatrix, chip: LayerChip) -> None:
         self._chip = chip

@@ -100,10 +100,13 @@ class _Lookup(Drawn):
             noise_scale=1.0 if self._scale is None else self._scale,
             observe=state.observe,
         )
-        if self._linear is None:
-            return output
-        plain = self._owner.product(input, *state.layout.lift(self._linear, state.shape))
-        return plain + (output - plain).detach()
+        if self._linear is not None:
+            plain = self._owner.product(input, *state.layout.lift(self._linear, state.shape))
+            output = plain + (output - plain).detach()
+        return self._finished(output, input)
+
+    def _finished(self, output: Tensor, input: Tensor) -> Tensor:
+        return self._staged(output, input)  # whatever lies in rows of bias, a table has none
 
 
 @register_layer(nn.Embedding)
@@ -140,7 +143,8 @@ class AnalogEmbeddingBag(_AnalogTable, nn.EmbeddingBag):
         drawn = self.draw()
         positions, table, pad, by_frequency = input, None, self.padding_idx, self.scale_grad_by_freq
         # Frequencies are those of entries, which torch counts in lookups, and torch 2.11 miscounts in bags.
-        if drawn.plain is not None and self.max_norm is None and not by_frequency:
+        # No table holds an offset of what is read.
+        if drawn.plain is not None and not drawn.staged and self.max_norm is None and not by_frequency:
             table = drawn.plain[0].t()
         else:
             table, by_frequency = drawn(input).flatten(0, -2), False

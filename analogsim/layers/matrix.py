@@ -16,6 +16,7 @@ from analogsim.crossbar.converters import drive
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.foot import Observe, with_read_noise
 from analogsim.crossbar.signal_path import Array, InputRange, block_readings, driven_product, sum_blocks
+from analogsim.crossbar.stages import Stage
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
 from analogsim.errors import NotProgrammedError, StaleTwinError
@@ -282,6 +283,7 @@ class Drawn:
         self._recipe: Recipe | None = None
         self._zero: Tensor | None = None
         self._noise: Noise = _GLOBAL
+        self._stages: tuple[Stage, ...] = state.stages
         layout, crossbar = state.layout, state.crossbar
         scale = self._scale = owner._fresh_scale()
         if scale is not None:
@@ -294,6 +296,7 @@ class Drawn:
                 self._array = chip.array_for(weight, bias)
             else:
                 weight, self._variance = chip.weight_for(weight, bias)
+            self._stages = (*chip.stages, *state.stages)
         if self._array is not None:
             self._weight, self._bias = weight, None if layout.bias_rows else bias
         else:
@@ -347,12 +350,25 @@ class Drawn:
         return other
 
     @property
+    def staged(self) -> bool:
+        """Whether anything digital stands behind it, but its bias."""
+        return bool(self._stages)
+
+    @property
     def plain(self) -> tuple[Tensor, Tensor | None] | None:
-        """Weight and bias where a product with them is the whole answer; None behind converters or read noise."""
+        """Weight and bias where a product with them is the whole answer.
+
+        None behind converters or read noise, and where a digital stage is more than a scale and an offset.
+        """
         if self._array is not None or self._variance is not None:
             return None
-        weight = self._weight if self._zero is None else tied_constant(self._weight, self._zero)
-        return weight, self._bias
+        weight, bias = self._weight, self._bias
+        for stage in self._stages:
+            folded = stage.folded(weight, bias)
+            if folded is None:
+                return None
+            weight, bias = folded
+        return weight if self._zero is None else tied_constant(weight, self._zero), bias
 
     def __call__(self, input: Tensor) -> Tensor:
         """The answer to an input, as the layer takes it."""
@@ -377,8 +393,25 @@ class Drawn:
         if self._array is not None:
             self._check(input)
             return self._through_converters(input, self._array)
-        output = self._owner.product(input, weight, self._bias)
-        return output if self._variance is None else self._with_read_noise(output, input, self._variance)
+        bias = None if self._stages else self._bias
+        output = self._owner.product(input, weight, bias)
+        output = output if self._variance is None else self._with_read_noise(output, input, self._variance)
+        return self._finished(output, input) if self._stages else output
+
+    def _finished(self, output: Tensor, input: Tensor) -> Tensor:
+        """What digital stages and the digital bias make of a product."""
+        if output.is_nested:
+            rows = zip(output.unbind(), input.unbind(), strict=True)
+            return torch.nested.as_nested_tensor([self._finished(*row) for row in rows], layout=output.layout)
+        output = self._staged(output, input)
+        if self._bias is None:
+            return output
+        return output + self._owner.per_output(self._bias).to(output.dtype)
+
+    def _staged(self, output: Tensor, input: Tensor) -> Tensor:
+        for stage in self._stages:
+            output = stage.after(output, input, self._owner)
+        return output
 
     def _check(self, input: Tensor) -> None:
         """Raise what the digital product raises for an input that it does not take.
@@ -419,9 +452,7 @@ class Drawn:
         output = sum_blocks(readings)
         if self._linear is not None:
             output = self._straight_through(output, input, full, self._linear)
-        if self._bias is None:
-            return output
-        return output + owner.per_output(self._bias).to(output.dtype)
+        return self._finished(output, input)
 
     def _ranges(self, input: Tensor) -> tuple[InputRange, Tensor | float | None]:
         """Those of the converters where the input is: they do not move with the network."""
@@ -489,7 +520,7 @@ def _inputs(state: AnalogState) -> int:
 
 _OF_A_DRAW = (
     *("owner", "_owner", "_own_bias", "_array", "_linear", "_variance", "_recipe"),
-    *("_zero", "_noise", "_scale", "_weight", "_bias", "_tie"),
+    *("_zero", "_noise", "_scale", "_weight", "_bias", "_tie", "_stages"),
 )
 
 Circumstances = tuple[DeviceModel, Scale, tuple[float, ...], Layout, Crossbar]

@@ -13,6 +13,7 @@ from torch import Tensor
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.foot import Observe
 from analogsim.crossbar.signal_path import Array
+from analogsim.crossbar.stages import Stage
 from analogsim.device.model import DeviceModel
 from analogsim.errors import BypassedError, ChipGradientWarning, ConversionWarning, NotCalibratedError
 from analogsim.layers.products.inputs import TakenInputs
@@ -29,6 +30,11 @@ class MatrixChip(Protocol):
     @property
     def use_noise(self) -> Noise:
         """Where the noise comes from that is new in every use."""
+        ...
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The digital stages behind it, where the weights were that were asked for last."""
         ...
 
     def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -97,6 +103,7 @@ class AnalogState:
             take; None before it is set, and where it is 0.
         recompute: whether backward makes a training draw again instead of keeping it.
         chip: the programmed array, or None.
+        stages: digital stages behind every draw, behind those of the chip; they belong to the twin, and are in no file.
         input_range: full scale of the input converters, from calibration, shaped as `range_shape` says, or a scalar for
             all; None before, or if it needs none.
         output_bound: full scale of the output converters, likewise.
@@ -124,6 +131,7 @@ class AnalogState:
     compiled_scale: Tensor | None = None
     recompute: bool = False
     chip: MatrixChip | None = None
+    stages: tuple[Stage, ...] = ()
     input_range: Tensor | None = None
     output_bound: Tensor | None = None
     taken: TakenInputs = field(default_factory=TakenInputs, repr=False, compare=False)

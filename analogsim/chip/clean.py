@@ -1,0 +1,67 @@
+"""The digital network, run by its twin: every matrix holds its clean weights, and nothing is converted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from analogsim.crossbar.crossbar import IDEAL
+from analogsim.crossbar.signal_path import Array
+from analogsim.crossbar.stages import Stage
+from analogsim.layers.module import matrices_of
+from analogsim.layers.state import AnalogState
+from analogsim.noise.sources import Noise, Silence
+
+
+class CleanWeights:
+    """Takes a chip's place in a matrix, with the weights as they were to be written.
+
+    Args:
+        state: of the matrix, whose crossbar is ideal meanwhile.
+    """
+
+    use_noise: Noise = Silence()
+    stages: tuple[Stage, ...] = ()
+
+    def __init__(self, state: AnalogState) -> None:
+        self._layout = state.layout
+
+    def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, None]:
+        """The clean weights themselves, and no read noise."""
+        return self._layout.lay(weight, bias).detach(), None
+
+    def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
+        """Never asked for: an ideal crossbar has no converters."""
+        raise RuntimeError("clean weights were asked what converters see")
+
+    def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Nothing to compare."""
+
+    def suspect(self) -> None:
+        """Nothing to compare."""
+
+    def describe(self) -> str:
+        """For ``print(analog)``."""
+        return "clean weights"
+
+
+@contextmanager
+def on_clean_weights(analog: nn.Module, chips: dict[str, CleanWeights] | None = None) -> Iterator[None]:
+    """Let a twin in eval mode answer as its digital network for a block, through the forwards of its own layers.
+
+    Args:
+        analog: the twin.
+        chips: what takes the places of chips, by names of matrices; by default a `CleanWeights` for each.
+    """
+    states = [matrix.analog for matrix in matrices_of(analog)]
+    before = [(state.chip, state.crossbar) for state in states]
+    try:
+        for state in states:
+            state.chip = CleanWeights(state) if chips is None else chips[state.name]
+            state.crossbar = IDEAL
+        yield
+    finally:
+        for state, (chip, crossbar) in zip(states, before, strict=True):
+            state.chip, state.crossbar = chip, crossbar

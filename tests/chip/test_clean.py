@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import analogsim
+from analogsim.chip.clean import CleanWeights, on_clean_weights
+from analogsim.layers.module import matrices_of
+
+
+@pytest.mark.parametrize("bias_rows", [0, 2])
+def test_the_twin_answers_as_its_digital_network(bias_rows: int) -> None:
+    """Whatever the device, the converters and the chip, which are there again afterwards."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(2), nn.LSTM(9, 5, batch_first=True)).double()
+    device = analogsim.DeviceModel(
+        (analogsim.Drift(), analogsim.ReadNoise(std=0.1)), mapping=analogsim.Mapping("pair", bias_rows=bias_rows)
+    )
+    analog = analogsim.convert(model, device, crossbar="standard(input_range=1.0)").eval()
+    x = torch.randn(3, 2, 5, 5).double()
+    analogsim.program(analog)
+    chips = [matrix.analog.chip for matrix in matrices_of(analog)]
+    with on_clean_weights(analog):
+        torch.testing.assert_close(analog(x)[0], model(x)[0])
+        assert all(isinstance(matrix.analog.chip, CleanWeights) for matrix in matrices_of(analog))
+    assert [matrix.analog.chip for matrix in matrices_of(analog)] == chips
+    assert all(matrix.analog.crossbar.converts for matrix in matrices_of(analog))
+
+
+def test_it_has_no_converters() -> None:
+    analog = analogsim.convert(nn.Linear(2, 2), "pcm")
+    with pytest.raises(RuntimeError, match="converters"):
+        CleanWeights(analog.analog).array_for(analog.weight)
