@@ -19,6 +19,8 @@ from analogsim.device.parse import as_device_model
 from analogsim.device.registry import factory
 from analogsim.recipes import compare, evaluate, fit, judge, sensitivity, train, tune, ui
 from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.config.options import StudyConfig
+from analogsim.recipes.config.reader import every_option
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.references import is_reference
 from analogsim.utils.text import table
@@ -119,6 +121,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _setting_meant(rest: Sequence[str]) -> str:
+    """A hint where an option is unknown by whose name there is a setting."""
+    names = [name for name, _, _ in every_option(StudyConfig)]
+    for word in rest:
+        asked = word.removeprefix("--").partition("=")[0].replace("-", "_") if word.startswith("--") else ""
+        found = [name for name in names if asked and asked in (name, name.rpartition(".")[2])]
+        if found:
+            return f"; did you mean {' or '.join(f'{name}=...' for name in found)}, without dashes?"
+    return ""
+
+
 def _fail(message: str) -> NoReturn:
     print(f"analogsim: error: {message}", file=sys.stderr)
     raise SystemExit(2)
@@ -170,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # argparse takes positional words only in one place; settings may stand anywhere.
     words = options.program.words
     if rest and (words is None or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_setting_meant(rest) if words == 'settings' else ''}")
     if words is not None:
         getattr(options, words).extend(rest)
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files; a window toolkit only costs time

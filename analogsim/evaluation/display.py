@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
 FloatArray = NDArray[np.float64]
 
+_LETTERS = 84  # of a line above a figure, as many as fit
 _INSTALL = 'install it with: pip install "analogsim-torch[plot]"'
 
 
@@ -63,3 +66,16 @@ def figure(width: float, height: float) -> tuple[Figure, Axes]:
         raise ImportError(f"plot needs matplotlib; {_INSTALL}") from None
     made = Figure(figsize=(width, height), layout="constrained")
     return made, made.subplots()
+
+
+def in_unit(axis: Axis, unit: str | None) -> None:
+    """Label an axis of scores as tables show them: shares in percent."""
+    if unit == "%":
+        from matplotlib.ticker import PercentFormatter
+
+        axis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+
+
+def titled(axes: Axes, *lines: str) -> None:
+    """Put lines above a figure, of which long ones go on in the next."""
+    axes.set_title("\n".join(part for line in lines for part in textwrap.wrap(line, _LETTERS)), size=9)

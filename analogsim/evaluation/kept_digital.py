@@ -10,7 +10,7 @@ import numpy as np
 
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
-from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
+from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, in_unit, number, spread, titled
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:
@@ -156,8 +156,9 @@ class KeptDigital:
         axes.axhline(self.target, color="C3", ls=":", lw=1, label="target")
         axes.invert_xaxis()
         axes.set_xlabel("multiply-accumulates that run analog [%]")
-        axes.set_ylabel(self.metric)
-        axes.set_title(f"layers kept digital one after the other\n{self.described}", size=9)
+        axes.set_ylabel(heading(self.metric, self.unit))
+        in_unit(axes.yaxis, self.unit)
+        titled(axes, "layers kept digital one after the other", self.described)
         axes.legend()
         axes.grid(alpha=0.3)
         return drawn

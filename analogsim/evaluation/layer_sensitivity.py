@@ -19,7 +19,7 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning
-from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, number, spread
+from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, in_unit, number, spread, titled
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.kept_digital import KeptDigital, Per, Selection, Share, by_loss_per_share, search, sum_shares
 from analogsim.evaluation.metrics import MetricLike, as_metric
@@ -283,8 +283,12 @@ class Sensitivity:
         axes.axvline(self.mean(), color="C3", ls=":", lw=1, label="everything analog")
         axes.invert_yaxis()
         axes.tick_params(axis="y", labelsize=7)
-        axes.set_xlabel(f"loss of {self.metric} with this layer alone analog, mean and std over chips")
-        axes.set_title(self._described, size=9)
+        unit = self.everything.unit
+        axes.set_xlabel(
+            f"{heading('loss', unit)} of {self.metric} with this layer alone analog, mean and std over chips"
+        )
+        in_unit(axes.xaxis, unit)
+        titled(axes, self._described)
         axes.legend()
         axes.grid(alpha=0.3, axis="x")
         return drawn

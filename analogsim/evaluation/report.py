@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analogsim.evaluation.display import FloatArray, figure, frame, heading, number, spread
+from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, number, spread, titled
 from analogsim.evaluation.metrics import METRICS
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
@@ -314,11 +314,12 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     axes.set_xticks(np.maximum(listed[0].times, 0.1), listed[0].labels)
     axes.minorticks_off()
     axes.set_xlabel("time after programming")
-    axes.set_ylabel(listed[0].metric)
+    axes.set_ylabel(listed[0].heading)
+    in_unit(axes.yaxis, listed[0].unit)
     described = {report.described for report in listed}
     of = described.pop() if len(described) == 1 else "different settings, see the table"
     dashed = "dashed: clean" + (", dotted: digital" if clean_columns(listed)[1:] else "")
-    axes.set_title(f"mean and 5th to 95th percentile of the chips; {dashed}\n{of}", size=9)
+    titled(axes, f"mean and 5th to 95th percentile of the chips; {dashed}", of)
     axes.legend()
     axes.grid(alpha=0.3)
     return drawn

@@ -140,9 +140,11 @@ class Reader:
         return float(value)
 
     def override(self, part: Field[Any], hint: Any, text: str, name: str) -> Any:
-        """The value of one option from text: TOML, else a bare string."""
+        """The value of one option from text: TOML, else a bare string, or several with commas between them."""
         errors = []
-        for candidate in (self.plain(text), text):
+        bare = typing.get_origin(hint) is tuple and not set(text) & set("[]\"'")
+        several = [[self.plain(item.strip()) for item in text.split(",")]] if bare else []
+        for candidate in (self.plain(text), text, *several):
             try:
                 return self.checked(part, hint, candidate, name)
             except ValueError as error:

@@ -139,7 +139,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], cls: t
     """Return `mapping` with overrides of the form ``name=value`` applied, later ones winning.
 
     The right-hand side is a TOML value (``5``, ``true``, ``["1s", "1d"]``). Where it is not TOML, or not what
-    the option takes, it is a bare string (``device=pcm``). ``none`` is ``None`` where the option allows it.
+    the option takes, it is a bare string (``device=pcm``), or several with commas between them (``times=1s,1d``).
+    ``none`` is ``None`` where the option allows it.
 
     Raises:
         ValueError: No ``=``, an unknown option, or a value it does not take.

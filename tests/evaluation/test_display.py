@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analogsim.evaluation.display import deviation, figure, frame, heading, number, spread
+from analogsim.evaluation.display import deviation, figure, frame, heading, in_unit, number, spread, titled
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,19 @@ def test_what_is_not_installed_is_told(package: str, use: Callable[[], Any], mon
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=f"needs {package.partition('.')[0]}; install it with: pip install"):
         use()
+
+
+def test_a_figure_shows_all_of_its_title_and_shares_in_percent() -> None:
+    pytest.importorskip("matplotlib")
+    drawn, axes = figure(6.4, 4.0)
+    axes.plot([0, 1], [0.2, 0.8])
+    in_unit(axes.yaxis, "%")
+    in_unit(axes.xaxis, "bit")
+    long = "pcm on crossbars of 512 rows with " + ", ".join(f"converter {number}" for number in range(12))
+    titled(axes, "one line", long)
+    drawn.canvas.draw()
+    assert " ".join(axes.get_title().split("\n")) == f"one line {long}"
+    edge = drawn.bbox.x1
+    assert all(0 <= side <= edge for side in (axes.title.get_window_extent().x0, axes.title.get_window_extent().x1))
+    assert [label.get_text() for label in axes.get_yticklabels()][1:3] == ["20", "30"]
+    assert "0.2" in [label.get_text() for label in axes.get_xticklabels()]

@@ -170,6 +170,15 @@ def test_settings_may_stand_anywhere(
             main(wrong)
         assert ended.value.code == 2
         assert f"unrecognized arguments: {wrong[-1]}" in capsys.readouterr().err
+    for option, hint in (
+        ("--limit", "data.limit=..."),
+        ("--lr=3", "optimization.lr=..."),
+        ("--batch-size", "data.batch_size=... or evaluation.batch_size=..."),
+        ("--data.limit", "data.limit=..."),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", option, "100"])
+        assert f"; did you mean {hint}, without dashes?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

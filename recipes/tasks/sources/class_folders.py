@@ -63,9 +63,9 @@ def list_files(root: Path, kind: Kind, order: str = "numbers") -> Listing:
     """Find files in class folders.
 
     Either ``root/class/file``, or ``root/train/class/file`` with ``val`` (``valid``, ``validation``, ``dev``) and
-    ``test`` beside it (``training``, ``testing``). A file may lie deeper in its class folder. Links are followed; hidden
-    files and those that systems leave behind are passed over. Where there is one folder only and nothing else, it is
-    entered: that is how archives unpack.
+    ``test`` beside it (``training``, ``testing``). A file may lie deeper in its class folder. Links are followed;
+    hidden files and those that systems leave behind are passed over. Where there is one folder only and nothing else,
+    it is entered: that is how archives unpack.
     A folder by the name of a split that holds files and no folders, beside folders that are no splits, is a class.
 
     Args:

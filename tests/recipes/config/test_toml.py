@@ -192,6 +192,14 @@ def test_overrides_are_toml_values_or_bare_strings() -> None:
     assert config.train == Train(epochs=5, lr=0.01, clip=None, amp=True, noise=Noise(shape="linear"))
 
 
+def test_lists_may_be_given_with_commas() -> None:
+    found = load_toml(Config, None, ["times=1s, 1y", "betas=0.5,0.9", "levels=none,4"])
+    assert (found.times, found.betas, found.levels) == (("1s", "1y"), (0.5, 0.9), (None, 4))
+    assert load_toml(Config, None, ["times=1s"]).times == ("1s",)
+    with pytest.raises(ValueError, match=r"wanted list\[float, float\], got 0.5"):
+        load_toml(Config, None, ["betas=0.5"])
+
+
 @pytest.mark.parametrize("text", ["2024", "true", "2024-01-01", '"2024"', "1\nx = 2"])
 def test_an_override_of_a_string_may_look_like_something_else(text: str) -> None:
     assert apply_overrides({}, [f"device={text}"], Config) == {"device": text.strip('"')}
