@@ -333,7 +333,7 @@ def calibrate_outputs(
     place = matrices_of(analog)[0].still()[0].device
 
     def batches() -> Iterator[Inputs]:
-        for number, batch in enumerate(inputs_of(kept)):
+        for number, batch in enumerate(inputs_of(kept, "calibrate_outputs")):
             if holds_nonfinite(batch, masks=True):
                 raise ValueError(f"calibrate_outputs: batch {number} of the inputs holds NaN or infinite values")
             yield moved(batch, place)
