@@ -7,6 +7,8 @@ from analogsim.chip.faults import draw_faults, remap
 from analogsim.chip.file import load_chip, save_chip
 from analogsim.chip.lifecycle import drift, erase, program, programmed
 from analogsim.chip.outputs import calibrate_outputs
+from analogsim.chip.percentile_search import search_percentile
+from analogsim.chip.range_search import search_ranges
 from analogsim.chip.ranges import get_ranges, range_parameters, set_ranges
 from analogsim.conversion.analog import convert
 from analogsim.conversion.digital import to_digital
@@ -114,6 +116,8 @@ __all__ = [
     "same_noise",
     "save_chip",
     "save_device",
+    "search_percentile",
+    "search_ranges",
     "seconds",
     "sensitivity",
     "set_noise_scale",

@@ -190,12 +190,12 @@ def _range_of(
             'layer a crossbar with dac="symmetric"'
         )
     if state.layout.bias_rows:
-        found = _with_bias(found, layer)
+        found = with_bias(found, layer)
     return found.requires_grad_(state.crossbar.learns)
 
 
-def _with_bias(found: Tensor, layer: AnalogMatrix) -> Tensor:
-    """Input ranges into which the input 1 of the bias rows fits, where they lie."""
+def with_bias(found: Tensor, layer: AnalogMatrix) -> Tensor:
+    """Input ranges into which the input 1 of the bias rows fits, where they lie. Works in place on those of blocks."""
     layout = layer.analog.layout
     if not found.ndim:
         return found.clamp(min=1.0)

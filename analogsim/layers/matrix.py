@@ -285,7 +285,11 @@ class Drawn:
         self._noise: Noise = _GLOBAL
         self._stages: tuple[Stage, ...] = state.stages
         layout, crossbar = state.layout, state.crossbar
+        self._clean = weight, bias
         scale = self._scale = owner._fresh_scale()
+        if state.probe is not None:
+            self._weight, self._bias, self._tie, self._stages = weight, bias, None, ()
+            return
         if scale is not None:
             weight = self._draw(weight, bias, state, scale)
         else:
@@ -336,7 +340,29 @@ class Drawn:
         other._owner, other._own_bias = taking, None
         if not taking.analog.layout.bias_rows:
             other._bias, other._zero = None, self._tie
+            other._clean = self._clean[0], None
         return other
+
+    def clean(self, input: Tensor) -> Tensor:
+        """The answer of the digital network to an input, as the layer takes it."""
+        return self._owner.product(input, *self._clean)
+
+    def on(self, chip: MatrixChip, input: Tensor) -> Tensor:
+        """The answer of a chip that is not in its place to an input, through the converters that there are now."""
+        other = self._copied()
+        weight, bias = self._clean
+        state = self._owner.analog
+        other._scale, other._recipe, other._linear, other._zero, other._stages = None, None, None, None, ()
+        other._noise, other._array, other._variance = chip.use_noise, None, None
+        other._weight, other._bias = weight, None if state.layout.bias_rows else bias
+        if state.crossbar.converts:
+            other._array = chip.array_for(*self.owner.still())
+        else:
+            held, other._variance = chip.weight_for(*self.owner.still())
+            if state.layout.bias_rows:
+                held, other._bias = state.layout.lift(held, state.shape)
+            other._weight = held.to(weight.dtype)
+        return other._answer(input, other._weight)
 
     def cut(self) -> Self:
         """The same draw as a constant: no gradient reaches the Parameters."""
@@ -360,7 +386,7 @@ class Drawn:
 
         None behind converters or read noise, and where a digital stage is more than a scale and an offset.
         """
-        if self._array is not None or self._variance is not None:
+        if self._array is not None or self._variance is not None or self.owner.analog.probe is not None:
             return None
         weight, bias = self._weight, self._bias
         for stage in self._stages:
@@ -378,6 +404,8 @@ class Drawn:
             return self._read(input)
 
     def _read(self, input: Tensor) -> Tensor:
+        if self.owner.analog.probe is not None:
+            return self.owner.analog.probe(self, input)
         if self._zero is not None:
             return tied_answer(self._answer(input, self._weight), self._zero)
         if self._recipe is None or not torch.is_grad_enabled():
@@ -520,7 +548,7 @@ def _inputs(state: AnalogState) -> int:
 
 _OF_A_DRAW = (
     *("owner", "_owner", "_own_bias", "_array", "_linear", "_variance", "_recipe"),
-    *("_zero", "_noise", "_scale", "_weight", "_bias", "_tie", "_stages"),
+    *("_zero", "_noise", "_scale", "_weight", "_bias", "_tie", "_stages", "_clean"),
 )
 
 Circumstances = tuple[DeviceModel, Scale, tuple[float, ...], Layout, Crossbar]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -80,6 +80,19 @@ def weights_are_fixed() -> Notice:
     )
 
 
+class Probe(Protocol):
+    """Stands in for a matrix while it is looked into: gets each product of a forward, and gives the answer to it."""
+
+    def __call__(self, drawn: Any, input: Tensor) -> Tensor:
+        """The answer.
+
+        Args:
+            drawn: the `analogsim.layers.matrix.Drawn` that was asked, whose ``clean`` and ``on`` give answers.
+            input: as the layer takes it.
+        """
+        ...
+
+
 @dataclass
 class AnalogState:
     """What is known of an analog matrix beyond its weights; it is in no state dict.
@@ -114,6 +127,7 @@ class AnalogState:
         tie: of the chip's answers to the clean weights, for who asks for their gradient.
         observe: during calibration, is shown what reaches the converters.
         eval_scale: how much of a fresh draw a forward in eval sees in place of the chip; None: the chip answers.
+        probe: while it is looked into, answers in its place; there need not be a chip then.
     """
 
     name: str
@@ -141,6 +155,7 @@ class AnalogState:
     tie: Tie = field(default_factory=Tie)
     observe: Observe | None = None
     eval_scale: float | None = None
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         self.device.prepare()

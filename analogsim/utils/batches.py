@@ -237,6 +237,26 @@ def loss_of(output: Any) -> Tensor:
     return found
 
 
+def batches_of(inputs: Any) -> Iterable[Any]:
+    """Inputs as users give them by hand, as batches that can be read again and again.
+
+    Args:
+        inputs: one batch, a tensor or a mapping of keyword arguments; or whatever yields batches, see `inputs_of`. What
+            can be read only once is kept.
+
+    Raises:
+        TypeError: it yields nothing.
+    """
+    if isinstance(inputs, Tensor | Mapping | PackedSequence):
+        return [inputs]
+    if not isinstance(inputs, Iterable):
+        raise TypeError(
+            "inputs: give a tensor (one batch), a mapping of keyword arguments, or what yields batches, got "
+            f"{describe(inputs)}"
+        )
+    return list(inputs) if isinstance(inputs, Iterator) else inputs
+
+
 # Data up to this size is read once and kept: every chip then sees the same samples, and decoding is paid once.
 _KEEP_BYTES = 2**30
 

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import analogsim
 from analogsim.evaluation.scores import accuracy, cross_entropy
-from analogsim.utils.batches import answer, inputs_of, moved, split
+from analogsim.utils.batches import answer, batches_of, inputs_of, moved, split
 
 X, MASK, Y = torch.randn(8, 6), torch.ones(8, 6), torch.randint(3, (8,))
 
@@ -110,3 +110,16 @@ def test_a_packed_sequence_stays_one() -> None:
     got = moved({"input": (packed, 1)}, torch.device("cpu"))["input"][0]
     assert isinstance(got, PackedSequence)
     assert torch.equal(got.data, packed.data)
+
+
+def test_batches_can_be_read_again():
+    x = torch.zeros(2, 3)
+    assert list(batches_of(x)) == [x]
+    named = {"input": x}
+    assert list(batches_of(named)) == [named]
+    held = batches_of(iter([x, x]))
+    assert [len(list(held)), len(list(held))] == [2, 2]
+    loader = [x, x]
+    assert batches_of(loader) is loader
+    with pytest.raises(TypeError, match="got a float"):
+        batches_of(2.0)

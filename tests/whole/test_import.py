@@ -24,7 +24,8 @@ PUBLIC = (
     *("compare_plot", "compare_table"),
     *("convert", "draw_faults", "drift", "erase", "evaluate", "fit_device", "get_ranges", "load_chip", "load_device"),
     *("macs", "param", "program", "programmed", "range_parameters", "reestimate_batch_norm", "register"),
-    *("register_layer", "register_routed", "remap", "same_noise", "save_chip", "save_device", "seconds"),
+    *("register_layer", "register_routed", "remap", "same_noise", "save_chip", "save_device"),
+    *("search_percentile", "search_ranges", "seconds"),
     *("sensitivity", "set_noise_scale", "set_ranges", "set_recompute", "set_train_times", "summary", "to_digital"),
     *("use_compiled_noise", "weight_std"),
 )
