@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.evaluation.stacked_chips import Chips
+from analogsim.chip.stacked_chips import Chips
 from analogsim.utils.text import table
 from benchmarks.harness.methods import answer
 from benchmarks.harness.networks import Case

@@ -117,7 +117,8 @@ def _exchanged(
         places = _assigned(least)
         lines = [known.index_select(axis, start + places) for known in maps]
         own = signs.gather(1, places.unsqueeze(1)).view(*(1,) * axis, count, *(1,) * (faults.ndim - axis - 1))
-        result.narrow(axis, start, count).copy_(lines[0] if turned is None else torch.where(own == 0, *lines))
+        chosen = lines[0] if turned is None else torch.where(own == 0, lines[0], lines[1])
+        result.narrow(axis, start, count).copy_(chosen)
     return result
 
 

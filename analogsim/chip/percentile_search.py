@@ -126,7 +126,7 @@ def search_percentile(
         raise ValueError(f'search_percentile: per must be "layer" or "network", got {per!r}')
     asked = _checked(percentiles)
     tried_on = chips_for(analog, chips, time, gain_of(compensation), seed, "search_percentile")
-    batches = batches_of(inputs)
+    batches = batches_of(inputs, kept=True)
     matrices = matrices_of(analog)
     trials: dict[AnalogMatrix, list[Trial]] = {}
     places: dict[AnalogMatrix, dict[float, int]] = {}

@@ -108,7 +108,7 @@ def search_ranges(
         ValueError, BypassedError: see `calibrate`. Ranges are as before then.
     """
     tried_on = chips_for(analog, chips, time, gain_of(compensation), seed, "search_ranges")
-    batches = batches_of(inputs)
+    batches = batches_of(inputs, kept=True)
     restore = ranges_as_they_are(analog)
     held = [(matrix.analog, matrix.analog.chip) for matrix in matrices_of(analog)]
     try:

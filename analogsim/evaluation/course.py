@@ -13,9 +13,9 @@ from torch import nn
 from analogsim.chip.compensation import Adjustment, CalibrationData, Compensations, Renew
 from analogsim.chip.lifecycle import Faults, drift, programmed
 from analogsim.chip.on_chip import OnChip, with_chip_in_hand
+from analogsim.chip.stacked_chips import Chips
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.scoring import Ask, ask_alone, find_alone, score_networks
-from analogsim.evaluation.stacked_chips import Chips
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Data, Inputs

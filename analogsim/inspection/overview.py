@@ -90,9 +90,7 @@ class Summary:
 
 def cells_of(matrix: AnalogMatrix) -> int:
     """Number of cells of a matrix's crossbars: those of its weights, bias rows and reference columns."""
-    layout, mapping = matrix.analog.layout, matrix.analog.device.laid
-    columns = matrix.analog.shape[0] + mapping.references(layout)
-    return columns * layout.rows[-1][1] * mapping.cells_per_weight
+    return matrix.analog.cells
 
 
 def summary(analog: nn.Module) -> Summary:

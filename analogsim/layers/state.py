@@ -171,6 +171,27 @@ class AnalogState:
         return self.name or "(the model itself)"
 
     @property
+    def cells(self) -> int:
+        """Number of cells of its crossbars: those of its weights, bias rows and reference columns."""
+        mapping = self.device.laid
+        return (self.shape[0] + mapping.references(self.layout)) * self.layout.rows[-1][1] * mapping.cells_per_weight
+
+    def put_on(self, device: DeviceModel, crossbar: Crossbar) -> None:
+        """Let it lie on other hardware; a chip of the old one is gone, ranges stay as far as there are blocks for them.
+
+        Raises:
+            ValueError: its weights cannot lie there. It lies where it did then.
+        """
+        crossbar.check(device)
+        layout = crossbar.layout(self.shape, self.slot.groups, device.laid)
+        device.prepare()
+        held = self.input_range, self.output_bound
+        self.device, self.crossbar, self.layout, self.chip = device, crossbar, layout, None
+        for kind, value in zip(("input_range", "output_bound"), held, strict=True):
+            fits = value is None or not value.ndim or tuple(value.shape) == self.range_shape(kind)
+            setattr(self, kind, value if fits or value is None else value.detach().abs().max())
+
+    @property
     def own_ranges(self) -> bool:
         """Whether each block of rows has an input range of its own."""
         return self.crossbar.ranges_per == "block" and len(self.layout.rows) > 1

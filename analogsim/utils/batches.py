@@ -164,6 +164,8 @@ def describe(value: Any) -> str:
 def inputs_of(loader: Iterable[Any], action: str = "calibrate") -> Iterator[Inputs]:
     """The inputs that a loader yields: alone, at the head of a tuple, or in a mapping beside labels.
 
+    A tensor, or a mapping of keyword arguments, is one batch.
+
     Args:
         loader: the data.
         action: who asks, for errors.
@@ -173,7 +175,7 @@ def inputs_of(loader: Iterable[Any], action: str = "calibrate") -> Iterator[Inpu
         ValueError: it yields nothing.
     """
     seen = False
-    for batch in loader:
+    for batch in batches_of(loader):
         value: Any = batch
         if isinstance(batch, tuple | list) and batch and not isinstance(batch, PackedSequence):
             value = _arguments(batch[0], batch[1] if len(batch) == 2 else None)
@@ -237,12 +239,12 @@ def loss_of(output: Any) -> Tensor:
     return found
 
 
-def batches_of(inputs: Any) -> Iterable[Any]:
-    """Inputs as users give them by hand, as batches that can be read again and again.
+def batches_of(inputs: Any, *, kept: bool = False) -> Iterable[Any]:
+    """Inputs as users give them by hand, as batches.
 
     Args:
-        inputs: one batch, a tensor or a mapping of keyword arguments; or whatever yields batches, see `inputs_of`. What
-            can be read only once is kept.
+        inputs: one batch, a tensor or a mapping of keyword arguments; or whatever yields batches, see `inputs_of`.
+        kept: whether what can be read only once is kept, so that it can be read again.
 
     Raises:
         TypeError: it yields nothing.
@@ -254,7 +256,7 @@ def batches_of(inputs: Any) -> Iterable[Any]:
             "inputs: give a tensor (one batch), a mapping of keyword arguments, or what yields batches, got "
             f"{describe(inputs)}"
         )
-    return list(inputs) if isinstance(inputs, Iterator) else inputs
+    return list(inputs) if kept and isinstance(inputs, Iterator) else inputs
 
 
 # Data up to this size is read once and kept: every chip then sees the same samples, and decoding is paid once.
@@ -264,7 +266,7 @@ _KEEP_BYTES = 2**30
 def read_once(loader: Iterable[Any]) -> Iterable[Any]:
     """What a loader yields, as a list; the loader itself where that is more than is kept."""
     read, size = [], 0
-    for batch in loader:
+    for batch in batches_of(loader):
         read.append(batch)
         size += size_of(batch)
         if size > _KEEP_BYTES:

@@ -41,7 +41,7 @@ MOVED = {
     "stamps": "utils.tensors",
     "summary": "inspection.overview",
     "text": "utils.text",
-    "together": "evaluation.stacked_chips",
+    "together": "chip.stacked_chips",
     "tree": "utils.modules",
     "wires": "crossbar",
     "layers.base": "layers.module and analogsim.layers.registry",

@@ -12,7 +12,7 @@ from torch import nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Gaussian
-from analogsim.evaluation.stacked_chips import _StackedChip
+from analogsim.chip.stacked_chips import _StackedChip
 from analogsim.inspection.carrying import _StandIn
 from analogsim.layers import Slot
 from analogsim.layers.module import matrices_of

@@ -1,5 +1,6 @@
 """Whatever loaders yield and networks return."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import analogsim
 from analogsim.evaluation.scores import accuracy, cross_entropy
-from analogsim.utils.batches import answer, batches_of, inputs_of, moved, split
+from analogsim.utils.batches import answer, batches_of, inputs_of, moved, read_once, split
 
 X, MASK, Y = torch.randn(8, 6), torch.ones(8, 6), torch.randint(3, (8,))
 
@@ -117,9 +118,12 @@ def test_batches_can_be_read_again():
     assert list(batches_of(x)) == [x]
     named = {"input": x}
     assert list(batches_of(named)) == [named]
-    held = batches_of(iter([x, x]))
+    assert isinstance(batches_of(iter([x])), Iterator)
+    held = batches_of(iter([x, x]), kept=True)
     assert [len(list(held)), len(list(held))] == [2, 2]
     loader = [x, x]
     assert batches_of(loader) is loader
+    assert [list(inputs_of(each)) for each in (x, {**named, "labels": x})] == [[x], [named]]
+    assert read_once(x) == [x]
     with pytest.raises(TypeError, match="got a float"):
         batches_of(2.0)
