@@ -34,6 +34,7 @@ from analogsim.evaluation.kept_digital import KeptDigital
 from analogsim.evaluation.layer_sensitivity import Sensitivity, sensitivity
 from analogsim.evaluation.monte_carlo import evaluate
 from analogsim.evaluation.operations import analog_macs, macs
+from analogsim.evaluation.preparation import Prepared, prepare
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.fit import fit_device
 from analogsim.inspection.carrying import Audit, AuditError, audit
@@ -75,6 +76,7 @@ __all__ = [
     "NotCalibratedError",
     "NotProgrammedError",
     "NotRoutedError",
+    "Prepared",
     "Quantization",
     "ReadNoise",
     "Report",
@@ -105,6 +107,7 @@ __all__ = [
     "load_device",
     "macs",
     "param",
+    "prepare",
     "program",
     "programmed",
     "range_parameters",

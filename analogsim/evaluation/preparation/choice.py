@@ -1,0 +1,134 @@
+"""What is done for a twin, as a value, and the twin put on the hardware that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from analogsim.chip.compensation import Compensations
+from analogsim.chip.percentile_search import search_percentile
+from analogsim.chip.range_search import search_ranges
+from analogsim.crossbar.crossbar import Crossbar
+from analogsim.device.model import DeviceModel
+from analogsim.device.parse import with_mapping
+from analogsim.layers.module import matrices_of
+from analogsim.layers.state import AnalogState
+
+INPUTS, OUTPUTS = "input_range", "output_bound"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done.
+
+    Args:
+        compensations: on each chip.
+        copies: how many cells hold one conductance; None: as many as do.
+        percentile: whether the largest weights are searched for.
+        ranges: of `INPUTS` and `OUTPUTS`, the ranges of converters that are set from data and searched for.
+        around: whether weights are laid around known faults; ``"signs"``: with their signs turned too.
+    """
+
+    compensations: Compensations
+    copies: int | None = None
+    percentile: bool = False
+    ranges: frozenset[str] = frozenset()
+    around: str = ""
+
+    @property
+    def hardware(self) -> Choice:
+        """What of it the twin is changed by."""
+        return replace(self, compensations=Compensations(), around="")
+
+
+@dataclass(frozen=True, eq=False)
+class Lying:
+    """What a matrix lies on, and its ranges."""
+
+    device: DeviceModel
+    crossbar: Crossbar
+    input_range: Tensor | None
+    output_bound: Tensor | None
+
+    @classmethod
+    def of(cls, state: AnalogState) -> Lying:
+        """That of a matrix now."""
+        return cls(state.device, state.crossbar, state.input_range, state.output_bound)
+
+    def put(self, state: AnalogState) -> None:
+        """Let a matrix lie so."""
+        state.put_on(self.device, self.crossbar)
+        state.input_range, state.output_bound = self.input_range, self.output_bound
+
+
+def set_from_data(crossbar: Crossbar, kinds: Iterable[str]) -> Crossbar:
+    """A crossbar whose ranges of these kinds are set from data, where it has converters that take one.
+
+    Ranges that are learned or fixed numbers stay, but for the bound of outputs, whose fixed number is a default.
+    """
+    if (
+        INPUTS in kinds
+        and crossbar.input_range == "dynamic"
+        and (crossbar.dac_bits is not None or crossbar.output_noise)
+    ):
+        crossbar = crossbar.replace(input_range="calibrated")
+    if OUTPUTS in kinds and crossbar.output_bound is not None:
+        crossbar = crossbar.replace(output_bound="calibrated")
+    return crossbar
+
+
+class Bench:
+    """A twin on the hardware of choices, each of which is made once.
+
+    Args:
+        analog: the twin.
+        inputs: what searches see.
+        time: the age of chips in searches.
+    """
+
+    def __init__(self, analog: nn.Module, inputs: Iterable[Any], time: float) -> None:
+        self._states = [matrix.analog for matrix in matrices_of(analog)]
+        self._analog, self._inputs, self._time = analog, inputs, time
+        self._first = [Lying.of(state) for state in self._states]
+        self._made: dict[Choice, list[Lying]] = {}
+
+    def is_made(self, choice: Choice) -> bool:
+        """Whether the hardware of a choice is there, and nothing has to be searched for."""
+        return choice.hardware in self._made or not (choice.percentile or choice.ranges)
+
+    def restore(self) -> None:
+        """As it was."""
+        self._put(self._first)
+
+    def put(self, choice: Choice) -> None:
+        """Let the twin lie on the hardware of a choice; chips are gone.
+
+        Raises:
+            ValueError: it cannot lie there.
+        """
+        key = choice.hardware
+        if key not in self._made:
+            self._make(choice)
+            self._made[key] = [Lying.of(state) for state in self._states]
+        self._put(self._made[key])
+
+    def _put(self, lying: list[Lying]) -> None:
+        for state, held in zip(self._states, lying, strict=True):
+            held.put(state)
+
+    def _make(self, choice: Choice) -> None:
+        self.restore()
+        for state in self._states:
+            device = state.device
+            if choice.copies is not None and not device.signed:
+                device = with_mapping(device, copies=choice.copies)
+            state.put_on(device, set_from_data(state.crossbar, choice.ranges))
+        if choice.ranges:
+            search_ranges(self._analog, self._inputs, time=self._time)
+        if choice.percentile:
+            search_percentile(self._analog, self._inputs, time=self._time)
+            if choice.ranges:  # for what is read of the new largest weights
+                search_ranges(self._analog, self._inputs, time=self._time)

@@ -1,0 +1,145 @@
+"""What `prepare` tries, each a value in a table. Every compensation that has a name is one by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from analogsim.chip.compensation import COMPENSATIONS, Compensation, Compensations, Gain
+from analogsim.evaluation.preparation.choice import INPUTS, OUTPUTS, Choice, set_from_data
+from analogsim.layers.module import matrices_of
+from analogsim.layers.state import AnalogState
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that may help.
+
+    Args:
+        name: stands in tables.
+        kind: of two steps of one kind only one is taken.
+        price: of two that come to about the same, the cheaper is taken: 1 for what is set once, 2 for what is measured
+            on each chip without data, 3 for data through each chip, 4 for a test of each cell, more for cells.
+        takes: of the hardware, in a few words.
+        change: does it.
+        why_not: why there is nothing for it to do in a network, in words; empty if there is.
+    """
+
+    name: str
+    kind: str
+    price: int
+    takes: str
+    change: Callable[[Choice], Choice]
+    why_not: Callable[[nn.Module], str]
+
+
+# Of compensations that are known: what they take, and the kind of which only one is taken.
+_TAKES = {
+    "global": "a digital gain for each layer, measured on each chip at each age",
+    "crossbar": "a digital gain for each crossbar, measured on each chip at each age",
+    "column": "a digital gain for each column of each crossbar, measured on each chip at each age",
+    "batch-norm": "digital statistics; inputs through each chip at each age",
+    "ranges": "ranges of converters; inputs through each chip at each age",
+    "affine": "a digital multiply-add and two numbers for each output; inputs through each chip at each age",
+    "bias": "a digital addition and a number for each output; inputs through each chip at each age",
+}
+_KINDS = {"affine": "outputs", "bias": "outputs"}
+_OF_EACH_CHIP = "inputs through each chip at each age"
+
+
+def find_steps(copies: int, *, faults: bool) -> list[Step]:
+    """What there is to try, in the order in which it is tried.
+
+    Args:
+        copies: how many cells may hold one conductance.
+        faults: whether faults are known.
+    """
+    steps = [
+        _ranging("input-range", INPUTS, "input converters with ranges set once"),
+        _ranging("output-bound", OUTPUTS, "output converters with bounds set once"),
+        Step(
+            "percentile",
+            "largest weight",
+            1,
+            "nothing: larger weights saturate",
+            lambda choice: replace(choice, percentile=True),
+            lambda analog: "every device acts on weights, not on cells" if not _on_cells(analog) else "",
+        ),
+        *(_compensating(part) for part in COMPENSATIONS.values()),
+    ]
+    if faults:
+        steps += [_around("remap", "lines"), _around("remap-signs", "signs")]
+    return steps + [_copying(count) for count in (2, 4, 8, 16) if count <= copies]
+
+
+def _states(analog: nn.Module) -> list[AnalogState]:
+    return [matrix.analog for matrix in matrices_of(analog)]
+
+
+def _on_cells(analog: nn.Module) -> bool:
+    return any(not state.device.signed for state in _states(analog))
+
+
+def _ranging(name: str, field: str, takes: str) -> Step:
+    def why_not(analog: nn.Module) -> str:
+        crossbars = [set_from_data(state.crossbar, [field]) for state in _states(analog)]
+        if field == INPUTS:
+            found = any(crossbar.needs_range and not crossbar.learns for crossbar in crossbars)
+            return "" if found else "no input converter has a range that is left to data"
+        return "" if any(crossbar.needs_bound for crossbar in crossbars) else "no output converter has a bound"
+
+    return Step(name, name, 1, takes, lambda choice: replace(choice, ranges=choice.ranges | {field}), why_not)
+
+
+def _compensating(part: Compensation) -> Step:
+    gain = isinstance(part, Gain)
+    kind = "gain" if gain else _KINDS.get(part.name, part.name)
+
+    def change(choice: Choice) -> Choice:
+        kept = [other for other in choice.compensations.parts if _kind(other) != kind]
+        return replace(choice, compensations=Compensations((part, *kept) if gain else (*kept, part)))
+
+    def why_not(analog: nn.Module) -> str:
+        if gain and not any(state.device.drifts for state in _states(analog)):
+            return "the device does not drift"
+        if part.name == "crossbar" and all(len(state.layout.rows) == 1 for state in _states(analog)):
+            return "every layer lies on one row of crossbars, which the global one is for"
+        return part.why_not(analog)
+
+    price = 3 if part.needs_data else 2
+    return Step(part.name, kind, price, _TAKES.get(part.name, "" if gain else _OF_EACH_CHIP), change, why_not)
+
+
+def _kind(part: Compensation) -> str:
+    return "gain" if isinstance(part, Gain) else _KINDS.get(part.name, part.name)
+
+
+def _around(name: str, how: str) -> Step:
+    what = "lines of each crossbar exchanged" + (", signs of outputs turned" if how == "signs" else "")
+    return Step(
+        name,
+        "faults",
+        4,
+        f"a test of each chip; {what}",
+        lambda choice: replace(choice, around=how),
+        lambda analog: "" if _on_cells(analog) else "every device acts on weights, not on cells",
+    )
+
+
+def _copying(count: int) -> Step:
+    def why_not(analog: nn.Module) -> str:
+        if not _on_cells(analog):
+            return "every device acts on weights, not on cells"
+        held = [state.device.laid.copies for state in _states(analog) if not state.device.signed]
+        return "it is done already" if min(held) >= count else ""
+
+    return Step(
+        f"copies-{count}",
+        "copies",
+        4 + count,
+        f"{count} cells for each conductance",
+        lambda choice: replace(choice, copies=count),
+        why_not,
+    )

@@ -1,0 +1,258 @@
+"""What is kept helps on chips, inputs and ages that had no part in the choice, and costs what is said."""
+
+import itertools
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+import analogsim
+from analogsim.chip import COMPENSATIONS, Adjustment
+from analogsim.errors import NonFiniteError
+from analogsim.evaluation import Metric
+from analogsim.layers import matrices_of
+
+QUICK = {"budget": "60s", "chips": 4}
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 8)).eval()
+
+
+def wrong(analog, model, x, **how):
+    """Mean squared error of answers on fresh chips."""
+
+    def squares(output, target):
+        return (output - target).square().mean(1)
+
+    metric = Metric("error", squares, higher_is_better=False)
+    data = [(x, model(x).detach())]
+    return analogsim.evaluate(analog, data, chips=6, times=["1y"], metric=metric, **how).values[:, 0]
+
+
+class Offset(Adjustment):
+    """A digital offset for each output of the network."""
+
+    name = "offset"
+
+    @contextmanager
+    def on_chip(self, analog, data):
+        offset = torch.zeros(())
+        hook = analog.register_forward_hook(lambda module, inputs, output: output + offset)
+
+        def renew():
+            nonlocal offset
+            offset = torch.zeros(())
+            offset = torch.cat([data.digital(inputs) - analog(inputs) for inputs in data.inputs()]).mean(0)
+
+        try:
+            yield renew
+        finally:
+            hook.remove()
+
+
+@pytest.fixture
+def offset(monkeypatch):
+    monkeypatch.setitem(COMPENSATIONS, "offset", Offset())
+
+
+def test_a_compensation_that_has_a_name_is_tried_and_kept(offset):
+    model, x = network(), torch.randn(120, 32) + 1
+    analog = analogsim.convert(model, "pcm+stuck-at(p_off=0.05)")
+    before = wrong(analog, model, x)
+    prepared = analogsim.prepare(analog, x[:80], **QUICK)
+    assert prepared.analog is analog
+    assert "offset" in prepared.kept
+    assert "offset" in prepared.compensation.names
+    assert prepared.after < 0.8 * prepared.before
+    after = wrong(analog, model, x, compensation=prepared.compensation, calibration=x[:80], faults=prepared.faults)
+    gained = before - after
+    assert gained.mean() > 2 * gained.std(ddof=1) / len(gained) ** 0.5
+    (row,) = (step for step in prepared.steps if step.name == "offset")
+    assert row.kept
+    assert row.alone < prepared.before
+    assert row.added >= prepared.after
+    told = str(prepared)
+    assert "relative squared error of the answers" in told
+    assert "mean over 4 chips at 1y, 40 inputs held out" in told
+    assert "inputs through each chip at each age" in told
+
+
+def test_ranges_and_percentile_are_set_on_the_twin():
+    model = network()
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight.copy_(torch.distributions.StudentT(3.0).sample(layer.weight.shape) / 6)
+    x = torch.where(torch.rand(160, 32) < 0.003, 20.0, 1.0) * torch.randn(160, 32)
+    coarse = "standard(dac_bits=4, output_noise=0.08, input_range='calibrated')"
+    analog = analogsim.convert(model, "gaussian(std=0.05, cells='pair', scale='tensor')", crossbar=coarse)
+    analogsim.calibrate(analog, x[:80])
+    before = wrong(analog, model, x[80:])
+    prepared = analogsim.prepare(analog, x[:80], **QUICK)
+    assert "percentile" in prepared.kept
+    assert {"input-range", "output-bound", "ranges"} & set(prepared.kept)
+    gained = before - wrong(analog, model, x[80:], compensation=prepared.compensation, calibration=x[:80])
+    assert gained.mean() > 3 * gained.std(ddof=1) / len(gained) ** 0.5
+    assert any(mapping.percentile < 100 for mapping in prepared.mapping.values())
+    again = analogsim.convert(model, prepared.devices, crossbar=prepared.crossbars)
+    analogsim.set_ranges(again, prepared.ranges)
+    assert (wrong(again, model, x[80:]) == wrong(analog, model, x[80:])).all()
+
+
+def test_nothing_is_kept_where_nothing_helps():
+    model, x = network(), torch.randn(60, 32)
+    analog = analogsim.convert(model, "quantization(levels=65536)")
+    prepared = analogsim.prepare(analog, x, **QUICK)
+    assert prepared.kept == ()
+    assert prepared.compensation.text == "global"
+    assert prepared.after == prepared.before < 1e-6
+    assert "kept: nothing" in str(prepared)
+
+
+def test_copies_are_taken_where_they_are_allowed():
+    model, x = network(), torch.randn(60, 32)
+    alone = analogsim.prepare(analogsim.convert(model, "pcm"), x, **QUICK)
+    assert not any("copies" in step.name for step in alone.steps)
+    assert len(set(alone.cells)) == 1
+    prepared = analogsim.prepare(analogsim.convert(model, "pcm"), x, copies=4, **QUICK)
+    assert "copies-4" in prepared.kept
+    assert "copies-2" not in prepared.kept
+    assert prepared.cells == (alone.cells[0], 4 * alone.cells[0])
+    assert {mapping.copies for mapping in prepared.mapping.values()} == {4}
+    assert f"{prepared.cells[1]:,} cells, {prepared.cells[0]:,} before" in str(prepared)
+
+
+def test_weights_are_laid_around_known_faults():
+    model, x = network(), torch.randn(60, 32)
+    analog = analogsim.convert(model, "quantization(levels=65536)")
+
+    def known(seed):
+        return analogsim.draw_faults(analog, "stuck-at(p_off=0.1, p_on=0.05)", seed)
+
+    before = wrong(analog, model, x, faults=known)
+    prepared = analogsim.prepare(analog, x, faults=known, **QUICK)
+    assert any(name.startswith("remap") for name in prepared.kept)
+    assert (wrong(analog, model, x, faults=prepared.faults, compensation=prepared.compensation) < before).all()
+    one = analogsim.prepare(analog, x, faults=known(3), **QUICK)
+    assert any(name.startswith("remap") for name in one.kept)
+    assert isinstance(one.faults, dict)
+    kept = analogsim.prepare(analogsim.convert(model, "pcm"), x, faults=known(3), budget=0.001, chips=2)
+    assert kept.faults is not None, "faults that are known are handed on, also where nothing is done about them"
+
+
+def test_the_budget_is_kept(monkeypatch):
+    """With a clock that moves by a second with each look at it."""
+    model, x = network(), torch.randn(60, 32)
+    analog = analogsim.convert(model, "pcm", crossbar="standard")
+    ticks = itertools.count()
+    monkeypatch.setattr("analogsim.evaluation.preparation.planner.clock.monotonic", lambda: float(next(ticks)))
+    prepared = analogsim.prepare(analog, x, budget=8, chips=2)
+    assert prepared.seconds < 30
+    told = [step.why for step in prepared.steps]
+    assert "no time was left" in told
+    assert all(step.alone is not None or step.why for step in prepared.steps)
+
+
+def test_the_first_measurement_is_made_in_any_case():
+    model, x = network(), torch.randn(60, 32)
+    prepared = analogsim.prepare(analogsim.convert(model, "pcm"), x, budget=1e-3, chips=2)
+    assert prepared.kept == ()
+    assert prepared.before == prepared.after > 0
+
+
+def test_chips_as_the_budget_allows():
+    model, x = network(), torch.randn(20, 32)
+    analog = analogsim.convert(model, "gaussian")
+    assert analogsim.prepare(analog, x, budget="10min").chips == 16
+    assert analogsim.prepare(analog, x, budget=1e-3).chips == 4
+
+
+def test_several_ages_and_other_criteria():
+    model, x = network(), torch.randn(60, 32)
+    analog = analogsim.convert(model, "pcm")
+    prepared = analogsim.prepare(analog, x, time=["1y", "1h"], criterion="agreement", **QUICK)
+    assert prepared.times == (3600.0, 365 * 86400.0)
+    assert "other class than the digital network" in str(prepared)
+    assert 0 <= prepared.after <= prepared.before < 0.5
+    same = Metric("same sign", lambda output, target: (output * target > 0).float().mean(1), higher_is_better=True)
+    prepared = analogsim.prepare(analog, x, criterion=same, **QUICK)
+    assert -1 <= prepared.after <= prepared.before < 0, "higher is better, so that the error is the score turned round"
+
+
+def test_a_sequence_of_tokens_and_a_mapping_of_arguments():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.cells, self.head = nn.Embedding(9, 8), nn.GRU(8, 8, batch_first=True), nn.Linear(8, 5)
+
+        def forward(self, tokens):
+            return self.head(self.cells(self.table(tokens))[0])
+
+    torch.manual_seed(0)
+    analog = analogsim.convert(Tagger(), {"table": None, "*": "pcm"})
+    prepared = analogsim.prepare(analog, {"tokens": torch.randint(9, (20, 6))}, budget="20s", chips=2)
+    assert prepared.samples == 10
+    assert prepared.after <= prepared.before
+
+
+def test_it_is_a_frame_and_a_dictionary():
+    model, x = network(), torch.randn(40, 32)
+    prepared = analogsim.prepare(analogsim.convert(model, "pcm"), x, budget=0.2, chips=2)
+    frame = prepared.to_frame()
+    assert list(frame["name"]) == [step.name for step in prepared.steps]
+    found = prepared.to_dict()
+    assert found["compensation"] == prepared.compensation.text
+    assert found["devices"] == {"0": "pcm", "2": "pcm"}
+
+
+def test_the_twin_is_as_it_was_where_it_fails():
+    model, x = network(), torch.randn(40, 32)
+    analog = analogsim.convert(model, "pcm", crossbar="standard")
+    before = [(state.device, state.crossbar) for state in (matrix.analog for matrix in matrices_of(analog))]
+    wrong_at = Metric("wrong", lambda output, target: (output - target).square().mean(1) / 0.0, higher_is_better=False)
+    with pytest.raises(NonFiniteError):
+        analogsim.prepare(analog, x, criterion=wrong_at, **QUICK)
+    assert [(state.device, state.crossbar) for state in (matrix.analog for matrix in matrices_of(analog))] == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"budget": 0}, ValueError, "budget must be a time > 0"),
+        ({"budget": "1x"}, ValueError, "cannot read '1x'"),
+        ({"chips": 1}, ValueError, "chips must be an integer >= 2, got 1"),
+        ({"copies": 0}, ValueError, "copies must be an integer >= 1, got 0"),
+        ({"samples": True}, ValueError, "samples must be an integer >= 2, got True"),
+        ({"time": []}, ValueError, "give at least one time"),
+        ({"criterion": "accuracy"}, ValueError, 'criterion must be "error", "agreement" or a Metric, got \'accuracy\''),
+        ({"criterion": Metric("m", lambda a, b: a)}, ValueError, "the criterion 'm' needs a direction"),
+        ({"compensation": "colum"}, ValueError, "compensation: must be None, or one of"),
+    ],
+)
+def test_what_is_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        analogsim.prepare(analogsim.convert(network(), "pcm"), torch.randn(8, 32), **changes)
+
+
+def test_inputs_and_answers_that_are_refused():
+    with pytest.raises(ValueError, match="the loader is empty"):
+        analogsim.prepare(analogsim.convert(network(), "pcm"), [])
+
+    class Texts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return [str(value) for value in self.layer(x).argmax(1).tolist()]
+
+    with pytest.raises(TypeError, match="the network answers with a list of 3 str, and criterion='error'"):
+        analogsim.prepare(analogsim.convert(Texts(), "pcm"), torch.randn(6, 4))
+    with pytest.raises(ValueError, match="of classes along axis 1"):
+        analogsim.prepare(
+            analogsim.convert(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), "pcm"),
+            torch.randn(6, 4),
+            criterion="agreement",
+        )
