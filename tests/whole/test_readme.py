@@ -18,7 +18,7 @@ def run_blocks(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["docs/hardware.md", "docs/training.md", "docs/wires.md", "docs/sensitivity.md", "docs/data.md", "docs/tasks.md"],
+    [f"docs/{page}.md" for page in ("hardware", "training", "robust", "wires", "sensitivity", "data", "tasks")],
 )
 def test_python_blocks_of_the_pages_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

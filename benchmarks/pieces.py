@@ -1,0 +1,263 @@
+r"""What each piece of training brings alone, on top of training under the device's own noise on its crossbar.
+
+    python -m benchmarks.pieces --seeds 5 --chips 15 --out pieces.json
+    python -m benchmarks.pieces --task fashion --seeds 2 --only noise,learned --out pieces.json
+    python -m benchmarks.pieces --table --out pieces.json
+
+``digits``: a 64-24-24-10 network on 8 x 8 digits, 40 epochs. ``fashion``: a narrow convolutional network on pooled
+images of Fashion-MNIST (27,000 for training), 5 epochs. Adam, cosine. All are judged on the same chips of the standard
+crossbar, ``pcm`` after one year and ``stuck-at`` (10.8 % of the cells), with the global gain. Gains are differences to
+the row "noise", seed by seed: mean and standard error. Times are those of training on the processor, over those of
+plain training. What FILE has is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import analogsim
+from analogsim.recipes.tasks.data_sets import load
+from analogsim.training import SeveralDraws, SharpnessAware, Step, plain_step
+from analogsim.utils.text import table
+from benchmarks.harness.ladder import narrow, small_mlp
+from benchmarks.harness.timing import environment, write
+
+STANDARD, LEARNED = "standard", "standard(input_range='learned')"
+AFTER = {"pcm, 1 year": ("pcm", "1y"), "stuck cells": ("stuck-at", 0.0)}
+BASE = "noise"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Args:
+        data: its name.
+        model: makes the network, of the shape of an image and the number of classes.
+        epochs: passes.
+        lr: of Adam, at first.
+        limit: samples for training and validation; None: all.
+        batch: samples of a step.
+    """
+
+    data: str
+    model: Callable[[Any, int], nn.Module]
+    epochs: int
+    lr: float
+    limit: int | None = None
+    batch: int = 64
+
+
+TASKS = {
+    "digits": Task("digits", small_mlp, 40, 5e-3),
+    "fashion": Task("fashion-mnist", narrow, 5, 7e-3, 30_000),
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A way to train.
+
+    Args:
+        told: in the table.
+        device: whose noise training sees; None: plain training.
+        crossbar: that it sees.
+        scale: of the noise, see `analogsim.NoiseSchedule`.
+        times: at which it sees the device; None: one second to one year.
+        clip: limit of the weights at the start and the end, in standard deviations.
+        per: what shares a limit.
+        step: how a step comes by its gradients.
+        average: decay of a moving average of the weights; 0: none.
+    """
+
+    told: str
+    device: str | None = "pcm"
+    crossbar: str = STANDARD
+    scale: Mapping[str, Any] = field(default_factory=dict)
+    times: tuple[str, ...] | None = None
+    clip: tuple[float, float] | None = None
+    per: str = "layer"
+    step: Step = plain_step
+    average: float = 0.0
+
+
+PIECES = {
+    "plain": Piece("no noise, no crossbar", device=None),
+    "ideal": Piece("noise, ideal crossbar", crossbar="ideal"),
+    BASE: Piece("noise of the device, standard crossbar"),
+    "learned": Piece("+ input ranges learned", crossbar=LEARNED),
+    "half": Piece("+ half the noise", scale={"end": 0.5}),
+    "double": Piece("+ twice the noise", scale={"end": 2.0}),
+    "triple": Piece("+ three times the noise", scale={"end": 3.0}),
+    "ramp": Piece("+ noise ramped from 0", scale={"shape": "linear", "end": 1.0, "ramp": True}),
+    "ramp-double": Piece("+ noise ramped from 0 to twice", scale={"shape": "linear", "end": 2.0, "ramp": True}),
+    "jitter": Piece("+ random scale, 0 to twice", scale={"jitter": 1.0}),
+    "decade": Piece("+ ages up to ten years", times=("1s", "10y")),
+    "year": Piece("+ one age, a year", times=("1y",)),
+    "stuck": Piece("+ stuck cells drawn per step", device="pcm+stuck-at"),
+    "drop": Piece("+ drop-connect, 5 %", device="pcm+stuck-at(p_off=0.05,p_on=0.0)"),
+    "clip-layer": Piece("+ clipped per layer at 2.5", clip=(2.5, 2.5)),
+    "clip-narrow": Piece("+ clipped per layer at 1.5", clip=(1.5, 1.5)),
+    "clip-column": Piece("+ clipped per column at 2", clip=(2.0, 2.0), per="column"),
+    "clip-annealed": Piece("+ clipped per column, 4 to 1.5", clip=(4.0, 1.5), per="column"),
+    "mean": Piece("+ two draws, mean", step=SeveralDraws(2)),
+    "worst": Piece("+ two draws, worst", step=SeveralDraws(2, "worst")),
+    "cvar": Piece("+ four draws, worst half", step=SeveralDraws(4, "cvar")),
+    "sharpness": Piece("+ sharpness-aware, 1 std", step=SharpnessAware(1.0)),
+    "sharpness-far": Piece("+ sharpness-aware, 3 std", step=SharpnessAware(3.0)),
+    "average": Piece("+ moving average, 0.99", average=0.99),
+}
+
+
+def batches_of(task: Task) -> tuple[Callable[[torch.Generator], Any], list[tuple[Tensor, Tensor]], Any]:
+    """Shuffled batches of an epoch, the batches of the test, and what is known of the data."""
+    data = load(task.data, limit=task.limit)
+    shuffled = partial(data.batches, data.train, task.batch)
+    return lambda generator: shuffled(generator=generator), list(data.batches(data.test, 2000)), data.facts
+
+
+def train(task: Task, piece: Piece, seed: int) -> tuple[nn.Module, nn.Module | None, float]:
+    """A network trained so, the twin whose ranges it learned, and the processor time it took."""
+    epoch, _, facts = batches_of(task)
+    torch.manual_seed(seed)
+    model = task.model(facts["shape"], facts["classes"])
+    net: nn.Module = model
+    parameters: list[Any] = list(model.parameters())
+    shuffle = torch.Generator().manual_seed(seed)
+    steps = task.epochs * len(epoch(shuffle))
+    schedules: list[Any] = []
+    if piece.device is not None:
+        net = analogsim.convert(model, piece.device, crossbar=piece.crossbar)
+        if piece.times is not None:
+            analogsim.set_train_times(net, piece.times)
+        if piece.crossbar == LEARNED:
+            analogsim.calibrate(net, [inputs for _, (inputs, _) in zip(range(8), epoch(shuffle), strict=False)])
+            parameters += analogsim.range_parameters(net)
+        scale = dict(piece.scale)
+        over = steps if scale.pop("ramp", False) else 1
+        schedules.append(analogsim.NoiseSchedule(net, **{"end": 1.0, "steps": over, "seed": seed, **scale}))
+    if piece.clip is not None:
+        start, end = piece.clip
+        schedules.append(analogsim.ClipSchedule(net, start=start, end=end, steps=steps, per=piece.per))  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(parameters, lr=task.lr)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(piece.average)) if piece.average else None
+    begun = time.process_time()
+    net.train()
+    for _ in range(task.epochs):
+        for inputs, targets in epoch(shuffle):
+            optimizer.zero_grad()
+            piece.step(net, lambda x=inputs, y=targets: nn.functional.cross_entropy(net(x), y))  # type: ignore[misc]
+            optimizer.step()
+            decay.step()
+            for schedule in schedules:
+                schedule.step()
+            if average is not None:
+                average.update_parameters(model)
+    spent = time.process_time() - begun
+    trained = copy.deepcopy(average.module) if average is not None else model
+    return trained.eval(), net if piece.crossbar == LEARNED else None, spent
+
+
+def judge(model: nn.Module, learned: nn.Module | None, test: Any, chips: int) -> dict[str, Any]:
+    """Its scores on chips of each device."""
+    found: dict[str, Any] = {}
+    for name, (device, t) in AFTER.items():
+        twin = analogsim.convert(model, device, crossbar=STANDARD if learned is None else LEARNED)
+        if learned is not None:
+            analogsim.set_ranges(twin, analogsim.get_ranges(learned))
+        report = analogsim.evaluate(twin, test, chips=chips, times=(t,))
+        tail = float(report.quantile(report.tail)[0])
+        found[name] = {"mean": float(report.mean[0]), "std": float(report.std[0]), "tail": tail, "clean": report.clean}
+    return found
+
+
+def summary(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The table of a task."""
+    of_task = [row for row in rows if row["task"] == name]
+    known = {(row["piece"], row["seed"]): row for row in of_task}
+    head = ["training", "seeds", "clean"]
+    for after in AFTER:
+        head += [after, "gain", "5th pct.", "std of chips"]
+    head.append("time")
+    lines = []
+    for key, piece in PIECES.items():
+        seeds = [seed for other, seed in known if other == key]
+        if not seeds:
+            continue
+        mine = [known[key, seed] for seed in seeds]
+        first = next(iter(AFTER))
+        line = [piece.told, str(len(seeds)), f"{100 * np.mean([row['scores'][first]['clean'] for row in mine]):.2f}"]
+        for after in AFTER:
+            scores = {what: [row["scores"][after][what] for row in mine] for what in ("mean", "tail", "std")}
+            gains = [
+                100 * (known[key, seed]["scores"][after]["mean"] - known[BASE, seed]["scores"][after]["mean"])
+                for seed in seeds
+                if (BASE, seed) in known
+            ]
+            error = f" ± {np.std(gains, ddof=1) / len(gains) ** 0.5:.2f}" if len(gains) > 1 else ""
+            line += [
+                f"{100 * np.mean(scores['mean']):.2f}",
+                "" if key == BASE or not gains else f"{np.mean(gains):+.2f}{error}",
+                f"{100 * np.mean(scores['tail']):.2f}",
+                f"{100 * np.mean(scores['std']):.2f}",
+            ]
+        ratios = [
+            known[key, seed]["seconds"] / known["plain", seed]["seconds"] for seed in seeds if ("plain", seed) in known
+        ]
+        line.append(f"{np.median(ratios):.1f}" if ratios else "")
+        lines.append(line)
+    return f"{name}\n{table(head, lines)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and judge what is missing, and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pieces", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=tuple(TASKS), default="digits")
+    parser.add_argument("--only", help=f"of {', '.join(PIECES)}; default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--chips", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="other than the task's")
+    parser.add_argument("--out", type=Path, default=Path("pieces.json"))
+    parser.add_argument("--table", action="store_true", help="print what FILE has")
+    options = parser.parse_args(arguments)
+    names = options.only.split(",") if options.only else list(PIECES)
+    unknown = [name for name in names if name not in PIECES]
+    if unknown:
+        parser.error(f"--only: there is no {unknown[0]!r}; there are {', '.join(PIECES)}")
+    document = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {"rows": []}
+    rows: list[dict[str, Any]] = document["rows"]
+    if not options.table:
+        task = TASKS[options.task]
+        task = task if options.epochs is None else Task(**{**vars(task), "epochs": options.epochs})
+        _, test, _ = batches_of(task)
+        for seed in range(options.seeds):
+            for name in names:
+                key = {"task": options.task, "piece": name, "seed": seed, "epochs": task.epochs, "chips": options.chips}
+                if any(all(row[field] == value for field, value in key.items()) for row in rows):
+                    continue
+                model, learned, spent = train(task, PIECES[name], seed)
+                rows.append({**key, "seconds": spent, "scores": judge(model, learned, test, options.chips)})
+                write(options.out, {**environment(torch.device("cpu")), "rows": rows})
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    print("\n\n".join(summary(rows, name) for name in tasks))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

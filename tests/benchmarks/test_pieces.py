@@ -1,0 +1,71 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import pieces
+
+QUICK = ["--seeds", "1", "--chips", "2", "--epochs", "1"]
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data of 24 samples in the place of those of a task."""
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 1, 8, 8), torch.arange(8) % 3) for _ in range(3)]
+    facts = {"shape": (1, 8, 8), "classes": 3}
+    monkeypatch.setattr(pieces, "batches_of", lambda task: (lambda generator: batches, batches, facts))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_is_missing_is_measured_and_the_table_has_gains_over_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "pieces.json")]
+    pieces.main([*QUICK, *out, "--only", "plain,noise,learned"])
+    shown = capsys.readouterr().out
+    rows = json.loads((tmp_path / "pieces.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["piece"] for row in rows] == ["plain", "noise", "learned"]
+    assert all(set(row["scores"]) == {"pcm, 1 year", "stuck cells"} for row in rows)
+    gain = 100 * (rows[0]["scores"]["stuck cells"]["mean"] - rows[1]["scores"]["stuck cells"]["mean"])
+    assert f"{gain:+.2f}" in next(line for line in shown.splitlines() if line.startswith("no noise"))
+    pieces.main([*out, "--table"])
+    assert capsys.readouterr().out == shown
+    pieces.main([*QUICK, *out, "--only", "plain,average"])
+    after = json.loads((tmp_path / "pieces.json").read_text(encoding="utf-8"))["rows"]
+    assert after[:3] == rows
+    assert [row["piece"] for row in after[3:]] == ["average"]
+
+
+def test_a_piece_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        pieces.main(["--only", "plain,magic"])
+    assert "there is no 'magic'; there are plain, ideal" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", [name for name in pieces.PIECES if name not in ("plain", "learned", "average")])
+def test_each_piece_trains(name: str) -> None:
+    task = pieces.Task("", pieces.small_mlp, 1, 0.01)
+    model, learned, spent = pieces.train(task, pieces.PIECES[name], 0)
+    torch.manual_seed(0)
+    first = pieces.small_mlp((1, 8, 8), 3)
+    assert isinstance(model, nn.Module)
+    assert learned is None
+    assert spent > 0
+    assert not torch.equal(model[1].weight, first[1].weight)
+
+
+@pytest.mark.parametrize("name", pieces.TASKS)
+def test_tasks_have_their_data(name: str) -> None:
+    try:
+        epoch, test, facts = pieces.batches_of(replace(pieces.TASKS[name], limit=100))
+    except FileNotFoundError as missing:
+        pytest.skip(f"no data: {missing}")
+    inputs, targets = next(iter(epoch(torch.Generator())))
+    model = pieces.TASKS[name].model(facts["shape"], facts["classes"])
+    assert model(inputs).shape == (len(targets), 10)
+    assert len(test[0][1]) >= 100
