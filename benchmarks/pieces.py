@@ -36,7 +36,7 @@ from benchmarks.harness.ladder import narrow, small_mlp
 from benchmarks.harness.timing import environment, write
 
 STANDARD, LEARNED = "standard", "standard(input_range='learned')"
-AFTER = {"pcm, 1 year": ("pcm", "1y"), "stuck cells": ("stuck-at", 0.0)}
+AFTER = {"pcm, 1 year": ("pcm", "1y"), "stuck cells": ("stuck-at", "0s")}
 BASE = "noise"
 
 
@@ -154,7 +154,9 @@ def train(task: Task, piece: Piece, seed: int) -> tuple[nn.Module, nn.Module | N
         schedules.append(analogsim.ClipSchedule(net, start=start, end=end, steps=steps, per=piece.per))  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(parameters, lr=task.lr)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(piece.average)) if piece.average else None
+    average = None
+    if piece.average:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(piece.average))  # type: ignore[no-untyped-call]
     begun = time.process_time()
     net.train()
     for _ in range(task.epochs):

@@ -118,6 +118,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
                     "noise",
                     "peers",
                     "physics",
+                    "pieces",
                     "robust",
                     "startup",
                     "tracking",
