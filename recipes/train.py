@@ -47,7 +47,7 @@ from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.processes import ALONE, Group, joined
 from analogsim.recipes.training.setup import NOTHING, Given, check, load_data, refuse_stored_code, report_times
 from analogsim.recipes.training.step import check_method
-from analogsim.training import Step, plain_step
+from analogsim.training import Step
 from analogsim.utils.files import write_figure, write_whole
 
 PLAIN, AWARE = "plain", "hardware-aware"
@@ -214,7 +214,7 @@ def train(
     *,
     show: bool = True,
     group: Group = ALONE,
-    step: Step = plain_step,
+    step: Step | None = None,
     model: Model | None = None,
     data: Any = None,
     task: str | Task | None = None,
@@ -232,8 +232,8 @@ def train(
         show: progress bars on the error stream.
         group: the processes that train together, see `processes.joined`; each calls this, and
             gets the same reports. Only process 0 writes, logs and shows anything.
-        step: how each step of both networks comes by its gradients, see `analogsim.training.step`. A run is gone on
-            with by the same one.
+        step: how each step of both networks comes by its gradients, in place of ``config.training``, see
+            `analogsim.training.step`. A run is gone on with by the same one.
         model: the network in place of what ``config.model`` names: a module, of which copies are trained, or a factory
             that may ask for facts of the data by name. A run is gone on with by the same one; so for what follows.
         data: the data in place of ``config.data``: whatever a factory of data may return, see `data_sets.load`.
@@ -249,7 +249,8 @@ def train(
         RuntimeError: ``step`` leaves no gradients.
         KeyboardInterrupt: as it comes, with a note that says how to go on.
     """
-    check_method(step)
+    if step is not None:
+        check_method(step)
     given = Given(model, data, task, metric)
     config = given.described(config)
     group.each(lambda: check(config, given))
@@ -285,7 +286,7 @@ def _ready_folder(config: Config, folder: Path | None) -> Path:
 
 
 def _prepared(
-    config: Config, data: Splits, folder: Path, group: Group, step: Step, model: Model | None
+    config: Config, data: Splits, folder: Path, group: Group, step: Step | None, model: Model | None
 ) -> dict[str, Training]:
     """The networks; whatever may be refused is refused for both before the first one trains."""
     kinds = (PLAIN, AWARE) if config.baseline else (AWARE,)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from analogsim.recipes.config.space import DEFAULT_SPACE, Space
 from analogsim.recipes.config.toml import option, section
+from analogsim.training.clipping import Per
 from analogsim.utils.times import DEFAULT_TIMES
+
+PER: tuple[str, ...] = get_args(Per)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,23 @@ class NoiseOptions:
     )
     jitter: float = option(0.0, "random factor on each step's scale", ge=0, le=1)
     clip_sigmas: float | None = option(2.5, "clip weights to so many of their standard deviations", gt=0)
+    clip_start: float | None = option(
+        None, "limit at the first step, from which it moves to clip_sigmas along the ramp; default: no move", gt=0
+    )
+    clip_per: str = option("layer", "what shares a limit: the weights of a layer, or of each output", choices=PER)
+    times: tuple[str, ...] | None = option(
+        None, "ages that training draws, two for a range, log-uniform, as [1s, 10y]; default: one second to one year"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How the hardware-aware network comes by its gradients."""
+
+    step: str = option(
+        "one-draw",
+        'one-draw; "several-draws(count=2, of=\'mean\')", of mean, worst or cvar; "sharpness-aware(radius=1.0)"',
+    )
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,7 @@ class Config:
     data: DataOptions = section(DataOptions, "which data, from where")
     optimization: OptimizationOptions = section(OptimizationOptions, "how the weights are learned")
     noise: NoiseOptions = section(NoiseOptions, "what the hardware-aware network sees in training")
+    training: TrainingOptions = section(TrainingOptions, "how the hardware-aware network comes by its gradients")
     evaluation: EvaluationOptions = section(EvaluationOptions, "how the networks are judged")
     calibration: CalibrationOptions = section(CalibrationOptions, "what ranges of converters are set on")
     tracking: TrackingOptions = section(TrackingOptions, "where the runs are logged")

@@ -12,7 +12,12 @@ T = TypeVar("T")
 
 # Programs write every option, but for those that are None. One that is not there did not exist when the settings were
 # written, and means what was done then, whatever its default is now.
-_THEN: Mapping[str, Any] = {"calibration.learn_ranges": False, "noise.begin": 0.0}
+_THEN: Mapping[str, Any] = {
+    "calibration.learn_ranges": False,
+    "noise.begin": 0.0,
+    "noise.clip_per": "layer",
+    "training.step": "one-draw",
+}
 
 
 def completed(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from analogsim.recipes.tasks.weights import load_into, read_weights
 from analogsim.recipes.tracking.log_report import clean_scores
 from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from analogsim.recipes.training.methods import method_of
 from analogsim.recipes.training.processes import ALONE, Group
 from analogsim.recipes.training.ranges import TwinRanges, calibration_batches
 from analogsim.recipes.training.setup import check_network, compensation_of, torch_device
@@ -73,7 +74,8 @@ class Training:
         aware: with the noise of ``config.noise``, or plain.
         path: the checkpoint file; an existing one is continued. Only process 0 reads and writes it.
         group: the processes that train together; each makes a Training.
-        step: how each step comes by its gradients, see `analogsim.training.step`.
+        step: how each step comes by its gradients, see `analogsim.training.step`; default: as ``config.training`` says
+            for the hardware-aware network, plainly for the other.
         model: the network, see `make_network`; default: what ``config.model`` names.
 
     Attributes:
@@ -95,7 +97,7 @@ class Training:
         aware: bool,
         path: Path,
         group: Group = ALONE,
-        step: Step = plain_step,
+        step: Step | None = None,
         model: Model | None = None,
     ) -> None:
         self.config = config
@@ -107,6 +109,8 @@ class Training:
         self.history: list[dict[str, float]] = []
         self.run_id: str | None = None
         self.group = group
+        if step is None:
+            step = method_of(config.training.step) if aware else plain_step
         self._method = name_of(step)
         self._device = group.place(lambda: torch_device(config.run_on))
         named = config.model if model is None else model
@@ -126,6 +130,8 @@ class Training:
         twins, schedule = [self.analog], None
         if aware:
             self._net = analogsim.convert(self.model, config.noise.device or config.device, crossbar=array)
+            if config.noise.times is not None:
+                analogsim.set_train_times(self._net, config.noise.times)
             twins.append(self._net)
             schedule = noise_schedule(config, self._net, steps)
         content = group.first(lambda: load_checkpoint(path) if path.exists() else None)

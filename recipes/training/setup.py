@@ -25,6 +25,7 @@ from analogsim.recipes.tasks.networks import Model
 from analogsim.recipes.tasks.references import is_reference, named, refuse_unnamed
 from analogsim.recipes.tasks.task import TASKS, Task, as_task, load_metric
 from analogsim.recipes.tasks.weights import check_file
+from analogsim.recipes.training.methods import method_of
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 Options = TypeVar("Options", bound=Config)
@@ -223,6 +224,24 @@ def _normalises(model: str, data: str) -> bool:
     return has_batch_norm(networks.build(model, shape, classes, seed=0))
 
 
+def _check_noise(config: Config) -> None:
+    noise, device = config.noise, as_device_model(config.noise.device or config.device)
+    if noise.clip_start is not None and noise.clip_sigmas is None:
+        raise ValueError(
+            f"noise.clip_start={noise.clip_start:g} is where the limit starts, and noise.clip_sigmas=none sets "
+            "none; give both, or none of them"
+        )
+    if noise.times is None:
+        return
+    ages = [seconds(time) for time in noise.times]
+    if not ages or min(ages) <= 0 or (len(ages) == 2 and ages[0] > ages[1]):
+        raise ValueError(
+            f"noise.times: must be ages above 0, and a range from the earlier to the later, got {list(noise.times)}"
+        )
+    for age in ages:
+        device.check_time(age)
+
+
 def check(config: Config, given: Given = NOTHING) -> None:
     """Whatever can be wrong in the options and is cheap to see, before any work; code that they name is imported.
 
@@ -254,5 +273,7 @@ def check(config: Config, given: Given = NOTHING) -> None:
     as_crossbar(config.crossbar)
     as_device_model(config.device).check_time(seconds(config.evaluation.validation_time))
     check_evaluation(config)
+    method_of(config.training.step)
+    _check_noise(config)
     if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
         raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")

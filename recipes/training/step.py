@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.training.processes import Group
 from analogsim.recipes.training.state import name_of
 from analogsim.training import Loss, Step, plain_step
+from analogsim.training.clipping import Per
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -40,6 +42,18 @@ def noise_schedule(config: Config, net: nn.Module, steps: int) -> analogsim.Nois
         jitter=noise.jitter,
         seed=config.seed,
     )
+
+
+def _clipping(config: Config, twin: nn.Module | None, steps: int) -> analogsim.ClipSchedule | Callable[[], None] | None:
+    """What clips the weights of a twin after each step; None for none."""
+    noise = config.noise
+    if twin is None or noise.clip_sigmas is None:
+        return None
+    per = cast(Per, noise.clip_per)
+    if noise.clip_start is None:
+        return partial(analogsim.clip_weights, twin, noise.clip_sigmas, per=per)
+    ramp = max(1, round(noise.ramp * steps))
+    return analogsim.ClipSchedule(twin, "linear", start=noise.clip_start, end=noise.clip_sigmas, steps=ramp, per=per)
 
 
 def check_method(method: object) -> None:
@@ -100,8 +114,7 @@ class Stepper:
         self._trained = tuple(model.parameters())
         self._proven = False  # whether the method was seen to leave gradients
         self._learned = learned
-        self._sigmas = config.noise.clip_sigmas
-        self._clipped = clipped if self._sigmas is not None else None
+        self._clip = _clipping(config, clipped, steps)
         self._noise_schedule = schedule
         self._method = method
         self._group = group
@@ -129,8 +142,10 @@ class Stepper:
         self.taken += 1
         if noisy and self._noise_schedule is not None:
             self._noise_schedule.step()
-        if self._clipped is not None and self._sigmas is not None:
-            analogsim.clip_weights(self._clipped, self._sigmas)
+        if isinstance(self._clip, analogsim.ClipSchedule):
+            self._clip.step()
+        elif self._clip is not None:
+            self._clip()
         return value
 
     @property
@@ -167,6 +182,7 @@ class Stepper:
             "optimizer": self._optimizer.state_dict(),
             "lr_schedule": self._lr_schedule.state_dict(),
             "noise_schedule": None if self._noise_schedule is None else self._noise_schedule.state_dict(),
+            "clip_schedule": self._clip.state_dict() if isinstance(self._clip, analogsim.ClipSchedule) else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -176,3 +192,5 @@ class Stepper:
         self.taken = self._lr_schedule.last_epoch
         if self._noise_schedule is not None:
             self._noise_schedule.load_state_dict(state["noise_schedule"])
+        if isinstance(self._clip, analogsim.ClipSchedule):
+            self._clip.load_state_dict(state["clip_schedule"])

@@ -86,7 +86,7 @@ def ended(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
         for name in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE"):
             patch.delenv(name, raising=False)
         patch.chdir(place)
-        settings = config("study.trials=7", "study.final_seeds=2", tracking=True)
+        settings = config("study.trials=7", "study.final_seeds=2", "study.over_chips=mean", tracking=True)
         return Ended(place, settings, run_study(settings, show=lines.append), lines)
 
 
@@ -130,7 +130,13 @@ def test_a_trial_is_worth_what_its_network_keeps_on_the_chips_of_the_search(ende
 def test_the_end_is_judged_on_other_chips_and_other_data(ended: Ended) -> None:
     final = ended.result.final
     assert final is not None
-    assert list(final.reports) == ["plain", "plain, tuned optimization", "default", "tuned"]
+    assert list(final.reports) == [
+        "plain",
+        "plain, tuned optimization",
+        "default",
+        "default, tuned learning rate",
+        "tuned",
+    ]
     for reports in final.reports.values():
         assert [report.seeds for report in reports] == [(0, 1), (0, 1)]
         assert {report.samples for report in reports} == {200}

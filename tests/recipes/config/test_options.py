@@ -18,8 +18,8 @@ def test_short_options_stand_for_settings() -> None:
 
 
 def test_sections_keep_their_names_in_files() -> None:
-    sections = ["data", "optimization", "noise", "evaluation", "calibration", "tracking"]
-    assert [part.name for part in fields(Config)][-6:] == sections
+    sections = ["data", "optimization", "noise", "training", "evaluation", "calibration", "tracking"]
+    assert [part.name for part in fields(Config)][-7:] == sections
     assert [part.name for part in fields(StudyConfig)][-2:] == ["study", "search"]
 
 
@@ -102,7 +102,8 @@ def test_what_is_not_told_is_what_it_always_was() -> None:
         **{"optimization.weight_decay": 0.0},
         **{"noise.device": None, "noise.shape": "linear", "noise.start": 0.0, "noise.end": 2.0, "noise.ramp": 0.5},
         **{"noise.warmup": 0.0, "noise.jitter": 0.0, "noise.clip_sigmas": 2.5},
-        **{"noise.begin": 0.0},
+        **{"noise.begin": 0.0, "noise.clip_start": None, "noise.clip_per": "layer", "noise.times": None},
+        **{"training.step": "one-draw"},
         **{"evaluation.chips": 25, "evaluation.times": ("1s", "1h", "1d", "1mo", "1y")},
         **{"evaluation.compensation": "auto", "evaluation.validation_chips": 3, "evaluation.validation_time": "1d"},
         **{"evaluation.batch_size": 1000, "calibration.samples": 1024, "calibration.percentile": 99.99},

@@ -6,7 +6,7 @@ from analogsim.recipes.config.options import Config, StudyConfig, StudyOptions
 from analogsim.recipes.config.stored import completed, from_stored
 from analogsim.recipes.config.toml import flatten, from_mapping, to_mapping
 
-BEFORE = {"calibration.learn_ranges": False, "noise.begin": 0.0}
+BEFORE = {"calibration.learn_ranges": False, "noise.begin": 0.0, "noise.clip_per": "layer", "training.step": "one-draw"}
 
 
 def test_what_was_written_now_is_read_as_it_is() -> None:

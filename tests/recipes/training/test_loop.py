@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import analogsim
+from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.module import matrices_of
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.train import AWARE, PLAIN
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Progress, Training
 from analogsim.recipes.training.setup import load_data
+from analogsim.utils.times import seconds
 
 Tiny = Callable[..., Config]
 
@@ -132,6 +135,29 @@ def test_a_run_stopped_among_its_plain_steps_goes_on_to_the_same_numbers(tiny: T
     run_all(again)
     assert same(whole.model, again.model)
     assert whole.history == again.history
+
+
+def test_ages_of_training_and_the_limit_of_weights_are_as_said(tiny: Tiny, tmp_path: Path) -> None:
+    limit = ("noise.clip_start=3", "noise.clip_sigmas=1", "noise.ramp=1", "noise.clip_per=column")
+    training = pair_of(tiny('noise.times=["1h", "10y"]', *limit), tmp_path)[AWARE]
+    ages = {layer.analog.train_times for layer in matrices_of(training._net)}
+    assert ages == {(3600.0, seconds("10y"))}
+    assert {layer.analog.train_times for layer in matrices_of(training.analog)} != ages
+
+    def largest(layer: AnalogMatrix) -> Tensor:
+        rows = layer.matrix.detach().flatten(1)
+        return rows.abs().amax(1) / rows.square().mean(1).sqrt()
+
+    training.set_random_state()
+    found = []
+    for _ in range(3):
+        training.run_epoch(lambda _: None)
+        found.append(max(float(largest(layer).max()) for layer in matrices_of(training.analog)))
+    # clipped to so many of what was there before, which the clipping itself has made smaller
+    assert found[0] > 2 > found[2] >= 1
+    again = pair_of(tiny('noise.times=["1h", "10y"]', *limit), tmp_path)[AWARE]
+    again.set_random_state()
+    assert again._stepper.state_dict()["clip_schedule"] == training._stepper.state_dict()["clip_schedule"]
 
 
 def test_noise_of_another_device_with_parameters(tiny: Tiny, tmp_path: Path) -> None:

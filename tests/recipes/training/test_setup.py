@@ -61,5 +61,21 @@ def test_a_compensation_needs_what_it_sets(tiny: Tiny) -> None:
     check_evaluation(tiny("evaluation.compensation=ranges", "crossbar=standard(input_range='calibrated')"))
     with pytest.raises(ValueError, match="is for networks with batch norm, and model='mlp' has none"):
         check_evaluation(tiny("evaluation.compensation=batch-norm"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("noise.clip_start=4", "noise.clip_sigmas=none"), "noise.clip_start=4 is where the limit starts, and"),
+        (('noise.times=["1y", "1s"]',), r"noise.times: must be ages above 0.*got \['1y', '1s'\]"),
+        (('noise.times=["0s"]',), "noise.times: must be ages above 0"),
+        (("noise.times=[]",), "noise.times: must be ages above 0"),
+        (('noise.times=["1s", "10y"]', "device=reram-wan2022"), "10y|315"),
+        (("noise.clip_per=row",), "noise.clip_per: wanted one of layer, column|clip_per.*layer"),
+    ],
+)
+def test_noise_that_cannot_be_is_told(tiny: Tiny, changes: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check(tiny(*changes))
     with pytest.raises(ValueError, match="leaves none to calibration"):
         check_evaluation(tiny("evaluation.compensation=ranges"))
