@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from analogsim.layers.adapters.experts import Experts, is_experts
+from analogsim.layers.foreign.experts import Experts, is_experts
 from analogsim.layers.forwards import ends_in_base, lenders, reads_own
 from analogsim.layers.module import AnalogLayer, AnalogModule, Extended
 from analogsim.layers.products.discovery import Discovery
@@ -26,9 +26,9 @@ analog_types: dict[type[nn.Module], type[AnalogModule]] = {}
 GROUP = "analogsim.layers"
 
 # Types of packages that we do not import, and our modules that know them.
-_ADAPTERS = {
-    "transformers.pytorch_utils.Conv1D": "analogsim.layers.adapters.huggingface",
-    "torch_geometric.nn.dense.linear.Linear": "analogsim.layers.adapters.geometric",
+_FOREIGN = {
+    "transformers.pytorch_utils.Conv1D": "analogsim.layers.foreign.huggingface",
+    "torch_geometric.nn.dense.linear.Linear": "analogsim.layers.foreign.geometric",
 }
 
 
@@ -279,7 +279,7 @@ def _borrows(module: nn.Module) -> bool:
 @functools.cache
 def _offers() -> dict[str, dict[str, EntryPoint]]:
     """Analog layers that nobody imported yet: by the path of the digital type, and where to find them."""
-    found = {name: {value: EntryPoint(name, value, GROUP)} for name, value in _ADAPTERS.items()}
+    found = {name: {value: EntryPoint(name, value, GROUP)} for name, value in _FOREIGN.items()}
     for point in entry_points(group=GROUP):
         found.setdefault(point.name, {})[point.value] = point
     return found

@@ -275,8 +275,8 @@ def test_a_plugin_that_registers_itself_on_import(install: Install) -> None:
     assert type(twin(Kernel())) is AnalogKernel
 
 
-@pytest.mark.parametrize(("path", "value"), list(registry._ADAPTERS.items()), ids=lambda text: text.rpartition(".")[2])
-def test_adapters_of_our_own_are_offers_too(path: str, value: str) -> None:
+@pytest.mark.parametrize(("path", "value"), list(registry._FOREIGN.items()), ids=lambda text: text.rpartition(".")[2])
+def test_foreign_types_we_know_are_offers_too(path: str, value: str) -> None:
     """They know the type by the path where it is defined."""
     package, _, name = path.rpartition(".")
     kind = getattr(pytest.importorskip(package), name)

@@ -2,8 +2,8 @@
 
 A storey's packages may import what stands on the storeys below them, and nothing of their own storey or above it. That
 holds for imports inside functions, for those that only types need, and through the links analogsim/devices and
-analogsim/recipes. What is found by the name of an entry point is no import: plug-ins, and like them our own adapters
-for layers of other packages.
+analogsim/recipes. What is found by the name of an entry point is no import: plug-ins, and like them our own
+layers for types of other packages.
 """
 
 from __future__ import annotations
