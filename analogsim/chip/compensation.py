@@ -36,6 +36,11 @@ class Compensation(ABC):
     needs_data: ClassVar[bool]
     """Whether data have to go through the chip for it."""
 
+    @property
+    def kind(self) -> str:
+        """What it corrects: of one kind a chip takes one. By default there is no other of its kind."""
+        return self.name
+
     def why_not(self, analog: nn.Module) -> str:
         """Why there is nothing for it to do in a network, in words; empty if there is."""
         return ""
@@ -70,6 +75,11 @@ class Gain(Compensation):
     name: str
     rule: Rule
     needs_data: ClassVar[bool] = False
+
+    @property
+    def kind(self) -> str:
+        """See `Compensation.kind`."""
+        return "gain"
 
     def gains(self, reference: Tensor, now: Tensor, layout: Layout) -> Tensor:
         """What the rule says.
@@ -225,6 +235,11 @@ class MatchedOutputs(Adjustment):
     at: str | None = None
     early: ClassVar[int] = 1
 
+    @property
+    def kind(self) -> str:
+        """See `Compensation.kind`."""
+        return "outputs"
+
     def __post_init__(self) -> None:
         if self.at is not None:
             seconds(self.at)
@@ -268,7 +283,7 @@ class Compensations:
         parts: of distinct names, one gain at most.
 
     Raises:
-        ValueError: several gains or corrections of outputs, one compensation twice, or one without a name.
+        ValueError: several gains or other two of a kind, one compensation twice, or one without a name.
     """
 
     parts: tuple[Compensation, ...] = ()
@@ -282,9 +297,10 @@ class Compensations:
                 )
         if len(set(self.names)) < len(self.parts):
             raise ValueError(f"{_what_there_is(self.text)}; the same name stands there twice")
-        for kind, what in ((Gain, "are gains"), (MatchedOutputs, "correct the same outputs")):
-            if sum(isinstance(part, kind) for part in self.parts) > 1:
-                raise ValueError(f"{_what_there_is(self.text)}; two of them {what}")
+        kinds = [part.kind for part in self.parts]
+        several = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+        if several is not None:
+            raise ValueError(f"{_what_there_is(self.text)}; two of them are of one kind, {several}")
 
     @property
     def names(self) -> tuple[str, ...]:

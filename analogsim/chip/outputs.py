@@ -29,7 +29,7 @@ Batches = Callable[[], Iterable[Inputs]]
 # Vectors from which on each output is believed, and how many the prior of all outputs counts before.
 _ENOUGH = 64
 _PRIOR = 4.0
-# A scale is at most so many times that of the whole matrix, and at least that part of it.
+# A scale is at most so many times that of the whole matrix, and that part of it where only noise varies.
 _WIDEST = 8.0
 # Passes end where corrections move by less than this, in standard deviations. Recurrent layers halve it in each.
 _STILL = 1e-2
@@ -62,6 +62,11 @@ class Moments:
         """Of each output, over all that was seen; 0 where it is one value, but for rounding."""
         found = self._squares / self.count.clamp(min=1)
         return torch.where(found > (_ROUNDING * self.mean).square(), found, 0.0)
+
+    @property
+    def size(self) -> Tensor:
+        """The root mean square of all outputs, a scalar."""
+        return (self.variance + self.mean.square()).mean().sqrt()
 
     def copied(self) -> Moments:
         """The same by themselves."""
@@ -121,9 +126,10 @@ def fitted(match: Match, digital: Moments, chip: Moments) -> Affine:
     total, varies = found.sum(), found > 0
     gain = torch.where(total > 0, wanted.sum() / total.clamp(min=torch.finfo(total.dtype).tiny), 1.0)
     own = torch.where(varies, wanted / torch.where(varies, found, 1.0), gain)
+    own = torch.where(wanted > 0, own, torch.where(varies, gain / _WIDEST**2, gain))
     seen = chip.vectors
     trust = torch.where(seen < _ENOUGH, seen / (seen + _PRIOR * (1 - seen / _ENOUGH)), 1.0)
-    scale = (trust * own + (1 - trust) * gain).clamp(gain / _WIDEST**2, gain * _WIDEST**2).sqrt()
+    scale = (trust * own + (1 - trust) * gain).clamp(max=gain * _WIDEST**2).sqrt()
     scale = torch.where(scale > 0, scale, 1.0)  # nothing of the digital matrix varies
     return Affine(scale, None if match == "scale" else digital.mean - scale * chip.mean)
 
@@ -194,7 +200,7 @@ class Probe:
         now, old = (_numbers(affine, chip.mean) for affine in (self.found, before))
         scale, offset = (one - other for one, other in zip(now, old, strict=True))
         moves = (scale * chip.mean + offset).abs() + scale.abs() * chip.variance.sqrt()
-        spread = self.digital.variance.mean().sqrt()
+        spread = self.digital.variance.mean().sqrt().maximum(self.digital.size * 1e-3)
         return (moves / spread.clamp(min=torch.finfo(spread.dtype).tiny)).mean()
 
 
@@ -213,7 +219,7 @@ class MatrixOutputs:
         outputs: how many it has.
         values: how many numbers they are for each sample: positions of a convolution, steps of a sequence.
         scales: the smallest and the largest scale.
-        offset: the largest offset, in standard deviations of the digital matrix's outputs.
+        offset: the largest offset, relative to the root mean square of the digital matrix's outputs.
     """
 
     name: str
@@ -263,7 +269,7 @@ class OutputCalibration:
         ]
         kind = {"moments": "multiply-adds", "bias": "additions", "scale": "multiplications"}[self.match]
         return (
-            f"{table(('matrix', 'outputs', 'scale', 'largest offset [std]'), rows)}\n"
+            f"{table(('matrix', 'outputs', 'scale', 'largest offset / rms'), rows)}\n"
             f"{self.match} of {self.samples} samples at {label(self.time)}: {self.numbers:,} numbers stored, "
             f"{self.multiply_adds:,} digital {kind} for each sample"
         )
@@ -424,11 +430,31 @@ def _check_finite(state: AnalogState, probe: Probe) -> None:
 
 def _told(matrix: AnalogMatrix, probe: Probe, samples: int) -> MatrixOutputs:
     scale, offset = _numbers(probe.found, probe.digital.mean)
-    spread = probe.digital.variance.mean().sqrt()
-    largest = offset.abs().max() / spread.clamp(min=torch.finfo(spread.dtype).tiny)
+    size = probe.digital.size
+    largest = offset.abs().max() / torch.where(size > 0, size, 1.0)
     values = -(-probe.values // max(1, samples))
     scales = float(scale.min()), float(scale.max())
     return MatrixOutputs(matrix.analog.name, len(scale), values, scales, float(largest))
+
+
+def output_moments(analog: nn.Module, forward: Callable[[], Any]) -> list[Moments]:
+    """Mean and spread of each output of each matrix during a forward, behind the correction of its chip.
+
+    Args:
+        analog: the twin, which answers in ``forward``.
+        forward: any number of forwards.
+    """
+    states = [matrix.analog for matrix in matrices_of(analog)]
+    before = [state.stages for state in states]
+    probes = [Probe(state.shape[0], "moments") for state in states]
+    try:
+        for state, probe in zip(states, probes, strict=True):
+            state.stages = (probe, *state.stages)
+        forward()
+    finally:
+        for state, stages in zip(states, before, strict=True):
+            state.stages = stages
+    return [probe.digital for probe in probes]
 
 
 @contextmanager

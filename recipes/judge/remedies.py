@@ -52,8 +52,7 @@ def _compensating(part: Compensation) -> Remedy:
     gain = isinstance(part, Gain)
 
     def apply(variant: Variant, subject: Subject) -> Variant:
-        names = as_compensations(variant.compensation).names
-        kept = [name for name in names if not (gain and isinstance(COMPENSATIONS.get(name), Gain))]
+        kept = [each.name for each in as_compensations(variant.compensation).parts if each.kind != part.kind]
         return replace(variant, compensation="+".join([part.name, *kept] if gain else [*kept, part.name]))
 
     def why_not(variant: Variant, subject: Subject) -> str:
@@ -70,7 +69,7 @@ def _compensating(part: Compensation) -> Remedy:
 
     return Remedy(
         part.name,
-        "gain" if gain else part.name,
+        part.kind,
         (0.5 if part.name == "global" else 1.0) if gain else 3.0,
         "a digital gain, measured as the chip drifts" if gain else "inputs that go through each chip at each age",
         apply,
