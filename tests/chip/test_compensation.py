@@ -14,6 +14,7 @@ from analogsim import AnalogLayer, Crossbar, DeviceModel, Effect
 from analogsim.chip import COMPENSATIONS, Adjustment, CalibrationData, Gain
 from analogsim.chip.compensation import as_compensations
 from analogsim.evaluation import Metric
+from analogsim.layers.module import matrices_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,7 @@ from analogsim.evaluation import Metric
         ("column+batch-norm", ("column", ("batch-norm",))),
         ("ranges+crossbar", ("crossbar", ("ranges",))),
         ("batch-norm+ranges", (None, ("ranges", "batch-norm"))),
+        ("batch-norm+affine+ranges+global", ("global", ("ranges", "affine", "batch-norm"))),
     ],
 )
 def test_what_there_is(text, wanted):
@@ -36,7 +38,9 @@ def test_what_there_is(text, wanted):
     assert as_compensations(found) is found
 
 
-@pytest.mark.parametrize("text", ["colum", "", True, ["global"], "global+column", "column+column", "global+"])
+@pytest.mark.parametrize(
+    "text", ["colum", "", True, ["global"], "global+column", "column+column", "global+", "affine@", "@1h"]
+)
 def test_what_there_is_not(text):
     with pytest.raises(ValueError, match="compensation: must be None, or one of global, crossbar, column"):
         as_compensations(text)
@@ -142,6 +146,79 @@ def test_what_evaluate_refuses(compensation, calibration, message):
     plain = analogsim.convert(nn.Sequential(nn.Linear(20, 2)), "pcm")
     with pytest.raises(ValueError, match="the network has no batch norm"):
         analogsim.evaluate(plain, [(x, y)], compensation="batch-norm", calibration=[x])
+
+
+# --- outputs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("affine+bias", "two of them are of one kind, outputs"),
+        ("affine+affine@1h", "two of them are of one kind, outputs"),
+        ("global@1h", "'global' is made anew at each age"),
+        ("batch-norm@1h", "'batch-norm' is made anew at each age"),
+        ("affine@soon", "'soon'"),
+        ("affine@-1", "-1"),
+    ],
+)
+def test_outputs_are_corrected_once_and_only_they_are_measured_at_an_age_of_their_own(text, message):
+    with pytest.raises(ValueError, match=message):
+        as_compensations(text)
+
+
+@pytest.mark.parametrize("crossbar", ["ideal", "standard(input_range='calibrated')"])
+def test_outputs_in_evaluate_are_those_of_calibrate_outputs(crossbar):
+    """At each age its own, or all from one hour; afterwards the chip that was there is as it was."""
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm", crossbar=crossbar).eval()
+    analogsim.calibrate(analog, [x])
+    analogsim.program(analog, seed=7)
+    analogsim.calibrate_outputs(analog, x[:100])
+    held = [matrix.analog.chip.correction for matrix in matrices_of(analog)]
+    options = {"chips": 2, "times": ("1s", "1y"), "metric": "cross_entropy", "calibration": [x[:300]]}
+
+    def by_hand(seed, t, measured):
+        with analogsim.programmed(analog, seed, measured), torch.no_grad():
+            analogsim.calibrate_outputs(analog, [x[:300]])
+            analogsim.drift(analog, t)
+            return float(nn.functional.cross_entropy(analog(x), y))
+
+    for text, at in (("global+affine", None), ("global+affine@1h", "1h")):
+        report = analogsim.evaluate(analog, [(x, y)], compensation=text, **options)
+        wanted = [[by_hand(seed, t, at or t) for t in ("1s", "1y")] for seed in (0, 1)]
+        if crossbar == "ideal":  # output noise is another in the two orders
+            np.testing.assert_allclose(report.values, wanted, rtol=1e-5)
+        else:
+            np.testing.assert_allclose(report.values, wanted, rtol=0.2)
+        assert f"compensation: {text}" in str(report)
+    assert [matrix.analog.chip.correction for matrix in matrices_of(analog)] == held
+    assert pickle.loads(pickle.dumps(as_compensations("affine@1h"))) == as_compensations("affine@1h")
+
+
+def test_outputs_are_matched_to_the_digital_batch_norm():
+    """Before statistics are estimated again: those of the digital network are what outputs are matched through."""
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm+stuck-at(p_off=0.1)").eval()
+    options = {"chips": 3, "times": ("1d",), "metric": "cross_entropy", "calibration": [x[:300]]}
+    values = [
+        analogsim.evaluate(analog, [(x, y)], compensation=text, **options).values
+        for text in ("global+batch-norm+affine", "global+affine+batch-norm", "global+affine", "global")
+    ]
+    np.testing.assert_array_equal(values[0], values[1])
+    assert (values[2] < values[3]).all()
+
+
+def test_where_outputs_cannot_be_matched():
+    model, x, y = noisy_network()
+    analog = analogsim.convert(model, "pcm").eval()
+    with pytest.raises(ValueError, match="needs data: give calibration="):
+        analogsim.evaluate(analog, [(x, y)], compensation="affine")
+    with pytest.raises(ValueError, match=r"together=2 with compensation 'bias', which is made for each chip"):
+        analogsim.evaluate(analog, [(x, y)], compensation="bias", calibration=[x], together=2)
+    analogsim.program(analog)
+    with pytest.raises(ValueError, match=r"there is analogsim\.calibrate_outputs"):
+        analogsim.drift(analog, "1y", compensation="global+affine")
 
 
 # --- one's own ------------------------------------------------------------------------------------------------------

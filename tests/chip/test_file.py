@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -348,3 +349,45 @@ def test_any_whole_number_is_a_seed(tmp_path: Path) -> None:
         analogsim.load_chip(analog, tmp_path / "chip")
         assert torch.equal(analog(X), answers[-1])
     assert all(not torch.equal(one, other) for one, other in itertools.combinations(answers, 2))
+
+
+@pytest.mark.parametrize("match", ["moments", "bias"])
+def test_corrected_outputs_are_kept(tmp_path: Path, match: Any) -> None:
+    path = tmp_path / "chip.safetensors"
+    analog = programmed(t="1h")
+    analogsim.calibrate_outputs(analog, torch.randn(70, 1, 4, 4), match=match)
+    analogsim.drift(analog, "1y")
+    first = analog(X)
+    analogsim.save_chip(analog, path)
+    other = programmed(seed=9, t=0)
+    analogsim.load_chip(other, path)
+    assert torch.equal(other(X), first)
+    assert [matrix.analog.chip.correction.time for matrix in matrices_of(other)] == [3600.0] * 3
+    with safe_open(path, framework="pt") as file:
+        tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    for wrong in (torch.ones(1), tensors["0/output_offset"] * torch.nan, None):
+        broken = {**tensors, "0/output_offset": wrong}
+        if wrong is None:
+            broken = {key: value for key, value in tensors.items() if "output_" not in key}
+        save_file({key: value for key, value in broken.items() if value is not None}, path, metadata=about)
+        with pytest.raises(ValueError, match="is damaged: layer '0' lacks 'its correction of outputs'"):
+            analogsim.load_chip(other, path)
+    assert torch.equal(other(X), first)
+
+
+def test_a_file_from_before_outputs_were_corrected_loads_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "chip.safetensors"
+    analog = programmed()
+    first = analog(X)
+    analogsim.save_chip(analog, path)
+    with safe_open(path, framework="pt") as file:
+        tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    layers = json.loads(about["layers"])
+    for entry in layers.values():
+        del entry["outputs_matched_at"]
+    save_file(tensors, path, metadata={"format": "analogsim-chip-3", "layers": json.dumps(layers)})
+    other = programmed(seed=9)
+    analogsim.calibrate_outputs(other, torch.randn(70, 1, 4, 4))
+    analogsim.load_chip(other, path)
+    assert torch.equal(other(X), first)
+    assert all(matrix.analog.chip.correction is None for matrix in matrices_of(other))

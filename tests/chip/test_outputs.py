@@ -377,3 +377,35 @@ def test_few_samples_are_drawn_towards_the_gain_of_the_matrix() -> None:
         assert scale is not None
         assert torch.allclose(scale, ratio) == equal
         assert scale.std() < 0.8 * ratio.std() or equal
+
+
+def test_digits_on_faulty_and_on_old_chips() -> None:
+    """What it brings a plain network without a label, over 8 chips; margins are three standard errors."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    torch.manual_seed(0)
+    order = torch.randperm(len(digits.target))
+    x, y = torch.tensor(digits.data / 16, dtype=torch.float32)[order], torch.tensor(digits.target)[order]
+    model = nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(400):
+        part = slice(64 * (step % 20), 64 * (step % 20) + 64)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[part]), y[part]).backward()
+        optimizer.step()
+
+    def judged(device: str, t: str) -> Tensor:
+        analog = analogsim.convert(model, device)
+        scores: tuple[list[float], list[float]] = ([], [])
+        for seed in range(8):
+            with analogsim.programmed(analog, seed, t), torch.no_grad():
+                for kept, calibrated in zip(scores, (False, True), strict=True):
+                    if calibrated:
+                        calibrate_outputs(analog, x[:256])
+                    kept.append(float((analog(x[1280:]).argmax(1) == y[1280:]).float().mean()))
+        before, after = (torch.tensor(kept) for kept in scores)
+        return after - before
+
+    for device, t, least in (("stuck-at(p_off=0.0904, p_on=0.0175)", "0s", 0.1), ("pcm", "1y", 0.0)):
+        gained = judged(device, t)
+        assert gained.mean() - 3 * gained.std() / len(gained) ** 0.5 > least

@@ -60,7 +60,11 @@ def test_ranges_are_set_before_statistics_are_estimated_through_them(
 
 
 @pytest.mark.parametrize(
-    "compensation", [None, "global", "crossbar", "column", "batch-norm", "ranges", "column+batch-norm+ranges"]
+    "compensation",
+    [
+        *(None, "global", "crossbar", "column", "batch-norm", "ranges", "column+batch-norm+ranges"),
+        *("global+affine", "bias@1h", "ranges+affine@1h+batch-norm"),
+    ],
 )
 def test_a_score_does_not_depend_on_the_other_times(
     compensation: str | None, twin: tuple[nn.Module, Tensor, Tensor, list[Tensor]]
