@@ -36,6 +36,12 @@ _SEARCH_FORWARDS = 120  # of one chip through the network, about what a search o
 _NO_TIME = "no time was left"
 _FEWEST, _MOST = 4, 16  # chips, where nobody says how many
 _PRICE = 1.02
+_LEAST = 1e-5  # of the variance of the answers, or of the answers themselves: less is not worth any step
+_NAMES = {
+    "error": "relative squared error of the answers",
+    "agreement": "other class than the digital network",
+}
+_SEARCHED = 128  # inputs that searches of hardware see
 _MEASUREMENTS = 40  # about what a plan takes
 
 KnownFaults = Faults | Callable[[int], Faults]
@@ -117,7 +123,7 @@ def prepare(
     given, held_out = halves_of(inputs, samples)
     digital = to_digital(analog).eval()
     data, metric = _pairs(digital, held_out, criterion, matrices_of(analog)[0].still()[0].device)
-    bench = Bench(analog, given, ages[-1])
+    bench = Bench(analog, halves_of(given, 2 * _SEARCHED)[0] if samples > 2 * _SEARCHED else given, ages[-1])
     judge = _Judge(analog, bench, data, metric, given, chips or _FEWEST, ages, seed, faults, end)
     cells = _cells(analog)
     start = Choice(as_compensations(compensation))
@@ -210,7 +216,7 @@ def _pairs(
                 f"prepare: the criterion {criterion.name!r} needs a direction: Metric(..., higher_is_better=False)"
             )
         return pairs, criterion
-    if criterion not in ("error", "agreement"):
+    if criterion not in _NAMES:
         raise ValueError(f'prepare: criterion must be "error", "agreement" or a Metric, got {criterion!r}')
     answers = [target for _, target in pairs]
     for target in answers:
@@ -224,15 +230,17 @@ def _pairs(
             raise ValueError(
                 'prepare: criterion="agreement" is of classes along axis 1, and the answers have no such axis'
             )
-        return pairs, Metric("other class than the digital network", _is_other_class, higher_is_better=False)
+        return pairs, Metric(_NAMES[criterion], _is_other_class, higher_is_better=False)
     values = torch.cat([target[target.isfinite()].double().flatten() for target in answers])
     variance = float(values.var(correction=0)) if len(values) else 0.0
     score = partial(_squared_error, variance or 1.0)
-    return pairs, Metric("relative squared error of the answers", score, higher_is_better=False)
+    return pairs, Metric(_NAMES[criterion], score, higher_is_better=False)
 
 
-def _is_less(before: Tensor, after: Tensor) -> bool:
-    """Whether errors of the same chips became less, whatever the errors of single chips are."""
+def _is_less(before: Tensor, after: Tensor, least: float) -> bool:
+    """Whether errors of the same chips became less, by a mean that counts, whatever the errors of single chips are."""
+    if float((before - after).mean()) <= least:
+        return False
     if bool((before > 0).all()) and bool((after > 0).all()):  # those of some chips are many times those of others
         after = after.log() - before.log() + 1
         before = torch.ones_like(before)
@@ -288,6 +296,10 @@ class _Judge:
         if not self.bench.is_made(choice):
             wanted += _SEARCH_FORWARDS * self._longest / (self.chips * len(self.ages))
         return clock.monotonic() + wanted < self.end
+
+    def is_less(self, before: Tensor, after: Tensor) -> bool:
+        """Whether errors became less."""
+        return _is_less(before, after, _LEAST if self.metric.name in _NAMES.values() else 0.0)
 
     def faults_of(self, choice: Choice) -> KnownFaults | None:
         """The faults as the weights of a choice meet them."""
@@ -410,7 +422,7 @@ class _Plan:
         except _CANNOT as error:
             self.rows[step.name] = replace(row, why=" ".join(str(error).split()))
             return False
-        if not _is_less(self.reached, found):
+        if not self.judge.is_less(self.reached, found):
             return False
         self.reached = found
         self.rows[step.name] = replace(row, added=float(found.mean()), why="")
@@ -424,7 +436,7 @@ class _Plan:
             if not self.judge.has_time(choice):
                 break
             found = self.judge.measure(choice)
-            if not _is_less(found, self.judge.measure(self._made(kept))):
+            if not self.judge.is_less(found, self.judge.measure(self._made(kept))):
                 kept = rest
                 self.rows[step.name] = replace(
                     self.rows[step.name], added=None, why="brings nothing beside those kept after it"
