@@ -53,7 +53,11 @@ class NoiseOptions:
     ramp: float = option(0.5, "length of the ramp", gt=0, le=1, unit="share of all steps")
     warmup: float = option(0.0, "linear start from no noise", ge=0, le=1, unit="share of all steps")
     begin: float = option(
-        0.0, "plain steps, as fast as digital ones, before the network sees the hardware", ge=0, lt=1, unit="share"
+        0.0,
+        "plain steps, as fast as digital ones, before the network sees the hardware",
+        ge=0,
+        lt=1,
+        unit="share of all steps",
     )
     jitter: float = option(0.0, "random factor on each step's scale", ge=0, le=1)
     clip_sigmas: float | None = option(2.5, "clip weights to so many of their standard deviations", gt=0)

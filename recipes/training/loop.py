@@ -182,7 +182,6 @@ class Training:
             inputs, targets = moved(split(raw), self._device)
             if self._stepper.noisy and not noisy:
                 noisy = True
-                self._ranges.set_anew()
                 net = self._in_training(noisy)
             total.add_(self._stepper.step(self._loss(net, batch, inputs, targets)))
             on_step(Progress(self.epoch, batch, len(self._loader)))
@@ -191,10 +190,7 @@ class Training:
         self.group.each(lambda: self._check_loss(mean))
         metrics = {"train/loss": mean, **self._stepper.metrics()}
         try:
-            if noisy:
-                self._ranges.set_again()
-            else:
-                self._ranges.set_anew()
+            self._ranges.set_again()
         except ValueError as error:  # a layer that is silent or without bounds
             raise self._diverged(f"after epoch {self.epoch + 1}, {error}") from error
         try:

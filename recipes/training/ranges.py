@@ -100,20 +100,6 @@ class TwinRanges:
         for twin, ranges in zip(self._twins, self._group.first(calibrated), strict=True):
             set_ranges(twin, ranges)
 
-    def set_anew(self) -> None:
-        """Set all of them by what goes through the weights now, learned ones too: they have yet to be trained."""
-        if not needs_ranges(self._array):
-            return
-
-        def calibrated() -> Ranges:
-            # Of the twin that is judged: the optimizer holds those of the other one, into which they are written.
-            calibrate(self._twins[0], self._array, self._config, self._batches)
-            return get_ranges(self._twins[0])
-
-        found = self._group.first(calibrated)
-        for twin in self._twins:
-            set_ranges(twin, found)
-
     def now(self) -> list[Ranges]:
         """Those of each twin."""
         return [get_ranges(twin) for twin in self._twins]
