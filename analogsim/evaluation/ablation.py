@@ -203,16 +203,17 @@ def ablate(
     def without(name: str) -> Journal | None:
         return None if kept is None else kept.of(f"without {name}")
 
-    first, uses = judge_chips(analog, loader, times=times, compensation=wanted, journal=kept, **given)
-    uses.warn("ablate", stacklevel=2)
+    found = judge_chips(analog, loader, times=times, compensation=wanted, journal=kept, **given)
+    found.uses.warn("ablate", stacklevel=2)
+    first = found.report
     given["times"] = first.times  # a device without its shortest-lived effect may have formulas for more of them
     reports = {ALL: first}
     digital = to_digital(analog)
     for name, change in _changes(hardware.values()).items():
         twin = build_variant(digital, states, {layer: change(*parts) for layer, parts in hardware.items()})
         fitting = wanted.fitting(twin)
-        reports[name], _ = judge_chips(twin, loader, compensation=fitting, journal=without(name), **given)
+        reports[name] = judge_chips(twin, loader, compensation=fitting, journal=without(name), **given).report
     if wanted.gain is not None and any(state.device.drifts for state in states.values()):
         name, rest = "drift compensation", wanted.without_gain()
-        reports[name], _ = judge_chips(analog, loader, compensation=rest, journal=without(name), **given)
+        reports[name] = judge_chips(analog, loader, compensation=rest, journal=without(name), **given).report
     return Ablation(reports)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -14,8 +14,9 @@ from analogsim.chip.compensation import Adjustment, CalibrationData, Compensatio
 from analogsim.chip.lifecycle import Faults, drift, programmed
 from analogsim.chip.on_chip import OnChip, with_chip_in_hand
 from analogsim.chip.stacked_chips import Chips
+from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.metrics import Metric
-from analogsim.evaluation.scoring import Ask, ask_alone, find_alone, score_networks
+from analogsim.evaluation.scoring import Ask, Scores, ask_alone, find_alone, score_networks
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Data, Inputs
@@ -34,11 +35,13 @@ class ChipScores:
         seed: the chip.
         values: its scores, at each time.
         idle: the names of the analog layers that had no part in its answers.
+        details: what the metric keeps beside its scores, at each time; empty where it keeps nothing.
     """
 
     seed: int
     values: tuple[float, ...]
     idle: tuple[str, ...] = ()
+    details: tuple[FloatArray, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,20 @@ class Course:
         states = [matrix.analog for matrix in matrices_of(self.analog)]
         if together:
             uses = Uses(states)
-            rows = self._side_by_side(seeds)
+            found = self._side_by_side(seeds)
             idle = tuple(state.name for state in uses.idle)
-            return [ChipScores(seed, tuple(row), idle) for seed, row in zip(seeds, rows, strict=True)]
+            return [_of_place(seed, place, found, idle) for place, seed in enumerate(seeds)]
         judged = []
         for seed in seeds:
             uses = Uses(states)
-            row = self._of_one(seed)
-            judged.append(ChipScores(seed, tuple(row), tuple(state.name for state in uses.idle)))
+            found = self._of_one(seed)
+            judged.append(_of_place(seed, 0, found, tuple(state.name for state in uses.idle)))
         return judged
 
-    def _of_one(self, seed: int) -> list[float]:
-        """The scores of a chip at all times."""
+    def _of_one(self, seed: int) -> list[Scores]:
+        """What a chip scores at each time."""
         analog, gain = self.analog, self.compensations.gain
-        values = []
+        found = []
         with programmed(analog, seed, faults=self._faults_of(seed)):
             for t in self.times:
                 drift(analog, t, compensation=gain)
@@ -105,18 +108,18 @@ class Course:
                             renew()
                     stack.enter_context(with_chip_in_hand(analog, self.on_chip, seed, t))
                     find = find_alone(analog, _title(seed, t))
-                    values += score_networks(ask_alone(analog), self.data, self.metric, find, masked=self.masked).values
-        return values
+                    found.append(score_networks(ask_alone(analog), self.data, self.metric, find, masked=self.masked))
+        return found
 
-    def _side_by_side(self, seeds: Sequence[int]) -> list[list[float]]:
-        """The scores of several chips, each at all times, taken through the network at once."""
+    def _side_by_side(self, seeds: Sequence[int]) -> list[Scores]:
+        """What several chips score at each time, taken through the network at once."""
         chips = Chips(self.analog, seeds, self._faults_of)
-        columns = []
+        found = []
         for t in self.times:
             chips.drift(t, self.compensations.gain)
             find = partial(self._find_beside, seeds, t)
-            columns.append(score_networks(chips.answers, self.data, self.metric, find, masked=self.masked).values)
-        return [list(row) for row in zip(*columns, strict=True)]
+            found.append(score_networks(chips.answers, self.data, self.metric, find, masked=self.masked))
+        return found
 
     def _find_beside(self, seeds: Sequence[int], t: float, place: int, inputs: Inputs, ask: Ask) -> tuple[str, Source]:
         """See `Find`: of one of several chips, by itself."""
@@ -127,6 +130,12 @@ class Course:
 
     def _faults_of(self, seed: int) -> Faults | None:
         return self.faults(seed) if callable(self.faults) else self.faults
+
+
+def _of_place(seed: int, place: int, found: Sequence[Scores], idle: tuple[str, ...]) -> ChipScores:
+    """The scores of one chip, of those of several at each time."""
+    values = tuple(each.values[place] for each in found)
+    return ChipScores(seed, values, idle, tuple(each.details[place] for each in found if each.details))
 
 
 def _title(seed: int, t: float) -> str:

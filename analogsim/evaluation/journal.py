@@ -7,20 +7,26 @@ handed out, and each ends in a digest of itself.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import stat
 import threading
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from analogsim.evaluation.course import ChipScores
+from analogsim.evaluation.display import FloatArray
 
 Question = Mapping[str, Any]
 """What chips are judged by, in plain numbers and text; see `describe_question`."""
@@ -111,7 +117,9 @@ class Record:
             elif line["of"] == self._id:
                 if line["chip"] in self._chips:
                     raise ValueError(f"journal: line {number} of {self._path!r} holds chip {line['chip']} once more")
-                self._chips[line["chip"]] = ChipScores(line["chip"], tuple(line["scores"]), tuple(line["idle"]))
+                details = tuple(_unpacked(text) for text in line.get("details", ()))
+                chip = ChipScores(line["chip"], tuple(line["scores"]), tuple(line["idle"]), details)
+                self._chips[chip.seed] = chip
 
     def _compare(self, line: Mapping[str, Any]) -> None:
         """Refuse a file that is of another question."""
@@ -143,11 +151,28 @@ class Record:
         lines = [] if self._known else [{"question": self._id, **self._question}]
         for chip in judged:
             self._chips[chip.seed] = chip
-            lines.append({"of": self._id, "chip": chip.seed, "scores": list(chip.values), "idle": list(chip.idle)})
+            lines.append(
+                {
+                    **{"of": self._id, "chip": chip.seed, "scores": list(chip.values), "idle": list(chip.idle)},
+                    **({"details": [_packed(part) for part in chip.details]} if chip.details else {}),
+                }
+            )
         self._known = True
         self._file.write(b"".join(map(_sealed, lines)))
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _packed(details: FloatArray) -> str:
+    """An array as text, every bit of it."""
+    buffer = io.BytesIO()
+    np.save(buffer, details, allow_pickle=False)
+    return base64.b64encode(zlib.compress(buffer.getvalue())).decode()
+
+
+def _unpacked(text: str) -> FloatArray:
+    found: FloatArray = np.load(io.BytesIO(zlib.decompress(base64.b64decode(text))), allow_pickle=False)
+    return found
 
 
 def _told(value: object) -> str:

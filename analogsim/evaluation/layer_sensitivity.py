@@ -79,7 +79,8 @@ class _Setting:
         if journal is not None and chosen != set(self.states):  # else it is what `evaluate` judges
             journal = journal.of(f"analog: {part}")
         where: dict[str, Any] = {"executor": self.executor, "journal": journal, "action": action}
-        return judge_chips(twin, self.data, compensation=fitting, **where, **self.options)
+        found = judge_chips(twin, self.data, compensation=fitting, **where, **self.options)
+        return found.report, found.uses
 
     def device(self, digital: Iterable[str]) -> dict[str, DeviceModel | None]:
         """The mapping for `convert` that keeps these layers digital, and all others as they are."""

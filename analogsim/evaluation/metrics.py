@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.errors import NonFiniteError
+from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.scores import (
     F1,
     R2,
@@ -45,6 +46,14 @@ class Accumulator(Protocol):
 
     def reset(self) -> Any:
         """Forget all that was taken in."""
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """An accumulator that keeps more of a network than its score: the scores of single samples, for example."""
+
+    def details(self) -> FloatArray:
+        """What it keeps once its score is computed, an array of one shape for all networks."""
 
 
 _Reads = Literal["answer", "loss", "output"]
@@ -220,6 +229,10 @@ class Metric:
                 "analogsim.evaluation.Metric(..., finite=False)"
             )
         return number
+
+    def details(self, accumulator: Accumulator) -> FloatArray | None:
+        """What an accumulator keeps beside the score; None where that is nothing."""
+        return accumulator.details() if isinstance(accumulator, Detailed) else None
 
     def by_chance(self, classes: int | None) -> float | None:
         """The score of guessing among so many classes; None where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from analogsim.conversion.first_forward import FirstForward, stop_watching
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import WorkerError
 from analogsim.evaluation.course import ChipScores, Course
+from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.journal import Journal, Question, Record, as_journal
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
 from analogsim.evaluation.question import describe_question
@@ -120,7 +122,7 @@ def evaluate(
         ConversionWarning: some analog layers had no part in the answers; `audit` tells more.
         UserWarning: the end of the journal was torn when its process died.
     """
-    report, uses = judge_chips(
+    judged = judge_chips(
         analog,
         loader,
         chips=chips,
@@ -137,8 +139,28 @@ def evaluate(
         clean=clean,
         on_chip=on_chip,
     )
-    uses.warn("evaluate", stacklevel=2)
-    return report
+    judged.uses.warn("evaluate", stacklevel=2)
+    return judged.report
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What is known of chips that were judged.
+
+    Args:
+        report: their scores.
+        uses: which layers had a part in the answers.
+        clean: what the metric keeps of the clean network (see `Report.clean`) beside its score, see
+            `analogsim.evaluation.metrics.Detailed`; None where it keeps nothing.
+        details: the same of each chip at each time, ``(chips, times, ...)``.
+        anew: how many chips the journal did not have.
+    """
+
+    report: Report
+    uses: Uses
+    clean: FloatArray | None
+    details: FloatArray | None
+    anew: int
 
 
 def judge_chips(
@@ -159,7 +181,7 @@ def judge_chips(
     journal: str | os.PathLike[str] | Journal | None = None,
     clean: Clean | None = None,
     on_chip: OnChip | None = None,
-) -> tuple[Report, Uses]:
+) -> Judged:
     """What `evaluate` does, and which layers had a part in the answers, of which it says nothing yet.
 
     Args:
@@ -216,21 +238,21 @@ def judge_chips(
     seeds = range(first, first + chips)
     ask = partial(describe_question, course, clean=plain.values[0], device=described)
 
-    def check_first(chip: ChipScores) -> None:
-        if chip.seed == first:  # which shows already whether any layer has a part
-            uses.credit(chip.idle)
-            uses.check(action)
+    def check_first(batch: Iterable[ChipScores]) -> None:
+        for chip in batch:
+            if chip.seed == first:  # which shows already whether any layer has a part
+                uses.credit(chip.idle)
+                uses.check(action)
 
     bar = _progress_bar(chips) if progress else nullcontext()
     with ExitStack() as stack, bar as shown:
         record, done = _opened(as_journal(journal), ask, executor, seeds, stack)
+        anew = chips - len(done)
         came = _judged(course, [seed for seed in seeds if seed not in done], together, executor, journal)
-        for chip in done.values():
-            check_first(chip)
+        check_first(done.values())
         for batch in stack.enter_context(closing(came)):
             _keep(batch, done, record, shown)
-            for chip in batch:
-                check_first(chip)
+            check_first(batch)
     for chip in done.values():
         uses.credit(chip.idle)
     _watch_again(uses, watching)
@@ -248,7 +270,13 @@ def judge_chips(
         higher_is_better=judged.higher_is_better,
         digital=plain.values[0],
     )
-    return report, uses
+    return Judged(report, uses, *_details(trained, [done[seed] for seed in seeds]), anew)
+
+
+def _details(clean: Scores, chips: Sequence[ChipScores]) -> tuple[FloatArray | None, FloatArray | None]:
+    """What the metric keeps of the clean network, and of each chip at each time; None where it keeps nothing."""
+    kept = [np.stack(chip.details) for chip in chips if chip.details]
+    return (clean.details[0] if clean.details else None), (np.stack(kept) if kept else None)
 
 
 def _watch_again(uses: Uses, watching: Sequence[tuple[nn.Module, FirstForward]]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.errors import NonFiniteError
+from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.metrics import Accumulator, Metric
 from analogsim.evaluation.scores import classes_axis
 from analogsim.utils.batches import Data, Inputs, answer, call, describe, loss_of, samples_in
@@ -36,12 +37,15 @@ class Scores:
         samples: number of samples.
         classes: number of classes in the answers; None where they are no class scores.
         masked: whether minus infinity stands in the answers, for classes that are out of the question.
+        details: what the metric keeps of each network beside its score, see `analogsim.evaluation.metrics.Detailed`;
+            empty where it keeps nothing.
     """
 
     values: list[float]
     samples: int
     classes: int | None
     masked: bool = False
+    details: tuple[FloatArray, ...] = ()
 
 
 def ask_alone(network: nn.Module) -> Networks:
@@ -95,7 +99,9 @@ def score_networks(
             metric.add(sums[place], output, targets)
             classes = _classes(output, targets)
         samples += samples_in(inputs, targets)
-    return Scores([metric.result(each) for each in sums], samples, classes, seen)
+    values = [metric.result(each) for each in sums]
+    kept = [metric.details(each) for each in sums]
+    return Scores(values, samples, classes, seen, tuple(each for each in kept if each is not None))
 
 
 def _classes(output: Any, targets: Any) -> int | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 import analogsim
-from analogsim.errors import ConversionWarning
+from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.display import FloatArray
+from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.scoring import ask_alone, find_alone, score_networks
+from analogsim.evaluation.workers import Executor
 from analogsim.recipes.judge.clock import Clock
 from analogsim.recipes.judge.paired import Difference, compare, recording
 from analogsim.recipes.judge.samples import Samples
@@ -30,11 +33,13 @@ class Measured:
         report: its scores.
         rows: of single samples, ``(chips, times, samples)``.
         clean: of the clean network, see `Report.clean`, ``(samples,)``.
+        anew: how many of the chips were in no journal.
     """
 
     report: Report
     rows: FloatArray
     clean: FloatArray
+    anew: int = 0
 
     @property
     def sign(self) -> float:
@@ -57,12 +62,12 @@ class Measured:
         theirs = at if other_at is None else other_at
         rows = self.rows[:chips, at] - other.rows[:chips, theirs]
         values = self.report.values[:chips, at] - other.report.values[:chips, theirs]
-        return _found(self.sign * rows, self.sign * float(values.mean()))
+        return _found(self.sign * rows, self.sign * values)
 
     def loss(self, at: int = -1) -> Difference:
         """How much worse it is than the clean network."""
         values = self.report.clean - self.report.values[:, at]
-        return _found(self.sign * (self.clean - self.rows[:, at]), self.sign * float(values.mean()))
+        return _found(self.sign * (self.clean - self.rows[:, at]), self.sign * values)
 
     def joined(self, more: Measured) -> Measured:
         """With further chips."""
@@ -71,12 +76,13 @@ class Measured:
             values=np.concatenate((self.report.values, more.report.values)),
             seeds=(*self.report.seeds, *more.report.seeds),
         )
-        return Measured(report, np.concatenate((self.rows, more.rows)), self.clean)
+        return Measured(report, np.concatenate((self.rows, more.rows)), self.clean, self.anew + more.anew)
 
 
-def _found(rows: FloatArray, mean: float) -> Difference:
+def _found(rows: FloatArray, values: FloatArray) -> Difference:
     counted = ~np.isnan(rows).any(0)  # samples without any target that counts have no score
-    return compare(rows[:, counted], mean)
+    # Where there are none of single samples, chips alone tell the error.
+    return compare(rows[:, counted] if counted.any() else values[:, None], float(values.mean()))
 
 
 class NoTimeError(Exception):
@@ -91,11 +97,13 @@ class Part:
         samples: the data.
         first: the seed of the first chip.
         times: at which ages chips are visited.
+        name: of the data.
     """
 
     samples: Samples
     first: int
     times: tuple[float | str, ...]
+    name: str = ""
 
 
 class Bench:
@@ -105,12 +113,24 @@ class Bench:
         subject: the network.
         metric: the score, with a direction.
         clock: what time there is.
+        executor: who judges chips, see `analogsim.evaluate`; None: this process.
+        journal: where they are kept; None: nowhere.
     """
 
-    def __init__(self, subject: Subject, metric: Metric, clock: Clock) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        metric: Metric,
+        clock: Clock,
+        *,
+        executor: Executor | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         self.subject = subject
         self.metric = metric
         self.clock = clock
+        self._executor = executor
+        self._journal = journal
         self._known: dict[tuple[Variant, int], Measured] = {}
 
     def known(self, variant: Variant, part: Part) -> Measured | None:
@@ -138,9 +158,9 @@ class Bench:
         count = len(part.samples)
         if self.clock.estimate(count, visits) > self.clock.left - reserve:
             raise NoTimeError
-        start = time.monotonic()
+        start = self.clock.now()
         found = self.ask(variant, part, range(part.first + done, part.first + chips))
-        self.clock.learn(count, visits, time.monotonic() - start)
+        self.clock.learn(count, found.anew * len(part.times), self.clock.now() - start)
         if before is not None:
             found = before.joined(found)
         self._known[variant.effect, id(part)] = found
@@ -149,31 +169,50 @@ class Bench:
     def ask(self, variant: Variant, part: Part, seeds: Sequence[int]) -> Measured:
         """A variant on these chips, whatever is known and however long it takes."""
         twin = self.subject.twin(variant)
-        compensation = self.subject.compensation(variant, twin)
-        noted: list[FloatArray] = []
-        with warnings.catch_warnings():  # layers without a part in the answers are told of once, by who judges
-            warnings.simplefilter("ignore", ConversionWarning)
-            report = analogsim.evaluate(
-                twin,
-                part.samples,
-                chips=len(seeds),
-                seed=seeds[0],
-                times=part.times,
-                metric=recording(self.metric, noted),
-                compensation=compensation,
-                calibration=self.subject.calibration or None,
-                faults=self.subject.faults(variant, twin),
-            )
-        # Before the chips come the digital network and, where ranges are learned, that behind the converters: clean.
-        first = len(noted) - len(seeds) * len(part.times)
-        rows = np.stack(noted[first:]).reshape(len(seeds), len(part.times), -1)
-        return Measured(report, rows, noted[first - 1])
+        found = judge_chips(
+            twin,
+            part.samples,
+            chips=len(seeds),
+            seed=seeds[0],
+            metric=recording(self.metric),
+            faults=self.subject.faults(variant, twin),
+            action="judge",
+            **self._how(variant, twin, part, variant.effect.key),
+        )
+        rows, clean = found.details, found.clean
+        if rows is None or clean is None:
+            raise RuntimeError("judge: chips came back without the scores of their samples")
+        return Measured(found.report, rows, clean, found.anew)
+
+    def ablate(self, variant: Variant, part: Part, chips: int) -> Ablation:
+        """A variant with each part of the hardware switched off in turn, see `analogsim.ablate`."""
+        return analogsim.ablate(
+            self.subject.twin(variant),
+            part.samples,
+            chips=chips,
+            seed=part.first,
+            metric=self.metric,
+            **self._how(variant, self.subject.analog, part, f"{variant.effect.key}, part by part"),
+        )
+
+    def _how(self, variant: Variant, twin: nn.Module, part: Part, name: str) -> Mapping[str, Any]:
+        """How chips are judged, and where they are kept."""
+        journal = self._journal
+        if journal is not None:
+            title = ": ".join(filter(None, (journal.name, part.name, f"{len(part.samples)} samples", name)))
+            journal = replace(journal, name=title)
+        return {
+            "times": part.times,
+            "compensation": self.subject.compensation(variant, twin),
+            "calibration": self.subject.calibration or None,
+            "executor": self._executor,
+            "journal": journal,
+        }
 
     def score_clean(self, samples: Samples) -> tuple[float, FloatArray]:
         """The score of the digital network, and of its single samples."""
-        noted: list[FloatArray] = []
         network = self.subject.digital
         data = Data(samples, next(network.parameters()).device)
         find = find_alone(network, "the digital network")
-        found = score_networks(ask_alone(network), data, recording(self.metric, noted), find)
-        return found.values[0], noted[0]
+        found = score_networks(ask_alone(network), data, recording(self.metric), find)
+        return found.values[0], found.details[0]

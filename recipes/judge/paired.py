@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,16 +85,14 @@ class Recorder:
 
     Args:
         metric: the score.
-        noted: where every network that is judged leaves its row, in the order in which they are.
     """
 
-    def __init__(self, metric: Metric, noted: list[FloatArray]) -> None:
+    def __init__(self, metric: Metric) -> None:
         self._metric = metric
-        self._noted = noted
         self.reset()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
-        return Recorder(self._metric, self._noted)
+        return Recorder(self._metric)
 
     def reset(self) -> None:
         """See `analogsim.evaluation.Accumulator`."""
@@ -102,6 +100,7 @@ class Recorder:
         self._values: list[FloatArray] = []
         self._left_out: list[Accumulator] = []
         self._batches = 0
+        self._found = float("nan")
 
     def update(self, output: Any, target: Any, /) -> None:
         """See `analogsim.evaluation.Accumulator`."""
@@ -132,9 +131,12 @@ class Recorder:
         """See `analogsim.evaluation.Accumulator`."""
         if self._whole is None:
             raise ValueError("evaluate: no sample to score")
-        found = self._metric.result(self._whole)
-        self._noted.append(self._samples() if self._values else self._pseudo_values(found))
-        return found
+        self._found = self._metric.result(self._whole)
+        return self._found
+
+    def details(self) -> FloatArray:
+        """See `analogsim.evaluation.metrics.Detailed`: the scores of single samples, or pseudo-values."""
+        return self._samples() if self._values else self._pseudo_values(self._found)
 
     def _samples(self) -> FloatArray:
         with np.errstate(invalid="ignore"):
@@ -148,15 +150,13 @@ class Recorder:
         try:
             left = np.array([self._metric.result(rest) for rest in self._left_out[:groups]])
         except Exception:  # whatever a metric raises that cannot do with a part: the whole is what it is
-            return np.array([found])
+            return np.full(groups, np.nan)
         return np.asarray(groups * found - (groups - 1) * left)
 
 
-def recording(metric: Metric, noted: list[FloatArray]) -> Metric:
-    """The same metric, which leaves the scores of single samples in a list."""
-    from dataclasses import replace
-
-    return replace(metric, score=Recorder(metric, noted), transform=None, pick=None)
+def recording(metric: Metric) -> Metric:
+    """The same metric, which keeps the scores of single samples beside the whole."""
+    return replace(metric, score=Recorder(metric), transform=None, pick=None)
 
 
 def _device_of(batch: Any) -> torch.device:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-import analogsim
 from analogsim.evaluation.ablation import ALL
 from analogsim.evaluation.display import deviation, number
+from analogsim.evaluation.scores import IGNORED
 from analogsim.recipes.judge.bench import Bench, Measured, NoTimeError, Part
 from analogsim.recipes.judge.judgement import NO_REMEDY, NOTHING_TO_DO, OPEN, RECOMMENDED, Judgement, Row
 from analogsim.recipes.judge.layers import Cost, by_harm, find_costs, shares_of
@@ -158,17 +158,24 @@ class Plan:
             self._asis = self.bench.measure(self.base, part, chips)
         except NoTimeError:  # the one answer that is given whatever it takes
             self._asis = self.bench.ask(self.base, part, range(part.first, part.first + chips))
-        mixed = part.samples.exchanged()
-        found = [self.bench.score_clean(mixed)[0]]
         chance = self.asis.report.chance
         better = max if self.bench.metric.higher_is_better else min
-        self.guess = better(
-            [*found, *([chance] if chance is not None else []), *_constant(self.bench.metric.name, part.samples)]
-        )
+        found = [*self._of_others(), *_constant(self.bench.metric.name, part.samples)]
+        self.guess = better([*found, *([] if chance is None else [chance])], default=None)
         try:
             self._chosen_from = self._measure(self.base, self.sizes.tried)
         except NoTimeError:
             self.notes.append("There was no time to try anything: give more --minutes.")
+
+    def _of_others(self) -> list[float]:
+        """The digital network's score on targets of other samples; nothing where there are none."""
+        mixed = self.test.samples.exchanged()
+        if mixed is None:
+            return []
+        try:
+            return [self.bench.score_clean(mixed)[0]]
+        except CAN_FAIL:  # a metric may not take what does not belong together
+            return []
 
     def _worth_it(self) -> bool:
         """Whether anything that there is time to see is lost at any time."""
@@ -198,18 +205,8 @@ class Plan:
         if clock.estimate(count, 9 * chips) > 0.5 * (clock.left - self._reserve):
             self.untried["the parts of the hardware, one by one"] = _NO_TIME
             return
-        subject = self.bench.subject
         try:
-            ablation = analogsim.ablate(
-                subject.twin(self.base),
-                self.choice.samples,
-                chips=chips,
-                times=self.choice.times,
-                metric=self.bench.metric,
-                seed=self.choice.first,
-                compensation=subject.compensation(self.base, subject.analog),
-                calibration=subject.calibration or None,
-            )
+            ablation = self.bench.ablate(self.base, self.choice, chips)
         except CAN_FAIL as error:
             self.untried["the parts of the hardware, one by one"] = _told(error)
             return
@@ -607,7 +604,7 @@ def _constant(metric: str, samples: Samples) -> list[float]:
     if metric != "accuracy":
         return []
     targets = torch.cat([target.flatten() for _, target in samples])
-    targets = targets[targets != -100]
+    targets = targets[targets != IGNORED]
     return [float(targets.bincount().max()) / len(targets)] if len(targets) else []
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,10 @@ from torch import nn
 import analogsim
 from analogsim.chip.compensation import as_compensations
 from analogsim.errors import ConversionWarning
-from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
+from analogsim.evaluation.course import ChipScores
+from analogsim.evaluation.journal import Journal, as_journal
+from analogsim.evaluation.metrics import MetricLike, as_metric
+from analogsim.evaluation.workers import Executor, Ranks
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.judge.bench import Bench, Part
@@ -32,7 +38,7 @@ from analogsim.recipes.judge.paired import GROUPS
 from analogsim.recipes.judge.plan import Plan
 from analogsim.recipes.judge.remedies import all_remedies, combine, read_remedies
 from analogsim.recipes.judge.samples import Samples, read, read_inputs
-from analogsim.recipes.judge.sizes import plan
+from analogsim.recipes.judge.sizes import Sizes, plan
 from analogsim.recipes.judge.variant import Subject, Variant, set_ranges_again
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.loaders import take
@@ -40,6 +46,7 @@ from analogsim.recipes.tasks.references import short
 from analogsim.recipes.tasks.task import load_metric
 from analogsim.recipes.tasks.weights import load_into, read_weights
 from analogsim.recipes.training.restored import Asked, judging, restored
+from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_whole
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 
@@ -48,6 +55,7 @@ _FEW = 256  # samples below which choosing by them alone is choosing by chance
 _CALIBRATION = 512
 # Chips far away from those that the answer is given on.
 _OTHER_CHIPS = 1_000_000
+_AT_ONCE = 3  # chips that workers are timed by, the fewest that are asked for
 
 
 def judge(
@@ -68,6 +76,8 @@ def judge(
     seed: int = 0,
     only: Sequence[str] | None = None,
     apply: str | None = None,
+    executor: Executor | None = None,
+    journal: str | os.PathLike[str] | Journal | None = None,
     tell: Callable[[str], None] = lambda _: None,
     show: Callable[[Judgement], None] = lambda _: None,
 ) -> Judgement:
@@ -97,6 +107,9 @@ def judge(
         seed: the first chip.
         only: names of the remedies to try, see `analogsim.recipes.judge.remedies`; default: all.
         apply: remedies joined by ``+`` that are not chosen but given, and judged on test data alone.
+        executor: see `analogsim.evaluate`; what is measured is the same, and there is time for more of it.
+        journal: see `analogsim.evaluate`. The same call goes on with what was measured, on the samples and with as many
+            chips as the first one had time for.
         tell: told in a few words what is being done.
         show: given every judgement as far as it has come, so that an interruption loses nothing.
 
@@ -106,13 +119,13 @@ def judge(
     Raises:
         ValueError: settings or data that cannot be; see `analogsim.evaluate`, as for all other errors.
     """
-    clock = Clock(60 * _checked(minutes, "minutes", 0.0, 10_000.0))
+    clock = Clock(60 * _checked(minutes, "minutes", 0.0, 10_000.0), _time_of(executor))
     _checked(tolerance, "tolerance", 0.0, 1.0)
     scored = as_metric(metric).directed(higher_is_better, "judge")
     base = Variant(compensation=as_compensations(compensation).text)
     _check_names(only)
     notes: list[str] = []
-    judged, choosing, inputs = _data(test, validation, calibration, clock.budget, scored, notes)
+    judged, choosing, inputs = _data(test, validation, calibration, clock, notes)
     analog = _twin_of(model, device, crossbar, inputs, notes)
     subject = Subject(analog, inputs, device, crossbar)
     as_compensations(compensation).check(analog, "judge")
@@ -121,12 +134,17 @@ def judge(
     if chosen_at not in ages:
         raise ValueError(f"judge: at={at!r} is none of the times {', '.join(map(label, ages))}")
     given = None if apply is None else combine(read_remedies(apply, subject), base, subject)
-    bench = Bench(subject, scored, clock)
+    kept = as_journal(journal)
+    bench = Bench(subject, scored, clock, executor=executor, journal=kept)
     tell("how long a forward takes")
-    _learn_costs(bench, base, choosing, chosen_at, seed + _OTHER_CHIPS)
+    _learn_costs(Bench(subject, scored, clock), base, choosing, chosen_at, seed + _OTHER_CHIPS)
+    if executor is not None:
+        tell("how long it takes elsewhere")
+        _learn_factor(Bench(subject, scored, clock, executor=executor), base, choosing, chosen_at, seed + _OTHER_CHIPS)
     available = max(len(judged), len(choosing))
     tried = len(all_remedies()) if only is None else len(only)
     sizes = plan(clock, times=len(ages), remedies=tried, layers=len(subject.layers), available=available)
+    sizes = _kept_sizes(sizes, kept, executor)
     pieces = GROUPS if not callable(scored.score) or hasattr(scored.score, "update") else 1
     for name, part in (("test", judged), ("validation", choosing)):
         if len(part) > sizes.samples:
@@ -137,8 +155,8 @@ def judge(
     course = Plan(
         bench=bench,
         base=base,
-        test=Part(judged.take(sizes.samples, pieces=pieces), seed, ages),
-        choice=Part(choosing.take(sizes.samples, pieces=pieces), seed + _OTHER_CHIPS, (chosen_at,)),
+        test=Part(judged.take(sizes.samples, pieces=pieces), seed, ages, "test data"),
+        choice=Part(choosing.take(sizes.samples, pieces=pieces), seed + _OTHER_CHIPS, (chosen_at,), "validation data"),
         sizes=sizes,
         at=label(chosen_at),
         where=ages.index(chosen_at),
@@ -168,34 +186,33 @@ def _data(
     test: Iterable[Any],
     validation: Iterable[Any] | None,
     calibration: Iterable[Any] | None,
-    budget: float,
-    metric: Metric,
+    clock: Clock,
     notes: list[str],
 ) -> tuple[Samples, Samples, list[Any]]:
     """The samples that the answer is given on, those that it is chosen on, and inputs to calibrate by."""
-    allowed = budget / 20
-    judged, hurried = read(test, _MOST_SAMPLES, allowed)
+    allowed = clock.budget / 20
+    judged, hurried = read(test, _MOST_SAMPLES, allowed, clock.now)
     if validation is None:
         judged, choosing = judged.halves()
         notes.append("No validation data were given: one half of the test data chooses, the other half judges.")
     else:
-        choosing, late = read(validation, _MOST_SAMPLES, allowed)
+        choosing, late = read(validation, _MOST_SAMPLES, allowed, clock.now)
         hurried = hurried or late
     if hurried:
         notes.append(f"Reading the data was left after {allowed:.0f} s: what came first stands for all of them.")
     if calibration is None:
         inputs = [entry for entry, _ in choosing.take(_CALIBRATION)]
     else:
-        inputs = read_inputs(calibration, _CALIBRATION, allowed)
+        inputs = read_inputs(calibration, _CALIBRATION, allowed, clock.now)
         if len(choosing) < _FEW:
-            choosing = _extended(choosing, calibration, allowed, notes)
+            choosing = _extended(choosing, calibration, clock, notes)
     return judged, choosing, inputs
 
 
-def _extended(choosing: Samples, calibration: Iterable[Any], allowed: float, notes: list[str]) -> Samples:
+def _extended(choosing: Samples, calibration: Iterable[Any], clock: Clock, notes: list[str]) -> Samples:
     """With samples of the calibration data, where these have targets."""
     try:
-        more, _ = read(calibration, _FEW - len(choosing), allowed)
+        more, _ = read(calibration, _FEW - len(choosing), clock.budget / 20, clock.now)
     except TypeError:  # inputs alone
         return choosing
     notes.append(
@@ -236,14 +253,53 @@ def _ages(times: Sequence[float | str] | None, subject: Subject) -> tuple[float,
     return tuple(sorted(dict.fromkeys(map(seconds, times))))
 
 
-def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, seed: int) -> None:
+def _time_of(executor: Executor | None) -> Callable[[], float]:
+    """A clock; where processes make the same call, the one of the first of them, by which all decide alike."""
+    if isinstance(executor, Ranks):
+        ranks = executor
+        return lambda: ranks.gather(time.monotonic())[0]
+    return time.monotonic
+
+
+def _kept_sizes(sizes: Sizes, journal: Journal | None, executor: Executor | None) -> Sizes:
+    """The sizes of the call that began a journal, so that its samples and chips are those of this one."""
+    if journal is None:
+        return sizes
+    mine = tuple(map(float, astuple(sizes)))
+
+    def kept() -> tuple[float, ...]:
+        with journal.of("sizes of measurements").opened({"clean": 0.0}) as record:
+            if 0 not in record.done([0]):
+                record.add([ChipScores(0, mine)])
+            return record.done([0])[0].values
+
+    found = executor.first(kept) if isinstance(executor, Ranks) else kept()
+    return Sizes(*map(int, found))
+
+
+def _learn_factor(bench: Bench, base: Variant, samples: Samples, at: float, first: int) -> None:
+    """Find out what a chip costs where several are judged at once; those who judge begin slowly."""
+    clock, part = bench.clock, Part(samples.take(256), first, (at,))
+    alone = clock.estimate(len(part.samples), _AT_ONCE)
+    fastest, allowed = alone, clock.budget / 30
+    for _ in range(3):
+        if fastest > allowed:
+            break
+        before = clock.now()
+        bench.ask(base, part, range(first, first + _AT_ONCE))
+        took = clock.now() - before
+        fastest, allowed = min(fastest, took), allowed - took
+    clock.factor *= fastest / alone if alone else 1.0
+
+
+def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, first: int) -> None:
     """Find out what a chip costs, first on a few samples; what is slow is not asked for more."""
     clock = bench.clock
 
     def timed(count: int) -> tuple[int, float]:
-        part = Part(samples.take(count), seed, (at,))
+        part = Part(samples.take(count), first, (at,))
         before = clock.now()
-        bench.ask(base, part, [seed])
+        bench.ask(base, part, [first])
         return len(part.samples), clock.now() - before
 
     small = timed(8)
@@ -255,7 +311,7 @@ def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, seed:
 
 
 def judge_run(
-    path: Path, *, options: argparse.Namespace, tell: Callable[[str], None], **how: Any
+    path: Path, *, options: argparse.Namespace, tell: Callable[[str], None], shared: Sharing, **how: Any
 ) -> dict[str, Judgement]:
     """Judge the networks of a run, on its own data.
 
@@ -263,6 +319,7 @@ def judge_run(
         path: a run's folder, or one checkpoint file.
         options: of the command line; what is left out is as the run has it.
         tell: told what is being done.
+        shared: who judges the chips, and where they are kept.
         **how: see `judge`.
 
     Returns:
@@ -281,7 +338,7 @@ def judge_run(
         "trust": options.trust,
     }
     found = {}
-    for name, network in restored(path, asked, tell, "judge"):
+    for name, network in restored(path, asked, tell, "judge", place=shared.place):
         rule = judging(network, asked)
         found[name] = judge(
             network.analog,
@@ -294,17 +351,21 @@ def judge_run(
             compensation=rule["compensation"],
             times=rule["times"],
             tell=tell,
+            **shared.options(name),
             **how,
         )
     return found
 
 
-def judge_named(*, options: argparse.Namespace, tell: Callable[[str], None], **how: Any) -> dict[str, Judgement]:
+def judge_named(
+    *, options: argparse.Namespace, tell: Callable[[str], None], shared: Sharing, **how: Any
+) -> dict[str, Judgement]:
     """Judge a network that the user names, on data that the user names.
 
     Args:
         options: of the command line.
         tell: told what is being done, and of weights that need another name.
+        shared: who judges the chips, and where they are kept.
         **how: see `judge`.
 
     Returns:
@@ -332,6 +393,7 @@ def judge_named(*, options: argparse.Namespace, tell: Callable[[str], None], **h
         compensation=None if options.compensation == "none" else options.compensation or "global",
         times=options.times.split(",") if options.times else None,
         tell=tell,
+        **shared.options(short(options.model)),
         **how,
     )
     return {short(options.model): found}
@@ -368,6 +430,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="REMEDIES", help="the remedies to try, joined by commas (default: all)")
     parser.add_argument("--apply", metavar="REMEDIES", help="judge these, joined by +, beside the network as it is")
     parser.add_argument("--seed", type=int, default=0, help="the first chip")
+    add_sharing(parser)
     parser.add_argument("--html", metavar="FILE", help="write one page that needs nothing beside it")
     parser.add_argument("--json", metavar="FILE", help="write the judgements")
     parser.add_argument("--quiet", action="store_true", help="do not say what is being done")
@@ -395,7 +458,7 @@ def _command(options: argparse.Namespace) -> list[str]:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    for file in (options.html, options.json):  # told before the work, not after it
+    for file in (options.html, options.json, options.journal):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"judge: there is no folder for {file!r}; make it first")
     if options.run is None and (options.model is None or options.data is None):
@@ -406,13 +469,31 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _run_command(options: argparse.Namespace) -> None:
     _check_options(options)
+    with sharing(options, "judge") as shared:
+        found = _found(options, shared)
+        if not shared.main:
+            return
+    for name, each in found.items():
+        if each.recommended:
+            words = [*_command(options), "--apply", "+".join(each.recommended)]
+            found[name] = each.replace(command=shlex.join(words))
+    print("\n\n".join(f"{name} network\n\n{each}" for name, each in found.items()))
+    if options.json is not None:
+        write_whole(options.json, json.dumps({name: each.to_dict() for name, each in found.items()}))
+    if options.html is not None:
+        write_whole(options.html, page_of(found))
+
+
+def _found(options: argparse.Namespace, shared: Sharing) -> dict[str, Judgement]:
+    """The judgements that a command asks for; what is known is printed where it is interrupted."""
     so_far: list[Judgement] = []
 
     def tell(text: str) -> None:
-        if not options.quiet:
+        if shared.main and not options.quiet:
             print(text, file=sys.stderr, flush=True)
 
     how = {
+        "shared": shared,
         "at": options.at,
         "minutes": options.minutes,
         "tolerance": options.tolerance,
@@ -423,22 +504,12 @@ def _run_command(options: argparse.Namespace) -> None:
     }
     try:
         if options.run is None:
-            found = judge_named(options=options, tell=tell, **how)
-        else:
-            found = judge_run(Path(options.run), options=options, tell=tell, **how)
+            return judge_named(options=options, tell=tell, **how)
+        return judge_run(Path(options.run), options=options, tell=tell, **how)
     except KeyboardInterrupt:
-        if so_far:
+        if so_far and shared.main:
             print(so_far[-1])
         raise
-    for name, each in found.items():
-        if each.recommended:
-            words = [*_command(options), "--apply", "+".join(each.recommended)]
-            found[name] = each.replace(command=shlex.join(words))
-    print("\n\n".join(f"{name} network\n\n{each}" for name, each in found.items()))
-    if options.json is not None:
-        write_whole(options.json, json.dumps({name: each.to_dict() for name, each in found.items()}))
-    if options.html is not None:
-        write_whole(options.html, page_of(found))
 
 
 PROGRAM = Program("judge", "what a trained network loses on chips, and what to do about it", _declare, _run_command)

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset
 
-from analogsim.utils.batches import Inputs, inputs_of, split
+from analogsim.utils.batches import Inputs, inputs_of, samples_in, split
 
-Batch = tuple[Inputs, Tensor]
+Batch = tuple[Inputs, Any]
 
 
 class Samples:
@@ -20,17 +21,21 @@ class Samples:
 
     Args:
         batches: as `analogsim.utils.batches.split` gives them.
+
+    Raises:
+        ValueError: a batch without samples, or one that does not tell how many it has.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self.batches = list(batches)
+        self._sizes = [samples_in(inputs, target) for inputs, target in self.batches]
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         """Number of samples, not of batches."""
-        return sum(len(target) for _, target in self.batches)
+        return sum(self._sizes)
 
     def take(self, count: int, *, pieces: int = 1) -> Samples:
         """So many of them, from all batches alike, at random but always the same ones.
@@ -46,19 +51,17 @@ class Samples:
         generator = torch.Generator().manual_seed(total)
         taken: list[Batch] = []
         passed = given = 0
-        for inputs, target in self.batches:
-            size = len(target)
+        for batch, size in zip(self.batches, self._sizes, strict=True):
             passed += size
             share = round(min(count, total) * passed / total) - given
-            if not _divisible(inputs, size):
+            if not _divisible(batch, size):
                 if share * 2 > size or not given:
-                    taken.append((inputs, target))
+                    taken.append(batch)
                     given += size
                 continue
             given += share
             if share:
-                index = torch.randperm(size, generator=generator)[:share]
-                taken.append((_at(inputs, index, size), target[index.to(target.device)]))
+                taken.append(_some(batch, torch.randperm(size, generator=generator)[:share], size))
         return Samples(_cut(taken, -(-given // max(pieces, 1))))
 
     def halves(self) -> tuple[Samples, Samples]:
@@ -69,38 +72,37 @@ class Samples:
         """
         parts: tuple[list[Batch], list[Batch]] = ([], [])
         generator = torch.Generator().manual_seed(len(self))
-        for inputs, target in self.batches:
-            size = len(target)
-            if size < 2 or not _divisible(inputs, size):
-                parts[len(parts[0]) > len(parts[1])].append((inputs, target))
+        for batch, size in zip(self.batches, self._sizes, strict=True):
+            if size < 2 or not _divisible(batch, size):
+                parts[len(parts[0]) > len(parts[1])].append(batch)
                 continue
             order = torch.randperm(size, generator=generator)
             for part, index in zip(parts, (order[: (size + 1) // 2], order[(size + 1) // 2 :]), strict=True):
-                part.append((_at(inputs, index, size), target[index.to(target.device)]))
+                part.append(_some(batch, index, size))
         if not parts[1]:
             raise ValueError("judge: the test data cannot be halved to choose and to judge by; give validation=")
         return Samples(parts[0]), Samples(parts[1])
 
-    def merged(self, size: int) -> Samples:
-        """The same in batches of about this size, where neighbours have tensors of one shape."""
-        joined: list[Batch] = []
-        for inputs, target in self.batches:
-            if joined and len(joined[-1][1]) + len(target) <= size and _alike(joined[-1], (inputs, target)):
-                last, known = joined[-1]
-                joined[-1] = (_joined(last, inputs, len(known), len(target)), torch.cat((known, target)))
-            else:
-                joined.append((inputs, target))
-        return Samples(joined)
+    def exchanged(self) -> Samples | None:
+        """The same with targets that belong to other samples: what a network scores on these it knows nothing of.
 
-    def exchanged(self) -> Samples:
-        """The same with targets that belong to other samples: what a network scores on these it knows nothing of."""
+        None where they cannot be told apart.
+        """
         targets = [target for _, target in self.batches]
-        if len({target.shape[1:] for target in targets}) == 1:
-            every = torch.cat(targets)
-            every = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).to(every.device)]
-            mixed = list(torch.split(every, [len(target) for target in targets]))
-        else:  # sequences of other lengths in each batch
-            mixed = [target.roll(1, 0) for target in targets]
+        if all(isinstance(target, Tensor) and target.ndim for target in targets):
+            if len({target.shape[1:] for target in targets}) == 1:
+                every = torch.cat(targets)
+                every = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).to(every.device)]
+                mixed: list[Any] = list(torch.split(every, [len(target) for target in targets]))
+            else:  # sequences of other lengths in each batch
+                mixed = [target.roll(1, 0) for target in targets]
+        elif all(_cuttable(target, size, True) for target, size in zip(targets, self._sizes, strict=True)):
+            rolled = [torch.arange(size).roll(1) for size in self._sizes]
+            mixed = [_at(*each, True) for each in zip(targets, rolled, self._sizes, strict=True)]
+            if set(self._sizes) == {1}:
+                mixed = mixed[1:] + mixed[:1]
+        else:
+            return None
         return Samples((inputs, target) for (inputs, _), target in zip(self.batches, mixed, strict=True))
 
 
@@ -115,52 +117,78 @@ def _tensors(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _divisible(inputs: Inputs, size: int) -> bool:
+def _divisible(batch: Batch, size: int) -> bool:
     """Whether single samples can be taken out of a batch."""
-    leaves = [leaf for leaf in _tensors(inputs) if leaf is not None and not isinstance(leaf, bool | int | float | str)]
-    return bool(leaves) and all(isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == size for leaf in leaves)
+    inputs, target = batch
+    return _cuttable(inputs, size, False) and _cuttable(target, size, True)
 
 
-def _each(function: Callable[..., Any], *values: Any) -> Any:
-    """Inputs of the same structure, with a function of their tensors in the place of these."""
-    first = values[0]
-    if isinstance(first, Mapping):
-        return {key: _each(function, *(value[key] for value in values)) for key in first}
-    if isinstance(first, tuple | list):
-        return tuple(_each(function, *entries) for entries in zip(*values, strict=True))
-    return function(*values) if isinstance(first, Tensor) else first
+def _cuttable(value: Any, size: int, target: bool) -> bool:
+    """Whether every part of a value has an axis, or an entry, for each sample; what has neither is for all of them."""
+    parts = _parts(value, size, target)
+    if parts is not None:
+        kept = [part for part in parts if not _is_shared(part)]
+        return bool(kept) and all(_cuttable(part, size, target) for part in kept)
+    return (isinstance(value, Tensor) and value.ndim > 0 and len(value) == size) or _is_listed(value, size)
 
 
-def _at(inputs: Inputs, index: Tensor, size: int) -> Any:
-    return _each(lambda leaf: leaf[index.to(leaf.device)], inputs)
+def _parts(value: Any, size: int, target: bool) -> list[Any] | None:
+    """What a value consists of, each with something of all samples; None where it is no such collection.
+
+    A tuple holds arguments, or the parts of a target; so does a list in which all parts of a target are tensors of as
+    many samples as there are. Any other list of as many entries as samples has one for each.
+    """
+    if isinstance(value, PackedSequence):
+        return None
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, list | tuple):
+        each = all(isinstance(part, Tensor) and part.ndim and len(part) == size for part in value)
+        parts = isinstance(value, tuple) and not (target and len(value) == size and not each)
+        return list(value) if parts or (target and value and each) or len(value) != size else None
+    return None
 
 
-def _joined(inputs: Inputs, more: Inputs, size: int, extra: int) -> Any:
-    return _each(lambda one, other: torch.cat((one, other)), inputs, more)
+def _is_shared(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
-def _alike(one: Batch, other: Batch) -> bool:
-    """Whether two batches can be one."""
-    if not all(_divisible(inputs, len(target)) for inputs, target in (one, other)):
-        return False
-
-    def kind(batch: Batch) -> list[Any]:
-        leaves = [*_tensors(batch[0]), batch[1]]
-        names = list(batch[0]) if isinstance(batch[0], Mapping) else type(batch[0])
-        return [names, [(leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves]]
-
-    return kind(one) == kind(other)
+def _is_listed(value: Any, size: int) -> bool:
+    """Whether a value has an entry for each sample."""
+    return isinstance(value, list | tuple) and not isinstance(value, PackedSequence) and len(value) == size
 
 
-def _cut(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+def _at(value: Any, index: Tensor, size: int, target: bool) -> Any:
+    """Some samples' part of a value that can be cut."""
+    if _is_shared(value):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _at(entry, index, size, target) for key, entry in value.items()}
+    if _parts(value, size, target) is not None:
+        entries = [_at(entry, index, size, target) for entry in value]
+        if isinstance(value, list):
+            return entries
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)]
+    return type(value)(value[place] for place in index.tolist())
+
+
+def _some(batch: Batch, index: Tensor, size: int) -> Batch:
+    """Some samples of a batch that can be cut."""
+    inputs, target = batch
+    return _at(inputs, index, size, False), _at(target, index, size, True)
+
+
+def _cut(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
     """Batches of this size at most, where they can be cut."""
-    for inputs, target in batches:
-        if not _divisible(inputs, len(target)) or len(target) <= size:
-            yield inputs, target
+    for batch in batches:
+        size = samples_in(*batch)
+        if size <= most or not _divisible(batch, size):
+            yield batch
             continue
-        for start in range(0, len(target), size):
-            index = torch.arange(start, min(start + size, len(target)))
-            yield _at(inputs, index, len(target)), target[index.to(target.device)]
+        for start in range(0, size, most):
+            yield _some(batch, torch.arange(start, min(start + most, size)), size)
 
 
 def thinned(loader: Iterable[Any], most: int) -> Iterable[Any]:
@@ -190,22 +218,25 @@ def thinned(loader: Iterable[Any], most: int) -> Iterable[Any]:
     return loader
 
 
-def read(loader: Iterable[Any], most: int, allowed: float) -> tuple[Samples, bool]:
+def read(
+    loader: Iterable[Any], most: int, allowed: float, now: Callable[[], float] = time.monotonic
+) -> tuple[Samples, bool]:
     """The samples of a loader, and whether reading them took longer than it may and was left.
 
     Args:
         loader: yields batches, see `analogsim.evaluate`.
         most: samples that are wanted; those of a `DataLoader` are drawn from all of it.
         allowed: seconds.
+        now: tells the time.
 
     Raises:
         ValueError: there are none.
         TypeError: something else comes.
     """
-    start, batches = time.monotonic(), []
+    start, batches = now(), []
     for batch in thinned(loader, most):
         batches.append(split(batch))
-        if time.monotonic() - start > allowed:
+        if now() - start > allowed:
             return Samples(batches), True
     if not batches:
         raise ValueError("judge: a loader is empty (or can be read only once); give a DataLoader or a list of batches")
@@ -213,23 +244,26 @@ def read(loader: Iterable[Any], most: int, allowed: float) -> tuple[Samples, boo
     return (found.take(most) if len(found) > most else found), False
 
 
-def read_inputs(loader: Iterable[Any], most: int, allowed: float) -> list[Inputs]:
+def read_inputs(
+    loader: Iterable[Any], most: int, allowed: float, now: Callable[[], float] = time.monotonic
+) -> list[Inputs]:
     """The inputs of about so many samples, for what is calibrated on data.
 
     Args:
         loader: yields inputs, or tuples that begin with them.
         most: samples.
         allowed: seconds.
+        now: tells the time.
 
     Raises:
         ValueError: there are none.
         TypeError: something else comes.
     """
-    start, found, count = time.monotonic(), [], 0
+    start, found, count = now(), [], 0
     for inputs in inputs_of(thinned(loader, most)):
         found.append(inputs)
         first = next((leaf for leaf in _tensors(inputs) if isinstance(leaf, Tensor) and leaf.ndim), None)
         count += 1 if first is None else len(first)
-        if count >= most or time.monotonic() - start > allowed:
+        if count >= most or now() - start > allowed:
             break
     return found

@@ -64,6 +64,17 @@ class Variant:
         return replace(self, remedies=(), digital=tuple(sorted(self.digital)))
 
     @property
+    def key(self) -> str:
+        """What is not as in the beginning, in words of a file."""
+        start = Variant()
+        changed = (
+            (spec.name, getattr(self, spec.name))
+            for spec in fields(self)
+            if spec.name != "remedies" and getattr(self, spec.name) != getattr(start, spec.name)
+        )
+        return ", ".join(f"{name}={value!r}" for name, value in changed)
+
+    @property
     def name(self) -> str:
         """The remedies joined by ``+``."""
         return "+".join(self.remedies) or "as it is"
@@ -136,16 +147,12 @@ class Subject:
         """What is compensated on its chips: of all that is asked for, what has something to do."""
         return as_compensations(variant.compensation).fitting(twin)
 
-    def faults(self, variant: Variant, twin: nn.Module) -> Any:
+    def faults(self, variant: Variant, twin: nn.Module) -> LaidAround | None:
         """The faults of a chip by its seed, laid around; None where they are not."""
         if not variant.laid_around:
             return None
         (effect,) = self.stuck()
-
-        def known(seed: int) -> Faults:
-            return remap(twin, draw_faults(twin, effect, seed))
-
-        return known
+        return LaidAround(twin, effect)
 
     def code(self, variant: Variant) -> str:
         """It in Python, for ``model``, ``test`` and ``calibration``."""
@@ -195,6 +202,23 @@ class Subject:
             return plain
         changes = ", ".join(f"{name}={value!r}" for name, value in variant.crossbar)
         return f"analogsim.as_crossbar({plain}).replace({changes})"
+
+
+@dataclass(frozen=True, eq=False)
+class LaidAround:
+    """The faults of a chip by its seed, with weights laid around them; a value, so that workers can have it.
+
+    Args:
+        twin: the network.
+        effect: that makes cells stick.
+    """
+
+    twin: nn.Module
+    effect: Effect
+
+    def __call__(self, seed: int) -> Faults:
+        """Those of one chip."""
+        return remap(self.twin, draw_faults(self.twin, self.effect, seed))
 
 
 def _ranged(twin: nn.Module) -> bool:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
 
 import analogsim
 from analogsim.chip.compensation import CalibrationData, as_compensations
 from analogsim.chip.lifecycle import Faults
 from analogsim.evaluation.course import Course
-from analogsim.evaluation.metrics import as_metric
+from analogsim.evaluation.display import FloatArray
+from analogsim.evaluation.metrics import Metric, as_metric
 from analogsim.utils.batches import Data
 from tests.evaluation.test_monte_carlo import batches
 
@@ -54,3 +58,28 @@ def test_faults_may_depend_on_the_chip() -> None:
 
     course(faults).judge([3, 5])
     assert asked == [3, 5]
+
+
+class Kept:
+    """A score that keeps all answers beside it."""
+
+    def reset(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def update(self, output: Tensor, target: Tensor, /) -> None:
+        self.seen.append(output)
+
+    def compute(self) -> float:
+        return float(torch.cat(self.seen).mean())
+
+    def details(self) -> FloatArray:
+        return torch.cat(self.seen).double().numpy()
+
+
+def test_what_a_metric_keeps_comes_with_each_chip_and_time() -> None:
+    made = replace(course(), metric=Metric("mean", Kept()))
+    for together in (False, True):
+        for chip in made.judge([0, 1], together=together):
+            assert len(chip.details) == len(chip.values) == 2
+            for value, kept in zip(chip.values, chip.details, strict=True):
+                assert abs(kept.mean() - value) < 1e-6

@@ -41,6 +41,19 @@ def test_chips_come_back_bit_by_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(done[3].values, CHIPS[3].values)
 
 
+def test_what_a_metric_keeps_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    path = tmp_path / "chips.jsonl"
+    details = np.random.default_rng(0).normal(size=(2, 50)), np.array([0.1, float("nan")])
+    for content in details:
+        with Journal(path).opened(QUESTION) as record:
+            seed = len(record.done(range(9)))
+            record.add([ChipScores(seed, (0.5,), (), (content, content))])
+    with Journal(path).opened(QUESTION) as record:
+        for seed, content in enumerate(details):
+            for each in record.done([seed])[seed].details:
+                np.testing.assert_array_equal(each, content)
+
+
 def test_a_torn_end_is_cut_off_wherever_it_is(tmp_path: Path) -> None:
     path = tmp_path / "chips.jsonl"
     content = written(path)

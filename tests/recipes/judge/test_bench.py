@@ -1,7 +1,12 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import analogsim
+from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.metrics import METRICS
 from analogsim.recipes.judge.bench import Bench, NoTimeError, Part
 from analogsim.recipes.judge.clock import Clock
@@ -57,3 +62,57 @@ def test_clean_samples_of_learned_ranges_are_those_behind_the_converters(model, 
     assert found.report.clean < 1
     assert found.clean.mean() == pytest.approx(found.report.clean)
     np.testing.assert_allclose(found.rows.mean(2), found.report.values)
+
+
+class Threads:
+    """Workers as they would be elsewhere: they get everything pickled."""
+
+    def submit(self, function, /, *args):
+        pool = ThreadPoolExecutor(1)
+        try:
+            return pool.submit(function, pickle.loads(pickle.dumps(replace(*args, caller=("elsewhere", 0)))))
+        finally:
+            pool.shutdown(wait=False)
+
+
+def test_workers_send_the_scores_of_samples_back(bench, subject, part):
+    shared = Bench(subject, bench.metric, Clock(1e6), executor=Threads())
+    for variant in (Variant(), Variant(compensation="column+batch-norm").with_digital(["0"])):
+        one, other = bench.measure(variant, part, 3), shared.measure(variant, part, 3)
+        np.testing.assert_array_equal(one.rows, other.rows)
+        np.testing.assert_array_equal(one.report.values, other.report.values)
+
+
+def test_a_journal_holds_them_and_nothing_is_judged_twice(bench, subject, part, tmp_path):
+    def kept():
+        return Bench(subject, bench.metric, Clock(1e6), journal=Journal(tmp_path / "chips.jsonl", "net"))
+
+    kept().measure(Variant(), part, 2)
+    kept().ablate(Variant(), part, 2)
+    size = (tmp_path / "chips.jsonl").stat().st_size
+    again = kept()
+    again.ablate(Variant(), part, 2)
+    found = again.measure(Variant(), part, 2)
+    assert (tmp_path / "chips.jsonl").stat().st_size == size
+    assert again.clock.factor == 1.0  # nothing is learnt of what took no time
+    more = again.measure(Variant(), part, 3)
+    assert (found.anew, more.anew) == (0, 1)
+    np.testing.assert_array_equal(more.rows, bench.measure(Variant(), part, 3).rows)
+
+
+def test_faults_that_weights_are_laid_around_reach_workers(model, samples, part):
+    analog = analogsim.convert(model, "stuck-at")
+    subject = Subject(analog, [inputs for inputs, _ in samples], "stuck-at", "ideal")
+    variant = replace(Variant(compensation=None), laid_around=True)
+    rows = [
+        Bench(subject, METRICS["accuracy"], Clock(1e6), **how).measure(variant, replace(part, times=("0s",)), 2).rows
+        for how in ({}, {"executor": Threads()})
+    ]
+    np.testing.assert_array_equal(*rows)
+
+
+def test_where_samples_tell_nothing_chips_do(bench, part):
+    found = bench.measure(Variant(), part, 4)
+    unknown = replace(found, rows=np.full_like(found.rows, np.nan), clean=np.full_like(found.clean, np.nan))
+    assert unknown.loss().mean == pytest.approx(found.loss().mean)
+    assert unknown.loss().error == pytest.approx(found.report.values[:, -1].std(ddof=1) / 2)

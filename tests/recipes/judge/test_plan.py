@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import analogsim
 from analogsim.evaluation.metrics import Metric
-from analogsim.recipes.judge import judge, plan, program
+from analogsim.recipes.judge import bench, judge, plan, program
 from analogsim.recipes.judge.judgement import NO_REMEDY, NOTHING_TO_DO, RECOMMENDED, Judgement
 from analogsim.recipes.judge.sizes import Sizes
 
@@ -132,13 +131,13 @@ def test_remedies_that_fail_are_told(small, monkeypatch):
 
 def test_remedies_are_chosen_on_other_chips_and_data(small, monkeypatch):
     asked = []
-    evaluate = analogsim.evaluate
+    judge_chips = bench.judge_chips
 
     def noted(twin, loader, **how):
         asked.append((len(loader), how["seed"]))
-        return evaluate(twin, loader, **how)
+        return judge_chips(twin, loader, **how)
 
-    monkeypatch.setattr(analogsim, "evaluate", noted)
+    monkeypatch.setattr(bench, "judge_chips", noted)
     judged(small, compensation=None, only=("global",))
     assert {samples for samples, seed in asked if seed < 1_000_000} == {600}
     assert 600 not in {samples for samples, seed in asked if seed >= 1_000_000}

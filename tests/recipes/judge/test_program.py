@@ -1,11 +1,13 @@
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
 
 import analogsim
+from analogsim.evaluation.metrics import Metric
 from analogsim.recipes import cli
 from analogsim.recipes.judge import judge, plan, program
 from analogsim.recipes.judge.judgement import Judgement
@@ -173,3 +175,89 @@ def test_a_run_has_weights_of_its_own(capsys):
     with pytest.raises(SystemExit):
         cli.main(["judge", "run", "--weights", "net.pt"])
     assert "leave out --weights" in capsys.readouterr().err
+
+
+def test_a_journal_goes_on_where_the_first_call_was_ended(few_chips, tmp_path, monkeypatch):
+    how = {"validation": data(seed=1), "only": ONE, "compensation": None, "times": ("1y",)}
+    alone = judge(Network(), data(), **how)
+    shown: list[Judgement] = []
+
+    def interrupt(text: str) -> None:
+        if text.startswith("remedy"):
+            raise KeyboardInterrupt
+
+    journal = tmp_path / "chips.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        judge(Network(), data(), **how, journal=journal, tell=interrupt, show=shown.append)
+    begun = journal.read_bytes()
+    # Another plan, as a busier machine would make it; the samples and chips of the first one stay.
+    monkeypatch.setattr(program, "plan", lambda clock, **_: Sizes(50, 2, 2, 2, 2, 1))
+    found = judge(Network(), data(), **how, journal=journal)
+    assert journal.read_bytes().startswith(begun)
+    assert found.report.to_dict() == shown[0].report.to_dict() == alone.report.to_dict()
+    assert found.remedies == alone.remedies
+    assert found.advice == alone.advice
+
+
+def test_workers_give_the_same_numbers(few_chips):
+    with ThreadPoolExecutor(2) as pool:
+        one, other = (
+            judge(Network(), data(), validation=data(seed=1), only=ONE, compensation=None, executor=executor)
+            for executor in (None, pool)
+        )
+    assert one.replace(seconds=0.0).to_dict() == other.replace(seconds=0.0).to_dict()
+
+
+def test_processes_that_make_the_same_call_decide_by_one_clock(few_chips):
+    class Alone:
+        """A group of one process, which counts how often it is asked for the time."""
+
+        rank, world = 0, 1
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def gather(self, value):
+            self.asked += isinstance(value, float)
+            return [value]
+
+        def first(self, work):
+            return work()
+
+    ranks = Alone()
+    found = judge(Network(), data(), validation=data(seed=1), only=ONE, executor=ranks)
+    assert ranks.asked > 5
+    assert found.report.to_dict() == judge(Network(), data(), validation=data(seed=1), only=ONE).report.to_dict()
+
+
+@pytest.mark.slow
+def test_the_command_with_workers_and_a_journal(few_chips, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(_PROJECT, encoding="utf-8")
+    torch.save(Network().fc.state_dict(), tmp_path / "net.pt")
+    words = ["judge", "--model", "mine.py:net", "--weights", "net.pt", "--data", "mine.py:load", "--times", "1y"]
+    words += ["--compensation", "none", "--only", "global", "--quiet"]
+    cli.main(words)
+    alone = capsys.readouterr().out
+    cli.main([*words, "--workers", "2", "--journal", "chips.jsonl"])
+    assert capsys.readouterr().out == alone
+    cli.main([*words, "--journal", "chips.jsonl"])
+    assert capsys.readouterr().out == alone
+
+
+def test_one_box_for_each_picture(few_chips):
+    """Targets in a mapping, as a detector of one thing has them, and a metric that looks into it."""
+    (x, y), (vx, vy) = data()[0], data(seed=1)[0]
+
+    def right(output, target):
+        return (output.argmax(1) == target["label"]).float()
+
+    found = judge(
+        Network(),
+        [(x, {"label": y, "box": torch.zeros(len(y), 4)})],
+        validation=[(vx, {"label": vy, "box": torch.zeros(len(vy), 4)})],
+        metric=Metric("right", right, unit="%", higher_is_better=True),
+        only=ONE,
+    )
+    assert found.clean == 1.0
+    assert 0.3 < found.guess < 0.7

@@ -56,6 +56,7 @@ def test_halves_have_no_sample_in_common():
 
 def test_exchanged_targets_belong_to_others():
     mixed = Samples(pairs()).exchanged()
+    assert mixed is not None
     assert numbers(mixed) == list(range(40))
     assert sum(int((inputs[:, 0].long() == target).sum()) for inputs, target in mixed) < 6
 
@@ -104,3 +105,58 @@ def test_an_empty_loader():
 
 def test_inputs_alone():
     assert sum(len(inputs) for inputs in read_inputs([torch.zeros(4, 2)] * 9, 10, 60)) == 12
+
+
+def detections(count: int = 12, size: int = 4):
+    """Batches as detectors have them: pictures in a list, a mapping for each."""
+    for start in range(0, count, size):
+        numbers = range(start, min(start + size, count))
+        boxes = [{"boxes": torch.full((n % 3, 4), float(n)), "labels": torch.full((n % 3,), n)} for n in numbers]
+        yield ([torch.full((3, 5 + n, 4), float(n)) for n in numbers],), boxes
+
+
+class TestTargetsOfAnyStructure:
+    """What stands in a target goes with its sample, whatever it is."""
+
+    def test_mappings_in_a_list(self):
+        samples = Samples(detections())
+        assert len(samples) == 12
+        for part in (samples.take(7), *samples.halves()):
+            for (pictures,), targets in part:
+                assert [len(target["boxes"]) for target in targets] == [int(each[0, 0, 0]) % 3 for each in pictures]
+        assert len(samples.take(7)) == 7
+
+    def test_three_pictures_of_three_channels_are_three(self):
+        (one,) = Samples(detections(3, 3)).take(2).batches
+        assert len(one[0][0]) == len(one[1]) == 2
+
+    @pytest.mark.parametrize("wrap", [lambda y: {"a": y, "b": -y}, lambda y: (y, -y), lambda y: [y, -y, y]])
+    def test_parts_of_all_samples(self, wrap):
+        samples = Samples((x, wrap(y)) for x, y in pairs(40, 3))
+        taken = samples.take(13)
+        assert len(taken) == 13
+        for x, target in taken:
+            parts = list(target.values()) if isinstance(target, dict) else target
+            assert torch.equal(parts[0], x[:, 0].long())
+            assert torch.equal(parts[1], -parts[0])
+
+    def test_texts(self):
+        samples = Samples((x, [str(int(n)) for n in y]) for x, y in pairs())
+        for x, texts in samples.take(9):
+            assert texts == [str(int(n)) for n in x[:, 0]]
+
+    def test_they_are_exchanged_too(self):
+        mixed = Samples(detections()).exchanged()
+        assert mixed is not None
+        for (pictures,), targets in mixed:
+            assert len(pictures) == len(targets)
+            assert all(
+                len(t["labels"]) == 0 or int(t["labels"][0]) != int(p[0, 0, 0])
+                for p, t in zip(pictures, targets, strict=True)
+            )
+        whole = Samples([(torch.zeros(4, 2), {"lengths": torch.tensor(3), "y": torch.zeros(4)})])
+        assert whole.exchanged() is None
+
+    def test_a_batch_without_samples_is_refused(self):
+        with pytest.raises(ValueError, match="each batch needs samples"):
+            Samples([(torch.zeros(0, 2), torch.zeros(0))])
