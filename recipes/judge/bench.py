@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import analogsim
 from analogsim.evaluation.ablation import Ablation
@@ -22,7 +23,7 @@ from analogsim.recipes.judge.clock import Clock
 from analogsim.recipes.judge.paired import Difference, compare, recording
 from analogsim.recipes.judge.samples import Samples
 from analogsim.recipes.judge.variant import Subject, Variant
-from analogsim.utils.batches import Data
+from analogsim.utils.batches import Data, answer, call
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +209,28 @@ class Bench:
             "executor": self._executor,
             "journal": journal,
         }
+
+    def score_constant(self, samples: Samples) -> float:
+        """The score of who always says the same: the mean of what the digital network answers.
+
+        Raises:
+            TypeError: its answers are no tensors of one shape, of which there is a mean.
+        """
+        if self.metric.reads != "answer":
+            raise TypeError("judge: only of answers there is a mean")
+        data = Data(samples, next(self.subject.digital.parameters()).device)
+        outputs: list[Any] = []
+        with torch.no_grad():
+            for inputs, _ in data:
+                outputs.append(answer(call(self.subject.digital, inputs)))
+        shapes = {output.shape[1:] if isinstance(output, Tensor) and output.ndim else None for output in outputs}
+        if len(shapes) > 1 or None in shapes or not all(output.is_floating_point() for output in outputs):
+            raise TypeError("judge: the answers are no tensors of one shape")
+        mean = torch.cat(outputs).double().mean(0).to(outputs[0].dtype)
+        score = self.metric.begin(data.device)
+        for output, (_, target) in zip(outputs, data, strict=True):
+            self.metric.add(score, mean.expand_as(output), target)
+        return self.metric.result(score)
 
     def score_clean(self, samples: Samples) -> tuple[float, FloatArray]:
         """The score of the digital network, and of its single samples."""

@@ -33,7 +33,8 @@ from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.judge.bench import Bench, Part
 from analogsim.recipes.judge.clock import Clock
-from analogsim.recipes.judge.judgement import Judgement, page_of
+from analogsim.recipes.judge.findings import Findings
+from analogsim.recipes.judge.judgement import NOTHING_TO_DO, Judgement, page_of
 from analogsim.recipes.judge.paired import GROUPS
 from analogsim.recipes.judge.plan import Plan
 from analogsim.recipes.judge.remedies import all_remedies, combine, read_remedies
@@ -142,31 +143,54 @@ def judge(
         tell("how long it takes elsewhere")
         _learn_factor(Bench(subject, scored, clock, executor=executor), base, choosing, chosen_at, seed + _OTHER_CHIPS)
     available = max(len(judged), len(choosing))
-    tried = len(all_remedies()) if only is None else len(only)
-    sizes = plan(clock, times=len(ages), remedies=tried, layers=len(subject.layers), available=available)
-    sizes = _kept_sizes(sizes, kept, executor)
+    wanted = [remedy for name, remedy in all_remedies().items() if only is None or name in only]
+    tried = sum(not remedy.why_not(base, subject) for remedy in wanted)
     pieces = GROUPS if not callable(scored.score) or hasattr(scored.score, "update") else 1
-    for name, part in (("test", judged), ("validation", choosing)):
-        if len(part) > sizes.samples:
-            notes.append(
-                f"Of the {name} data {sizes.samples} of {len(part)} samples are used, at random: more would take "
-                f"longer than {minutes:g} minutes."
-            )
-    course = Plan(
-        bench=bench,
-        base=base,
-        test=Part(judged.take(sizes.samples, pieces=pieces), seed, ages, "test data"),
-        choice=Part(choosing.take(sizes.samples, pieces=pieces), seed + _OTHER_CHIPS, (chosen_at,), "validation data"),
-        sizes=sizes,
-        at=label(chosen_at),
-        where=ages.index(chosen_at),
-        tolerance=tolerance,
-        only=only,
-        tell=tell,
-        show=show,
-        notes=notes,
+
+    def sized(attempt: int) -> Sizes:
+        found = plan(clock, times=len(ages), remedies=tried, layers=len(subject.layers), available=available)
+        return _kept_sizes(found, attempt, kept, executor)
+
+    def course(sizes: Sizes) -> Plan:
+        told = [
+            _fewer(name, sizes.samples, part, minutes) for name, part in (("test", judged), ("validation", choosing))
+        ]
+        some = [part.take(sizes.samples, pieces=pieces) for part in (judged, choosing)]
+        at_hand = [*notes, *filter(None, told)]
+        return Plan(
+            bench=bench,
+            base=base,
+            test=Part(some[0], seed, ages, "test data"),
+            choice=Part(some[1], seed + _OTHER_CHIPS, (chosen_at,), "validation data"),
+            sizes=sizes,
+            found=Findings(at=label(chosen_at), where=ages.index(chosen_at), tolerance=tolerance, notes=at_hand),
+            only=only,
+            tell=tell,
+            show=show,
+        )
+
+    sizes = sized(1)
+    if given is not None:
+        return course(sizes).run_given(given, read_remedies(apply or "", subject))
+    found, attempt = course(sizes).run(), 1
+    # That nothing is lost is not said of few samples where there is time for more of them: by now it is known how much.
+    while found.verdict == NOTHING_TO_DO and sizes.samples < available and clock.left > clock.budget / 2:
+        attempt, before = attempt + 1, sizes
+        sizes = sized(attempt)
+        if sizes.samples < 2 * before.samples and sizes.samples < available:
+            break
+        found = course(sizes).run()
+    return found
+
+
+def _fewer(name: str, used: int, samples: Samples, minutes: float) -> str:
+    """That not all samples are used, if so."""
+    if len(samples) <= used:
+        return ""
+    return (
+        f"Of the {name} data {used} of {len(samples)} samples are used, at random: more would take longer than "
+        f"{minutes:g} minutes."
     )
-    return course.run() if given is None else course.run_given(given, read_remedies(apply or "", subject))
 
 
 def _checked(value: float, name: str, least: float, most: float) -> float:
@@ -261,7 +285,7 @@ def _time_of(executor: Executor | None) -> Callable[[], float]:
     return time.monotonic
 
 
-def _kept_sizes(sizes: Sizes, journal: Journal | None, executor: Executor | None) -> Sizes:
+def _kept_sizes(sizes: Sizes, attempt: int, journal: Journal | None, executor: Executor | None) -> Sizes:
     """The sizes of the call that began a journal, so that its samples and chips are those of this one."""
     if journal is None:
         return sizes
@@ -269,9 +293,9 @@ def _kept_sizes(sizes: Sizes, journal: Journal | None, executor: Executor | None
 
     def kept() -> tuple[float, ...]:
         with journal.of("sizes of measurements").opened({"clean": 0.0}) as record:
-            if 0 not in record.done([0]):
-                record.add([ChipScores(0, mine)])
-            return record.done([0])[0].values
+            if not record.done([attempt]):
+                record.add([ChipScores(attempt, mine)])
+            return record.done([attempt])[attempt].values
 
     found = executor.first(kept) if isinstance(executor, Ranks) else kept()
     return Sizes(*map(int, found))
@@ -302,11 +326,12 @@ def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, first
         bench.ask(base, part, [first])
         return len(part.samples), clock.now() - before
 
-    small = timed(8)
+    small = large = timed(8)
     if small[1] < clock.budget / 200:  # the first of all took longer, whatever there was to be set up
         small, large = timed(8), timed(256)
-    else:
-        large = small
+        for _ in range(2):  # and others may have been at work meanwhile
+            if small[1] + large[1] < clock.budget / 200:
+                small, large = min(small, timed(8)), min(large, timed(256))
     clock.set_costs(small, large)
 
 

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import analogsim
 from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.metrics import METRICS
 from analogsim.recipes.judge.bench import Bench, NoTimeError, Part
 from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.samples import Samples
 from analogsim.recipes.judge.variant import Subject, Variant
 
 
@@ -116,3 +118,15 @@ def test_where_samples_tell_nothing_chips_do(bench, part):
     unknown = replace(found, rows=np.full_like(found.rows, np.nan), clean=np.full_like(found.clean, np.nan))
     assert unknown.loss().mean == pytest.approx(found.loss().mean)
     assert unknown.loss().error == pytest.approx(found.report.values[:, -1].std(ddof=1) / 2)
+
+
+def test_one_answer_to_all_samples(bench, samples, subject):
+    """No better than the most frequent class, and the variance of the targets for who says their mean."""
+    most = float(torch.cat([target for _, target in samples]).bincount().max()) / 60
+    assert bench.score_constant(samples) <= most
+    exact = Samples([(inputs, subject.digital(inputs).detach()) for inputs, _ in samples])
+    targets = torch.cat([target for _, target in exact])
+    squares = Bench(subject, METRICS["mean_squared_error"], Clock(1e6))
+    assert squares.score_constant(exact) == pytest.approx(float(targets.var(0, correction=0).mean()), rel=1e-4)
+    with pytest.raises(TypeError, match="only of answers there is a mean"):
+        Bench(subject, METRICS["loss"], Clock(1e6)).score_constant(samples)

@@ -261,3 +261,26 @@ def test_one_box_for_each_picture(few_chips):
     )
     assert found.clean == 1.0
     assert 0.3 < found.guess < 0.7
+
+
+def test_nothing_is_said_of_few_samples_where_there_is_time_for_more(monkeypatch):
+    asked = []
+
+    def sizes(clock, *, times, remedies, layers, available):
+        asked.append(available)
+        return Sizes(16 if len(asked) == 1 else available, 3, 3, 2, 2, layers)
+
+    monkeypatch.setattr(program, "plan", sizes)
+    found = judge(Network(), data(), validation=data(seed=1), only=ONE, device="gaussian(std=0.0)", times=("0s",))
+    assert found.report.samples == 200
+    assert len(asked) == 2
+    assert not any("samples are used" in note for note in found.notes)
+
+
+def test_a_network_that_knows_nothing_is_not_searched_for_remedies(few_chips):
+    torch.manual_seed(0)
+    guesses = [(x, torch.randint(2, (len(x),))) for x, _ in data(400)]
+    found = judge(Network(), guesses, validation=guesses, only=ONE, device="gaussian(std=3.0)", times=("0s",))
+    assert found.verdict == "nothing to do"
+    assert "the network has nothing to lose" in found.advice
+    assert not found.remedies
