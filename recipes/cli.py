@@ -8,10 +8,13 @@ import inspect
 import os
 import signal
 import sys
+import sysconfig
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import analogsim
@@ -27,6 +30,8 @@ from analogsim.utils.text import table
 
 # The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError)
+
+_LONG = 1200  # letters of an error that are told
 
 
 def _declare_devices(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +126,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _told(error: Exception) -> str:
+    """An error in one line, with what was noted about it in one."""
+    text = " ".join(str(error).split())
+    if len(text) > _LONG:  # some libraries tell all the numbers that they were given
+        text = f"{text[: _LONG // 2]} ... {text[-_LONG // 4 :]}"
+    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
+    return "; ".join([text, *notes] if text else notes)
+
+
+def _users_line(error: Exception) -> str | None:
+    """Where in the user's own files an error came from; None if it did not."""
+    ours = str(Path(__file__).resolve().parents[1])
+    others = (ours, *(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")))
+    frames = ((Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__))
+    own = [(path, line) for path, line in frames if path.is_file() and not str(path.resolve()).startswith(others)]
+    return f"{own[-1][0]}, line {own[-1][1]}" if own else None
+
+
 def _setting_meant(rest: Sequence[str]) -> str:
     """A hint where an option is unknown by whose name there is a setting."""
     names = [name for name, _, _ in every_option(StudyConfig)]
@@ -199,4 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except _EXPECTED as error:
         if options.debug:
             raise
-        _fail(" ".join(str(error).split()) or type(error).__name__)
+        _fail(_told(error) or type(error).__name__)
+    except Exception as error:  # of whatever kind, in code of the user's: a metric, a task, a loader
+        place = None if options.debug else _users_line(error)
+        if place is None:
+            raise
+        _fail(f"{type(error).__name__} in {place}: {_told(error) or 'no message'}; analogsim --debug ... shows it")

@@ -54,6 +54,9 @@ def unmade(classes):
 NUMBER = 3
 """
 SCORES = """
+def fails(output, target):
+    raise KeyError("no such score")
+
 class Misses:
     higher_is_better = False
 
@@ -234,6 +237,15 @@ def test_what_is_wrong_is_told_in_one_line(
     quick = ["data.limit=50", "optimization.epochs=1", "--no-tracking", "--quiet"]
     assert re.search(message, fail("train", *settings, *quick))
     assert not list(Path("runs").glob("*/*"))
+
+
+def test_whatever_users_code_raises_is_told_in_one_line(project: Path, fail: Callable[..., str]) -> None:
+    metric = "project/own_scores_of_test.py:fails"
+    told = fail("train", "model=mlp", f"metric={metric}", "data.limit=20", "--epochs", "1", "--quiet", "--no-tracking")
+    assert re.search(r"^KeyError in .*own_scores_of_test\.py, line \d+: 'no such score'; evaluate: the metric", told)
+    assert "was given 0: a tensor (20, 10) of torch.float32" in told
+    with pytest.raises(KeyError):
+        main(["--debug", "train", "model=mlp", f"metric={metric}", "data.limit=20", "--quiet", "--no-tracking"])
 
 
 def test_the_traceback_of_users_code_is_within_reach(project: Path) -> None:
