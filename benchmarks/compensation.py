@@ -1,7 +1,8 @@
-"""What each compensation gives back: a trained network with batch norm, on chips that age.
+"""What each compensation gives back to a trained network on chips that age.
 
-A checkpoint of ``analogsim train`` is evaluated on the same chips with every kind of drift compensation, with batch
-norm estimated anew on each chip at each time, and with both. The data for that are inputs of the training set.
+A checkpoint of ``analogsim train`` is evaluated on the same chips with every kind of drift compensation, with outputs
+matched to the digital network's (at each age, and at one hour for all), and where there is batch norm with it estimated
+anew on each chip at each time, and with both. The data for that are inputs of the training set.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--crossbar", help="array, converters and wires (default: the run's)")
     parser.add_argument("--chips", type=int, default=10)
     parser.add_argument("--times", default="1s,1d,1y", help="since programming (default: 1s,1d,1y)")
+    parser.add_argument("--only", help="compensations, joined by commas (default: all)")
     parser.add_argument("--samples", type=int, default=512, help="inputs for the estimates (default: 512)")
     options = parser.parse_args(arguments)
     content = load_checkpoint(options.checkpoint)
@@ -39,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load_weights(model, content["model"], str(options.checkpoint))
     analog = analogsim.convert(model, options.device or config.device, crossbar=options.crossbar or config.crossbar)
     inputs = data.train.tensors[0][: options.samples]
-    kinds = ["none", "global", "crossbar", "column"]
+    kinds = ["none", "global", "crossbar", "column", "global+bias", "global+affine", "global+affine@1h"]
     if has_batch_norm(model):
-        kinds += ["batch-norm", "global+batch-norm", "column+batch-norm"]
+        kinds += ["batch-norm", "global+batch-norm", "column+batch-norm", "global+affine+batch-norm"]
+    kinds = options.only.split(",") if options.only else kinds
     reports = {
         kind: analogsim.evaluate(
             analog,
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for kind in kinds
     }
-    first = reports["none"]
+    first = next(iter(reports.values()))
     rows = [
         (kind, *(f"{100 * mean:.2f} ± {100 * std:.2f}" for mean, std in zip(report.mean, report.std, strict=True)))
         for kind, report in reports.items()

@@ -77,7 +77,9 @@ def evaluate(
         seed: the first chip.
         compensation: ``"global"``, ``"crossbar"``, ``"column"`` or None, see `drift`; and what needs data, joined by
             ``+``: ``"batch-norm"`` (statistics estimated again on each chip at each time), ``"ranges"`` (calibrated
-            ranges of converters set again; learned ones stay). ``"column+batch-norm"``, for example. Objects of
+            ranges of converters set again; learned ones stay), ``"affine"`` and ``"bias"`` (a digital scale and offset
+            for each output, or the offset alone, see `calibrate_outputs`; ``"affine@1h"``: measured when the chip is an
+            hour old, and used at every age). ``"column+batch-norm"``, for example. Objects of
             `analogsim.chip.Gain` and `analogsim.chip.Adjustment` take the place of a name, also after a ``+``.
         calibration: the data for these: inputs, or tuples that begin with them, without use of labels. Not the data of
             the evaluation, or the result is no longer that of unseen data.

@@ -239,7 +239,27 @@ def test_faults_and_compensations_of_a_trained_network(tmp_path, monkeypatch, ca
     assert compensation.main([str(checkpoint), "--chips", "2", "--times", "1s,1y", "--crossbar", "standard"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:6]] == ["none", "global", "crossbar", "column"]
+    assert [line.split()[0] for line in lines[6:9]] == ["global+bias", "global+affine", "global+affine@1h"]
     assert "8-bit ADC" in lines[-1]
+
+
+def test_outputs_matched_in_all_ways(capsys):
+    from benchmarks import outputs
+
+    quick = ["--chips", "2", "--inputs", "8,64", "--limit", "300", "--epochs", "2", "--crossbar", "standard"]
+    assert outputs.main(["digits-mlp", *quick]) == 0
+    printed = capsys.readouterr().out
+    for row in (
+        "as it is",
+        "moments",
+        "bias",
+        "scale",
+        "moments, measured at 1h",
+        "pcm after 1y",
+        "stuck-at",
+        "64 inputs",
+    ):
+        assert row in printed
 
 
 def test_a_judgement_beside_an_exhaustive_search(capsys, monkeypatch):

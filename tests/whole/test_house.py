@@ -116,6 +116,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
                     "montecarlo",
                     "mutants",
                     "noise",
+                    "outputs",
                     "peers",
                     "physics",
                     "pieces",
