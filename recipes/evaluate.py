@@ -3,6 +3,7 @@
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --device "gaussian(std=0.05)" --chips 100
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --crossbar standard --ablate
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --chips 2000 --workers 8 --journal chips.jsonl
+analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --prepare 30s --track
 analogsim evaluate --merge first.json second.json
 """
 
@@ -11,16 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
 import analogsim
 from analogsim.evaluation.ablation import Ablation
+from analogsim.evaluation.preparation import Prepared
 from analogsim.evaluation.report import Report, compare_plot, compare_table
+from analogsim.evaluation.workers import Ranks
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.training.restored import Asked, add_judging, asked_by, judging, restored
+from analogsim.recipes.tracking.log_report import ends
+from analogsim.recipes.tracking.tracked_run import start
+from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.times import seconds
 
 
 def evaluate(
@@ -60,6 +67,89 @@ def evaluate(
         )
         for name, network in restored(path, asked, tell, place=shared.place)
     }
+
+
+@dataclass(frozen=True)
+class PreparedReports:
+    """A network before and after `analogsim.prepare`.
+
+    Args:
+        before: as it is.
+        after: with what is kept.
+        prepared: what that is.
+    """
+
+    before: Report
+    after: Report
+    prepared: Prepared
+
+
+def prepare(
+    path: Path,
+    *,
+    budget: float | str = "1min",
+    copies: int = 1,
+    track: bool = False,
+    show: bool = True,
+    tell: Callable[[str], None] = lambda _: None,
+    shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
+    **asked: Unpack[Asked],
+) -> dict[str, PreparedReports]:
+    """Evaluate the networks of a run as they are and with what `analogsim.prepare` keeps, on the same chips.
+
+    It is prepared for the last of the times, with inputs of the training data.
+
+    Args:
+        path: see `evaluate`, as for all that follow, what is raised and warned.
+        budget: of time, for each network.
+        copies: how many cells may hold one conductance.
+        track: whether what it brings is added to the network's run in MLflow.
+        show: progress bars.
+        tell: told a line.
+        shared: who judges.
+        asked: how.
+
+    Raises:
+        ValueError: several processes that judge together would each choose by their own clock; or there is no run in
+            MLflow to add to.
+    """
+    seconds(budget)  # told before the work
+    if isinstance(shared.executor, Ranks):
+        told = "evaluate: --prepare chooses in one process; take --workers in place of torchrun"
+        raise ValueError(told)  # noqa: TRY004 - of what is asked for
+    found = {}
+    for name, network in restored(path, asked, tell, place=shared.place):
+        if track and network.run_id is None:
+            raise ValueError(f"evaluate: --track adds to a run in MLflow, and the {name} network has none")
+        how = judging(network, asked) | {"clean": network.clean, "progress": show}
+        before = analogsim.evaluate(network.analog, network.test, **how, **shared.options(name))
+        prepared = analogsim.prepare(
+            network.analog,
+            network.calibration,
+            budget=budget,
+            copies=copies,
+            time=how["times"][-1],
+            compensation=how["compensation"],
+            tell=lambda step, name=name: tell(f"{name}: {step}"),
+        )
+        how["compensation"] = prepared.compensation
+        after = analogsim.evaluate(prepared.analog, network.test, **how, **shared.options(f"{name}, prepared"))
+        found[name] = PreparedReports(before, after, prepared)
+        if track:
+            _track(network, name, found[name])
+    return found
+
+
+def _track(network: Restored, name: str, found: PreparedReports) -> None:
+    """Add what was found to a network's run in MLflow."""
+    tracking = network.config.tracking
+    with start(
+        True, experiment=tracking.experiment, name=name, uri=tracking.uri, run_id=network.run_id, params={}
+    ) as tracker:
+        tracker.metrics(ends(found.after, "prepared"), step=network.epoch)
+        tracker.text(f"{found.prepared}\n", "prepared.txt")
+        tracker.text(json.dumps(found.prepared.to_dict(), indent=1), "prepared.json")
+        tracker.tags({"prepared": "+".join(found.prepared.kept) or "nothing"})
 
 
 def ablate(
@@ -113,6 +203,17 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the reports")
     parser.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
     parser.add_argument("--ablate", action="store_true", help="switch each non-ideality off in turn")
+    parser.add_argument(
+        "--prepare",
+        metavar="TIME",
+        nargs="?",
+        const="1min",
+        help="try what helps without labels, within this time for each network (default: 1min), and keep what does",
+    )
+    parser.add_argument(
+        "--copies", type=int, metavar="N", help="with --prepare: how many cells may hold one conductance"
+    )
+    parser.add_argument("--track", action="store_true", help="with --prepare: add what it brings to the runs in MLflow")
     parser.add_argument("--merge", metavar="FILE", nargs="+", help="join reports of --json, of other chips each")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -129,7 +230,14 @@ def _run_command(options: argparse.Namespace) -> None:
     asked = asked_by(options, None if options.times is None else options.times.split(","))
     if options.ablate and (options.json is not None or options.plot is not None):
         raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
+    if options.prepare is None and (options.copies is not None or options.track):
+        raise ValueError("evaluate: --copies and --track go with --prepare")
+    if options.prepare is not None and options.ablate:
+        raise ValueError("evaluate: give --ablate or --prepare, not both")
     with sharing(options, "evaluate") as shared:
+        if options.prepare is not None:
+            _prepare_command(options, shared, asked)
+            return
         if options.ablate:
             for name, ablation in ablate(Path(options.run), tell=shared.tell, shared=shared, **asked).items():
                 shared.tell(f"{name} network\n\n{ablation}\n")
@@ -138,6 +246,24 @@ def _run_command(options: argparse.Namespace) -> None:
         reports = evaluate(Path(options.run), show=show, tell=shared.tell, shared=shared, **asked)
         if shared.main:
             _show(reports, options)
+
+
+def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked) -> None:
+    found = prepare(
+        Path(options.run),
+        budget=options.prepare,
+        copies=options.copies or 1,
+        track=options.track,
+        show=not options.quiet,
+        tell=lambda line: None if options.quiet else shared.tell(line),
+        shared=shared,
+        **asked,
+    )
+    reports: dict[str, Report] = {}
+    for name, each in found.items():
+        shared.tell(f"{name} network\n\n{each.prepared}\n")
+        reports |= {name: each.before, f"{name}, prepared": each.after}
+    _show(reports, options)
 
 
 def _show(reports: dict[str, Report], options: argparse.Namespace) -> None:

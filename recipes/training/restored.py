@@ -83,6 +83,8 @@ class Restored:
         calibration: training data, for what needs data.
         task: what was learned, and what it is judged by.
         clean: what its clean score is the score of, see `analogsim.evaluate`: training saw converters or it did not.
+        epoch: after which it is.
+        run_id: of its MLflow run; None where it had none.
     """
 
     analog: nn.Module
@@ -92,6 +94,8 @@ class Restored:
     calibration: Loader
     task: Task
     clean: Clean | None
+    epoch: int = 0
+    run_id: str | None = None
 
 
 def checkpoints(path: Path, program: str = "evaluate") -> dict[str, Path]:
@@ -189,7 +193,10 @@ def restored(
             tell(f"{name}: {note}")
         test, validation = (data.batches(part, config.evaluation.batch_size) for part in (data.test, data.validation))
         clean: Clean | None = None if content["aware"] and then.learns else "digital"
-        yield name, Restored(analog, config, test, validation, batches, data.task, clean)
+        yield (
+            name,
+            Restored(analog, config, test, validation, batches, data.task, clean, content["epoch"], content["run_id"]),
+        )
 
 
 def _give_ranges(

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 
@@ -99,3 +102,41 @@ def test_evaluate_without_a_run(alone: Path, fail: Callable[..., str]) -> None:
     assert "no checkpoint at 'runs/none'; give a run's folder or a checkpoint file" in fail("evaluate", "runs/none")
     Path("x.pt").write_text("no checkpoint")
     assert "'x.pt' cannot be read, it may be damaged" in fail("evaluate", "x.pt")
+
+
+def test_evaluate_prepared(stopped: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]) -> None:
+    """What is tried within no time at all; tests of `prepare` have the rest."""
+    options = ["--device", "pcm+stuck-at", "--chips", "2", "--times", "1s,1d", "--quiet"]
+    main(["evaluate", str(stopped), *options, "--prepare", "0.001s", "--copies", "2", "--json", "a.json"])
+    out = capsys.readouterr().out
+    assert out.count("relative squared error of the answers") == 2
+    assert out.count("at 1d,") == 2, "for the last of the times"
+    assert len(re.findall("copies-2 .*no time was left", out)) == 2
+    reports = {name: Report.from_dict(stored) for name, stored in json.loads(Path("a.json").read_text()).items()}
+    assert list(reports) == ["plain", "plain, prepared", "hardware-aware", "hardware-aware, prepared"]
+    for name in ("plain", "hardware-aware"):
+        assert (reports[name].values == reports[f"{name}, prepared"].values).all(), "the same chips"
+    assert "--copies and --track go with --prepare" in fail("evaluate", str(stopped), "--copies", "2")
+    assert "not both" in fail("evaluate", str(stopped), "--prepare", "--ablate")
+    assert "cannot read 'soon'" in fail("evaluate", str(stopped), "--prepare", "soon")
+
+
+@pytest.mark.slow
+def test_what_is_prepared_goes_to_mlflow(
+    settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
+) -> None:
+    quick = [*settings, "optimization.epochs=1", "--quiet", "evaluation.chips=2", "baseline=false"]
+    main(["train", *quick, "tracking.uri=sqlite:///kept.db"])
+    (folder,) = Path("runs").iterdir()
+    main(["evaluate", str(folder), "--times", "1d", "--prepare", "1s", "--track", "--quiet"])
+    client = mlflow.MlflowClient("sqlite:///kept.db")
+    run_id = load_checkpoint(folder / "hardware-aware" / "checkpoint.pt")["run_id"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert "prepared/accuracy/drifted_1d" in run.data.metrics
+    assert run.data.tags["prepared"]
+    assert {"prepared.txt", "prepared.json"} <= {item.path for item in client.list_artifacts(run_id)}
+    shutil.rmtree("runs")
+    main(["train", *quick, "--no-tracking"])
+    (folder,) = Path("runs").iterdir()
+    assert "has none" in fail("evaluate", str(folder), "--prepare", "1s", "--track")
