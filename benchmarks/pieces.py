@@ -187,42 +187,44 @@ def judge(model: nn.Module, learned: nn.Module | None, test: Any, chips: int) ->
     return found
 
 
+Known = Mapping[tuple[str, int], Mapping[str, Any]]
+"""What was measured, by piece and seed."""
+
+
 def summary(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """The table of a task."""
-    of_task = [row for row in rows if row["task"] == name]
-    known = {(row["piece"], row["seed"]): row for row in of_task}
+    known = {(row["piece"], row["seed"]): row for row in rows if row["task"] == name}
     head = ["training", "seeds", "clean"]
     for after in AFTER:
         head += [after, "gain", "5th pct.", "std of chips"]
-    head.append("time")
-    lines = []
-    for key, piece in PIECES.items():
-        seeds = [seed for other, seed in known if other == key]
-        if not seeds:
-            continue
-        mine = [known[key, seed] for seed in seeds]
-        first = next(iter(AFTER))
-        line = [piece.told, str(len(seeds)), f"{100 * np.mean([row['scores'][first]['clean'] for row in mine]):.2f}"]
-        for after in AFTER:
-            scores = {what: [row["scores"][after][what] for row in mine] for what in ("mean", "tail", "std")}
-            gains = [
-                100 * (known[key, seed]["scores"][after]["mean"] - known[BASE, seed]["scores"][after]["mean"])
-                for seed in seeds
-                if (BASE, seed) in known
-            ]
-            error = f" ± {np.std(gains, ddof=1) / len(gains) ** 0.5:.2f}" if len(gains) > 1 else ""
-            line += [
-                f"{100 * np.mean(scores['mean']):.2f}",
-                "" if key == BASE or not gains else f"{np.mean(gains):+.2f}{error}",
-                f"{100 * np.mean(scores['tail']):.2f}",
-                f"{100 * np.mean(scores['std']):.2f}",
-            ]
-        ratios = [
-            known[key, seed]["seconds"] / known["plain", seed]["seconds"] for seed in seeds if ("plain", seed) in known
-        ]
-        line.append(f"{np.median(ratios):.1f}" if ratios else "")
-        lines.append(line)
-    return f"{name}\n{table(head, lines)}"
+    lines = [_line(known, key) for key in PIECES if any(other == key for other, _ in known)]
+    return f"{name}\n{table([*head, 'time'], lines)}"
+
+
+def _line(known: Known, key: str) -> list[str]:
+    """The row of a piece."""
+    seeds = [seed for other, seed in known if other == key]
+    first, *_ = AFTER
+    line = [PIECES[key].told, str(len(seeds)), f"{_mean(known, key, first, 'clean'):.2f}"]
+    for after in AFTER:
+        line += [f"{_mean(known, key, after, 'mean'):.2f}", "" if key == BASE else _gain(known, key, after)]
+        line += [f"{_mean(known, key, after, what):.2f}" for what in ("tail", "std")]
+    pairs = [(known[key, seed], known["plain", seed]) for seed in seeds if ("plain", seed) in known]
+    ratios = [mine["seconds"] / plain["seconds"] for mine, plain in pairs]
+    return [*line, f"{np.median(ratios):.1f}" if ratios else ""]
+
+
+def _mean(known: Known, key: str, after: str, what: str) -> float:
+    """In percent, over seeds."""
+    return 100 * float(np.mean([row["scores"][after][what] for (other, _), row in known.items() if other == key]))
+
+
+def _gain(known: Known, key: str, after: str) -> str:
+    """Over training with noise alone, seed by seed: mean and standard error."""
+    pairs = [(known[key, seed], known[BASE, seed]) for other, seed in known if other == key and (BASE, seed) in known]
+    gains = [100 * (mine["scores"][after]["mean"] - base["scores"][after]["mean"]) for mine, base in pairs]
+    error = f" ± {np.std(gains, ddof=1) / len(gains) ** 0.5:.2f}" if len(gains) > 1 else ""
+    return f"{np.mean(gains):+.2f}{error}" if gains else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

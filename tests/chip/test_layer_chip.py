@@ -370,3 +370,21 @@ def test_many_weights_for_one_chip_are_refused(batched: tuple[str, ...]) -> None
 
     with pytest.raises(StaleChipError, match="vmap gives it many weights, and one is on the chip"):
         torch.func.vmap(answer, randomness="same")(many)
+
+
+@pytest.mark.parametrize("crossbar", ["ideal", "standard"])
+def test_a_factor_of_a_column_is_the_same_chip_with_a_digital_factor(crossbar: str) -> None:
+    """So a scale of outputs that is learned is learned with the weights, where each column has its own largest one."""
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3, bias=False)
+    factors = torch.tensor([[0.25], [1.0], [8.0]])  # powers of two: nothing rounds
+    other = nn.Linear(6, 3, bias=False)
+    with torch.no_grad():
+        other.weight.copy_(model.weight * factors)
+    x = torch.randn(9, 6)
+    answers = []
+    for network in (model, other):
+        analog = analogsim.convert(network, "pcm", crossbar=crossbar)
+        with analogsim.programmed(analog, 3, "1y", compensation="column"):
+            answers.append(analog(x).detach())
+    torch.testing.assert_close(answers[1], answers[0] * factors.T, rtol=1e-5, atol=1e-6)
