@@ -2,6 +2,7 @@ r"""What each piece of training brings alone, on top of training under the devic
 
     python -m benchmarks.pieces --seeds 5 --chips 15 --out pieces.json
     python -m benchmarks.pieces --task fashion --seeds 2 --only noise,learned --out pieces.json
+    python -m benchmarks.pieces --on learned --only plain,noise,triple,stuck,clip-narrow --out pieces.json
     python -m benchmarks.pieces --table --out pieces.json
 
 ``digits``: a 64-24-24-10 network on 8 x 8 digits, 40 epochs. ``fashion``: a narrow convolutional network on pooled
@@ -18,7 +19,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from benchmarks.harness.timing import environment, write
 STANDARD, LEARNED = "standard", "standard(input_range='learned')"
 AFTER = {"pcm, 1 year": ("pcm", "1y"), "stuck cells": ("stuck-at", "0s")}
 BASE = "noise"
+RANGES = ("dynamic", "learned")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ class Piece:
     per: str = "layer"
     step: Step = plain_step
     average: float = 0.0
+
+    def on(self, ranges: str) -> Piece:
+        """The same on the crossbar whose ranges are dynamic or learned, where it is trained on a standard one."""
+        return replace(self, crossbar=LEARNED) if ranges == "learned" and self.crossbar == STANDARD else self
 
 
 PIECES = {
@@ -191,14 +197,14 @@ Known = Mapping[tuple[str, int], Mapping[str, Any]]
 """What was measured, by piece and seed."""
 
 
-def summary(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    """The table of a task."""
-    known = {(row["piece"], row["seed"]): row for row in rows if row["task"] == name}
+def summary(rows: Sequence[Mapping[str, Any]], name: str, on: str) -> str:
+    """The table of a task, on crossbars of one kind."""
+    known = {(row["piece"], row["seed"]): row for row in rows if (row["task"], row["on"]) == (name, on)}
     head = ["training", "seeds", "clean"]
     for after in AFTER:
         head += [after, "gain", "5th pct.", "std of chips"]
     lines = [_line(known, key) for key in PIECES if any(other == key for other, _ in known)]
-    return f"{name}\n{table([*head, 'time'], lines)}"
+    return f"{name}, input ranges {on}\n{table([*head, 'time'], lines)}"
 
 
 def _line(known: Known, key: str) -> list[str]:
@@ -234,6 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--task", choices=tuple(TASKS), default="digits")
     parser.add_argument("--only", help=f"of {', '.join(PIECES)}; default: all")
+    parser.add_argument(
+        "--on", choices=RANGES, default=RANGES[0], help="input ranges of the crossbar that all but plain see"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--chips", type=int, default=15)
     parser.add_argument("--epochs", type=int, help="other than the task's")
@@ -248,18 +257,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = document["rows"]
     if not options.table:
         task = TASKS[options.task]
-        task = task if options.epochs is None else Task(**{**vars(task), "epochs": options.epochs})
+        task = task if options.epochs is None else replace(task, epochs=options.epochs)
         _, test, _ = batches_of(task)
         for seed in range(options.seeds):
             for name in names:
-                key = {"task": options.task, "piece": name, "seed": seed, "epochs": task.epochs, "chips": options.chips}
+                key = {"task": options.task, "on": options.on, "piece": name, "seed": seed}
+                key |= {"epochs": task.epochs, "chips": options.chips}
                 if any(all(row[field] == value for field, value in key.items()) for row in rows):
                     continue
-                model, learned, spent = train(task, PIECES[name], seed)
+                model, learned, spent = train(task, PIECES[name].on(options.on), seed)
                 rows.append({**key, "seconds": spent, "scores": judge(model, learned, test, options.chips)})
                 write(options.out, {**environment(torch.device("cpu")), "rows": rows})
-    tasks = dict.fromkeys(row["task"] for row in rows)
-    print("\n\n".join(summary(rows, name) for name in tasks))
+    groups = dict.fromkeys((row["task"], row["on"]) for row in rows)
+    print("\n\n".join(summary(rows, *group) for group in groups))
     return 0
 
 
