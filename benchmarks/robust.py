@@ -6,9 +6,10 @@ r"""The ladder: what is left of plain and of hardware-aware networks on chips, t
 
 A row says how a network is trained: ``plain``; ``gaussian``, under textbook noise of 5 % of the largest weight, which
 knows of no crossbar; ``default``, as ``analogsim train`` does without options, for the device and crossbar that it will
-run on; and any other one as ``name:KEY=VALUE,KEY=VALUE``. Each row is judged with the compensation of ``--remedies``:
-``global``, ``global+batch-norm``. What FILE has is not measured again, and trained networks lie in ``--work`` by what
-they were trained on, so that another device trains the plain ones no second time.
+run on; and any other one as ``name:KEY=VALUE,KEY=VALUE``. Each row is judged with each of ``--remedies``: a
+compensation such as ``global+affine``, or ``prepare``, what `analogsim.prepare` keeps of all that it tries. What FILE
+has is not measured again, and trained networks lie in ``--work`` by what they were trained on, so that another device
+trains the plain ones no second time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 
 import analogsim
+from analogsim.chip.compensation import CompensationLike
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import load_toml, to_mapping
@@ -47,6 +49,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "default": (),
 }
 """The settings of each row."""
+PREPARE = "prepare"
 _OF_NO_CHIP = ("plain", "gaussian")  # trained the same whatever they will run on
 
 
@@ -145,7 +148,7 @@ class Ladder:
             seed: of training.
             device: of `DEVICES`, or any text of one.
             crossbar: that it runs on.
-            remedies: compensations.
+            remedies: compensations, or `PREPARE`.
             chips: how many.
         """
         text, times = DEVICES.get(device, (device, ()))
@@ -164,9 +167,10 @@ class Ladder:
         apart = whole if row.bound else load_toml(Config, None, asked)
         trained = self._trained(apart, row)
         for remedy in left:
-            config = replace(whole, evaluation=replace(whole.evaluation, compensation=remedy))
+            gain = "auto" if remedy == PREPARE else remedy
+            config = replace(whole, evaluation=replace(whole.evaluation, compensation=gain))
             started = time.perf_counter()
-            report = self._judge(config, trained.path, row, chips)
+            report = self._judge(config, trained.path, remedy, chips)
             cell = question | {"remedy": remedy, **_numbers(report, trained.data), "trained": trained.seconds}
             self._keep(cell | {"judged": time.perf_counter() - started})
 
@@ -208,7 +212,7 @@ class Ladder:
             took.write_text(json.dumps(seconds), encoding="utf-8")
         return _Trained(path, data, sum(seconds))
 
-    def _judge(self, config: Config, path: Path, row: Row, chips: int) -> Report:
+    def _judge(self, config: Config, path: Path, remedy: str, chips: int) -> Report:
         """The report of a trained network on the chips of a configuration."""
         asked: Any = {"trust": True, "device": config.device, "crossbar": config.crossbar, "chips": chips}
         asked |= {"times": config.evaluation.times, "compensation": config.evaluation.compensation}
@@ -218,13 +222,16 @@ class Ladder:
         if self._samples is not None and self._samples < len(test):
             drawn = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: self._samples]
             test = take(test, drawn)
+        compensation: CompensationLike = network.config.evaluation.compensation
+        if remedy == PREPARE:
+            compensation = analogsim.prepare(network.analog, network.calibration, copies=1).compensation
         return analogsim.evaluate(
             network.analog,
             data.batches(test, config.evaluation.batch_size),
             chips=chips,
             times=network.config.evaluation.times,
             metric=data.task.metric,
-            compensation=network.config.evaluation.compensation,
+            compensation=compensation,
             calibration=network.calibration,
             clean=network.clean,
         )
@@ -314,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--crossbar", nargs="+", default=["standard"], help="array, converters and wires")
     parser.add_argument("--rows", type=_parted, default=list(ROWS), metavar="A,B", help="how networks are trained")
     parser.add_argument("--row", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="one more row")
-    parser.add_argument("--remedies", type=_parted, default=["global"], metavar="A,B", help="compensations")
+    parser.add_argument("--remedies", type=_parted, default=["global"], metavar="A,B", help="compensations, or prepare")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, from 0 on")
     parser.add_argument("--chips", type=int, default=25)
     parser.add_argument("--epochs", type=int, help="of all rows (default: the task's own)")

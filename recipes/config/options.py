@@ -49,7 +49,7 @@ class NoiseOptions:
         choices=("constant", "linear", "cosine", "exponential", "step"),
     )
     start: float = option(0.0, "noise scale at the first step; 1 is the device's own noise", ge=0)
-    end: float = option(2.0, "noise scale after the ramp", ge=0)
+    end: float = option(1.0, "noise scale after the ramp", ge=0)
     ramp: float = option(0.5, "length of the ramp", gt=0, le=1, unit="share of all steps")
     warmup: float = option(0.0, "linear start from no noise", ge=0, le=1, unit="share of all steps")
     begin: float = option(

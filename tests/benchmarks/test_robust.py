@@ -36,6 +36,7 @@ def test_every_row_is_judged_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "digits-mlp plain seed 0" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_plain_networks_are_trained_once_for_all_chips_and_others_for_theirs(tmp_path: Path) -> None:
     measured(tmp_path, "--rows", "plain,gaussian", "--device", "pcm", "stuck-at", "--crossbar", "ideal", "standard")
     assert networks_in(tmp_path) == 2
@@ -48,6 +49,14 @@ def test_a_row_of_ones_own(tmp_path: Path) -> None:
     (cell,) = measured(tmp_path, "--rows", "", "--row", "quiet:noise.end=0,noise.clip_sigmas=3")
     assert cell["row"] == "quiet"
     assert cell["settings"][:2] == ["noise.end=0", "noise.clip_sigmas=3"]
+
+
+@pytest.mark.slow
+def test_what_prepare_keeps_is_a_remedy(tmp_path: Path) -> None:
+    before, after = measured(tmp_path, "--rows", "plain", "--device", "stuck-at", "--remedies", "global,prepare")
+    assert (before["remedy"], after["remedy"]) == ("global", "prepare")
+    assert after["clean"] == before["clean"]
+    assert after["mean"] != before["mean"]
 
 
 def test_settings_are_parted_at_commas_outside_parentheses() -> None:

@@ -92,7 +92,7 @@ def test_parameters_are_logged(finished: Any, logged: dict[str, Any]) -> None:
         for key, value in as_device_model("pcm").parameters().items():
             assert params[f"device.{key}"] == str(value)
         assert params["seed"] == "0"
-        assert params["noise.end"] == "2.0"
+        assert params["noise.end"] == "1.0"
         assert params["data.name"] == "digits"
         assert float(params["model.analog_share"]) > 0.9
         assert int(params["model.cells"]) == 2 * (64 * 100 + 100 * 100 + 100 * 10)

@@ -103,7 +103,7 @@ def test_it_does_the_trials_that_were_asked_for(ended: Ended) -> None:
     study = ended.result.study
     assert sum(states(study).values()) == 7
     assert set(states(study)) == {"COMPLETE", "PRUNED"}
-    assert study.trials[0].params == {"noise.end": 2.0, "noise.shape": "linear", "optimization.lr": 0.02}
+    assert study.trials[0].params == {"noise.end": 1.0, "noise.shape": "linear", "optimization.lr": 0.02}
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 7
     told = [line for line in ended.lines if line.startswith("trial ")]
     assert [line.split()[1] for line in told] == [str(number) for number in range(7)]
@@ -154,7 +154,7 @@ def test_the_end_is_judged_on_other_chips_and_other_data(ended: Ended) -> None:
     control = load_checkpoint(ended.folder / "final" / f"plain-trial-{number:04d}-seed1" / "checkpoint.pt")
     assert not control["aware"]
     assert control["config"]["optimization"]["lr"] == ended.result.study.best_params["optimization.lr"]
-    assert control["config"]["noise"]["end"] == 2.0
+    assert control["config"]["noise"]["end"] == 1.0
 
 
 def test_the_result_is_saved_and_can_be_trained_again(ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,12 +270,12 @@ def test_a_study_is_extended(ended: Ended, monkeypatch: pytest.MonkeyPatch, tmp_
 def test_another_search_under_the_same_name_is_refused(ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ended.place)
     for change, words in (
-        ("noise.ramp=0.1", "begun with noise.ramp=0.5, now it is 0.1"),
-        ("study.percentile=5", "begun with study.percentile=None, now it is 5.0"),
-        ("search.noise.end={low=1, high=2}", "begun with search=noise.end: 0.5 to 8.*now it is .*1 to 2"),
+        (["study.over_chips=mean", "noise.ramp=0.1"], "begun with noise.ramp=0.5, now it is 0.1"),
+        (["study.percentile=5"], "begun with study.percentile=None, now it is 5.0"),
+        (["study.over_chips=mean", "search.noise.end={low=1, high=2}"], "begun with search=noise.end: 0.5 to 8.*now it is .*1 to 2"),
     ):
         with pytest.raises(ValueError, match=rf"study 'digits-mlp-pcm' was {words}.*another name with --study"):
-            run_study(configure(settings=[*SETTINGS, change]))
+            run_study(configure(settings=[*SETTINGS, *change]))
     assert len(optuna.load_study(study_name="digits-mlp-pcm", storage="sqlite:///optuna.db").trials) == 7
 
 

@@ -100,7 +100,7 @@ def test_what_is_not_told_is_what_it_always_was() -> None:
         **{"data.validation": 0.1, "data.limit": None},
         **{"optimization.epochs": 30, "optimization.optimizer": "adam", "optimization.lr": 0.003},
         **{"optimization.weight_decay": 0.0},
-        **{"noise.device": None, "noise.shape": "linear", "noise.start": 0.0, "noise.end": 2.0, "noise.ramp": 0.5},
+        **{"noise.device": None, "noise.shape": "linear", "noise.start": 0.0, "noise.end": 1.0, "noise.ramp": 0.5},
         **{"noise.warmup": 0.0, "noise.jitter": 0.0, "noise.clip_sigmas": 2.5},
         **{"noise.begin": 0.0, "noise.clip_start": None, "noise.clip_per": "layer", "noise.times": None},
         **{"training.step": "one-draw"},

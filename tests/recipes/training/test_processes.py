@@ -222,7 +222,7 @@ def test_all_processes_have_one_network_and_one_history(two: Two, kind: str) -> 
     assert history == other_history
     assert [each["train/lr"] for each in history][-1] == 0
     if kind == AWARE:  # 14 steps in an epoch, of 42; with jitter
-        assert [each["train/noise_scale"] for each in history] == pytest.approx([4 / 3, 2, 2], rel=0.11)
+        assert [each["train/noise_scale"] for each in history] == pytest.approx([2 / 3, 1, 1], rel=0.11)
 
 
 def test_each_process_draws_noise_of_its_own(two: Two, tiny: Tiny, tmp_path: Path) -> None:
