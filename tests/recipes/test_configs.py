@@ -14,10 +14,18 @@ from analogsim.recipes.training.setup import check
 
 FOLDER = Path(analogsim.recipes.__file__).parent / "configs"
 FILES = sorted(FOLDER.rglob("*"))
+_TEXT = {"shape": (64,), "vocabulary": 65, "outputs": 65}
+FACTS = {
+    **{name: {"shape": shape, "outputs": classes} for name, (shape, classes) in data_sets.SHAPES.items()},
+    "text:tiny-shakespeare.txt(context=64)": _TEXT,
+    "analogsim.recipes.tasks.tagging:capitals": {**_TEXT, "outputs": 2},
+    "audio:spoken-digits": {"shape": (1, 40, 64), "outputs": 10},
+}
+CALLED = {name: "spoken-digits" if name.startswith("audio:") else "shakespeare" for name in FACTS if ":" in name}
 
 
 def test_there_are_configurations_and_nothing_else() -> None:
-    assert len(FILES) >= 4
+    assert len(FILES) >= 8
     assert {path.suffix for path in FILES} == {".toml"}
 
 
@@ -26,10 +34,8 @@ def test_a_configuration_is_one(path: Path) -> None:
     config = load_toml(Config, path)
     check(config)
     assert as_device_model(config.device).effects
-    assert config.data.name in data_sets.DATA_NAMES
-    shape, classes = data_sets.SHAPES[config.data.name]
-    assert networks.build(config.model, shape, classes)
-    assert path.stem == f"{config.data.name}-{config.model}"
+    assert networks.make_network(config.model, FACTS[config.data.name], seed=0)
+    assert path.stem == f"{CALLED.get(config.data.name, config.data.name)}-{config.model}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
