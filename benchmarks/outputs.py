@@ -61,7 +61,7 @@ def _trained(model: nn.Module, x: Tensor, y: Tensor, rate: float, epochs: int) -
     for _ in range(epochs):
         for part in torch.randperm(len(x))[: steps * 64].view(steps, 64):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[part]), y[part]).backward()
+            nn.functional.cross_entropy(model(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return model.eval()

@@ -90,8 +90,8 @@ class EvaluationOptions:
     )
     compensation: str | None = option(
         "auto",
-        "none, or global, crossbar or column; with batch-norm or ranges: global+batch-norm; auto: global, and "
-        "batch-norm where the network has one",
+        "none, or global, crossbar or column; with affine (or bias), batch-norm, ranges: global+affine; affine@1h: "
+        "measured at one hour; auto: global, and batch-norm where the network has one",
     )
     validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
     validation_time: str = option("1d", "time of the metrics after each epoch")
