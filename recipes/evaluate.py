@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -130,7 +131,7 @@ def prepare(
             copies=copies,
             time=how["times"][-1],
             compensation=how["compensation"],
-            tell=lambda step, name=name: tell(f"{name}: {step}"),
+            tell=partial(_tell_step, tell, name),
         )
         how["compensation"] = prepared.compensation
         after = analogsim.evaluate(prepared.analog, network.test, **how, **shared.options(f"{name}, prepared"))
@@ -138,6 +139,10 @@ def prepare(
         if track:
             _track(network, name, found[name])
     return found
+
+
+def _tell_step(tell: Callable[[str], None], name: str, step: str) -> None:
+    tell(f"{name}: {step}")
 
 
 def _track(network: Restored, name: str, found: PreparedReports) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time as clock
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ FIRST_CHIP = FIRST_SEED + 500_000
 _CANNOT = (ValueError, RuntimeError, NotImplementedError)
 """What a step may raise where it cannot be done for a network; anything else is a bug."""
 
-_SEARCH_FORWARDS = 120  # of one chip through the network, about what a search of ranges or percentiles takes
+_SEARCH_FORWARDS = 60  # of one chip through the network, about what a search of ranges or percentiles takes
 _NO_TIME = "no time was left"
 _FEWEST, _MOST = 4, 16  # chips, where nobody says how many
 _PRICE = 1.02
@@ -277,14 +278,17 @@ class _Judge:
     samples: int = 0
     _known: dict[Choice, Tensor] = field(default_factory=dict)
     _longest: float = 0.0
+    _shortest: float = math.inf
 
     def choose_chips(self, choice: Choice) -> None:
         """Judge on as many chips as half of the time is enough for."""
         self.measure(choice)
-        each = self._longest / self.chips
+        each = self._shortest / self.chips
         wanted = int(0.5 * (self.end - clock.monotonic()) / (_MEASUREMENTS * each))
         chips = max(_FEWEST, min(_MOST, wanted))
         if chips > self.chips:
+            self._longest *= chips / self.chips
+            self._shortest *= chips / self.chips
             self.chips = chips
             self._known.clear()
 
@@ -294,7 +298,7 @@ class _Judge:
             return True
         wanted = self._longest
         if not self.bench.is_made(choice):
-            wanted += _SEARCH_FORWARDS * self._longest / (self.chips * len(self.ages))
+            wanted += _SEARCH_FORWARDS * self._shortest / (self.chips * len(self.ages))
         return clock.monotonic() + wanted < self.end
 
     def is_less(self, before: Tensor, after: Tensor) -> bool:
@@ -326,7 +330,8 @@ class _Judge:
                 faults=self.faults_of(choice),
                 action="prepare",
             )
-            self._longest = max(self._longest, clock.monotonic() - start)
+            spent = clock.monotonic() - start
+            self._longest, self._shortest = max(self._longest, spent), min(self._shortest, spent)
             self.samples = report.samples
             values = torch.from_numpy(report.values).double().mean(1)
             self._known[choice] = -values if self.metric.higher_is_better else values

@@ -35,7 +35,7 @@ class Step:
     why_not: Callable[[nn.Module], str]
 
 
-# Of compensations that are known: what they take, and the kind of which only one is taken.
+# What compensations that are known take.
 _TAKES = {
     "global": "a digital gain for each layer, measured on each chip at each age",
     "crossbar": "a digital gain for each crossbar, measured on each chip at each age",
@@ -45,7 +45,6 @@ _TAKES = {
     "affine": "a digital multiply-add and two numbers for each output; inputs through each chip at each age",
     "bias": "a digital addition and a number for each output; inputs through each chip at each age",
 }
-_KINDS = {"affine": "outputs", "bias": "outputs"}
 _OF_EACH_CHIP = "inputs through each chip at each age"
 
 
@@ -56,9 +55,7 @@ def find_steps(copies: int, *, faults: bool) -> list[Step]:
         copies: how many cells may hold one conductance.
         faults: whether faults are known.
     """
-    steps = [
-        _ranging("input-range", INPUTS, "input converters with ranges set once"),
-        _ranging("output-bound", OUTPUTS, "output converters with bounds set once"),
+    searched = [
         Step(
             "percentile",
             "largest weight",
@@ -67,11 +64,15 @@ def find_steps(copies: int, *, faults: bool) -> list[Step]:
             lambda choice: replace(choice, percentile=True),
             lambda analog: "every device acts on weights, not on cells" if not _on_cells(analog) else "",
         ),
-        *(_compensating(part) for part in COMPENSATIONS.values()),
+        _ranging("input-range", INPUTS, "input converters with ranges set once"),
+        _ranging("output-bound", OUTPUTS, "output converters with bounds set once"),
     ]
-    if faults:
-        steps += [_around("remap", "lines"), _around("remap-signs", "signs")]
-    return steps + [_copying(count) for count in (2, 4, 8, 16) if count <= copies]
+    return [
+        *(_compensating(part) for part in COMPENSATIONS.values()),
+        *([_around("remap", "lines"), _around("remap-signs", "signs")] if faults else []),
+        *(_copying(count) for count in (2, 4, 8, 16) if count <= copies),
+        *searched,  # which takes longest
+    ]
 
 
 def _states(analog: nn.Module) -> list[AnalogState]:
@@ -95,10 +96,9 @@ def _ranging(name: str, field: str, takes: str) -> Step:
 
 def _compensating(part: Compensation) -> Step:
     gain = isinstance(part, Gain)
-    kind = "gain" if gain else _KINDS.get(part.name, part.name)
 
     def change(choice: Choice) -> Choice:
-        kept = [other for other in choice.compensations.parts if _kind(other) != kind]
+        kept = [other for other in choice.compensations.parts if other.kind != part.kind]
         return replace(choice, compensations=Compensations((part, *kept) if gain else (*kept, part)))
 
     def why_not(analog: nn.Module) -> str:
@@ -109,11 +109,7 @@ def _compensating(part: Compensation) -> Step:
         return part.why_not(analog)
 
     price = 3 if part.needs_data else 2
-    return Step(part.name, kind, price, _TAKES.get(part.name, "" if gain else _OF_EACH_CHIP), change, why_not)
-
-
-def _kind(part: Compensation) -> str:
-    return "gain" if isinstance(part, Gain) else _KINDS.get(part.name, part.name)
+    return Step(part.name, part.kind, price, _TAKES.get(part.name, "" if gain else _OF_EACH_CHIP), change, why_not)
 
 
 def _around(name: str, how: str) -> Step:
