@@ -318,7 +318,7 @@ class _Judge:
         if choice not in self._known:
             self.bench.put(choice)
             start = clock.monotonic()
-            report, _ = judge_chips(
+            report = judge_chips(
                 self.analog,
                 self.data,
                 chips=self.chips,
@@ -329,7 +329,7 @@ class _Judge:
                 calibration=self.given,
                 faults=self.faults_of(choice),
                 action="prepare",
-            )
+            ).report
             spent = clock.monotonic() - start
             self._longest, self._shortest = max(self._longest, spent), min(self._shortest, spent)
             self.samples = report.samples
