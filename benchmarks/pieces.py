@@ -97,7 +97,8 @@ class Piece:
 
     def on(self, ranges: str) -> Piece:
         """The same on the crossbar whose ranges are dynamic or learned, where it is trained on a standard one."""
-        return replace(self, crossbar=LEARNED) if ranges == "learned" and self.crossbar == STANDARD else self
+        seen = self.device is not None and self.crossbar == STANDARD
+        return replace(self, crossbar=LEARNED) if seen and ranges == "learned" else self
 
 
 PIECES = {

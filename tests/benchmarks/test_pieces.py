@@ -38,11 +38,11 @@ def test_what_is_missing_is_measured_and_the_table_has_gains_over_noise(
     after = json.loads((tmp_path / "pieces.json").read_text(encoding="utf-8"))["rows"]
     assert after[:3] == rows
     assert [row["piece"] for row in after[3:]] == ["average"]
-    pieces.main([*QUICK, *out, "--only", "noise,stuck", "--on", "learned"])
+    pieces.main([*QUICK, *out, "--only", "plain,noise,stuck", "--on", "learned"])
     assert "digits, input ranges learned" in capsys.readouterr().out
     last = json.loads((tmp_path / "pieces.json").read_text(encoding="utf-8"))["rows"][4:]
-    assert [(row["piece"], row["on"]) for row in last] == [("noise", "learned"), ("stuck", "learned")]
-    assert last[0]["scores"] == rows[2]["scores"]  # noise with learned ranges, by either name
+    assert [(row["piece"], row["on"]) for row in last] == [(name, "learned") for name in ("plain", "noise", "stuck")]
+    assert last[1]["scores"] == rows[2]["scores"]  # noise with learned ranges, by either name
 
 
 def test_a_piece_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
