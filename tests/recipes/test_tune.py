@@ -335,7 +335,7 @@ def test_a_network_that_diverges_is_pruned(alone: Path, monkeypatch: pytest.Monk
     original = Training.run_epoch
 
     def diverges(training: Training, on_step: Any) -> dict[str, float]:
-        if training.aware and training.config.noise.end != 2.0 and training.epoch == 1:
+        if training.aware and training.config.noise.end != 1.0 and training.epoch == 1:
             raise DivergedError("the loss is nan")
         return original(training, on_step)
 
