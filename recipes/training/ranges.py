@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 import analogsim
+from analogsim.chip.batch_norm import gather_statistics, has_batch_norm, own_statistics
 from analogsim.chip.ranges import Ranges, get_ranges, set_ranges
 from analogsim.crossbar import Crossbar
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.loaders import Loader, take
 from analogsim.recipes.training.processes import Group
+from analogsim.utils.batches import inputs_of, moved
 
 
 def needs_ranges(array: Crossbar) -> bool:
@@ -45,6 +48,28 @@ def calibrate(
     if learned and keep:
         set_ranges(twin, {name: {"input_range": given["input_range"]} for name, given in learned.items()})
     analogsim.calibrate(twin, batches, percentile=config.calibration.percentile, keep_learned=keep)
+
+
+@contextmanager
+def _statistics_of_data(twin: nn.Module, batches: Loader) -> Iterator[None]:
+    """Let batch norm of a twin have statistics of its own, those that data have on the clean weights, for a block.
+
+    Before training the network's own statistics are those of no data: with them what comes out of one layer after
+    another gets smaller and smaller, and ranges that are set on it are those of dead layers, once training normalises.
+    """
+    if not has_batch_norm(twin):
+        yield
+        return
+    digital = analogsim.to_digital(twin).eval()
+    place = next(digital.parameters()).device
+    with own_statistics(digital), own_statistics(twin):
+        gather_statistics(digital, (moved(batch, place) for batch in inputs_of(batches, "calibrate")))
+        found = dict(digital.named_buffers())
+        with torch.no_grad():
+            for name, buffer in twin.named_buffers():
+                if name in found:
+                    buffer.copy_(found[name])
+        yield
 
 
 class TwinRanges:
@@ -82,7 +107,10 @@ class TwinRanges:
             for twin, ranges in zip(self._twins, stored, strict=True):
                 set_ranges(twin, ranges)
         else:
-            self.set_again()
+            with ExitStack() as stack:
+                for twin in self._twins:
+                    stack.enter_context(_statistics_of_data(twin, self._batches))
+                self.set_again()
         if learn and self._array.learns:
             self.learned = analogsim.range_parameters(self._twins[-1])
 

@@ -272,7 +272,10 @@ def test_another_search_under_the_same_name_is_refused(ended: Ended, monkeypatch
     for change, words in (
         (["study.over_chips=mean", "noise.ramp=0.1"], "begun with noise.ramp=0.5, now it is 0.1"),
         (["study.percentile=5"], "begun with study.percentile=None, now it is 5.0"),
-        (["study.over_chips=mean", "search.noise.end={low=1, high=2}"], "begun with search=noise.end: 0.5 to 8.*now it is .*1 to 2"),
+        (
+            ["study.over_chips=mean", "search.noise.end={low=1, high=2}"],
+            "begun with search=noise.end: 0.5 to 8.*now it is .*1 to 2",
+        ),
     ):
         with pytest.raises(ValueError, match=rf"study 'digits-mlp-pcm' was {words}.*another name with --study"):
             run_study(configure(settings=[*SETTINGS, *change]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -439,3 +440,26 @@ def test_a_run_of_before_goes_on_as_it_was_begun(tiny: Tiny, alone: Path) -> Non
     assert train(resume_config(alone / "run"), alone / "run", show=False).reports[AWARE].to_dict() == (
         result.reports[AWARE].to_dict()
     )
+
+
+def test_first_ranges_of_a_network_with_batch_norm_are_those_of_normalised_activations(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    config = tiny("crossbar=standard", "model=resnet20", "data.limit=64", "calibration.samples=64")
+    training = begun(config, tmp_path / "c.pt")
+    before = {name: value.clone() for name, value in training.model.named_buffers()}
+    assert all(float(value.sum()) == 0 for name, value in before.items() if name.endswith("running_mean"))
+    # the slow obvious way: what each layer gets when batch norm takes the statistics of the batch
+    model = copy.deepcopy(training.model).train()
+    seen: dict[str, float] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name: seen.update({name: float(inputs[0].abs().quantile(0.9999))})
+            )
+    with torch.no_grad():
+        for inputs, _ in training._calibration:
+            model(inputs)
+    for twin in (training.analog, training._net):
+        found = {name: float(each["input_range"].max()) for name, each in get_ranges(twin).items()}
+        assert found == pytest.approx(seen, rel=0.25)
