@@ -83,6 +83,7 @@ def same(one: analogsim.Report, other: analogsim.Report) -> None:
     [
         {},
         {"compensation": "column+batch-norm", "calibration": questions.batches()},
+        {"compensation": "global+affine@1h+batch-norm", "calibration": questions.batches()},
         {"together": 2},
         {"seed": 40, "metric": "accuracy", "compensation": None},
         pytest.param(
