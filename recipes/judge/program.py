@@ -15,7 +15,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from torch import nn
 import analogsim
 from analogsim.chip.compensation import as_compensations
 from analogsim.errors import ConversionWarning
-from analogsim.evaluation.course import ChipScores
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.workers import Executor, Ranks
@@ -33,13 +31,10 @@ from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.judge.bench import Bench, Part
 from analogsim.recipes.judge.clock import Clock
-from analogsim.recipes.judge.findings import Findings
-from analogsim.recipes.judge.judgement import NOTHING_TO_DO, Judgement, page_of
-from analogsim.recipes.judge.paired import GROUPS
-from analogsim.recipes.judge.plan import Plan
+from analogsim.recipes.judge.judgement import Judgement, page_of
 from analogsim.recipes.judge.remedies import all_remedies, combine, read_remedies
+from analogsim.recipes.judge.rounds import Rounds
 from analogsim.recipes.judge.samples import Samples, read, read_inputs
-from analogsim.recipes.judge.sizes import Sizes, plan
 from analogsim.recipes.judge.variant import Subject, Variant, set_ranges_again
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.loaders import take
@@ -138,59 +133,27 @@ def judge(
     kept = as_journal(journal)
     bench = Bench(subject, scored, clock, executor=executor, journal=kept)
     tell("how long a forward takes")
-    _learn_costs(Bench(subject, scored, clock), base, choosing, chosen_at, seed + _OTHER_CHIPS)
+    learn_costs(Bench(subject, scored, clock), base, choosing, chosen_at, seed + _OTHER_CHIPS)
     if executor is not None:
         tell("how long it takes elsewhere")
         _learn_factor(Bench(subject, scored, clock, executor=executor), base, choosing, chosen_at, seed + _OTHER_CHIPS)
-    available = max(len(judged), len(choosing))
-    wanted = [remedy for name, remedy in all_remedies().items() if only is None or name in only]
-    tried = sum(not remedy.why_not(base, subject) for remedy in wanted)
-    pieces = GROUPS if not callable(scored.score) or hasattr(scored.score, "update") else 1
-
-    def sized(attempt: int) -> Sizes:
-        found = plan(clock, times=len(ages), remedies=tried, layers=len(subject.layers), available=available)
-        return _kept_sizes(found, attempt, kept, executor)
-
-    def course(sizes: Sizes) -> Plan:
-        told = [
-            _fewer(name, sizes.samples, part, minutes) for name, part in (("test", judged), ("validation", choosing))
-        ]
-        some = [part.take(sizes.samples, pieces=pieces) for part in (judged, choosing)]
-        at_hand = [*notes, *filter(None, told)]
-        return Plan(
-            bench=bench,
-            base=base,
-            test=Part(some[0], seed, ages, "test data"),
-            choice=Part(some[1], seed + _OTHER_CHIPS, (chosen_at,), "validation data"),
-            sizes=sizes,
-            found=Findings(at=label(chosen_at), where=ages.index(chosen_at), tolerance=tolerance, notes=at_hand),
-            only=only,
-            tell=tell,
-            show=show,
-        )
-
-    sizes = sized(1)
-    if given is not None:
-        return course(sizes).run_given(given, read_remedies(apply or "", subject))
-    found, attempt = course(sizes).run(), 1
-    # That nothing is lost is not said of few samples where there is time for more of them: by now it is known how much.
-    while found.verdict == NOTHING_TO_DO and sizes.samples < available and clock.left > clock.budget / 2:
-        attempt, before = attempt + 1, sizes
-        sizes = sized(attempt)
-        if sizes.samples < 2 * before.samples and sizes.samples < available:
-            break
-        found = course(sizes).run()
-    return found
-
-
-def _fewer(name: str, used: int, samples: Samples, minutes: float) -> str:
-    """That not all samples are used, if so."""
-    if len(samples) <= used:
-        return ""
-    return (
-        f"Of the {name} data {used} of {len(samples)} samples are used, at random: more would take longer than "
-        f"{minutes:g} minutes."
+    rounds = Rounds(
+        bench=bench,
+        base=base,
+        judged=judged,
+        choosing=choosing,
+        ages=ages,
+        chosen_at=chosen_at,
+        seeds=(seed, seed + _OTHER_CHIPS),
+        tolerance=tolerance,
+        only=only,
+        notes=notes,
+        tell=tell,
+        show=show,
+        executor=executor,
+        journal=kept,
     )
+    return rounds.run() if given is None else rounds.run_given(given, read_remedies(apply or "", subject))
 
 
 def _checked(value: float, name: str, least: float, most: float) -> float:
@@ -285,22 +248,6 @@ def _time_of(executor: Executor | None) -> Callable[[], float]:
     return time.monotonic
 
 
-def _kept_sizes(sizes: Sizes, attempt: int, journal: Journal | None, executor: Executor | None) -> Sizes:
-    """The sizes of the call that began a journal, so that its samples and chips are those of this one."""
-    if journal is None:
-        return sizes
-    mine = tuple(map(float, astuple(sizes)))
-
-    def kept() -> tuple[float, ...]:
-        with journal.of("sizes of measurements").opened({"clean": 0.0}) as record:
-            if not record.done([attempt]):
-                record.add([ChipScores(attempt, mine)])
-            return record.done([attempt])[attempt].values
-
-    found = executor.first(kept) if isinstance(executor, Ranks) else kept()
-    return Sizes(*map(int, found))
-
-
 def _learn_factor(bench: Bench, base: Variant, samples: Samples, at: float, first: int) -> None:
     """Find out what a chip costs where several are judged at once; those who judge begin slowly."""
     clock, part = bench.clock, Part(samples.take(256), first, (at,))
@@ -316,7 +263,7 @@ def _learn_factor(bench: Bench, base: Variant, samples: Samples, at: float, firs
     clock.factor *= fastest / alone if alone else 1.0
 
 
-def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, first: int) -> None:
+def learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, first: int) -> None:
     """Find out what a chip costs, first on a few samples; what is slow is not asked for more."""
     clock = bench.clock
 
@@ -326,13 +273,16 @@ def _learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, first
         bench.ask(base, part, [first])
         return len(part.samples), clock.now() - before
 
-    small = large = timed(8)
-    if small[1] < clock.budget / 200:  # the first of all took longer, whatever there was to be set up
-        small, large = timed(8), timed(256)
-        for _ in range(2):  # and others may have been at work meanwhile
-            if small[1] + large[1] < clock.budget / 200:
-                small, large = min(small, timed(8)), min(large, timed(256))
-    clock.set_costs(small, large)
+    allowed = clock.budget / 20
+    small = timed(8)
+    if small[1] < allowed:  # the first of all took longer, whatever there was to be set up
+        small = min(small, timed(8))
+    clock.set_costs(small, small)
+    # Of eight samples alone it is not known what is of the chip and what of the samples.
+    for count in (32, 256):
+        if clock.estimate(count, 1) > allowed:
+            break
+        clock.set_costs(small, timed(count))
 
 
 def judge_run(

@@ -1,7 +1,8 @@
 """Remedies: what can be done for a trained network on a chip without training it again, each a value in a table.
 
 Another remedy is one entry more in `REMEDIES`. Compensations that have a name (`analogsim.chip.COMPENSATIONS`) need
-none: every one of them is a remedy.
+none: every one of them is a remedy. What searches for a setting without labels (`analogsim.prepare`) would stand in
+that table too: its ``apply`` makes a `Variant` of what was found.
 """
 
 from __future__ import annotations

@@ -164,6 +164,8 @@ class Subject:
             percentile = "" if variant.percentile == PERCENTILE else f", percentile={variant.percentile:g}"
             lines.append(f"analogsim.calibrate(analog, calibration{percentile})")
         more = ""
+        if as_compensations(variant.compensation).needs_data or len(lines) > 1:
+            lines.insert(0, "# calibration: a loader of inputs, without use of labels: some of the training data")
         if as_compensations(variant.compensation).needs_data:
             more = ", calibration=calibration"
         if variant.laid_around:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from analogsim.evaluation.metrics import Metric
-from analogsim.recipes.judge import bench, judge, plan, program
+from analogsim.recipes.judge import bench, judge, plan, rounds
 from analogsim.recipes.judge.judgement import NO_REMEDY, NOTHING_TO_DO, RECOMMENDED, Judgement
 from analogsim.recipes.judge.sizes import Sizes
 
@@ -17,7 +17,7 @@ def few_chips(monkeypatch):
     def sizes(clock, *, times, remedies, layers, available):
         return Sizes(available, 6, 6, 4, 4, layers)
 
-    monkeypatch.setattr(program, "plan", sizes)
+    monkeypatch.setattr(rounds, "plan", sizes)
     monkeypatch.setattr(plan, "_MOST_CHIPS", 6)
 
 

@@ -7,11 +7,15 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.metrics import METRICS, Metric
 from analogsim.recipes import cli
-from analogsim.recipes.judge import judge, plan, program
+from analogsim.recipes.judge import judge, plan, program, rounds
+from analogsim.recipes.judge.bench import Bench
+from analogsim.recipes.judge.clock import Clock
 from analogsim.recipes.judge.judgement import Judgement
+from analogsim.recipes.judge.samples import Samples
 from analogsim.recipes.judge.sizes import Sizes
+from analogsim.recipes.judge.variant import Subject, Variant
 
 
 @pytest.fixture
@@ -21,7 +25,7 @@ def few_chips(monkeypatch):
     def sizes(clock, *, times, remedies, layers, available):
         return Sizes(available, 3, 3, 2, 2, layers)
 
-    monkeypatch.setattr(program, "plan", sizes)
+    monkeypatch.setattr(rounds, "plan", sizes)
     monkeypatch.setattr(plan, "_MOST_CHIPS", 3)
 
 
@@ -191,7 +195,7 @@ def test_a_journal_goes_on_where_the_first_call_was_ended(few_chips, tmp_path, m
         judge(Network(), data(), **how, journal=journal, tell=interrupt, show=shown.append)
     begun = journal.read_bytes()
     # Another plan, as a busier machine would make it; the samples and chips of the first one stay.
-    monkeypatch.setattr(program, "plan", lambda clock, **_: Sizes(50, 2, 2, 2, 2, 1))
+    monkeypatch.setattr(rounds, "plan", lambda clock, **_: Sizes(50, 2, 2, 2, 2, 1))
     found = judge(Network(), data(), **how, journal=journal)
     assert journal.read_bytes().startswith(begun)
     assert found.report.to_dict() == shown[0].report.to_dict() == alone.report.to_dict()
@@ -263,20 +267,6 @@ def test_one_box_for_each_picture(few_chips):
     assert 0.3 < found.guess < 0.7
 
 
-def test_nothing_is_said_of_few_samples_where_there_is_time_for_more(monkeypatch):
-    asked = []
-
-    def sizes(clock, *, times, remedies, layers, available):
-        asked.append(available)
-        return Sizes(16 if len(asked) == 1 else available, 3, 3, 2, 2, layers)
-
-    monkeypatch.setattr(program, "plan", sizes)
-    found = judge(Network(), data(), validation=data(seed=1), only=ONE, device="gaussian(std=0.0)", times=("0s",))
-    assert found.report.samples == 200
-    assert len(asked) == 2
-    assert not any("samples are used" in note for note in found.notes)
-
-
 def test_a_network_that_knows_nothing_is_not_searched_for_remedies(few_chips):
     torch.manual_seed(0)
     guesses = [(x, torch.randint(2, (len(x),))) for x, _ in data(400)]
@@ -284,3 +274,32 @@ def test_a_network_that_knows_nothing_is_not_searched_for_remedies(few_chips):
     assert found.verdict == "nothing to do"
     assert "the network has nothing to lose" in found.advice
     assert not found.remedies
+
+
+def test_what_a_chip_takes_by_itself_is_not_taken_for_what_samples_take():
+    """Else a network that is slow to write, or a machine that is busy at first, would be judged on a few samples."""
+    now = [0.0]
+    clock = Clock(60.0, now=lambda: now[0])
+
+    class Slow(Bench):
+        def ask(self, variant, part, seeds):
+            now[0] += 0.5 + 0.0001 * len(part.samples) + (2.0 if now[0] == 0 else 0.0)
+
+    bench = Slow(Subject(analogsim.convert(Network(), "pcm"), [], "pcm", "ideal"), METRICS["accuracy"], clock)
+    program.learn_costs(bench, Variant(), Samples(data(1000)), 1.0, 0)
+    assert clock.fixed == pytest.approx(0.5, rel=0.1)
+    assert clock.samples_for(1.0) > 1000
+
+
+def test_a_network_of_a_second_for_each_batch_is_not_asked_for_more():
+    now = [0.0]
+    clock = Clock(60.0, now=lambda: now[0])
+
+    class Slow(Bench):
+        def ask(self, variant, part, seeds):
+            now[0] += 1.0 * len(part.samples)
+
+    bench = Slow(Subject(analogsim.convert(Network(), "pcm"), [], "pcm", "ideal"), METRICS["accuracy"], clock)
+    program.learn_costs(bench, Variant(), Samples(data(1000)), 1.0, 0)
+    assert clock.spent == 8.0
+    assert clock.per_sample == 1.0

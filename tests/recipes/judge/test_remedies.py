@@ -44,6 +44,17 @@ def test_what_cannot_be_is_said(subject, text, said):
         combine(read_remedies(text, subject), Variant(), subject)
 
 
+def test_matched_outputs_are_remedies_and_the_data_that_they_need_are_named(subject):
+    for name in ("affine", "bias"):
+        variant = combine(read_remedies(name, subject), Variant(), subject)
+        assert variant.compensation == f"global+{name}"
+        code = subject.code(variant)
+        assert code.startswith("# calibration: a loader of inputs, without use of labels")
+        assert "calibration=calibration" in code
+    other = combine(read_remedies("affine", subject), Variant(compensation="column+bias"), subject)
+    assert other.compensation == "column+affine"  # of one kind one is taken
+
+
 def test_what_the_hardware_does_not_have_is_said(model):
     subject = Subject(analogsim.convert(model, "gaussian"), [], "gaussian", "ideal")
     said = {name: remedy.why_not(Variant(), subject) for name, remedy in all_remedies().items()}

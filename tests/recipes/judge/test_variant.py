@@ -46,6 +46,7 @@ def test_ranges_without_data_are_refused(model):
     "remedies",
     [
         "column+batch-norm",
+        "affine+batch-norm",
         "input-range-99.9+copies-2+no-gain",
         "digital:0,5+output-bound+largest-weight-97",
         "digital-depthwise",
