@@ -223,22 +223,27 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def _run_command(options: argparse.Namespace) -> None:
-    for file in (options.json, options.plot, options.journal):  # told before the work, not after it
+def _check_options(options: argparse.Namespace) -> None:
+    """Whatever of the arguments does not go together, told before the work."""
+    for file in (options.json, options.plot, options.journal):
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
     if (options.run is None) == (options.merge is None):
         raise ValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
-    if options.merge is not None:
-        _show(merge(options.merge), options)
-        return
-    asked = asked_by(options, None if options.times is None else options.times.split(","))
     if options.ablate and (options.json is not None or options.plot is not None):
         raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
     if options.prepare is None and (options.copies is not None or options.track):
         raise ValueError("evaluate: --copies and --track go with --prepare")
     if options.prepare is not None and options.ablate:
         raise ValueError("evaluate: give --ablate or --prepare, not both")
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    _check_options(options)
+    if options.merge is not None:
+        _show(merge(options.merge), options)
+        return
+    asked = asked_by(options, None if options.times is None else options.times.split(","))
     with sharing(options, "evaluate") as shared:
         if options.prepare is not None:
             _prepare_command(options, shared, asked)
