@@ -279,30 +279,31 @@ def _table(group: Sequence[Mapping[str, Any]]) -> str:
     for cell in group:
         rows.setdefault((cell["row"], cell["remedy"]), []).append(cell)
     plain = [cell for cell in group if cell["row"] == "plain"]
-    reference = float(np.mean([cell["digital"] for cell in plain])) if plain else None
-    basis = float(np.mean([cell["trained"] for cell in plain])) if plain else None
     times = group[0]["times"]
-    lines = []
-    for (row, remedy), found in rows.items():
-        scale = 1.0 if found[0]["metric"] == "bits_per_character" else 100.0
-        mean, std, tail = (np.mean([cell[key] for cell in found], axis=0) * scale for key in ("mean", "std", "tail"))
-        among = np.std([cell["mean"][-1] for cell in found], ddof=1) * scale if len(found) > 1 else math.nan
-        shown = [f"{m:.2f} ± {s:.2f}" for m, s in zip(mean, std, strict=True)]
-        lines.append(
-            (
-                row,
-                remedy,
-                str(len(found)),
-                f"{scale * np.mean([cell['clean'] for cell in found]):.2f}",
-                *shown,
-                f"{tail[-1]:.2f}",
-                "" if math.isnan(among) else f"{among:.2f}",
-                *(_share(found, reference, key) for key in ("mean", "tail")),
-                "" if not basis else f"{np.mean([cell['trained'] for cell in found]) / basis:.2f}x",
-            )
-        )
     head = ("row", "compensation", "seeds", "clean", *times, f"5th pct. {times[-1]}", "std over seeds")
+    lines = [(*name, *_line(found, plain)) for name, found in rows.items()]
     return table((*head, "normalised", "5th pct.", "training time"), lines, right=2)
+
+
+def _line(found: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a table says of the cells of a row, one of each seed, beside those of the plain network."""
+    scale = 1.0 if found[0]["metric"] == "bits_per_character" else 100.0
+    mean, std, tail = (scale * np.mean([cell[key] for cell in found], axis=0) for key in ("mean", "std", "tail"))
+    ends = [scale * cell["mean"][-1] for cell in found]
+    clean = _mean(plain, "digital") if plain else None
+    return [
+        str(len(found)),
+        f"{scale * _mean(found, 'clean'):.2f}",
+        *(f"{m:.2f} ± {s:.2f}" for m, s in zip(mean, std, strict=True)),
+        f"{tail[-1]:.2f}",
+        f"{np.std(ends, ddof=1):.2f}" if len(ends) > 1 else "",
+        *(_share(found, clean, key) for key in ("mean", "tail")),
+        f"{_mean(found, 'trained') / _mean(plain, 'trained'):.2f}x" if plain else "",
+    ]
+
+
+def _mean(cells: Sequence[Mapping[str, Any]], key: str) -> float:
+    return float(np.mean([cell[key] for cell in cells]))
 
 
 def _share(found: Sequence[Mapping[str, Any]], clean: float | None, key: str) -> str:
