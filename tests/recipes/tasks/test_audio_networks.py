@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -57,3 +58,36 @@ def test_they_go_by_name(name, shape):
         make_network(name + "s", {"shape": (1, 16, 16), "outputs": 3}, seed=0)
     with pytest.raises(ValueError, match="shape None"):
         make_network(name, {"outputs": 3}, seed=0)
+
+
+@pytest.mark.slow
+def test_most_of_what_the_convolutional_one_loses_is_its_batch_norm():
+    generator = torch.Generator().manual_seed(0)
+    tones = torch.randn(4, 1, 16, 16, generator=generator)
+    labels = torch.arange(128) % 4
+    x = tones[labels] + torch.randn(128, 1, 16, 16, generator=generator)
+    torch.manual_seed(0)
+    model = audio_cnn((1, 16, 16), 4)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):  # running statistics are then those of the network that was trained
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    analog = analogsim.convert(model.eval(), "pcm")
+    with torch.no_grad():
+        data = [(x, model(x))]
+    errors = [
+        analogsim.evaluate(
+            analog,
+            data,
+            chips=6,
+            times=["1y"],
+            metric="mean_squared_error",
+            compensation=compensation,
+            calibration=data,
+        ).values[:, 0]
+        for compensation in ("global", "global+batch-norm")
+    ]
+    left = np.log(errors[1] / errors[0])  # chip by chip
+    assert left.mean() < np.log(0.5)
+    assert left.mean() + 4 * left.std(ddof=1) / 6**0.5 < 0
