@@ -1,6 +1,9 @@
 """analogsim: what is left of a PyTorch network on analog in-memory hardware, and training that survives it."""
 
 from analogsim import devices as devices
+from analogsim.chip.adapters.attached import adapter_parameters, add_adapters, remove_adapters
+from analogsim.chip.adapters.files import load_adapters, save_adapters
+from analogsim.chip.adapters.fine_tuning import distillation_loss, fine_tune
 from analogsim.chip.batch_norm import reestimate_batch_norm
 from analogsim.chip.calibration import calibrate
 from analogsim.chip.faults import draw_faults, remap
@@ -86,6 +89,8 @@ __all__ = [
     "StuckAt",
     "Wires",
     "ablate",
+    "adapter_parameters",
+    "add_adapters",
     "analog_macs",
     "as_crossbar",
     "as_device_model",
@@ -97,12 +102,15 @@ __all__ = [
     "compare_plot",
     "compare_table",
     "convert",
+    "distillation_loss",
     "draw_faults",
     "drift",
     "erase",
     "evaluate",
+    "fine_tune",
     "fit_device",
     "get_ranges",
+    "load_adapters",
     "load_chip",
     "load_device",
     "macs",
@@ -116,7 +124,9 @@ __all__ = [
     "register_layer",
     "register_routed",
     "remap",
+    "remove_adapters",
     "same_noise",
+    "save_adapters",
     "save_chip",
     "save_device",
     "search_percentile",

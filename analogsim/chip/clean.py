@@ -1,4 +1,4 @@
-"""The digital network, run by its twin: every matrix holds its clean weights, and nothing is converted."""
+"""The digital network, run by its twin: every matrix holds its clean weights, nothing is converted or adapted."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class CleanWeights:
 
     use_noise: Noise = Silence()
     stages: tuple[Stage, ...] = ()
+    time: float = 0.0
 
     def __init__(self, state: AnalogState) -> None:
         self._layout = state.layout
@@ -56,12 +57,12 @@ def on_clean_weights(analog: nn.Module, chips: dict[str, CleanWeights] | None = 
         chips: what takes the places of chips, by names of matrices; by default a `CleanWeights` for each.
     """
     states = [matrix.analog for matrix in matrices_of(analog)]
-    before = [(state.chip, state.crossbar) for state in states]
+    before = [(state.chip, state.crossbar, state.adapter, state.eval_scale) for state in states]
     try:
         for state in states:
             state.chip = CleanWeights(state) if chips is None else chips[state.name]
-            state.crossbar = IDEAL
+            state.crossbar, state.adapter, state.eval_scale = IDEAL, None, None
         yield
     finally:
-        for state, (chip, crossbar) in zip(states, before, strict=True):
-            state.chip, state.crossbar = chip, crossbar
+        for state, (chip, crossbar, adapter, scale) in zip(states, before, strict=True):
+            state.chip, state.crossbar, state.adapter, state.eval_scale = chip, crossbar, adapter, scale

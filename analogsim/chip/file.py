@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from analogsim.chip.adapters.files import facts_of, read_adapter, tensors_of, tensors_under
 from analogsim.chip.compensation import COMPENSATIONS, Gain
 from analogsim.chip.layer_chip import LayerChip, MeasuredGain, OutputCorrection, layer_chips
 from analogsim.crossbar.stages import Affine
@@ -24,7 +25,8 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.files import write_whole
 
-_FORMAT = "analogsim-chip-4"
+_FORMAT = "analogsim-chip-5"
+_UNADAPTED = "analogsim-chip-4"  # its chips had no adapters, and those without are still written so
 _UNCORRECTED = "analogsim-chip-3"  # its chips had no corrections of outputs
 _BEFORE = "analogsim-chip-2"  # its chips were drawn from torch's generator, and had 1/f noise without memory
 
@@ -84,9 +86,9 @@ def _gain_named(gain: str | None, layer: str) -> Gain | None:
 
 
 def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the programmed chip to a file: every cell, the seed, the time, ranges of converters, corrected outputs.
+    """Write the programmed chip to a file: every cell, the seed, the time, corrected outputs.
 
-    The network's weights are saved apart.
+    Beside it what of the twin it answers by: ranges of converters and adapters. The network's weights are saved apart.
 
     Args:
         analog: the twin, programmed.
@@ -112,7 +114,11 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             "compensation": _name_of(chip.compensation),
             "outputs_matched_at": None if chip.correction is None else chip.correction.time,
         }
-    about = {"format": _FORMAT, "layers": json.dumps(layers)}
+        if (adapter := layer.analog.adapter) is not None:
+            tensors |= tensors_of(name, adapter)
+            layers[name]["adapter"] = facts_of(adapter)
+    adapted = any("adapter" in layer for layer in layers.values())
+    about = {"format": _FORMAT if adapted else _UNADAPTED, "layers": json.dumps(layers)}
     try:
         write_whole(path, lambda draft: save_file(tensors, draft, metadata=about))
     except (OSError, SafetensorError) as error:
@@ -226,6 +232,8 @@ def _warn_of_new_draws(path: str, chips: Iterable[LayerChip]) -> None:
 def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     """Put a saved chip under a twin: the same answers as when it was saved, at the same age.
 
+    Ranges of converters and adapters are those of the file afterwards; adapters that it does not hold are taken off.
+
     Args:
         analog: a twin of the same network, with the same weights, converted with the same devices.
         path: a file that `save_chip` wrote.
@@ -247,7 +255,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             everything = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise ValueError(f"load_chip: {os.fspath(path)!r} is not a chip or is damaged: {error}") from error
-    if metadata.get("format") not in (_FORMAT, _UNCORRECTED, _BEFORE):
+    if metadata.get("format") not in (_FORMAT, _UNADAPTED, _UNCORRECTED, _BEFORE):
         raise ValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
     try:
         entries = json.loads(metadata["layers"])
@@ -257,17 +265,19 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     if entries.keys() != layers.keys():
         odd = sorted(entries.keys() ^ layers.keys())
         raise ValueError(f"load_chip: the chip belongs to another network: layers {odd} are in one and not the other")
-    chips = {}
+    chips, adapters = {}, {}
     for name, layer in layers.items():
-        tensors = {key.rpartition("/")[2]: value for key, value in everything.items() if key.rpartition("/")[0] == name}
+        tensors = tensors_under(name, everything)
         try:
             chips[name] = _restore(layer, entries[name], tensors)
+            facts = entries[name].get("adapter")
+            adapters[name] = None if facts is None else read_adapter(layer, facts, tensors)
         except KeyError as error:
             raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: layer {name!r} lacks {error}") from error
     if metadata["format"] == _BEFORE:
         _warn_of_new_draws(os.fspath(path), chips.values())
     for name, layer in layers.items():
         state, place = layer.analog, layer.still()[0].device
-        state.chip = chips[name]
+        state.chip, state.adapter = chips[name], adapters[name]
         state.input_range = _tensor(entries[name]["input_range"], place, requires_grad=state.crossbar.learns)
         state.output_bound = _tensor(entries[name]["output_bound"], place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import SupportsIndex
@@ -50,6 +51,9 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
     Raises:
         ValueError: a weight is NaN or infinite, ``analog`` has no analog layer, or the faults are no map of its layers.
             The old chip stays then.
+
+    Warns:
+        UserWarning: the twin has adapters that `fine_tune` trained on another chip.
     """
     number = as_seed(seed)
     layers = matrices_of(analog)
@@ -60,6 +64,13 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
         raise ValueError(f"program: faults of {min(known)!r}, which is no analog layer; there are {names}")
     for layer, chip in zip(layers, chips, strict=True):
         layer.analog.chip = chip
+    others = {layer.analog.adapter.seed for layer in layers if layer.analog.adapter is not None} - {None, number}
+    if others:
+        warnings.warn(
+            f"program: the adapters of this twin were trained on chip {others.pop()}, and this is chip {number}; "
+            "analogsim.remove_adapters(analog) takes them off, analogsim.fine_tune(analog, inputs) trains them on it",
+            stacklevel=2,
+        )
 
 
 def drift(analog: nn.Module, t: float | str, *, compensation: CompensationLike = "global") -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from analogsim.chip.adapters.attached import adapters_as_they_are
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.layers.module import matrices_of
 
@@ -47,16 +48,17 @@ def with_chip_in_hand(analog: nn.Module, on_chip: OnChip | None, seed: int, t: f
 
 
 def _as_it_is(analog: nn.Module) -> Callable[[], None]:
-    """A function that gives a twin back its Parameters, buffers and ranges as they are now."""
+    """A function that gives a twin back its Parameters, buffers, ranges and adapters as they are now."""
     parameters = [(p, p.requires_grad, p.grad) for p in analog.parameters()]
     states = [matrix.analog for matrix in matrices_of(analog)]
     ranges = [each for state in states for each in (state.input_range, state.output_bound) if each is not None]
     tensors = [*(p for p, _, _ in parameters), *analog.buffers(), *ranges]
     values = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    restore_ranges = ranges_as_they_are(analog)
+    restore_ranges, restore_adapters = ranges_as_they_are(analog), adapters_as_they_are(analog)
 
     def restore() -> None:
         restore_ranges()
+        restore_adapters()
         with torch.no_grad():
             for tensor, value in values:
                 if not torch.equal(tensor, value):  # else the chip would compare its weights once more

@@ -33,12 +33,13 @@ class _StackedChip:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.time = 0.0
         self._array: Array | None = None
         self._held: _Held = {}
 
     def stack(self, chips: Sequence[LayerChip]) -> _Held:
         """What the chips hold, side by side, by the names that `take` wants."""
-        self._array = chips[0].array
+        self._array, self.time = chips[0].array, chips[0].time
         if self._array is None:
             return {self._name: torch.stack([chip.effective[0] for chip in chips])}
         held = [_tensors(held_array(chip.array)) for chip in chips]

@@ -19,9 +19,10 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
 
     Args:
         analog: the twin.
-        weights: ``"clean"``: over the very same Parameters. ``"programmed"``: with its own Parameters, which hold what
-            the chip's weights are worth at its present time, drift compensation and corrected outputs included; white
-            read noise, which differs from use to use, is not in it, nor are converters.
+        weights: ``"clean"``: over the very same Parameters; adapters, which make up for what a chip does to them, are
+            left out. ``"programmed"``: with its own Parameters, which hold what the chip's weights are worth at its
+            present time, drift compensation, corrected outputs and adapters included; white read noise, which differs
+            from use to use, is not in it, nor are converters.
 
     Raises:
         NotProgrammedError, StaleChipError: programmed weights were asked for, and there is no valid chip.
@@ -54,19 +55,21 @@ def _worth(matrix: AnalogMatrix, chip: MatrixChip) -> tuple[Tensor, Tensor | Non
     state = matrix.analog
     clean, bias = matrix.still()
     found = state.layout.lift(chip.weight_for(clean, bias)[0], state.shape)
-    if not (chip.stages or state.stages):
+    adapted = () if state.adapter is None else (state.adapter.at(chip.time, clean.device),)
+    stages = (*chip.stages, *state.stages, *adapted)
+    if not stages:
         return found
     if not state.layout.bias_rows:
         found = found[0], bias
-    for stage in (*chip.stages, *state.stages):
+    for stage in stages:
         folded = stage.folded(*found)
         if folded is None:
             raise ValueError(f"to_digital: layer {state.title!r} has a digital stage that no weight and bias stand for")
         found = folded
     if found[1] is not None and bias is None:
         raise ValueError(
-            f"to_digital: layer {state.title!r} has no bias that could hold the offsets of its corrected outputs; "
-            'calibrate_outputs(..., match="scale"), or program the chip again'
+            f"to_digital: layer {state.title!r} has no bias that could hold the offsets of its corrected outputs "
+            'or its adapter; calibrate_outputs(..., match="scale"), or remove_adapters, or program the chip again'
         )
     return found
 

@@ -67,7 +67,7 @@ class Affine:
         found = found if self.offset is None else found + outputs.per_output(self.offset)
         return found.to(product.dtype)
 
-    def folded(self, weight: Tensor, bias: Tensor | None) -> Plain | None:
+    def folded(self, weight: Tensor, bias: Tensor | None) -> Plain:
         """See `Stage.folded`."""
         if self.scale is not None:
             weight = (weight * self.scale.view(-1, *(1,) * (weight.ndim - 1))).to(weight.dtype)

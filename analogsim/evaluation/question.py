@@ -26,12 +26,13 @@ def describe_question(course: Course, *, clean: float, device: str) -> dict[str,
         (state.name, state.device, state.crossbar, state.layout, state.input_range, state.output_bound)
         for state in states
     ]
+    adapters = [(state.name, state.adapter) for state in states if state.adapter is not None]
     data = course.compensations.adjustments and course.calibration.loader
     corrections = course.compensations.gain, course.compensations.adjustments
     return {
         "weights": digest(dict(tensors)),
         "network": digest(without_addresses(repr(course.calibration.digital))),
-        "hardware": digest(hardware),
+        "hardware": digest((hardware, adapters) if adapters else hardware),
         "device": device,
         "times": list(course.times),
         "metric": course.metric.name,

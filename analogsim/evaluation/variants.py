@@ -18,7 +18,7 @@ Hardware = tuple[DeviceModel, Crossbar]
 def build_variant(
     digital: nn.Module, states: Mapping[str, AnalogState], hardware: Mapping[str, Hardware] | None = None
 ) -> nn.Module:
-    """A network with some layers analog, with the ranges of converters that they had, and all others digital.
+    """A network with some layers analog, with the ranges and adapters that they had, and all others digital.
 
     Args:
         digital: the network.
@@ -33,5 +33,7 @@ def build_variant(
         embeddings=True,  # where it is one of these
     )
     for matrix in matrices_of(twin):
-        matrix.analog.take_ranges(states[matrix.analog.name])
+        before = states[matrix.analog.name]
+        matrix.analog.take_ranges(before)
+        matrix.analog.adapter = before.adapter
     return twin

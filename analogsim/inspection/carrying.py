@@ -185,6 +185,11 @@ class _StandIn:
         """As of the chip."""
         return self._chip.stages
 
+    @property
+    def time(self) -> float:
+        """As of the chip."""
+        return self._chip.time
+
     def __init__(self, matrix: AnalogMatrix, chip: LayerChip) -> None:
         self._chip = chip
         held = matrix.still()

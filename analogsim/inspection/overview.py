@@ -29,6 +29,8 @@ class SummaryRow:
         cells: number of cells that hold them, reference columns included.
         crossbars: number of crossbars these lie on.
         share: of all parameters of the network.
+        aliases: its other names.
+        adapter: of an analog matrix: the digital numbers behind it (`add_adapters`); 0 without.
     """
 
     name: str
@@ -41,6 +43,7 @@ class SummaryRow:
     crossbars: int
     share: float
     aliases: tuple[str, ...] = ()
+    adapter: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Summary:
         return sum(row.share for row in self.rows if row.analog)
 
     def __str__(self) -> str:
-        head = (
+        head: tuple[str, ...] = (
             "layer",
             "type",
             "runs",
@@ -67,7 +70,7 @@ class Summary:
             "crossbars",
             "share",
         )
-        body = [
+        body: list[tuple[str, ...]] = [
             (
                 row.name or "(the model itself)",
                 row.kind,
@@ -85,6 +88,13 @@ class Summary:
         cells = sum(row.cells for row in self.rows)
         runs = "1 analog layer" if layers == 1 else f"{layers} analog layers"
         last = f"{self.model}: {runs}, {self.analog_share:.1%} of the parameters on {cells:,} cells"
+        adapters = sum(row.adapter for row in self.rows)
+        if adapters:
+            head = (*head, "adapter")
+            body = [
+                (*line, f"{row.adapter:,}" if row.adapter else "") for line, row in zip(body, self.rows, strict=True)
+            ]
+            last += f", {adapters:,} digital numbers in adapters"
         return f"{table(head, body, right=5)}\n{last}"
 
 
@@ -170,6 +180,7 @@ def _analog_rows(
             crossbars=state.layout.crossbars,
             share=numbers / total,
             aliases=tuple(aliases),
+            adapter=0 if state.adapter is None else state.adapter.numbers,
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from analogsim.crossbar.adapter import Adapter
 from analogsim.crossbar.converters import drive
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.foot import Observe, with_read_noise
@@ -284,23 +285,18 @@ class Drawn:
         self._zero: Tensor | None = None
         self._noise: Noise = _GLOBAL
         self._stages: tuple[Stage, ...] = state.stages
-        layout, crossbar = state.layout, state.crossbar
+        layout = state.layout
         self._clean = weight, bias
         scale = self._scale = owner._fresh_scale()
         if state.probe is not None:
             self._weight, self._bias, self._tie, self._stages = weight, bias, None, ()
             return
+        if state.adapter is not None:
+            self._stages = (*state.stages, self._adapted(state.adapter, weight.device))
         if scale is not None:
             weight = self._draw(weight, bias, state, scale)
         else:
-            chip = owner._chip()
-            self._noise = _use_noise(chip)
-            self._zero = state.tie.zero(weight, bias if layout.bias_rows else None, state.fixed)
-            if crossbar.converts:
-                self._array = chip.array_for(weight, bias)
-            else:
-                weight, self._variance = chip.weight_for(weight, bias)
-            self._stages = (*chip.stages, *state.stages)
+            weight = self._found(owner._chip(), weight, bias, state)
         if self._array is not None:
             self._weight, self._bias = weight, None if layout.bias_rows else bias
         else:
@@ -308,6 +304,28 @@ class Drawn:
         self._tie = self._zero
         if self._zero is not None and self._bias is not None:
             self._bias, self._zero = self._bias + self._zero, None  # the cheapest way to tie what comes out
+
+    def _found(self, chip: MatrixChip, weight: Tensor, bias: Tensor | None, state: AnalogState) -> Tensor:
+        """Take what a chip holds, and return what stands in the place of the weight."""
+        self._noise = _use_noise(chip)
+        self._zero = state.tie.zero(weight, bias if state.layout.bias_rows else None, state.fixed)
+        if not state.crossbar.converts:
+            weight, self._variance = chip.weight_for(weight, bias)
+        else:
+            self._array = chip.array_for(weight, bias)
+            if (
+                state.crossbar.bit_serial and torch.is_grad_enabled()
+            ):  # bits have none, and digital parts before want one
+                self._linear = chip.weight_for(weight, bias)[0]
+        self._stages = (*chip.stages, *self._stages)
+        return weight
+
+    def _adapted(self, adapter: Adapter, place: torch.device) -> Stage:
+        """The adapter as it is at the age of what is drawn."""
+        state = self.owner.analog
+        if self._scale is None:
+            return adapter.at(self.owner._chip().time, place)
+        return adapter.at(adapter.age_of_draw(state.train_times, self._scale, state.title), place)
 
     def _draw(self, weight: Tensor, bias: Tensor | None, state: AnalogState, scale: Scale) -> Tensor:
         """Make the draw that training sees, and return what stands in the place of the weight."""

@@ -110,7 +110,8 @@ class AnalogModule(nn.Module):
             state = matrix.analog
             chip = "no chip" if state.chip is None else state.chip.describe()
             crossbar = str(state.crossbar)
-            told[f"device={state.device.name}, {crossbar + ', ' if crossbar != 'ideal' else ''}{chip}"] = None
+            adapter = "" if state.adapter is None else f", {state.adapter.describe()}"
+            told[f"device={state.device.name}, {crossbar + ', ' if crossbar != 'ideal' else ''}{chip}{adapter}"] = None
         return ", ".join(part for part in (super().extra_repr(), *told) if part)
 
 

@@ -233,7 +233,9 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
 
     def _fused(self, data: Tensor, sizes: Tensor | None, start: Hidden, weights: list[Tensor]) -> Hidden:
         """Output and states by torch's kernel."""
-        options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
+        # cuDNN has a backward in training mode only, and digital parts are trained with a chip in eval.
+        dropout, learns = self.dropout if self.training else 0.0, self.training or torch.is_grad_enabled()
+        options = (self.bias, self.num_layers, dropout, learns, self.bidirectional)
         kernel, weights, hx = _KINDS[self.mode].layers, _compacted(self, weights), self._handed(start)
         if sizes is None:
             return cast(Hidden, kernel(data, hx, weights, *options, self.batch_first))

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from analogsim.crossbar.adapter import Adapter
 from analogsim.crossbar.crossbar import IDEAL, Crossbar
 from analogsim.crossbar.foot import Observe
 from analogsim.crossbar.signal_path import Array
@@ -35,6 +36,11 @@ class MatrixChip(Protocol):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The digital stages behind it, where the weights were that were asked for last."""
+        ...
+
+    @property
+    def time(self) -> float:
+        """Its age, seconds."""
         ...
 
     def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -117,6 +123,7 @@ class AnalogState:
         recompute: whether backward makes a training draw again instead of keeping it.
         chip: the programmed array, or None.
         stages: digital stages behind every draw, behind those of the chip; they belong to the twin, and are in no file.
+        adapter: the last of the digital stages, trained apart from the weights; see `add_adapters`. None without.
         input_range: full scale of the input converters, from calibration, shaped as `range_shape` says, or a scalar for
             all; None before, or if it needs none.
         output_bound: full scale of the output converters, likewise.
@@ -146,6 +153,7 @@ class AnalogState:
     recompute: bool = False
     chip: MatrixChip | None = None
     stages: tuple[Stage, ...] = ()
+    adapter: Adapter | None = field(default=None, compare=False)
     input_range: Tensor | None = None
     output_bound: Tensor | None = None
     taken: TakenInputs = field(default_factory=TakenInputs, repr=False, compare=False)

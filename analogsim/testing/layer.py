@@ -19,6 +19,7 @@ import analogsim
 from analogsim.chip.clean import on_clean_weights
 from analogsim.chip.outputs import output_moments
 from analogsim.crossbar.crossbar import Crossbar
+from analogsim.crossbar.stages import Outputs
 from analogsim.device.model import Cells, DeviceModel, Effect
 from analogsim.devices import Drift, Gaussian, ReadNoise, StuckAt
 from analogsim.layers.module import matrices_of
@@ -48,6 +49,16 @@ class _NoError(_Exact):
 IDEAL = DeviceModel((_Exact(),))
 # Through the signal path of the converters, and nothing happens there.
 CONVERTED = Crossbar(output_bound=1e9)
+
+
+class _Looking:
+    """A digital stage that does nothing, and has to see each product."""
+
+    def after(self, product: Tensor, input: Tensor, outputs: Outputs) -> Tensor:
+        return product
+
+    def folded(self, weight: Tensor, bias: Tensor | None) -> None:
+        return None
 
 
 def _mapped(cells: Any, **more: Any) -> DeviceModel:
@@ -359,6 +370,39 @@ class LayerContract:
             assert row.scales == pytest.approx((1, 1), abs=1e-6)
             assert row.offset < 1e-6
         close(self.answer(ideal, x), answer, 1e-6)
+
+    def test_adapters_are_behind_every_matrix_and_trained_alone(self, made: Any) -> None:
+        """`add_adapters` changes nothing at first; what is trained gets gradients, and nothing else does.
+
+        What torch's fused kernels make of it is what the digital part makes of the products.
+        """
+        model, x = made
+        analog = self.convert(model, DeviceModel((Drift(nu=0.05, nu_std=0.03), StuckAt(p_off=0.05)))).eval()
+        analogsim.program(analog, seed=5)
+        wanted = self.answer(analog, x)
+        assert len(analogsim.add_adapters(analog, rank=1).matrices) == len(matrices_of(analog))
+        close(self.answer(analog, x), wanted, 1e-12)
+        parameters = analogsim.adapter_parameters(analog)
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.add_(torch.linspace(0.02, 0.1, parameter.numel(), dtype=parameter.dtype).view_as(parameter))
+        wants = [parameter.requires_grad for parameter in model.parameters()]
+        model.requires_grad_(False)
+        output = self.answer(analog, x)
+        assert differ(output, wanted)
+        torch.stack([tensor.square().sum() for tensor in tensors(output)]).sum().backward()  # type: ignore[no-untyped-call]
+        for parameter, wanted_grad in zip(model.parameters(), wants, strict=True):
+            assert parameter.grad is None
+            parameter.requires_grad_(wanted_grad)
+        assert all(parameter.grad is not None for parameter in parameters)
+        states = [matrix.analog for matrix in matrices_of(analog)]
+        for state in states:
+            state.stages = (_Looking(),)
+        close(self.answer(analog, x), output, 1e-10)
+        for state in states:
+            state.stages = ()
+        analogsim.remove_adapters(analog)
+        close(self.answer(analog, x), wanted, 1e-12)
 
     def test_read_noise_is_new_in_each_use(self, made: Any) -> None:
         """On a chip and behind converters, and around the answer without it."""

@@ -6,7 +6,7 @@ from torch import nn
 
 import analogsim
 from analogsim.chip.clean import CleanWeights, on_clean_weights
-from analogsim.layers.module import matrices_of
+from analogsim.layers.module import drawn_in_eval, matrices_of
 
 
 @pytest.mark.parametrize("bias_rows", [0, 2])
@@ -26,6 +26,19 @@ def test_the_twin_answers_as_its_digital_network(bias_rows: int) -> None:
         assert all(isinstance(matrix.analog.chip, CleanWeights) for matrix in matrices_of(analog))
     assert [matrix.analog.chip for matrix in matrices_of(analog)] == chips
     assert all(matrix.analog.crossbar.converts for matrix in matrices_of(analog))
+
+
+def test_fresh_draws_and_adapters_are_left_out() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).double(), torch.randn(5, 4).double()
+    analog = analogsim.convert(model, "pcm").eval()
+    analogsim.add_adapters(analog)
+    with torch.no_grad():
+        analog.analog.adapter.offset += 1.0
+    with drawn_in_eval(analog, lambda state: 1.0):
+        with on_clean_weights(analog):
+            torch.testing.assert_close(analog(x), model(x))
+        assert (analog(x) - model(x)).abs().min() > 0.3
 
 
 def test_it_has_no_converters() -> None:

@@ -18,17 +18,16 @@ HEAVY = (
 PUBLIC = (
     *("Ablation", "AnalogLayer", "AnalogModule", "Audit", "AuditError", "Cells", "ClipSchedule", "ConversionWarning"),
     *("Crossbar", "DeviceModel", "Drift", "Effect", "FitWarning", "Gaussian", "KeptDigital", "Mapping"),
-    *("NoiseSchedule", "NotCalibratedError", "NotProgrammedError", "NotRoutedError", "Prepared"),
-    *("Quantization", "ReadNoise"),
-    *("Report", "Sensitivity", "Slot", "StaleChipError", "StuckAt", "Wires", "ablate", "analog_macs", "as_crossbar"),
-    *("as_device_model", "audit", "available_devices", "calibrate", "calibrate_outputs", "clip_weights"),
-    *("compare_plot", "compare_table"),
-    *("convert", "draw_faults", "drift", "erase", "evaluate", "fit_device", "get_ranges", "load_chip", "load_device"),
-    *("macs", "param", "prepare", "program", "programmed", "range_parameters", "reestimate_batch_norm", "register"),
-    *("register_layer", "register_routed", "remap", "same_noise", "save_chip", "save_device"),
-    *("search_percentile", "search_ranges", "seconds"),
-    *("sensitivity", "set_noise_scale", "set_ranges", "set_recompute", "set_train_times", "summary", "to_digital"),
-    *("use_compiled_noise", "weight_std"),
+    *("NoiseSchedule", "NotCalibratedError", "NotProgrammedError", "NotRoutedError", "Prepared", "Quantization"),
+    *("ReadNoise", "Report", "Sensitivity", "Slot", "StaleChipError", "StuckAt", "Wires", "ablate"),
+    *("adapter_parameters", "add_adapters", "analog_macs", "as_crossbar", "as_device_model", "audit"),
+    *("available_devices", "calibrate", "calibrate_outputs", "clip_weights", "compare_plot", "compare_table"),
+    *("convert", "distillation_loss", "draw_faults", "drift", "erase", "evaluate", "fine_tune", "fit_device"),
+    *("get_ranges", "load_adapters", "load_chip", "load_device", "macs", "param", "prepare", "program", "programmed"),
+    *("range_parameters", "reestimate_batch_norm", "register", "register_layer", "register_routed", "remap"),
+    *("remove_adapters", "same_noise", "save_adapters", "save_chip", "save_device", "search_percentile"),
+    *("search_ranges", "seconds", "sensitivity", "set_noise_scale", "set_ranges", "set_recompute", "set_train_times"),
+    *("summary", "to_digital", "use_compiled_noise", "weight_std"),
 )
 
 
