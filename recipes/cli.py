@@ -135,6 +135,16 @@ def _told(error: Exception) -> str:
     return "; ".join([text, *notes] if text else notes)
 
 
+def _one_line(error: Exception) -> str | None:
+    """What is told of an error; None for one that is a bug of ours."""
+    if isinstance(error, _EXPECTED):
+        return _told(error) or type(error).__name__
+    place = _users_line(error)  # of whatever kind, in code of the user's: a metric, a task, a loader
+    if place is None:
+        return None
+    return f"{type(error).__name__} in {place}: {_told(error) or 'no message'}; analogsim --debug ... shows it"
+
+
 def _users_line(error: Exception) -> str | None:
     """Where in the user's own files an error came from; None if it did not."""
     ours = str(Path(__file__).resolve().parents[1])
@@ -219,12 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # who reads our output has seen enough; what is still to be written goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except _EXPECTED as error:
-        if options.debug:
+    except Exception as error:
+        line = None if options.debug else _one_line(error)
+        if line is None:
             raise
-        _fail(_told(error) or type(error).__name__)
-    except Exception as error:  # of whatever kind, in code of the user's: a metric, a task, a loader
-        place = None if options.debug else _users_line(error)
-        if place is None:
-            raise
-        _fail(f"{type(error).__name__} in {place}: {_told(error) or 'no message'}; analogsim --debug ... shows it")
+        _fail(line)

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_PLACED = inspect.Parameter.POSITIONAL_ONLY
 # By the place of each file that was named: its module, and what it was when that was made.
 _files: dict[Path, tuple[str, tuple[int, int]]] = {}
 
@@ -82,16 +83,7 @@ def call_factory(factory: Any, option: str, facts: Mapping[str, Any]) -> Any:
     """
     if not callable(factory):
         raise TypeError(f"{option}: {named(factory)} must be a function or a class, got {type(factory).__name__}")
-    known = {key: value for key, value in facts.items() if value is not None}
-    asked = {each.name: each for each in _parameters(factory)}
-    lacking = [name for name, each in asked.items() if each.default is each.empty and name not in known]
-    if lacking:
-        raise TypeError(
-            f"{option}: {named(factory)} asks for {', '.join(lacking)}; known here: {', '.join(known) or 'nothing'}. "
-            "Give other parameters a default"
-        )
-    given = {name: known[name] for name, each in asked.items() if name in known and each.kind is not _PLACED}
-    placed = [known.get(name, each.default) for name, each in asked.items() if each.kind is _PLACED]
+    placed, given = _arguments(factory, option, {key: value for key, value in facts.items() if value is not None})
     with _told(f"{option}: {named(factory)}"):
         made = factory(*placed, **given)
     if inspect.iscoroutine(made):
@@ -100,7 +92,21 @@ def call_factory(factory: Any, option: str, facts: Mapping[str, Any]) -> Any:
     return made
 
 
-_PLACED = inspect.Parameter.POSITIONAL_ONLY
+def _arguments(factory: Any, option: str, known: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """What a factory asks for of what is known, by place and by name.
+
+    Raises:
+        TypeError: it asks for more.
+    """
+    asked = {each.name: each for each in _parameters(factory)}
+    lacking = [name for name, each in asked.items() if each.default is each.empty and name not in known]
+    if lacking:
+        raise TypeError(
+            f"{option}: {named(factory)} asks for {', '.join(lacking)}; known here: {', '.join(known) or 'nothing'}. "
+            "Give other parameters a default"
+        )
+    given = {name: known[name] for name, each in asked.items() if name in known and each.kind is not _PLACED}
+    return [known.get(name, each.default) for name, each in asked.items() if each.kind is _PLACED], given
 
 
 def _parameters(factory: Any) -> list[inspect.Parameter]:

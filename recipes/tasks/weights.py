@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -209,17 +209,20 @@ def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Any], source: str) ->
     best, fits, note = plain, len(own.keys() & plain.keys()), ""
     if not fits and (inside := _inside(plain, own, source)) is not None:
         return inside[0], [*notes, inside[1]]
+    for changed, told in _changes(plain, own):
+        if len(own.keys() & changed.keys()) > fits:
+            best, fits, note = changed, len(own.keys() & changed.keys()), f"{source}: {told}"
+    return best, [*notes, note] if note else notes
+
+
+def _changes(plain: Mapping[str, Tensor], own: Mapping[str, Any]) -> Iterator[tuple[dict[str, Tensor], str]]:
+    """The tensors with something taken from their names or put before them, and what was done."""
     for prefix in _prefixes(plain):
         changed = {key.removeprefix(prefix): value for key, value in plain.items()}
-        if len(changed) == len(plain) and len(own.keys() & changed.keys()) > fits:
-            best, fits = changed, len(own.keys() & changed.keys())
-            note = f"{source}: {prefix!r} is taken from their names"
+        if len(changed) == len(plain):
+            yield changed, f"{prefix!r} is taken from their names"
     for prefix in _prefixes(own):
-        changed = {prefix + key: value for key, value in plain.items()}
-        if len(own.keys() & changed.keys()) > fits:
-            best, fits = changed, len(own.keys() & changed.keys())
-            note = f"{source}: {prefix!r} is put before their names"
-    return best, [*notes, note] if note else notes
+        yield {prefix + key: value for key, value in plain.items()}, f"{prefix!r} is put before their names"
 
 
 def _inside(plain: Mapping[str, Tensor], own: Mapping[str, Any], source: str) -> tuple[dict[str, Tensor], str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,15 @@ def _parts(place: Path, arrays: Mapping[str, Array]) -> dict[str, tuple[Array, A
             )
         parts[part] = (arrays[x], arrays[y])
         taken |= {x, y}
-    left = [name for name in arrays if name not in taken]
-    if left:
-        warnings.warn(
-            f"npz:{place}: left out, as they are called as no part: {first_few(left)}", DataWarning, stacklevel=4
-        )
+    _tell_left(place, arrays, taken)
     return parts
+
+
+def _tell_left(place: Path, arrays: Iterable[str], taken: Container[str]) -> None:
+    names = [name for name in arrays if name not in taken]
+    if names:
+        told = f"npz:{place}: left out, as they are called as no part: {first_few(names)}"
+        warnings.warn(told, DataWarning, stacklevel=5)
 
 
 def _samples(array: Array) -> int:
