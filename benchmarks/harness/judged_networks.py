@@ -49,7 +49,7 @@ def at(value: Any, index: Tensor) -> Any:
 
 def loader(part: Part, size: int = 250) -> list[Part]:
     """Batches of a part."""
-    return [(at(part[0], index), part[1][index]) for index in torch.arange(len(part[1])).split(size)]
+    return [(at(part[0], index), part[1][index]) for index in torch.split(torch.arange(len(part[1])), size)]
 
 
 def _digits(rows: bool = False) -> tuple[Part, ...]:
@@ -206,8 +206,9 @@ def _mobilenet() -> nn.Module:
     from torchvision.models import MobileNetV2
 
     settings = [[1, 16, 1, 1], [4, 24, 2, 2], [4, 40, 2, 2], [4, 64, 1, 1]]
-    net = MobileNetV2(10, width_mult=0.5, inverted_residual_setting=settings, dropout=0.0)
-    net.features[0][0] = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
+    net: nn.Module = MobileNetV2(10, width_mult=0.5, inverted_residual_setting=settings, dropout=0.0)
+    first: Any = net.features
+    first[0][0] = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
     return net
 
 
@@ -241,10 +242,10 @@ def _bert() -> nn.Module:
         num_attention_heads=4,
         intermediate_size=96,
         max_position_embeddings=16,
-        num_labels=10,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
+    config.num_labels = 10
     return BertForSequenceClassification(config)
 
 
@@ -421,7 +422,7 @@ def trained(name: str, *, epochs: int | None = None) -> Case:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, kind.rate, total_steps=max(steps, 1))
     model.train()
     for _ in range(count):
-        for index in torch.randperm(len(train[1])).split(64):
+        for index in torch.split(torch.randperm(len(train[1])), 64):
             optimizer.zero_grad()
             output = answer(call(model, at(train[0], index)))
             kind.loss(output, train[1][index]).backward()  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
+from analogsim.chip.compensation import as_compensations
 from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.journal import Journal
@@ -157,15 +158,24 @@ class Bench:
             return before  # type: ignore[return-value]
         visits = (chips - done) * len(part.times)
         count = len(part.samples)
-        if self.clock.estimate(count, visits) > self.clock.left - reserve:
+        kind = self._kind(variant)
+        if self.clock.estimate(count, visits, kind) > self.clock.left - reserve:
             raise NoTimeError
         start = self.clock.now()
         found = self.ask(variant, part, range(part.first + done, part.first + chips))
-        self.clock.learn(count, found.anew * len(part.times), self.clock.now() - start)
+        self.clock.learn(count, found.anew * len(part.times), self.clock.now() - start, kind)
         if before is not None:
             found = before.joined(found)
         self._known[variant.effect, id(part)] = found
         return found
+
+    def estimate(self, variant: Variant, part: Part, chips: int) -> float:
+        """Seconds that a variant would take on so many chips."""
+        return self.clock.estimate(len(part.samples), chips * len(part.times), self._kind(variant))
+
+    def _kind(self, variant: Variant) -> str:
+        """What takes time at each visit of a chip beside asking it."""
+        return "+".join(part.name for part in as_compensations(variant.compensation).adjustments)
 
     def ask(self, variant: Variant, part: Part, seeds: Sequence[int]) -> Measured:
         """A variant on these chips, whatever is known and however long it takes."""

@@ -336,8 +336,12 @@ class Plan:
         near = [each for each in tried if best.over(each.measured).mean <= 2 * best.over(each.measured).error]
         near.sort(key=lambda each: -each.measured.over(start).mean)
         again = [tried[0], *(each for each in near[:4] if each is not tried[0])]
-        clock, more, count = self.bench.clock, 3 * self.sizes.tried, len(self.choice.samples)
-        while more > self.sizes.tried and clock.estimate(count, more * len(again)) > 0.5 * self._left:
+        more, bench = 3 * self.sizes.tried, self.bench
+
+        def takes(chips: int) -> float:
+            return sum(bench.estimate(each.variant, self.choice, chips - len(each.measured.rows)) for each in again)
+
+        while more > self.sizes.tried and takes(more) > 0.5 * self._left:
             more -= 1
         for each in again:
             try:
@@ -384,7 +388,7 @@ class Plan:
 
     def _final(self, variant: Variant) -> Measured | None:
         """A variant on test data, on fewer chips where there is little time; None where there is none, or it fails."""
-        chips, name = self._more_chips(), f"{variant.name} on test data"
+        chips, name = self._more_chips(variant), f"{variant.name} on test data"
         while chips > 1:
             count = chips
             final = self._attempt(name, lambda: self.bench.measure(variant, self.test, count))  # noqa: B023  called here
@@ -396,13 +400,15 @@ class Plan:
             chips = chips - 1 if chips < 6 else chips // 2
         return None
 
-    def _more_chips(self) -> int:
+    def _more_chips(self, variant: Variant) -> int:
         """How many chips the answer is given on, where time was left: the network as it is has been on them then."""
-        part, clock, done = self.test, self.bench.clock, len(self.found.asis.rows)
+        part, bench, done = self.test, self.bench, len(self.found.asis.rows)
+
+        def takes(chips: int) -> float:
+            return bench.estimate(self.base, part, chips - done) + bench.estimate(variant, part, chips)
+
         chips = _MOST_CHIPS
-        while (
-            chips > done and clock.estimate(len(part.samples), (2 * chips - done) * len(part.times)) > 0.6 * clock.left
-        ):
+        while chips > done and takes(chips) > 0.6 * bench.clock.left:
             chips -= 1
         if chips > done:
             self.found.asis = self.bench.measure(self.base, part, chips)

@@ -273,7 +273,7 @@ def learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, first:
         bench.ask(base, part, [first])
         return len(part.samples), clock.now() - before
 
-    allowed = clock.budget / 20
+    allowed = clock.budget / 10
     small = timed(8)
     if small[1] < allowed:  # the first of all took longer, whatever there was to be set up
         small = min(small, timed(8))

@@ -130,3 +130,12 @@ def test_one_answer_to_all_samples(bench, samples, subject):
     assert squares.score_constant(exact) == pytest.approx(float(targets.var(0, correction=0).mean()), rel=1e-4)
     with pytest.raises(TypeError, match="only of answers there is a mean"):
         Bench(subject, METRICS["loss"], Clock(1e6)).score_constant(samples)
+
+
+def test_slow_compensations_do_not_make_others_look_slow(bench, part):
+    bench.clock.set_costs((8, 0.1), (60, 0.1))
+    fast, slow = Variant(), Variant(compensation="global+affine")
+    before = bench.estimate(fast, part, 2)
+    bench.clock.learn(60, 1, 50.0, "affine")
+    assert bench.estimate(slow, part, 2) > 20 * bench.estimate(fast, part, 2)
+    assert bench.estimate(fast, part, 2) == before

@@ -26,3 +26,13 @@ def test_what_is_left():
     clock = Clock(100, now=lambda: next(now))
     assert clock.left == 80
     assert clock.left == -20
+
+
+def test_what_data_go_through_first_takes_longer_and_the_rest_does_not():
+    clock = Clock(100.0, fixed=0.0, per_sample=0.1)
+    clock.learn(10, 2, 20.0, "affine")
+    assert clock.estimate(10, 2, "affine") == pytest.approx(20.0)
+    assert clock.estimate(10, 2) == pytest.approx(2.0)
+    assert clock.estimate(10, 2, "not measured yet") == pytest.approx(2.0)
+    clock.learn(10, 2, 10.0, "affine")
+    assert clock.estimate(10, 2, "affine") == pytest.approx(15.0)
