@@ -123,7 +123,7 @@ def test_metrics_of_every_epoch_are_logged_with_their_step(finished: Any, logged
             ]
         assert history[-1]["train/lr"] == 0
     scales = [value for _, value in finished.store.points(logged[AWARE].info.run_id, "train/noise_scale")]
-    assert scales == pytest.approx([4 / 3, 2, 2], rel=0.11)  # a ramp over the first half, and jitter
+    assert scales == pytest.approx([2 / 3, 1, 1], rel=0.11)  # a ramp over the first half, and jitter
 
 
 def test_the_drift_curve_is_logged_over_seconds(finished: Any, logged: dict[str, Any]) -> None:

@@ -352,7 +352,13 @@ def test_what_is_wrong_is_told_before_anything_is_trained(
 
 def test_a_study_on_learned_ranges(alone: Path, settings: list[str]) -> None:
     pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
-    changes = [BOTH, "evaluation.compensation=column+ranges", "study.trials=2", "study.chips=2"]
+    changes = [
+        BOTH,
+        "evaluation.compensation=column+ranges",
+        "study.trials=2",
+        "study.chips=2",
+        "study.over_chips=mean",
+    ]
     config = tune.configure(None, [*settings, *changes, "optimization.epochs=2", "tracking.enabled=false"])
     result = tune.tune(config)
     best = result.study.best_trial
