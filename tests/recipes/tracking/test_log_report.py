@@ -64,8 +64,10 @@ def test_parameters_are_options_hardware_and_analog_share() -> None:
     analog = analogsim.convert(nn.Linear(4, 2), config.device, crossbar=config.crossbar)
     values = parameters(config, analog, "plain")
     assert (values["training"], values["model.analog_share"], values["model.cells"]) == ("plain", 1.0, 8)
-    assert of_hardware(config, aware=True).items() <= values.items()
-    assert 32 in of_hardware(config, aware=True).values()
+    assert of_hardware(config, aware=False).items() <= values.items()
+    assert 32 in of_hardware(config, aware=False).values()
+    assert "crossbar.input_range" not in values
+    assert parameters(config, analog, "hardware-aware")["crossbar.input_range"] == "learned"
     assert not [name for name in values if name.startswith(("tracking.", "out"))]
     partly = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 2, bias=False))
     values = parameters(config, analogsim.convert(partly, {"1": None, "*": "pcm"}), "plain")
