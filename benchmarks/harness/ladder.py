@@ -24,11 +24,11 @@ HERE = "benchmarks.harness.ladder"
 FOLDER = "ANALOGSIM_TEST_DATA"
 """The environment variable that names the folder; default: ``../shared/data`` beside the checkout."""
 
-TEN_YEARS = ("1s", "1h", "1d", "1mo", "1y", "3650d")
+TEN_YEARS = ("1s", "1h", "1d", "1mo", "1y", "10y")
 DEVICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "pcm": ("pcm", TEN_YEARS),
-    "pcm-hermes": ("pcm-hermes", ("1h", "1d", "1mo", "1y")),
-    "reram-wan2022": ("reram-wan2022", ("1h", "1d", "1mo", "1y")),
+    "pcm-hermes": ("pcm-hermes", TEN_YEARS),
+    "reram-wan2022": ("reram-wan2022", ("1h", "1d", "2d")),
     "stuck-at": ("stuck-at", ("0s",)),
     "4-bit": ("quantization(levels=16)", ("0s",)),
 }

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from analogsim.device.parse import as_device_model
+from analogsim.utils.times import seconds
 from benchmarks import robust
+from benchmarks.harness.ladder import DEVICES
 
 QUICK = ["--seeds", "1", "--chips", "2", "--epochs", "1", "--limit", "64"]
 
@@ -89,3 +92,11 @@ def test_scores_are_normalised_by_chance_and_the_clean_plain_network() -> None:
     bits = {"chance": 6.0, "mean": [2.0, 4.0]}
     assert robust.normalised(bits, 2.0) == pytest.approx([1.0, 0.5])
     assert robust.normalised({"chance": None, "mean": [1.0]}, 1.0) is None
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_devices_are_judged_at_times_of_which_their_models_know(name: str) -> None:
+    text, times = DEVICES[name]
+    device = as_device_model(text)
+    for time in times:
+        device.check_time(seconds(time))
