@@ -100,6 +100,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
             (
                 *(
                     "accuracy",
+                    "adapters",
                     "chip",
                     "cluster",
                     "compensation",
