@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Scores of many chips at several times after programming.
+    """Scores of many chips at several times after programming. Equal to what holds the same, NaN being NaN.
 
     Args:
         values: the metric of each chip at each time, ``(chips, times)``.
@@ -63,6 +63,16 @@ class Report:
         object.__setattr__(self, "unit", known.unit if known else "")
         if known and self.higher_is_better is None:
             object.__setattr__(self, "higher_is_better", known.higher_is_better)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Report):
+            return NotImplemented
+        # What dataclass would write asks an array whether it is true, and NaN whether it is NaN.
+        scores = np.array_equal(self.values, other.values, equal_nan=True)
+        return scores and all(_same(mine, vars(other)[name]) for name, mine in vars(self).items() if name != "values")
+
+    def __hash__(self) -> int:
+        return hash((self.metric, self.device, self.times, self.seeds))
 
     @property
     def apart(self) -> bool:
@@ -208,11 +218,12 @@ class Report:
             reports: parts of one evaluation, on other chips each.
 
         Raises:
+            TypeError: they are no reports.
             ValueError: no report; a chip is in two of them; or they are not parts of one evaluation: other times,
                 metric, hardware, compensation, data, or clean score (but for rounding, which differs from machine to
                 machine; the report keeps the first one's).
         """
-        parts = sorted(reports, key=lambda report: report.seeds)
+        parts = sorted(_reports("merged", reports), key=lambda report: report.seeds)
         if not parts:
             raise ValueError("merged: give at least one report")
         first = parts[0]
@@ -245,6 +256,27 @@ class Report:
         return compare_plot({self.device: self})
 
 
+def _same(mine: object, other: object) -> bool:
+    nans = (isinstance(value, float) and math.isnan(value) for value in (mine, other))
+    return mine == other or all(nans)
+
+
+def _shown(given: object) -> str:
+    text = repr(given)
+    return text if len(text) < 80 and "\n" not in text else f"a {type(given).__name__}"
+
+
+def _reports(of: str, given: Iterable[Report]) -> list[Report]:
+    """What was given to a function of this name, if it is reports."""
+    listed = list(given) if isinstance(given, Iterable) else [given]
+    for report in listed:
+        if not isinstance(report, Report):
+            raise TypeError(
+                f"{of}: give reports, got {_shown(report)}; evaluate makes them, Report.from_dict of what to_dict gave"
+            )
+    return listed
+
+
 APART = "clean: behind the converters, without errors; digital: without converters"
 """What the two scores are, for tables that have both."""
 
@@ -257,7 +289,9 @@ def clean_columns(reports: Iterable[Report]) -> tuple[str, ...]:
 def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
     if not reports:
         raise ValueError("compare: give at least one report")
-    listed = list(reports.values())
+    if not isinstance(reports, Mapping):
+        raise TypeError(f"compare: give a mapping from names to reports, got {_shown(reports)}")
+    listed = _reports("compare", reports.values())
     if len({(report.times, report.metric, report.unit) for report in listed}) > 1:
         raise ValueError("compare: the reports have different times or metrics")
     if len({report.higher_is_better for report in listed} - {None}) > 1:

@@ -252,8 +252,8 @@ def part(seeds: tuple[int, ...], **changes: Any) -> Report:
 
 def test_parts_are_merged_in_the_order_of_their_chips() -> None:
     whole = Report.merged([part((7, 3)), part((4,)), part((0, 1))])
-    assert whole.to_dict() == part((0, 1, 3, 4, 7)).to_dict()
-    assert Report.merged([part((2,))]).to_dict() == part((2,)).to_dict()
+    assert whole == part((0, 1, 3, 4, 7))
+    assert Report.merged([part((2,))]) == part((2,))
     assert Report.merged([part((0,)), part((1,), clean=0.9 + 1e-9)]).clean == 0.9
 
 
@@ -278,6 +278,35 @@ def test_no_chip_counts_twice() -> None:
         Report.merged([part((0, 1)), part((1, 2))])
     with pytest.raises(ValueError, match="at least one report"):
         Report.merged([])
+
+
+@pytest.mark.parametrize("given", [[3], 3, {"one": part((0,))}, [part((0,)), part((1,)).to_dict()]])
+def test_only_reports_are_merged(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"merged: give reports, got (3|'one'|a dict); evaluate makes them") as caught:
+        Report.merged(given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "got"), [([report()], "mapping .* got a list"), ({"one": 3}, "reports, got 3;")])
+def test_only_named_reports_are_compared(given: Any, got: str) -> None:
+    for compare in (compare_table, compare_plot):
+        with pytest.raises(TypeError, match=f"compare: give .*{got}" if ";" in got else f"compare: give a {got}"):
+            compare(given)
+
+
+def test_reports_are_equal_by_what_they_hold() -> None:
+    """As dataclasses are, but for arrays and NaN: one chip's report without a clean score equals its copy from JSON."""
+    odd = {"clean": float("nan"), "values": np.array([[0.9, np.nan, 0.7]]), "seeds": (0,)}
+    for settings in ({}, APART, odd):
+        one = report(**settings)
+        read = Report.from_dict(json.loads(json.dumps(one.to_dict())))
+        assert one == read
+        assert hash(one) == hash(read)
+        for changes in ({"clean": 0.5}, {"values": one.values + 1e-16 + one.values * 1e-15}, {"device": "reram"}):
+            assert one != report(**settings | changes)
+        assert one != report(**settings | {"values": one.values[:, :2], "times": one.times[:2]})
+    assert report() != report(seeds=(0, 1, 2, 4))
+    assert report() != report().to_dict()
 
 
 APART = {"clean": 0.93, "digital": 0.87}
