@@ -173,7 +173,8 @@ def train(task: Task, seed: int, epoch: Callable[[torch.Generator], Any], facts:
     for _ in range(task.epochs):
         for inputs, targets in epoch(shuffle):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(inputs), targets).backward()
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             decay.step()
     return model.eval()

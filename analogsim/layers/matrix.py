@@ -267,6 +267,15 @@ class Drawn:
             with _paused(owner.routings):
                 self._begin(owner, weight)
 
+    def _find_nothing(self) -> None:
+        """What a draw is that adds nothing to a weight."""
+        self._array: Array | None = None
+        self._linear: Tensor | None = None
+        self._variance: Tensor | None = None
+        self._recipe: Recipe | None = None
+        self._zero: Tensor | None = None
+        self._noise: Noise = _GLOBAL
+
     def _begin(self, owner: AnalogMatrix, computed: Tensor | None) -> None:
         state = owner.analog
         # Read once: it may be computed (weight norm), and computing it may have effects (spectral norm).
@@ -278,12 +287,7 @@ class Drawn:
         if state.watched or (bias is None and state.biased):  # else what is not as it was could not be read
             owner.check_intact()
         self._own_bias: Tensor | None = bias
-        self._array: Array | None = None
-        self._linear: Tensor | None = None
-        self._variance: Tensor | None = None
-        self._recipe: Recipe | None = None
-        self._zero: Tensor | None = None
-        self._noise: Noise = _GLOBAL
+        self._find_nothing()
         self._stages: tuple[Stage, ...] = state.stages
         layout = state.layout
         self._clean = weight, bias
