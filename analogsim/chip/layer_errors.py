@@ -7,6 +7,7 @@ that is tried for all layers, and what one layer loses does not depend on what t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import call, inputs_of, moved
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.times import seconds
+
+Ages = float | str | Sequence[float | str]
 
 FIRST_SEED = 3_000_000
 """Of the chips on which hardware is chosen; chips of evaluations begin at 0, those of training and studies between."""
@@ -74,18 +77,18 @@ class Chips:
 
     Args:
         seeds: which ones.
-        time: their age, seconds.
+        ages: at which they answer, seconds; the mean over them counts.
         gain: measured then; None for none.
     """
 
     seeds: Sequence[int]
-    time: float
+    ages: Sequence[float]
     gain: Gain | None
 
-    def make(self, matrix: AnalogMatrix, seed: int) -> LayerChip:
+    def make(self, matrix: AnalogMatrix, seed: int, age: float) -> LayerChip:
         """A matrix's share of one of them, on what it lies on now."""
         chip = LayerChip.program(matrix, seed)
-        chip.set_time(self.time, self.gain, matrix.analog.known_bound)
+        chip.set_time(age, self.gain, matrix.analog.known_bound)
         return chip
 
 
@@ -103,7 +106,7 @@ class _Record:
 
     def __post_init__(self) -> None:
         self.squares = torch.zeros(len(self.trials), len(self.chips.seeds), dtype=torch.float64)
-        self._made: dict[tuple[int, int, int, int], LayerChip] = {}
+        self._made: dict[tuple[int, int, int, int, float], LayerChip] = {}
 
     def __call__(self, drawn: Drawn, input: Tensor) -> Tensor:
         """See `analogsim.layers.state.Probe`."""
@@ -111,26 +114,26 @@ class _Record:
         wanted = _numbers(clean)
         for place, trial in enumerate(self.trials):
             with trial.under(self.matrix.analog):
-                for column, seed in enumerate(self.chips.seeds):
-                    answer = _numbers(drawn.on(self._chip(trial, seed), input))
+                for (column, seed), age in itertools.product(enumerate(self.chips.seeds), self.chips.ages):
+                    answer = _numbers(drawn.on(self._chip(trial, seed, age), input))
                     self.squares[place, column] += (answer - wanted).square().sum().cpu()
         self.count += wanted.numel()
         self.total += float(wanted.sum())
         self.power += float(wanted.square().sum())
         return clean
 
-    def _chip(self, trial: Trial, seed: int) -> LayerChip:
+    def _chip(self, trial: Trial, seed: int, age: float) -> LayerChip:
         """A chip; trials that differ in input ranges alone have it in common."""
-        key = (id(trial.device), id(trial.crossbar), id(trial.output_bound), seed)
+        key = (id(trial.device), id(trial.crossbar), id(trial.output_bound), seed, age)
         if key not in self._made:
-            self._made[key] = self.chips.make(self.matrix, seed)
+            self._made[key] = self.chips.make(self.matrix, seed, age)
         return self._made[key]
 
     @property
     def errors(self) -> Tensor:
         """Mean squared error relative to the variance of the digital answers, ``(trials, chips)``."""
         variance = self.power / self.count - (self.total / self.count) ** 2 if self.count else 0.0
-        return self.squares / max(self.count, 1) / (variance or 1.0)
+        return self.squares / max(self.count * len(self.chips.ages), 1) / (variance or 1.0)
 
 
 def _numbers(answer: Tensor) -> Tensor:
@@ -211,7 +214,7 @@ def _groups(trials: Mapping[AnalogMatrix, Sequence[Trial]], chips: Chips) -> Ite
     for matrix, tried in trials.items():
         makes = len({(id(trial.device), id(trial.crossbar), id(trial.output_bound)) for trial in tried})
         cells = max(trial.device.cells_per_weight for trial in tried)
-        size = matrix.analog.shape.numel() * cells * makes * len(chips.seeds)
+        size = matrix.analog.shape.numel() * cells * makes * len(chips.seeds) * len(chips.ages)
         if group and held + size > _MOST_CELLS:
             yield group
             group, held = [], 0
@@ -242,15 +245,13 @@ def is_better(before: Tensor, after: Tensor, least: float = 0.01) -> bool:
     return float(gained.mean()) > max(2 * spread, least * float(before.mean()))
 
 
-def chips_for(
-    analog: nn.Module, chips: int, time: float | str | None, gain: Gain | None, seed: int, action: str
-) -> Chips:
+def chips_for(analog: nn.Module, chips: int, time: Ages | None, gain: Gain | None, seed: int, action: str) -> Chips:
     """The chips that hardware is chosen on.
 
     Args:
         analog: the twin.
         chips: how many.
-        time: their age; None: one day, or as near to it as the devices' formulas go.
+        time: their ages, see `ages_for`.
         gain: measured then.
         seed: the first of them.
         action: in whose name errors are raised.
@@ -260,13 +261,35 @@ def chips_for(
     """
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
         raise ValueError(f"{action}: chips must be an integer >= 1, got {chips!r}")
+    return Chips(range(seed, seed + chips), ages_for(analog, time, action), gain)
+
+
+def ages_for(analog: nn.Module, time: Ages | None, action: str) -> tuple[float, ...]:
+    """The ages at which chips are looked at to choose hardware, seconds, the first ones first.
+
+    Args:
+        analog: the twin.
+        time: one or several; None: a second and a year, or as near to them as the devices' formulas go, since what is
+            right for a chip whose currents have decayed lets a fresh one saturate. One age where nothing drifts.
+        action: in whose name errors are raised.
+
+    Raises:
+        ValueError: no age, or one that a device has no formula for.
+    """
     devices = [matrix.analog.device for matrix in matrices_of(analog)]
     if time is None:
-        first = max(device.times[0] for device in devices)
-        last = min(device.times[1] for device in devices)
-        age = min(max(seconds("1d"), first), last) if first <= last else 0.0
+        first, last = max(device.times[0] for device in devices), min(device.times[1] for device in devices)
+        if first > last:
+            ages: tuple[float, ...] = (0.0,)
+        else:
+            ages = tuple(sorted({min(max(seconds(end), first), last) for end in ("1s", "1y")}))
+        ages = ages if any(device.drifts for device in devices) else ages[-1:]
     else:
-        age = seconds(time)
+        asked = [time] if isinstance(time, str | int | float) else list(time)
+        if not asked:
+            raise ValueError(f"{action}: give at least one time, got {time!r}")
+        ages = tuple(sorted(map(seconds, asked)))
     for device in devices:
-        device.check_time(age)
-    return Chips(range(seed, seed + chips), age, gain)
+        for age in ages:
+            device.check_time(age)
+    return ages

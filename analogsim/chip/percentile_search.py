@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.chip.compensation import CompensationLike, gain_of
-from analogsim.chip.layer_errors import FIRST_SEED, Trial, best_trial, chips_for, measure_layers
+from analogsim.chip.layer_errors import FIRST_SEED, Ages, Trial, best_trial, chips_for, measure_layers
 from analogsim.chip.lifecycle import erase
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import with_mapping
@@ -87,7 +87,7 @@ def search_percentile(
     percentiles: Sequence[float] = PERCENTILES,
     per: Literal["layer", "network"] = "layer",
     chips: int = 3,
-    time: float | str | None = None,
+    time: Ages | None = None,
     compensation: CompensationLike = "global",
     seed: int = FIRST_SEED,
 ) -> PercentileSearch:
@@ -110,7 +110,8 @@ def search_percentile(
         percentiles: what is tried, in (0, 100].
         per: one for each ``"layer"``, or one for the ``"network"``, by the mean of the layers' relative errors.
         chips: on how many chips.
-        time: their age; None: one day, or as near to it as the devices' formulas go.
+        time: their ages, one or several, of which the mean counts; None: a second and a year, or as near to them as
+            the devices' formulas go.
         compensation: a gain, see `drift`.
         seed: the first chip; by default no chip of an evaluation.
 

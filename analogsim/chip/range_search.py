@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from analogsim.chip.calibration import calibrate, with_bias
 from analogsim.chip.compensation import CompensationLike, gain_of
-from analogsim.chip.layer_errors import FIRST_SEED, Chips, Trial, best_trial, chips_for, is_better, measure_layers
+from analogsim.chip.layer_errors import FIRST_SEED, Ages, Chips, Trial, best_trial, chips_for, is_better, measure_layers
 from analogsim.chip.ranges import ranges_as_they_are, set_ranges
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
@@ -80,7 +80,7 @@ def search_ranges(
     percentile: float = 99.99,
     keep_learned: bool = True,
     chips: int = 3,
-    time: float | str | None = None,
+    time: Ages | None = None,
     compensation: CompensationLike = "global",
     seed: int = FIRST_SEED,
 ) -> RangeSearch:
@@ -100,7 +100,8 @@ def search_ranges(
         percentile: of the ranges that it begins with, see `calibrate`.
         keep_learned: leave ranges that are learned, and have a value, as they are.
         chips: on how many chips.
-        time: their age; None: one day, or as near to it as the devices' formulas go.
+        time: their ages, one or several, of which the mean counts; None: a second and a year, or as near to them as
+            the devices' formulas go.
         compensation: a gain, see `drift`.
         seed: the first chip; by default no chip of an evaluation.
 

@@ -17,7 +17,7 @@ class Nothing(Effect):
 
 
 EXACT = DeviceModel((Nothing(),), mapping=Mapping("pair"))
-ONE = Chips(range(2), 0.0, None)
+ONE = Chips(range(2), (0.0,), None)
 
 
 class Recurrent(nn.Module):
@@ -109,7 +109,7 @@ def test_an_error_is_that_of_the_programmed_layer(mapping, crossbar):
     x = torch.randn(40, 12)
     device = analogsim.as_device_model("pcm").replace(mapping=mapping)
     analog = analogsim.convert(model, device, crossbar=crossbar)
-    chips = Chips(range(5, 7), 3600.0, gain_of("column"))
+    chips = Chips(range(5, 7), (3600.0,), gain_of("column"))
     (found,) = measured(analog, x, chips=chips).values()
     clean = model(x).detach().double()
     for place, seed in enumerate((5, 6)):
@@ -176,18 +176,30 @@ def test_what_inputs_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("device", "time", "age"),
-    [("pcm", None, 86400.0), ("pcm", "1h", 3600.0), ("reram-wan2022", None, 86400.0), ("gaussian", 3, 3.0)],
+    ("device", "time", "ages"),
+    [
+        ("pcm", None, (1.0, 365 * 86400.0)),
+        ("pcm", "1h", (3600.0,)),
+        ("pcm", ["1h", 7], (7.0, 3600.0)),
+        ("reram-wan2022", None, (1.0, 2 * 86400.0)),
+        ("gaussian", None, (365 * 86400.0,)),
+        ("gaussian", 3, (3.0,)),
+    ],
 )
-def test_the_age_of_the_chips(device, time, age):
+def test_the_ages_of_the_chips(device, time, ages):
     analog = analogsim.convert(nn.Linear(6, 4), device)
     chips = chips_for(analog, 3, time, None, 7, "test")
-    assert (list(chips.seeds), chips.time) == ([7, 8, 9], age)
+    assert (list(chips.seeds), chips.ages) == ([7, 8, 9], ages)
 
 
 @pytest.mark.parametrize(
     ("chips", "time", "message"),
-    [(0, None, "test: chips must be an integer >= 1, got 0"), (True, None, "got True"), (2, "1z", "cannot read '1z'")],
+    [
+        (2, (), "test: give at least one time"),
+        (0, None, "test: chips must be an integer >= 1, got 0"),
+        (True, None, "got True"),
+        (2, "1z", "cannot read '1z'"),
+    ],
 )
 def test_chips_that_cannot_be(chips, time, message):
     with pytest.raises(ValueError, match=message):

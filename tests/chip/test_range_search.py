@@ -63,6 +63,18 @@ def test_never_worse_than_calibrate_on_other_inputs_and_chips(tails, changes):
     assert "with calibrate" in str(searched)
 
 
+def test_bounds_fit_at_every_age_that_counts():
+    model, x = network(), inputs(64, False)
+    crossbar = CALIBRATED.replace(adc_bits=8, output_noise=0.0)
+    found = {}
+    for ages in ("3d", ("1s", "3d"), None):
+        analog = analogsim.convert(model, "drift(nu=0.15)", crossbar=crossbar)
+        found[ages] = analogsim.search_ranges(analog, x, time=ages).layers[0].output_bound
+    # Currents of an old chip are (3d / 1s + 1)^-0.15 = 0.15 of those of a fresh one, which would saturate.
+    assert float(found["3d"].max()) < 0.7 * float(found["1s", "3d"].max())
+    assert float(found[None].max()) > 0.7 * float(found["1s", "3d"].max()), "a second and a year where nobody says"
+
+
 def test_where_nothing_is_gained_ranges_are_those_of_calibrate():
     """Inputs of +-1 fill their range, and fine converters have no steps to gain by."""
     torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,12 +86,12 @@ class Bench:
     Args:
         analog: the twin.
         inputs: what searches see.
-        time: the age of chips in searches.
+        ages: of the chips in searches, seconds.
     """
 
-    def __init__(self, analog: nn.Module, inputs: Iterable[Any], time: float) -> None:
+    def __init__(self, analog: nn.Module, inputs: Iterable[Any], ages: Sequence[float]) -> None:
         self._states = [matrix.analog for matrix in matrices_of(analog)]
-        self._analog, self._inputs, self._time = analog, inputs, time
+        self._analog, self._inputs, self._ages = analog, inputs, ages
         self._first = [Lying.of(state) for state in self._states]
         self._made: dict[Choice, list[Lying]] = {}
 
@@ -127,8 +127,8 @@ class Bench:
                 device = with_mapping(device, copies=choice.copies)
             state.put_on(device, set_from_data(state.crossbar, choice.ranges))
         if choice.ranges:
-            search_ranges(self._analog, self._inputs, time=self._time)
+            search_ranges(self._analog, self._inputs, time=self._ages)
         if choice.percentile:
-            search_percentile(self._analog, self._inputs, time=self._time)
+            search_percentile(self._analog, self._inputs, time=self._ages)
             if choice.ranges:  # for what is read of the new largest weights
-                search_ranges(self._analog, self._inputs, time=self._time)
+                search_ranges(self._analog, self._inputs, time=self._ages)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from analogsim.chip.compensation import CompensationLike, as_compensations
 from analogsim.chip.faults import remap
-from analogsim.chip.layer_errors import FIRST_SEED, is_better
+from analogsim.chip.layer_errors import FIRST_SEED, Ages, ages_for, is_better
 from analogsim.chip.lifecycle import Faults, erase
 from analogsim.conversion.digital import to_digital
 from analogsim.evaluation.metrics import Metric
@@ -54,7 +54,7 @@ def prepare(
     *,
     budget: float | str = "2min",
     chips: int | None = None,
-    time: float | str | Sequence[float | str] | None = None,
+    time: Ages | None = None,
     compensation: CompensationLike = "global",
     copies: int = 1,
     faults: KnownFaults | None = None,
@@ -83,8 +83,8 @@ def prepare(
         budget: how long it may take, seconds or text such as ``"30s"``. The first measurement is made in any case, and
             a search or measurement that was begun is finished; what was not tried for want of time is said.
         chips: on how many chips; None: on 4 to 16, as the budget allows.
-        time: the ages that count, one or several, of which the mean is taken; None: one year, or as near to it as the
-            devices' formulas go.
+        time: the ages that count, one or several, of which the mean is taken; None: a second and a year, or as near to
+            them as the devices' formulas go.
         compensation: what it begins with.
         copies: how many cells may hold one conductance, 2, 4, 8 or 16; 1: as many as do.
         faults: cells known to be stuck, see `evaluate`: a map for all chips, or a function of the chip's seed.
@@ -120,11 +120,11 @@ def prepare(
         _check_whole("chips", chips, 2)
     _check_whole("copies", copies, 1)
     _check_whole("samples", samples, 2)
-    ages = _ages(analog, time)
+    ages = ages_for(analog, time, "prepare")
     given, held_out = halves_of(inputs, samples)
     digital = to_digital(analog).eval()
     data, metric = _pairs(digital, held_out, criterion, matrices_of(analog)[0].still()[0].device)
-    bench = Bench(analog, halves_of(given, 2 * _SEARCHED)[0] if samples > 2 * _SEARCHED else given, ages[-1])
+    bench = Bench(analog, halves_of(given, 2 * _SEARCHED)[0] if samples > 2 * _SEARCHED else given, ages)
     judge = _Judge(analog, bench, data, metric, given, chips or _FEWEST, ages, seed, faults, end)
     cells = _cells(analog)
     start = Choice(as_compensations(compensation))
@@ -164,23 +164,6 @@ def _seconds_of(budget: float | str) -> float:
 def _check_whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"prepare: {name} must be an integer >= {least}, got {value!r}")
-
-
-def _ages(analog: nn.Module, time: float | str | Sequence[float | str] | None) -> tuple[float, ...]:
-    """The ages in seconds."""
-    devices = [matrix.analog.device for matrix in matrices_of(analog)]
-    if time is None:
-        first, last = max(device.times[0] for device in devices), min(device.times[1] for device in devices)
-        ages: tuple[float, ...] = (min(max(seconds("1y"), first), last) if first <= last else 0.0,)
-    else:
-        asked = [time] if isinstance(time, str | int | float) else list(time)
-        if not asked:
-            raise ValueError(f"prepare: give at least one time, got {time!r}")
-        ages = tuple(sorted(map(seconds, asked)))
-    for device in devices:
-        for age in ages:
-            device.check_time(age)
-    return ages
 
 
 def _cells(analog: nn.Module) -> int:
@@ -298,7 +281,7 @@ class _Judge:
             return True
         wanted = self._longest
         if not self.bench.is_made(choice):
-            wanted += _SEARCH_FORWARDS * self._shortest / (self.chips * len(self.ages))
+            wanted += _SEARCH_FORWARDS * self._shortest / self.chips
         return clock.monotonic() + wanted < self.end
 
     def is_less(self, before: Tensor, after: Tensor) -> bool:
@@ -440,7 +423,10 @@ class _Plan:
             choice = self._made(rest)
             if not self.judge.has_time(choice):
                 break
-            found = self.judge.measure(choice)
+            try:
+                found = self.judge.measure(choice)
+            except _CANNOT:  # one that is kept needs it
+                continue
             if not self.judge.is_less(found, self.judge.measure(self._made(kept))):
                 kept = rest
                 self.rows[step.name] = replace(

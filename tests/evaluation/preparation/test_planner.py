@@ -80,8 +80,33 @@ def test_a_compensation_that_has_a_name_is_tried_and_kept(offset):
     assert row.added >= prepared.after
     told = str(prepared)
     assert "relative squared error of the answers" in told
-    assert "mean over 4 chips at 1y, 40 inputs held out" in told
+    assert "mean over 4 chips at 1s, 1y, 40 inputs held out" in told
     assert "inputs through each chip at each age" in told
+
+
+def test_what_another_step_builds_on_stays(offset, monkeypatch):
+    class OfCalibrated(Offset):
+        name = "answers"
+
+        def why_not(self, analog):
+            calibrates = all(matrix.analog.crossbar.calibrates for matrix in matrices_of(analog))
+            return "" if calibrates else "no range comes from calibration"
+
+        @contextmanager
+        def on_chip(self, analog, data):
+            hook = analog.register_forward_hook(lambda module, inputs, output: data.digital(*inputs))
+            yield lambda: None
+            hook.remove()
+
+    torch.manual_seed(0)
+    model, x = nn.Linear(8, 4).eval(), torch.randn(20, 8)
+    monkeypatch.delitem(COMPENSATIONS, "offset")
+    monkeypatch.setitem(COMPENSATIONS, "answers", OfCalibrated())
+    analog = analogsim.convert(model, "gaussian(std=0.01)", crossbar="standard(output_bound=0.5)")
+    prepared = analogsim.prepare(analog, x, **QUICK)
+    assert prepared.after == 0
+    assert "answers" in prepared.kept
+    assert {"input-range", "output-bound"} & set(prepared.kept), "without which there would be no answers"
 
 
 def test_outputs_are_matched_on_each_chip():
