@@ -26,9 +26,10 @@ Match = Literal["moments", "bias", "scale"]
 Batches = Callable[[], Iterable[Inputs]]
 """Gives the batches, where the network is, as often as it is asked."""
 
-# Vectors from which on each output is believed, and how many the prior of all outputs counts before.
+# Vectors from which on each output is believed, and how many the prior counts before: for the scale of an output, for that
+# of its matrix, and for an offset.
 _ENOUGH = 64
-_PRIOR = 4.0
+_PRIOR_SCALE, _PRIOR_GAIN, _PRIOR_OFFSET = 16.0, 2.0, 5.0
 # A scale is at most so many times that of the whole matrix, and that part of it where only noise varies.
 _WIDEST = 8.0
 # Passes end where corrections move by less than this, in standard deviations. Recurrent layers halve it in each.
@@ -112,7 +113,10 @@ def fitted(match: Match, digital: Moments, chip: Moments) -> Affine:
     r"""The scale and the offset that give each output of a chip the mean and the spread of the digital one.
 
     The scale is the ratio of standard deviations. Of few samples it is drawn towards that of the whole matrix,
-    :math:`g^2 = \sum_k \sigma_k^2 / \sum_k \tilde\sigma_k^2`, and it is that where an output of the chip is constant.
+    :math:`g^2 = \sum_k \sigma_k^2 / \sum_k \tilde\sigma_k^2`, which of still fewer is drawn towards 1, and it is that
+    where an output of the chip is constant; both by their logarithms, since a few samples of an output may lie close
+    together. Offsets are drawn towards none: the mean of a few errors is mostly that of these inputs.
+
     An output that is constant in the digital network alone keeps an eighth of it, so that it is not dead for good.
 
     Args:
@@ -120,18 +124,35 @@ def fitted(match: Match, digital: Moments, chip: Moments) -> Affine:
         digital: of the digital network.
         chip: of the chip.
     """
-    wanted, found = digital.variance, chip.variance
+    seen = chip.vectors
+    mean = digital.mean - chip.mean
     if match == "bias":
-        return Affine(None, digital.mean - chip.mean)
+        return Affine(None, _trust(seen, _PRIOR_OFFSET) * mean)
+    wanted, found = digital.variance, chip.variance
     total, varies = found.sum(), found > 0
     gain = torch.where(total > 0, wanted.sum() / total.clamp(min=torch.finfo(total.dtype).tiny), 1.0)
+    gain = torch.where(gain > 0, gain, 1.0)  # nothing of the digital matrix varies
+    gain = gain ** _trust(seen, max(_PRIOR_GAIN, _PRIOR_SCALE / len(seen)), 1).max()
     own = torch.where(varies, wanted / torch.where(varies, found, 1.0), gain)
-    own = torch.where(wanted > 0, own, torch.where(varies, gain / _WIDEST**2, gain))
-    seen = chip.vectors
-    trust = torch.where(seen < _ENOUGH, seen / (seen + _PRIOR * (1 - seen / _ENOUGH)), 1.0)
-    scale = (trust * own + (1 - trust) * gain).clamp(max=gain * _WIDEST**2).sqrt()
-    scale = torch.where(scale > 0, scale, 1.0)  # nothing of the digital matrix varies
-    return Affine(scale, None if match == "scale" else digital.mean - scale * chip.mean)
+    own = own.clamp(gain / _WIDEST**2, gain * _WIDEST**2)
+    scale = (gain * (own / gain) ** _trust(seen, _PRIOR_SCALE, 1)).sqrt()
+    if match == "scale":
+        return Affine(scale, None)
+    still = gain.sqrt() * chip.mean  # where the mean would be by the gain alone
+    return Affine(scale, still + _trust(seen, _PRIOR_OFFSET) * (digital.mean - still) - scale * chip.mean)
+
+
+def _trust(seen: Tensor, prior: float, without: int = 0) -> Tensor:
+    """How far what so many vectors say is believed, in [0, 1]; from `_ENOUGH` on it is 1.
+
+    Args:
+        seen: how many, for each output.
+        prior: how many count before.
+        without: how many of them say nothing: 1 of spreads.
+    """
+    left = prior * (1 - seen / _ENOUGH).clamp(min=0)
+    told = (seen - without).clamp(min=0)
+    return torch.where(left > 0, told / (told + left).clamp(min=1e-9), 1.0)
 
 
 class Probe:
@@ -296,7 +317,8 @@ def calibrate_outputs(
         analog: the twin, programmed.
         inputs: a batch (a tensor or a mapping of keyword arguments), or a loader of such, or of tuples that begin with
             them; labels are left out. 64 samples suffice for most networks; of fewer, scales are drawn towards that of
-            the whole matrix.
+            the whole matrix and offsets towards none, so that 8 rarely do harm; of 1 to 4 answers may be worse than
+            without.
         match: ``"moments"``: mean and standard deviation; ``"bias"``: the mean, by an offset alone; ``"scale"``: the
             standard deviation, by a scale alone.
 
@@ -369,6 +391,8 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
                 call(analog, batch)
                 uses.check("calibrate_outputs")
                 samples, count = samples + _samples_in(batch), count + 1
+                if not any(probe.values for probe in probes):
+                    raise ValueError("calibrate_outputs: the inputs hold no samples; give at least one")
                 for probe in probes:
                     probe.end_batch()
         passes = _settle(analog, batches, [probe for probe in probes if probe.uses], count)

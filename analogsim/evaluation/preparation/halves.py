@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from analogsim.utils.batches import Inputs, batches_of, inputs_of, samples_in
+from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.torch_private import tree_flatten, tree_unflatten
 
 
@@ -23,34 +24,49 @@ def halves_of(inputs: Iterable[Any], most: int) -> tuple[list[Inputs], list[Inpu
         Two lists of batches; the same one twice where there is one batch that cannot be cut, or one sample.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, a batch has no samples, or one is NaN or infinite.
     """
     batches: list[Inputs] = []
     count = 0
-    for batch in inputs_of(batches_of(inputs)):
+    for number, batch in enumerate(inputs_of(batches_of(inputs), "prepare")):
+        if holds_nonfinite(batch, masks=True):
+            raise ValueError(f"prepare: batch {number} of the inputs holds NaN or infinite values")
         size = _samples(batch)
+        if not size:
+            raise ValueError(f"prepare: batch {number} of the inputs holds no samples")
         fewer = _cut(batch, slice(0, most - count)) if size > most - count else None
         batches.append(batch if fewer is None else fewer)
         count += size
         if count >= most:
             break
-    first, second = [], []
+    first: list[Inputs] = []
+    second: list[Inputs] = []
+    ahead = 0  # samples in the first half beyond those in the second
     for batch in batches:
         one, other = _cut(batch, slice(0, None, 2)), _cut(batch, slice(1, None, 2))
-        if one is None or other is None:
-            break
+        if one is None:
+            return (batches[::2], batches[1::2]) if len(batches) > 1 else (batches, batches)
+        if other is None:  # of one sample, as the last batch of a loader may be
+            (second if ahead > 0 else first).append(batch)
+            ahead += -1 if ahead > 0 else 1
+            continue
         first.append(one)
         second.append(other)
-    else:
-        return first, second
-    return (batches[::2], batches[1::2]) if len(batches) > 1 else (batches, batches)
+        ahead += _samples(one) - _samples(other)
+    return (first, second) if second else (batches, batches)
 
 
 def _samples(batch: Inputs) -> int:
     try:
         return samples_in(batch, None)
     except ValueError:
-        return 1
+        return 0 if _is_empty(batch) else 1
+
+
+def _is_empty(batch: Inputs) -> bool:
+    """Whether it holds tensors, and no numbers in them."""
+    tensors = [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
+    return bool(tensors) and not any(tensor.numel() for tensor in tensors)
 
 
 def _cut(batch: Inputs, part: slice) -> Any:

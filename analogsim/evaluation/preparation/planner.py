@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time as clock
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -86,7 +86,7 @@ def prepare(
         time: the ages that count, one or several, of which the mean is taken; None: a second and a year, or as near to
             them as the devices' formulas go.
         compensation: what it begins with.
-        copies: how many cells may hold one conductance, 2, 4, 8 or 16; 1: as many as do.
+        copies: how many cells may hold one conductance at most; of 2, 4, 8 and 16 those are tried that are not more.
         faults: cells known to be stuck, see `evaluate`: a map for all chips, or a function of the chip's seed.
         criterion: ``"error"``: the mean squared error of the answers, relative to their variance; ``"agreement"``: the
             share of answers whose largest class is another one than the digital network's; or a `Metric` of
@@ -99,7 +99,7 @@ def prepare(
         What is kept, and what each step brought.
 
     Raises:
-        ValueError: no inputs, NaN or infinite ones, an unknown criterion or one without a direction, an impossible
+        ValueError: no inputs, NaN or infinite ones, nothing that can be held out, an unknown criterion or one without a direction, an impossible
             budget, number or time. The twin is as it was then.
         TypeError: the network's answer is no tensor, and the criterion is not one's own.
         NotCalibratedError: converters have no range yet.
@@ -116,12 +116,18 @@ def prepare(
     """
     end = clock.monotonic() + _seconds_of(budget)
     begun = clock.monotonic()
+    _check_values(faults, tell)
     if chips is not None:
         _check_whole("chips", chips, 2)
     _check_whole("copies", copies, 1)
     _check_whole("samples", samples, 2)
     ages = ages_for(analog, time, "prepare")
     given, held_out = halves_of(inputs, samples)
+    if given is held_out:
+        raise ValueError(
+            "prepare: half of the inputs is held out to judge by, and there is one sample, or one batch that nobody here "
+            "can cut in two; give more, or several batches"
+        )
     digital = to_digital(analog).eval()
     data, metric = _pairs(digital, held_out, criterion, matrices_of(analog)[0].still()[0].device)
     bench = Bench(analog, halves_of(given, 2 * _SEARCHED)[0] if samples > 2 * _SEARCHED else given, ages)
@@ -155,10 +161,23 @@ def prepare(
 
 
 def _seconds_of(budget: float | str) -> float:
-    found = seconds(budget)
+    try:
+        found = seconds(budget)
+    except (TypeError, ValueError):
+        found = 0.0
     if found <= 0:
         raise ValueError(f'prepare: budget must be a time > 0, such as 30 or "30s", got {budget!r}')
     return found
+
+
+def _check_values(faults: object, tell: object) -> None:
+    if faults is not None and not callable(faults) and not isinstance(faults, Mapping):
+        raise TypeError(
+            "prepare: faults must be a mapping from layers to maps, or a function of a chip's seed that gives one, got "
+            f"{describe(faults)}"
+        )
+    if not callable(tell):
+        raise TypeError(f"prepare: tell must be a function of a text, such as print, got {tell!r}")
 
 
 def _check_whole(name: str, value: object, least: int) -> None:

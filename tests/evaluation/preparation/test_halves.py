@@ -45,3 +45,28 @@ def test_no_more_than_asked():
 def test_nothing():
     with pytest.raises(ValueError, match="the loader is empty"):
         halves_of([], 10)
+
+
+@pytest.mark.parametrize("sizes", [(32, 1), (1, 32), (8, 8, 1), (1, 1, 6, 1)])
+def test_halves_are_as_large_as_each_other_whatever_the_batches_are(sizes):
+    one, other = halves_of([torch.zeros(size, 2) for size in sizes], 100)
+    held = [sum(map(len, half)) for half in (one, other)]
+    assert sum(held) == sum(sizes)
+    assert abs(held[0] - held[1]) <= 1
+
+
+def test_the_most_that_is_taken_may_leave_one_of_a_batch():
+    one, other = halves_of([torch.zeros(64), torch.ones(64)], 65)
+    assert [sum(map(len, half)) for half in (one, other)] == [33, 32]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (torch.zeros(0, 3), "batch 1 of the inputs holds no samples"),
+        (torch.full((2, 3), float("nan")), "batch 1 of the inputs holds NaN"),
+    ],
+)
+def test_batches_that_are_refused(batch, message):
+    with pytest.raises(ValueError, match=f"prepare: {message}"):
+        halves_of([torch.zeros(2, 3), batch], 100)

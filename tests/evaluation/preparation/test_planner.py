@@ -260,7 +260,10 @@ def test_the_twin_is_as_it_was_where_it_fails():
     ("changes", "error", "message"),
     [
         ({"budget": 0}, ValueError, "budget must be a time > 0"),
-        ({"budget": "1x"}, ValueError, "cannot read '1x'"),
+        ({"budget": "1x"}, ValueError, "budget must be a time > 0, such as 30 or .30s., got '1x'"),
+        ({"budget": None}, ValueError, "budget must be a time > 0"),
+        ({"faults": 3}, TypeError, "prepare: faults must be a mapping .* got a int"),
+        ({"tell": None}, TypeError, "prepare: tell must be a function of a text"),
         ({"chips": 1}, ValueError, "chips must be an integer >= 2, got 1"),
         ({"copies": 0}, ValueError, "copies must be an integer >= 1, got 0"),
         ({"samples": True}, ValueError, "samples must be an integer >= 2, got True"),
@@ -273,6 +276,13 @@ def test_the_twin_is_as_it_was_where_it_fails():
 def test_what_is_refused(changes, error, message):
     with pytest.raises(error, match=message):
         analogsim.prepare(analogsim.convert(network(), "pcm"), torch.randn(8, 32), **changes)
+
+
+@pytest.mark.parametrize("inputs", [torch.zeros(1, 32), [torch.zeros(1, 32)]])
+def test_what_it_is_judged_by_is_held_out(inputs):
+    """Of one sample outputs would be matched exactly, and nothing be known."""
+    with pytest.raises(ValueError, match="half of the inputs is held out"):
+        analogsim.prepare(analogsim.convert(network(), "pcm"), inputs, **QUICK)
 
 
 def test_inputs_and_answers_that_are_refused():
