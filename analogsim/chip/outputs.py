@@ -26,8 +26,8 @@ Match = Literal["moments", "bias", "scale"]
 Batches = Callable[[], Iterable[Inputs]]
 """Gives the batches, where the network is, as often as it is asked."""
 
-# Vectors from which on each output is believed, and how many the prior counts before: for the scale of an output, for that
-# of its matrix, and for an offset.
+# Vectors from which on each output is believed, and how many the prior counts before: for the scale of an output, for
+# that of its matrix, and for an offset.
 _ENOUGH = 64
 _PRIOR_SCALE, _PRIOR_GAIN, _PRIOR_OFFSET = 16.0, 2.0, 5.0
 # A scale is at most so many times that of the whole matrix, and that part of it where only noise varies.

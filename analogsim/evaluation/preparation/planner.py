@@ -99,8 +99,8 @@ def prepare(
         What is kept, and what each step brought.
 
     Raises:
-        ValueError: no inputs, NaN or infinite ones, nothing that can be held out, an unknown criterion or one without a direction, an impossible
-            budget, number or time. The twin is as it was then.
+        ValueError: no inputs, NaN or infinite ones, nothing that can be held out, an unknown criterion or one without a
+            direction, an impossible budget, number or time. The twin is as it was then.
         TypeError: the network's answer is no tensor, and the criterion is not one's own.
         NotCalibratedError: converters have no range yet.
         BypassedError: no analog layer had a part in the answers.
@@ -125,8 +125,8 @@ def prepare(
     given, held_out = halves_of(inputs, samples)
     if given is held_out:
         raise ValueError(
-            "prepare: half of the inputs is held out to judge by, and there is one sample, or one batch that nobody here "
-            "can cut in two; give more, or several batches"
+            "prepare: half of the inputs is held out to judge by, and there is one sample, or one batch that cannot be cut "
+            "in two; give more, or several batches"
         )
     digital = to_digital(analog).eval()
     data, metric = _pairs(digital, held_out, criterion, matrices_of(analog)[0].still()[0].device)
