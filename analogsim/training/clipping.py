@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.layers.module import matrices_of
+from analogsim.utils.numbers import as_number
 
 Per = Literal["layer", "column"]
 """What shares a limit: all weights of a matrix, or those of each of its outputs, which lie in one column."""
@@ -30,7 +31,7 @@ def clip_weights(analog: nn.Module, sigmas: float, *, per: Per = "layer") -> Non
     Raises:
         ValueError: an impossible limit, or a weight that is computed from other Parameters.
     """
-    if not 0 < sigmas < float("inf"):
+    if not 0 < as_number(sigmas) < float("inf"):
         raise ValueError(f"clip_weights: sigmas must be finite and > 0, got {sigmas!r}")
     if per not in get_args(Per):
         raise ValueError(f"clip_weights: per must be one of {', '.join(get_args(Per))}, got {per!r}")

@@ -12,6 +12,7 @@ from torch import nn
 from analogsim.layers.module import matrices_of
 from analogsim.training.clipping import Per, clip_weights
 from analogsim.training.settings import set_noise_scale
+from analogsim.utils.numbers import as_number
 
 Factor = Callable[[float], float]
 """How far a schedule is from its start to its end, for the progress in [0, 1]."""
@@ -41,10 +42,7 @@ def _between(factor: Factor, name: str, title: str, word: str) -> _Scale:
 
     def scale(start: float, end: float, u: float, stairs: int) -> float:
         given = factor(u)
-        try:
-            value = math.nan if isinstance(given, str | bool) else float(given)
-        except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
-            value = math.nan
+        value = as_number(given)
         if not math.isfinite(value):
             raise ValueError(
                 f"{title}: the shape {name} must give a finite number for every u in [0, 1], got {given!r} for {u:g}"
@@ -203,9 +201,9 @@ class NoiseSchedule(_Schedule):
         seed: int = 0,
     ) -> None:
         for name, value in (("start", start), ("end", end)):
-            if not 0 <= value < math.inf:
+            if not 0 <= as_number(value) < math.inf:
                 raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")
-        if not 0 <= jitter <= 1:
+        if not 0 <= as_number(jitter) <= 1:
             raise ValueError(f"noise schedule: jitter must be in [0, 1], got {jitter!r}")
         settings = {
             "start": float(start),
@@ -277,7 +275,7 @@ class ClipSchedule(_Schedule):
         stairs: int = 4,
     ) -> None:
         for name, value in (("start", start), ("end", end)):
-            if not 0 < value < math.inf:
+            if not 0 < as_number(value) < math.inf:
                 raise ValueError(f"clip schedule: {name} must be finite and > 0, got {value!r}")
         settings = {"start": float(start), "end": float(end), "steps": steps, "per": per, "stairs": stairs}
         super().__init__(analog, shape, settings)

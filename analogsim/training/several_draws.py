@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.training.step import Loss
+from analogsim.utils.numbers import as_number
 
 Of = Literal["mean", "worst", "cvar"]
 """What is made of the losses of several draws: their mean, the largest, or the mean of the largest ones."""
@@ -54,7 +55,7 @@ class SeveralDraws:
             raise ValueError(f"SeveralDraws: count must be an integer >= 1, got {self.count!r}")
         if self.of not in get_args(Of):
             raise ValueError(f"SeveralDraws: of must be one of {', '.join(get_args(Of))}, got {self.of!r}")
-        if not 0 < self.share <= 1:
+        if not 0 < as_number(self.share) <= 1:
             raise ValueError(f"SeveralDraws: share must be in (0, 1], got {self.share!r}")
 
     def __call__(self, network: nn.Module, loss: Loss) -> Tensor:
@@ -74,7 +75,12 @@ class SeveralDraws:
                 part.backward()  # type: ignore[no-untyped-call]
                 parts.append(part.detach())
             return torch.stack(parts).sum()
-        counted = 1 if self.of == "worst" else math.ceil(self.share * self.count)
+        counted = 1 if self.of == "worst" else _share_of(self.share, self.count)
         value = torch.stack([loss() for _ in range(self.count)]).topk(counted).values.mean()
         value.backward()  # type: ignore[no-untyped-call]
         return value.detach()
+
+
+def _share_of(share: float, count: int) -> int:
+    """``ceil(share * count)``, as if the product were not rounded: 0.07 of 100 comes out as the next number above 7."""
+    return math.ceil(share * count * (1 - 2**-50))

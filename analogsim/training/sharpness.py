@@ -14,6 +14,7 @@ from analogsim.layers.module import matrices_of
 from analogsim.training.repetition import same_noise
 from analogsim.training.step import Loss
 from analogsim.training.weight_spread import spread_of_parameters
+from analogsim.utils.numbers import as_number
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class SharpnessAware:
     draws: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.radius < math.inf:
+        if not 0 < as_number(self.radius) < math.inf:
             raise ValueError(f"SharpnessAware: radius must be finite and > 0, got {self.radius!r}")
         if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 2:
             raise ValueError(f"SharpnessAware: draws must be an integer >= 2, got {self.draws!r}")

@@ -25,9 +25,9 @@ def test_clip_weights() -> None:
         assert not torch.equal(now, before[name])
     for name in ("0.bias", "1.bias", "2.weight", "2.bias"):
         assert torch.equal(model.state_dict()[name], before[name])
-    for bad in (0, -1, float("nan"), float("inf")):
+    for bad in (0, -1, float("nan"), float("inf"), "2", None):
         with pytest.raises(ValueError, match="clip_weights: sigmas must be finite and > 0"):
-            analogsim.clip_weights(analog, bad)
+            analogsim.clip_weights(analog, bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no analog layer"):
         analogsim.clip_weights(model, 2.0)
 

@@ -119,6 +119,8 @@ def test_state_dict_continues_exactly() -> None:
         ({"warmup": -1}, "warmup must be an integer >= 0, got -1"),
         ({"stairs": 0}, "stairs must be an integer >= 1, got 0"),
         ({"jitter": 1.5}, r"jitter must be in \[0, 1\], got 1.5"),
+        ({"jitter": "a"}, r"jitter must be in \[0, 1\], got 'a'"),
+        ({"end": None}, "end must be finite and >= 0, got None"),
     ],
 )
 def test_bad_arguments(options: dict[str, object], words: str) -> None:
@@ -245,6 +247,7 @@ def test_a_clip_schedule_goes_on_from_its_state() -> None:
     ("changes", "told"),
     [
         ({"end": 0.0}, "clip schedule: end must be finite and > 0, got 0.0"),
+        ({"start": "4"}, "clip schedule: start must be finite and > 0, got '4'"),
         ({"start": float("inf")}, "clip schedule: start must be finite and > 0"),
         ({"per": "tensor"}, "per must be one of layer, column"),
         ({"steps": 0}, "clip schedule: steps must be an integer >= 1"),

@@ -75,6 +75,15 @@ def test_it_is_what_its_text_says() -> None:
     assert eval(repr(step)) == step
 
 
+def test_a_share_that_is_a_whole_number_of_draws_is_that_number() -> None:
+    """0.07 of 100 and 0.14 of 50 are 7, though the products come out a little larger."""
+    for share, count in ((0.07, 100), (0.14, 50)):
+        assert share * count > 7
+        step, losses = SeveralDraws(count, "cvar", share=share), torch.arange(float(count), requires_grad=True)
+        drawn = iter(losses)
+        assert float(step(nn.Linear(1, 1), lambda: next(drawn))) == sum(range(count - 7, count)) / 7  # noqa: B023
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -83,6 +92,7 @@ def test_it_is_what_its_text_says() -> None:
         ({"of": "median"}, "of must be one of mean, worst, cvar, got 'median'"),
         ({"share": 0.0}, r"share must be in \(0, 1\], got 0.0"),
         ({"share": math.nan}, "share must be in"),
+        ({"share": "0.5"}, r"share must be in \(0, 1\], got '0.5'"),
     ],
 )
 def test_bad_settings(changes: dict[str, object], told: str) -> None:

@@ -104,9 +104,9 @@ def test_it_goes_uphill() -> None:
 
 
 def test_what_it_cannot_do() -> None:
-    for radius in (0.0, -1.0, math.inf):
+    for radius in (0.0, -1.0, math.inf, "1", None):
         with pytest.raises(ValueError, match="SharpnessAware: radius must be finite and > 0"):
-            SharpnessAware(radius=radius)
+            SharpnessAware(radius=radius)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="SharpnessAware: draws must be an integer >= 2, got 1"):
         SharpnessAware(draws=1)
     model, analog = twin()

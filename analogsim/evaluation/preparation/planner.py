@@ -125,8 +125,8 @@ def prepare(
     given, held_out = halves_of(inputs, samples)
     if given is held_out:
         raise ValueError(
-            "prepare: half of the inputs is held out to judge by, and there is one sample, or one batch that cannot be cut "
-            "in two; give more, or several batches"
+            "prepare: half of the inputs is held out to judge by, and there is one sample, or one batch that cannot be "
+            "cut in two; give more, or several batches"
         )
     digital = to_digital(analog).eval()
     data, metric = _pairs(digital, held_out, criterion, matrices_of(analog)[0].still()[0].device)
