@@ -47,7 +47,7 @@ def test_what_it_was_begun_with_is_kept(metric: str, better: str) -> None:
         ValueError, match=rf"'mine' was begun by another metric \(metric: {metric}.*now metric: {other}"
     ):
         opened(other, "noise.end=3")
-    with pytest.raises(ValueError, match=r"was begun with noise\.end=3\.0, now it is 2\.0"):
+    with pytest.raises(ValueError, match=r"was begun with noise\.end=3\.0, now it is 1\.0"):
         opened(metric)
 
 
