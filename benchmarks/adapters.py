@@ -8,9 +8,10 @@ r"""What a few labels or a teacher bring after training: adapters fine-tuned whi
 ``digits``: a 64-24-24-10 network on 8 x 8 digits, 40 epochs. ``fashion``: a narrow convolutional network on pooled
 images of Fashion-MNIST, 27,000 for training, 5 epochs, and the first 2,000 of the test. Trained plainly (Adam, cosine),
 and judged on chips of the standard crossbar with the global gain: ``pcm`` after one hour, day and year, ``stuck-at``
-(10.8 % of the cells). Inputs for calibration and fine-tuning: 256 of the training samples. Each row is of the same
-networks and chips; what FILE has is not measured again. Scores in percent: mean, standard deviation and 5th percentile
-over the chips of a network, means over networks; seconds are those of the processor for one fine-tuning.
+(10.8 % of the cells). Inputs for calibration and fine-tuning are some of the training samples, in batches of 256 at
+most, 200 steps. Each row is of the same networks and chips; what FILE has is not measured again. Scores in percent:
+mean, standard deviation and 5th percentile over the chips of a network, means over networks; seconds are those of the
+processor for one fine-tuning.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from benchmarks.harness.timing import environment, write
 
 CROSSBAR = "standard"
 AFTER = {"pcm": ("1h", "1d", "1y"), "stuck-at": ("1s",)}
-SAMPLES = 256
+BATCH = 256
 OF_CLASSES = partial(analogsim.distillation_loss, temperature=2.0)
 
 
@@ -181,14 +182,14 @@ def train(task: Task, seed: int, epoch: Callable[[torch.Generator], Any], facts:
 
 
 def some(epoch: Callable[[torch.Generator], Any], samples: int) -> list[tuple[Tensor, Tensor]]:
-    """So many samples of the training, in one batch."""
+    """So many samples of the training."""
     pairs: list[tuple[Tensor, Tensor]] = []
     for inputs, targets in epoch(torch.Generator().manual_seed(1000)):
         pairs.append((inputs, targets))
         if sum(len(each) for _, each in pairs) >= samples:
             break
     inputs, targets = (torch.cat(parts)[:samples] for parts in zip(*pairs, strict=True))
-    return [(inputs, targets)]
+    return list(zip(inputs.split(BATCH), targets.split(BATCH), strict=True))
 
 
 def judge(
@@ -211,9 +212,9 @@ def judge(
     return {"scores": scores, "clean": report.clean, "chance": report.chance, "seconds": seconds}
 
 
-def summary(rows: Sequence[Mapping[str, Any]], task: str, device: str) -> str:
+def summary(rows: Sequence[Mapping[str, Any]], task: str, samples: int, device: str) -> str:
     """The table of a device."""
-    mine = [row for row in rows if (row["task"], row["device"]) == (task, device)]
+    mine = [row for row in rows if (row["task"], row["samples"], row["device"]) == (task, samples, device)]
     times = AFTER[device]
     lines = []
     for key in ROWS:
@@ -228,7 +229,7 @@ def summary(rows: Sequence[Mapping[str, Any]], task: str, device: str) -> str:
     head = ["", "seeds", "clean"]
     for t in times:
         head += [t, "std", "5th pct.", "normalised"]
-    return f"{task}, {device}\n{table([*head, 's'], lines)}"
+    return f"{task}, {samples} samples, {device}\n{table([*head, 's'], lines)}"
 
 
 def _cells(rows: Sequence[Mapping[str, Any]], t: str) -> list[str]:
@@ -251,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", choices=tuple(TASKS), default="digits")
     parser.add_argument("--devices", default=",".join(AFTER), help="of %(default)s")
     parser.add_argument("--rows", default=",".join(ROWS), help="of %(default)s")
+    parser.add_argument("--samples", type=int, default=256, help="for calibration and fine-tuning")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--chips", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("adapters.json"))
@@ -265,10 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = document["rows"]
     if not options.table:
         _measure(rows, options, names, devices)
-    for task in dict.fromkeys(row["task"] for row in rows):
-        for device in AFTER:
-            if any((row["task"], row["device"]) == (task, device) for row in rows):
-                print(summary(rows, task, device))
+    for group in dict.fromkeys((row["task"], row["samples"], row["device"]) for row in rows):
+        print(summary(rows, *group))
     return 0
 
 
@@ -276,21 +276,23 @@ def _measure(rows: list[dict[str, Any]], options: argparse.Namespace, names: lis
     """What is missing, written as it comes."""
     task = TASKS[options.task]
     epoch, test, facts = batches_of(task)
-    data = some(epoch, SAMPLES)
-    done = {(row["task"], row["device"], row["row"], row["seed"]) for row in rows}
+    data = some(epoch, options.samples)
+    done = {(row["task"], row["samples"], row["device"], row["row"], row["seed"]) for row in rows}
     for seed in range(options.seeds):
         wanted = [
             (device, name)
             for device in devices
             for name in names
-            if (options.task, device, name, seed) not in done and (len(AFTER[device]) > 1 or not ROWS[name].followed)
+            if (options.task, options.samples, device, name, seed) not in done
+            and (len(AFTER[device]) > 1 or not ROWS[name].followed)
         ]
         if not wanted:
             continue
         model = train(task, seed, epoch, facts)
         for device, name in wanted:
             found = judge(model, device, ROWS[name], data, test, options.chips)
-            rows.append({"task": options.task, "device": device, "row": name, "seed": seed, **found})
+            key = {"task": options.task, "samples": options.samples, "device": device, "row": name, "seed": seed}
+            rows.append({**key, **found})
             write(options.out, {**environment(torch.device("cpu")), "rows": rows})
 
 

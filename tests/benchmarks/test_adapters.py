@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import adapters
 
-QUICK = ["--seeds", "1", "--chips", "2"]
+QUICK = ["--seeds", "1", "--chips", "2", "--samples", "24"]
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def test_every_row_is_measured_once(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("1s",),
     }
     assert all((row["seconds"] is not None) == (adapters.ROWS[row["row"]].tuned is not None) for row in rows)
-    assert "digits, pcm" in shown
-    assert "digits, stuck-at" in shown
+    assert "digits, 24 samples, pcm" in shown
+    assert "digits, 24 samples, stuck-at" in shown
     adapters.main([*QUICK, *out])
     assert capsys.readouterr().out == shown
     assert json.loads((tmp_path / "adapters.json").read_text(encoding="utf-8"))["rows"] == rows

@@ -392,6 +392,23 @@ def test_layers_train_under_autocast(layer: str, dtype: torch.dtype, hardware: s
                 assert [leaf.dtype for leaf in floats(analog(*x))] == [leaf.dtype for leaf in floats(model(*x))]
 
 
+@pytest.mark.parametrize("hardware", ["ideal", "learned", "serial"])
+@pytest.mark.parametrize("layer", ["linear", "conv2d grouped", "attention", "lstm", "embedding"])
+def test_adapters_train(layer: str, hardware: str) -> None:
+    """Under fresh draws of one age, with vectors for several; what is folded for torch's kernels too."""
+    device, crossbar = HARDWARE[hardware]
+    model = LAYERS[layer][0]()
+    analog = analogsim.convert(model, device, crossbar=crossbar, embeddings=True)
+    analogsim.set_train_times(analog, ("1d",))
+    with gpu():
+        model.to("cuda")
+        with_ranges(analog)
+        analogsim.add_adapters(analog, 2, ages=("1h", "1y"))
+        check_training(model, analog, input_of(layer))
+        parameters = analogsim.adapter_parameters(analog)
+        assert places(parameters) == places([value.grad for value in parameters]) == {"cuda"}
+
+
 # --- chips ----------------------------------------------------------------------------------------------------------
 
 
