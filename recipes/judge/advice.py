@@ -57,14 +57,14 @@ def say_no_remedy(found: Findings, chosen: Tried | None, final: Measured | None)
 
     Args:
         found: so far.
-        chosen: the best on the data that are chosen by; None where that was nothing.
+        chosen: by the data that are chosen by; None where that was nothing.
         final: it on test data.
     """
     if chosen is None or final is None:
         return f"No remedy helps beyond its error. {say_what_then(found, None)}".rstrip()
     gain = final.over(found.asis, found.where)
     return (
-        f"No remedy helps beyond its error: {chosen.variant.name}, the best on validation data, brings "
+        f"No remedy helps beyond its error: {chosen.variant.name}, chosen on validation data, brings "
         f"{spread(gain.mean, gain.error, final.report.unit)} on test data. {say_what_then(found, final)}"
     ).rstrip()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -327,7 +327,27 @@ class Plan:
         if not self.found.tried:
             return None
         self._look_again(self.found.tried)
-        return self.found.chosen()
+        most = max(len(each.measured.rows) for each in self.found.tried)
+        while True:  # each turn another one has been on all these chips
+            chosen = self.found.chosen()
+            again = self._as_often(chosen, most)
+            if again is chosen:
+                return chosen
+
+    def _as_often(self, tried: Tried, chips: int) -> Tried:
+        """It on so many chips as what it is compared with, or as it is where it was, or where no time is left for that.
+
+        Of few chips nearly everything is within the error of the best, so that the cheapest of all would be taken.
+        """
+        if len(tried.measured.rows) >= chips:
+            return tried
+        try:
+            measured = self._measure(tried.variant, chips)
+        except NoTimeError:
+            return tried
+        place = self.found.tried.index(tried)
+        self.found.tried[place] = again = replace(tried, measured=measured)
+        return again
 
     def _look_again(self, tried: Sequence[Tried]) -> None:
         """More chips for those that may be the best."""
@@ -349,7 +369,7 @@ class Plan:
             except NoTimeError:
                 return
             place = self.found.tried.index(each)
-            self.found.tried[place] = Tried(each.remedies, each.variant, measured, each.price)
+            self.found.tried[place] = replace(each, measured=measured)
             if place == 0:
                 self.found.start = measured
 
@@ -360,7 +380,10 @@ class Plan:
         for remedy in sorted(chosen.remedies, key=lambda each: -each.price):
             rest = tuple(each for each in chosen.remedies if each is not remedy)
             without = self._try(rest) if rest else None
-            if without is not None and not is_better(chosen.measured, without.measured):
+            if without is None:
+                continue
+            without = self._as_often(without, len(chosen.measured.rows))
+            if not is_better(chosen.measured, without.measured):
                 allowed = self.found.allowed
                 if chosen.loss > allowed or without.loss <= allowed:
                     chosen = without

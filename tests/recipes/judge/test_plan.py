@@ -1,13 +1,23 @@
 """What is recommended, on networks and hardware of which the right answer is known."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from analogsim.evaluation.metrics import Metric
+from analogsim.evaluation.report import Report
 from analogsim.recipes.judge import bench, judge, plan, rounds
+from analogsim.recipes.judge.bench import Measured, NoTimeError, Part
+from analogsim.recipes.judge.clock import Clock
+from analogsim.recipes.judge.findings import Findings, Tried
 from analogsim.recipes.judge.judgement import NO_REMEDY, NOTHING_TO_DO, RECOMMENDED, Judgement
+from analogsim.recipes.judge.remedies import all_remedies
+from analogsim.recipes.judge.samples import Samples
 from analogsim.recipes.judge.sizes import Sizes
+from analogsim.recipes.judge.variant import Variant
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +151,54 @@ def test_remedies_are_chosen_on_other_chips_and_data(small, monkeypatch):
     judged(small, compensation=None, only=("global",))
     assert {samples for samples, seed in asked if seed < 1_000_000} == {600}
     assert 600 not in {samples for samples, seed in asked if seed >= 1_000_000}
+
+
+AS_IS = [0.70] * 6
+BY_LUCK = [0.70, 0.90, 0.70, 0.71, 0.70, 0.71]
+BETTER = [0.88, 0.88, 0.89, 0.88, 0.89, 0.88]
+BEST = [("affine", "remap", *more) for more in ((), ("column",), ("crossbar",), ("no-gain",))]
+CHIPS = {(): AS_IS, ("affine",): BY_LUCK, **dict.fromkeys(BEST, BETTER)}
+
+
+def scored(names: tuple[str, ...], chips: int) -> Measured:
+    values = np.array(CHIPS[names][:chips])[:, None]
+    rows = (np.linspace(0, 1, 400, endpoint=False) < values[..., None]).astype(float)
+    report = Report(values, (1.0,), 0.9, "accuracy", "pcm", tuple(range(chips)), None, samples=400)
+    return Measured(report, rows, np.ones(400))
+
+
+def chosen_of(names: tuple[str, ...], chips: int) -> Tried:
+    taken = tuple(all_remedies()[name] for name in names)
+    return Tried(taken, Variant(compensation="+".join(names) or None), scored(names, chips), len(names))
+
+
+class Measures:
+    """Says what stands above, as long as there is time for it; for one of them there may be none."""
+
+    clock = Clock(1e6)
+
+    def __init__(self, late: tuple[str, ...] | None) -> None:
+        self.late = late
+
+    def estimate(self, variant, part, chips):
+        return 0.0
+
+    def measure(self, variant, part, chips, *, reserve=0.0):
+        names = tuple(variant.compensation.split("+")) if variant.compensation else ()
+        if names == self.late:
+            raise NoTimeError
+        return scored(names, chips)
+
+
+@pytest.mark.parametrize(("late", "expected", "chips"), [(None, BEST[0], 6), (("affine",), ("affine",), 2)])
+def test_what_is_cheapest_has_been_on_as_many_chips_as_the_best(late, expected, chips):
+    """Of two chips nearly all is within the error of the best; four others hide what is cheapest from a second look."""
+    part = Part(Samples([(torch.zeros(1), torch.zeros(1))]), 0, (1.0,))
+    found = Findings(at="1s", where=0, tolerance=0.01, notes=[], guess=0.1)
+    found.tried = [chosen_of(names, 2) for names in CHIPS]
+    found.asis = found.start = found.tried[0].measured
+    sizes = SimpleNamespace(tried=2, final=2)
+    made = plan.Plan(bench=Measures(late), base=Variant(), test=part, choice=part, sizes=sizes, found=found)
+    taken = made._choose()
+    assert tuple(each.name for each in taken.remedies) == expected
+    assert len(taken.measured.rows) == chips
