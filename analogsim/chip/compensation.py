@@ -18,7 +18,7 @@ from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.crossbar.gains import Rule, column_gains, crossbar_gains, layer_gain
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Layout
-from analogsim.utils.batches import Inputs, inputs_of, moved
+from analogsim.utils.batches import Inputs, inputs_of, is_empty, moved
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.times import seconds
 
@@ -121,9 +121,11 @@ class CalibrationData:
         """The batches of inputs, where the network is; to be asked as often as needed.
 
         Raises:
-            ValueError: there are none, or one is NaN or infinite.
+            ValueError: there are none, one has no samples, or is NaN or infinite.
         """
         for number, batch in enumerate(inputs_of(self.loader or ())):
+            if is_empty(batch):
+                raise ValueError(f"compensation: batch {number} of the calibration data holds no samples")
             if holds_nonfinite(batch, masks=True):
                 raise ValueError(f"compensation: batch {number} of the calibration data holds NaN or infinite values")
             yield moved(batch, self.place)

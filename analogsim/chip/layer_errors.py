@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from analogsim.chip.compensation import Gain
 from analogsim.chip.layer_chip import LayerChip
+from analogsim.chip.lifecycle import as_seed
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.layers.matrix import AnalogMatrix, Drawn
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
-from analogsim.utils.batches import call, inputs_of, moved
+from analogsim.utils.batches import call, inputs_of, is_empty, moved
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.times import seconds
 
@@ -189,7 +190,7 @@ def measure_layers(
 
     Raises:
         BypassedError: no analog layer had a part in the answers.
-        ValueError: no inputs, or some that are NaN or infinite.
+        ValueError: no inputs, a batch without samples, or some that are NaN or infinite.
     """
     matrices = matrices_of(analog)
     place = matrices[0].still()[0].device
@@ -198,7 +199,9 @@ def measure_layers(
         records = {matrix: _Record(matrix, trials[matrix], chips) for matrix in group}
         uses = Uses([matrix.analog for matrix in matrices])
         with probed(analog, records):
-            for number, batch in enumerate(inputs_of(inputs)):
+            for number, batch in enumerate(inputs_of(inputs, action)):
+                if is_empty(batch):
+                    raise ValueError(f"{action}: batch {number} of the inputs holds no samples")
                 if holds_nonfinite(batch, masks=True):
                     raise ValueError(f"{action}: batch {number} of the inputs holds NaN or infinite values")
                 call(analog, moved(batch, place))
@@ -261,7 +264,8 @@ def chips_for(analog: nn.Module, chips: int, time: Ages | None, gain: Gain | Non
     """
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
         raise ValueError(f"{action}: chips must be an integer >= 1, got {chips!r}")
-    return Chips(range(seed, seed + chips), ages_for(analog, time, action), gain)
+    first = as_seed(seed)
+    return Chips(range(first, first + chips), ages_for(analog, time, action), gain)
 
 
 def ages_for(analog: nn.Module, time: Ages | None, action: str) -> tuple[float, ...]:

@@ -57,6 +57,8 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
     """
     number = as_seed(seed)
     layers = matrices_of(analog)
+    if faults is not None and not isinstance(faults, Mapping):
+        raise TypeError(f"program: faults must be a mapping from layers to maps of their cells, got {faults!r}")
     known = dict(faults or {})
     chips = [LayerChip.program(layer, number, known.pop(layer.analog.name, None)) for layer in layers]
     if known:

@@ -16,7 +16,7 @@ from analogsim.crossbar.stages import Affine, Outputs, Plain
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
-from analogsim.utils.batches import Inputs, call, inputs_of, moved, read_once, samples_in
+from analogsim.utils.batches import Inputs, call, inputs_of, is_empty, moved, read_once, samples_in
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
@@ -362,6 +362,8 @@ def calibrate_outputs(
 
     def batches() -> Iterator[Inputs]:
         for number, batch in enumerate(inputs_of(kept, "calibrate_outputs")):
+            if is_empty(batch):
+                raise ValueError(f"calibrate_outputs: batch {number} of the inputs holds no samples")
             if holds_nonfinite(batch, masks=True):
                 raise ValueError(f"calibrate_outputs: batch {number} of the inputs holds NaN or infinite values")
             yield moved(batch, place)
@@ -391,8 +393,6 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
                 call(analog, batch)
                 uses.check("calibrate_outputs")
                 samples, count = samples + _samples_in(batch), count + 1
-                if not any(probe.values for probe in probes):
-                    raise ValueError("calibrate_outputs: the inputs hold no samples; give at least one")
                 for probe in probes:
                     probe.end_batch()
         passes = _settle(analog, batches, [probe for probe in probes if probe.uses], count)

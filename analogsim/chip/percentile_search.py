@@ -154,6 +154,8 @@ def search_percentile(
 def _checked(percentiles: Sequence[float]) -> list[float]:
     """The percentiles as numbers."""
     asked: list[float] = []
+    if not isinstance(percentiles, Iterable):
+        raise TypeError(f"search_percentile: percentiles must be a sequence such as (99.5, 99.0), got {percentiles!r}")
     for value in percentiles:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
             raise ValueError(f"search_percentile: a percentile must be in (0, 100], got {value!r}")

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from analogsim.utils.torch_private import tree_leaves
+
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 _LABELS = ("labels", "label")
@@ -190,6 +192,12 @@ def inputs_of(loader: Iterable[Any], action: str = "calibrate") -> Iterator[Inpu
         yield value
     if not seen:
         raise ValueError(f"{action}: the loader is empty (or can be read only once); give a DataLoader or a list")
+
+
+def is_empty(inputs: Any) -> bool:
+    """Whether inputs hold tensors, and no numbers in any of them."""
+    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    return bool(tensors) and not any(tensor.numel() for tensor in tensors)
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:

@@ -408,7 +408,7 @@ def test_few_inputs_do_little_harm(samples: int, worst: float, outputs: int) -> 
 @pytest.mark.parametrize("inputs", [torch.zeros(0, 6), [torch.zeros(0, 6)]])
 def test_inputs_without_samples_are_refused(inputs: Any) -> None:
     analog = made(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2)))
-    with pytest.raises(ValueError, match="the inputs hold no samples"):
+    with pytest.raises(ValueError, match="batch 0 of the inputs holds no samples"):
         calibrate_outputs(analog, inputs)
     assert all(matrix.analog.chip.correction is None for matrix in matrices_of(analog))
 

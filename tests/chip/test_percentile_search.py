@@ -153,5 +153,11 @@ def test_inputs_that_are_none():
     analog = analogsim.convert(nn.Linear(3, 2), "pcm")
     with pytest.raises(TypeError, match=r"give a tensor \(one batch\).*, got a int"):
         analogsim.search_percentile(analog, 3)
-    with pytest.raises(ValueError, match="the loader is empty"):
+    with pytest.raises(ValueError, match="search_percentile: the loader is empty"):
         analogsim.search_percentile(analog, [])
+    with pytest.raises(ValueError, match="search_percentile: batch 1 of the inputs holds no samples"):
+        analogsim.search_percentile(analog, [torch.zeros(1, 3), torch.zeros(0, 3)])
+    with pytest.raises(TypeError, match=r"percentiles must be a sequence such as .*, got 99"):
+        analogsim.search_percentile(analog, torch.zeros(1, 3), percentiles=99)
+    with pytest.raises(TypeError, match="seed: must be an integer, got 'a'"):
+        analogsim.search_percentile(analog, torch.zeros(1, 3), seed="a")

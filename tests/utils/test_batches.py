@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import analogsim
 from analogsim.evaluation.scores import accuracy, cross_entropy
-from analogsim.utils.batches import answer, batches_of, inputs_of, moved, read_once, split
+from analogsim.utils.batches import answer, batches_of, inputs_of, is_empty, moved, read_once, split
 
 X, MASK, Y = torch.randn(8, 6), torch.ones(8, 6), torch.randint(3, (8,))
 
@@ -127,3 +127,18 @@ def test_batches_can_be_read_again():
     assert read_once(x) == [x]
     with pytest.raises(TypeError, match="got a float"):
         batches_of(2.0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "empty"),
+    [
+        (torch.zeros(0, 3), True),
+        (torch.zeros(1, 3), False),
+        ({"a": torch.zeros(0), "b": None}, True),
+        ((torch.zeros(0), [torch.zeros(1)]), False),
+        ({"texts": ["a"]}, False),
+        (torch.tensor(0.0), False),
+    ],
+)
+def test_inputs_without_numbers_are_empty(inputs: Any, empty: bool) -> None:
+    assert is_empty(inputs) is empty

@@ -93,6 +93,7 @@ class Bench:
         self._states = [matrix.analog for matrix in matrices_of(analog)]
         self._analog, self._inputs, self._ages = analog, inputs, ages
         self._first = [Lying.of(state) for state in self._states]
+        self._chips = [state.chip for state in self._states]
         self._made: dict[Choice, list[Lying]] = {}
 
     def is_made(self, choice: Choice) -> bool:
@@ -100,8 +101,14 @@ class Bench:
         return choice.hardware in self._made or not (choice.percentile or choice.ranges)
 
     def restore(self) -> None:
-        """As it was."""
+        """On the hardware that it was on; chips are gone."""
         self._put(self._first)
+
+    def undo(self) -> None:
+        """As it was, with the chip that it had."""
+        self.restore()
+        for state, chip in zip(self._states, self._chips, strict=True):
+            state.chip = chip
 
     def put(self, choice: Choice) -> None:
         """Let the twin lie on the hardware of a choice; chips are gone.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analogsim.utils.batches import Inputs, batches_of, inputs_of, samples_in
+from analogsim.utils.batches import Inputs, batches_of, inputs_of, is_empty, samples_in
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.torch_private import tree_flatten, tree_unflatten
 
@@ -56,17 +56,16 @@ def halves_of(inputs: Iterable[Any], most: int) -> tuple[list[Inputs], list[Inpu
     return (first, second) if second else (batches, batches)
 
 
+def as_loader(batches: Iterable[Inputs]) -> list[tuple[Inputs, None]]:
+    """Batches of inputs as a loader yields them, so that a tuple of arguments is not taken for inputs and target."""
+    return [(batch, None) for batch in batches]
+
+
 def _samples(batch: Inputs) -> int:
     try:
         return samples_in(batch, None)
     except ValueError:
-        return 0 if _is_empty(batch) else 1
-
-
-def _is_empty(batch: Inputs) -> bool:
-    """Whether it holds tensors, and no numbers in them."""
-    tensors = [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
-    return bool(tensors) and not any(tensor.numel() for tensor in tensors)
+        return 0 if is_empty(batch) else 1
 
 
 def _cut(batch: Inputs, part: slice) -> Any:

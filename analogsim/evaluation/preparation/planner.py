@@ -20,7 +20,7 @@ from analogsim.conversion.digital import to_digital
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.preparation.choice import Bench, Choice
-from analogsim.evaluation.preparation.halves import halves_of
+from analogsim.evaluation.preparation.halves import as_loader, halves_of
 from analogsim.evaluation.preparation.prepared import Prepared, TriedStep
 from analogsim.evaluation.preparation.steps import Step, find_steps
 from analogsim.layers.module import matrices_of
@@ -45,7 +45,7 @@ _NAMES = {
 _SEARCHED = 128  # inputs that searches of hardware see
 _MEASUREMENTS = 40  # about what a plan takes
 
-KnownFaults = Faults | Callable[[int], Faults]
+KnownFaults = Faults | Callable[[int], Faults | None]
 
 
 def prepare(
@@ -130,8 +130,10 @@ def prepare(
         )
     digital = to_digital(analog).eval()
     data, metric = _pairs(digital, held_out, criterion, matrices_of(analog)[0].still()[0].device)
-    bench = Bench(analog, halves_of(given, 2 * _SEARCHED)[0] if samples > 2 * _SEARCHED else given, ages)
-    judge = _Judge(analog, bench, data, metric, given, chips or _FEWEST, ages, seed, faults, end)
+    loader = as_loader(given)
+    searched = as_loader(halves_of(loader, 2 * _SEARCHED)[0]) if samples > 2 * _SEARCHED else loader
+    bench = Bench(analog, searched, ages)
+    judge = _Judge(analog, bench, data, metric, loader, chips or _FEWEST, ages, seed, faults, end)
     cells = _cells(analog)
     start = Choice(as_compensations(compensation))
     try:
@@ -141,7 +143,7 @@ def prepare(
         final = plan.run()
         bench.put(final)
     except BaseException:
-        bench.restore()
+        bench.undo()
         raise
     erase(analog)
     return Prepared(
@@ -311,9 +313,12 @@ class _Judge:
         """The faults as the weights of a choice meet them."""
         if self.faults is None or not choice.around:
             return self.faults
-        laid = partial(remap, self.analog, signs=choice.around == "signs")
-        known = self.faults
+        laid, known = partial(self._laid, signs=choice.around == "signs"), self.faults
         return (lambda seed: laid(known(seed))) if callable(known) else laid(known)
+
+    def _laid(self, known: Faults | None, *, signs: bool) -> Faults | None:
+        """Weights laid around a chip's faults, where it has any; what is no map `program` refuses."""
+        return remap(self.analog, known, signs=signs) if isinstance(known, Mapping) else known
 
     def measure(self, choice: Choice) -> Tensor:
         """Errors, one for each chip, smaller ones better."""

@@ -67,7 +67,7 @@ class Prepared:
 
     analog: nn.Module
     compensation: Compensations
-    faults: Faults | Callable[[int], Faults] | None
+    faults: Faults | Callable[[int], Faults | None] | None
     steps: tuple[TriedStep, ...]
     before: float
     after: float

@@ -285,6 +285,45 @@ def test_what_it_is_judged_by_is_held_out(inputs):
         analogsim.prepare(analogsim.convert(network(), "pcm"), inputs, **QUICK)
 
 
+def test_several_arguments():
+    """They stay arguments on the way to compensations and searches."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 4), nn.Linear(5, 4)
+
+        def forward(self, x, y):
+            return self.one(x) + self.two(y)
+
+    torch.manual_seed(0)
+    analog = analogsim.convert(Sum(), "pcm(percentile=100)", crossbar="standard(input_range='calibrated')")
+    x, y = torch.randn(64, 6), torch.randn(64, 5)
+    analogsim.calibrate(analog, [((x, y), None)])
+    prepared = analogsim.prepare(analog, [((x, y), torch.zeros(64))], budget="30s", chips=2, samples=600)
+    assert prepared.samples == 32
+    measured = {step.name for step in prepared.steps if step.alone is not None}
+    assert measured >= {"affine", "ranges", "percentile", "input-range"}
+
+
+def test_the_chip_that_was_there_is_there_where_it_fails():
+    analog = analogsim.convert(network(), "pcm")
+    analogsim.program(analog, seed=1)
+    before = [matrix.analog.chip for matrix in matrices_of(analog)]
+    with pytest.raises(ValueError, match="the network has no batch norm"):
+        analogsim.prepare(analog, torch.randn(8, 32), compensation="batch-norm", **QUICK)
+    assert all(matrix.analog.chip is chip for matrix, chip in zip(matrices_of(analog), before, strict=True))
+    assert None not in before
+
+
+def test_chips_without_faults_and_faults_that_are_none():
+    analog = analogsim.convert(network(), "pcm")
+    prepared = analogsim.prepare(analog, torch.randn(16, 32), faults=lambda seed: None, **QUICK)
+    assert not {"remap", "remap-signs"} & set(prepared.kept)
+    with pytest.raises(TypeError, match=r"program: faults must be a mapping from layers to maps .* got 3"):
+        analogsim.prepare(analog, torch.randn(16, 32), faults=lambda seed: 3, **QUICK)
+
+
 def test_inputs_and_answers_that_are_refused():
     with pytest.raises(ValueError, match="the loader is empty"):
         analogsim.prepare(analogsim.convert(network(), "pcm"), [])
