@@ -1,4 +1,4 @@
-"""The digital network, run by its twin: every matrix holds its clean weights, nothing is converted or adapted."""
+"""What a chip should answer: the digital network, or the one behind its converters, run by the twin itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.crossbar.signal_path import Array
 from analogsim.crossbar.stages import Stage
-from analogsim.layers.module import matrices_of
+from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.layers.state import AnalogState
 from analogsim.noise.sources import Noise, Silence
 
@@ -66,3 +66,34 @@ def on_clean_weights(analog: nn.Module, chips: dict[str, CleanWeights] | None = 
     finally:
         for state, (chip, crossbar, adapter, scale) in zip(states, before, strict=True):
             state.chip, state.crossbar, state.adapter, state.eval_scale = chip, crossbar, adapter, scale
+
+
+def is_trained_behind_converters(analog: nn.Module) -> bool:
+    """Whether ranges of converters were learned with the weights, so that the network is what they leave of it."""
+    return any(matrix.analog.crossbar.learns for matrix in matrices_of(analog))
+
+
+@contextmanager
+def as_trained(analog: nn.Module) -> Iterator[None]:
+    """For a block, in eval mode: a twin answers as the network that was trained, without any error of a chip.
+
+    That is the digital network, and where ranges were learned the one behind its converters: what they cut off was
+    never part of it, and a chip that is brought to the digital network is brought away from what was trained.
+
+    Args:
+        analog: the twin; its modes are as before afterwards.
+    """
+    with drawn_in_eval(analog, lambda state: 0.0):
+        if not is_trained_behind_converters(analog):
+            with on_clean_weights(analog):
+                yield
+            return
+        states = [matrix.analog for matrix in matrices_of(analog)]
+        adapters = [state.adapter for state in states]
+        try:
+            for state in states:
+                state.adapter = None
+            yield
+        finally:
+            for state, adapter in zip(states, adapters, strict=True):
+                state.adapter = adapter

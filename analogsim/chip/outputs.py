@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from analogsim.chip.clean import on_clean_weights
+from analogsim.chip.clean import as_trained
 from analogsim.chip.layer_chip import LayerChip, OutputCorrection, layer_chips, outside_autograd
 from analogsim.crossbar.stages import Affine, Outputs, Plain
 from analogsim.layers.matrix import AnalogMatrix
@@ -304,11 +304,12 @@ def calibrate_outputs(
 ) -> OutputCalibration:
     """Give each output of each analog matrix a digital scale and offset, so that it is as in the digital network.
 
-    Unlabelled inputs go through the digital network and through the programmed chip at its present age; what is matched
-    is the mean and the spread of every output over all samples and positions, layer by layer in the order of the
-    forward, each measured with those before it already corrected. The correction belongs to the chip: it stays when the
-    chip drifts on (what it was measured at and what it is used at are two things), until it is measured again, and
-    `save_chip` keeps it; `program` and `erase` drop it. Nothing else changes.
+    Where a crossbar learns its ranges, the network behind its converters, which is the one that was trained, stands in
+    the place of the digital one. Unlabelled inputs go through that network and through the programmed chip at its
+    present age; what is matched is the mean and the spread of every output over all samples and positions, layer by
+    layer in the order of the forward, each measured with those before it already corrected. The correction belongs to
+    the chip: it stays when the chip drifts on (what it was measured at and what it is used at are two things), until it
+    is measured again, and `save_chip` keeps it; `program` and `erase` drop it. Nothing else changes.
 
     One batch needs two forwards. Several batches, recurrent matrices and ones that are used several times need a few
     more, until nothing moves by a hundredth of the spread, ten at most; only means and variances are kept.
@@ -387,7 +388,7 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
     pairs = layer_chips(analog, "calibrate_outputs")
     uses = Uses([matrix.analog for matrix, _ in pairs])
     with _probed(analog, pairs, match) as probes:
-        with on_clean_weights(analog):
+        with as_trained(analog):
             samples, count = 0, 0
             for batch in batches():
                 call(analog, batch)

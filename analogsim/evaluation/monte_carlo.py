@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
+from analogsim.chip.clean import is_trained_behind_converters
 from analogsim.chip.compensation import CalibrationData, CompensationLike, Compensations, as_compensations
 from analogsim.chip.lifecycle import Faults, as_seed, without_errors
 from analogsim.chip.on_chip import OnChip
@@ -216,7 +217,7 @@ def judge_chips(
     judged = as_metric(metric)
     first = as_seed(seed)
     layers = matrices_of(analog)
-    converters = _counts_converters(clean, layers)
+    converters = _counts_converters(clean, analog)
     instants = _instants(times, layers)
     data = Data(loader, layers[0].still()[0].device)
     # What is judged here looks for itself, at every chip.
@@ -296,13 +297,13 @@ def _check_on_chip(on_chip: OnChip | None, together: int) -> None:
         raise ValueError(f"evaluate: together={together} with on_chip, which takes one chip; leave out one of them")
 
 
-def _counts_converters(clean: Clean | None, layers: Sequence[AnalogMatrix]) -> bool:
+def _counts_converters(clean: Clean | None, analog: nn.Module) -> bool:
     """Whether the clean score is that behind the converters."""
     if clean is None:
-        return any(layer.analog.crossbar.learns for layer in layers)
+        return is_trained_behind_converters(analog)
     if clean not in ("converters", "digital"):
         raise ValueError(f'evaluate: clean must be "converters", "digital" or None, got {clean!r}')
-    return clean == "converters" and any(layer.analog.crossbar.converts for layer in layers)
+    return clean == "converters" and any(matrix.analog.crossbar.converts for matrix in matrices_of(analog))
 
 
 def _score_behind_converters(analog: nn.Module, data: Data, metric: Metric, digital: Scores) -> Scores:

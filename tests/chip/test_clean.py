@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.chip.clean import CleanWeights, on_clean_weights
+from analogsim.chip.clean import CleanWeights, as_trained, on_clean_weights
+from analogsim.chip.lifecycle import without_errors
 from analogsim.layers.module import drawn_in_eval, matrices_of
 
 
@@ -45,3 +46,22 @@ def test_it_has_no_converters() -> None:
     analog = analogsim.convert(nn.Linear(2, 2), "pcm")
     with pytest.raises(RuntimeError, match="converters"):
         CleanWeights(analog.analog).array_for(analog.weight)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_as_trained_is_behind_converters_whose_ranges_were_learned(learned: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(20, 6)
+    analog = analogsim.convert(
+        model, "pcm", crossbar=f"standard(input_range='{'learned' if learned else 'calibrated'}')"
+    )
+    analogsim.calibrate(analog, [x / 4])  # which cuts off
+    analog.train()
+    with as_trained(analog):
+        found = analog(x)
+    assert analog.training
+    with without_errors(analog):
+        behind = analog(x)
+    assert not torch.allclose(behind, model(x), atol=0.05)
+    assert torch.equal(found, behind) if learned else torch.allclose(found, model(x), atol=1e-6)

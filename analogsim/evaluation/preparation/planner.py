@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analogsim.chip.clean import as_trained
 from analogsim.chip.compensation import CompensationLike, as_compensations
 from analogsim.chip.faults import remap
 from analogsim.chip.layer_errors import FIRST_SEED, Ages, ages_for, is_better
 from analogsim.chip.lifecycle import Faults, erase
-from analogsim.conversion.digital import to_digital
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.preparation.choice import Bench, Choice
@@ -66,7 +66,8 @@ def prepare(
     """Try what helps a trained network on chips, without labels and within a time, and keep what does.
 
     One half of the inputs is what things are set by, the other half what they are judged by: how far the answers of a
-    few chips at the ages asked are from those of the digital network. Each step of the table is measured alone; then,
+    few chips at the ages asked are from those of the digital network (of the one behind its converters, where a
+    crossbar learns its ranges, since that was trained). Each step of the table is measured alone; then,
     the best first, each is added where it makes the error less by 1 % and by two standard errors over the chips; last,
     what brings nothing any more beside the others is taken out again. Steps are: ranges of converters set from data and
     searched for (`search_ranges`), the largest weight (`search_percentile`), every compensation that has a name (gains,
@@ -128,8 +129,7 @@ def prepare(
             "prepare: half of the inputs is held out to judge by, and there is one sample, or one batch that cannot be "
             "cut in two; give more, or several batches"
         )
-    digital = to_digital(analog).eval()
-    data, metric = _pairs(digital, held_out, criterion, matrices_of(analog)[0].still()[0].device)
+    data, metric = _pairs(analog, held_out, criterion, matrices_of(analog)[0].still()[0].device)
     loader = as_loader(given)
     searched = as_loader(halves_of(loader, 2 * _SEARCHED)[0]) if samples > 2 * _SEARCHED else loader
     bench = Bench(analog, searched, ages)
@@ -211,10 +211,11 @@ def _is_other_class(output: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _pairs(
-    digital: nn.Module, held_out: Sequence[Any], criterion: str | Metric, place: torch.device
+    analog: nn.Module, held_out: Sequence[Any], criterion: str | Metric, place: torch.device
 ) -> tuple[list[tuple[Inputs, Any]], Metric]:
-    """Inputs with the digital network's answers, and what judges others by them."""
-    pairs = [(batch, answer(call(digital, moved(batch, place)))) for batch in held_out]
+    """Inputs with the answers of the network that was trained, and what judges others by them."""
+    with as_trained(analog):
+        pairs = [(batch, answer(call(analog, moved(batch, place)))) for batch in held_out]
     if isinstance(criterion, Metric):
         if criterion.higher_is_better is None:
             raise ValueError(

@@ -344,3 +344,12 @@ def test_inputs_and_answers_that_are_refused():
             torch.randn(6, 4),
             criterion="agreement",
         )
+
+
+def test_what_learned_ranges_cut_off_is_not_brought_back():
+    model, x = network(), torch.randn(160, 32)
+    analog = analogsim.convert(model, "gaussian(std=0.0)", crossbar="standard(input_range='learned', output_noise=0.0)")
+    analogsim.calibrate(analog, [x / 3])
+    prepared = analogsim.prepare(analog, x, **QUICK)
+    assert prepared.before == pytest.approx(0, abs=1e-9), "the network that was trained has lost nothing"
+    assert not prepared.kept
