@@ -189,7 +189,7 @@ def some(epoch: Callable[[torch.Generator], Any], samples: int) -> list[tuple[Te
         if sum(len(each) for _, each in pairs) >= samples:
             break
     inputs, targets = (torch.cat(parts)[:samples] for parts in zip(*pairs, strict=True))
-    return list(zip(inputs.split(BATCH), targets.split(BATCH), strict=True))
+    return [(inputs[at : at + BATCH], targets[at : at + BATCH]) for at in range(0, len(targets), BATCH)]
 
 
 def judge(

@@ -151,8 +151,8 @@ def fine_tune(
     (batch norm keeps its statistics, dropout does nothing), its weights and ranges stay, and so does the chip.
 
     Adam takes the steps, at a rate that falls to 0 by a cosine; offsets and the two matrices move in units of the
-    spread of their outputs and of the weights. It is as good as the data: of a few dozen labels ranks above 0 learn by
-    heart.
+    spread of their outputs and of the weights. Of a few hundred labels that the network was trained on they learn to be
+    surer of these, and end worse than by the teacher; docs/robust.md has what each way brings.
 
     Args:
         analog: the twin, with adapters or without.
