@@ -56,6 +56,24 @@ class Journal:
         """The same one for another part."""
         return replace(self, part=part)
 
+    def kept(self) -> dict[tuple[str, str], frozenset[int]]:
+        """The chips that the file holds, by name and part, whatever they were judged by; none where it is missing.
+
+        Raises:
+            ValueError: the file is no journal or is damaged, or another process writes to it.
+        """
+        path = os.fspath(self.path)
+        if not os.path.exists(path):
+            return {}
+        with _owned(path) as file:
+            lines = _read(file, path)
+        asked = {line["question"]: (line["name"], line["part"]) for line in lines if "question" in line}
+        found: dict[tuple[str, str], set[int]] = {}
+        for line in lines:
+            if "question" not in line:
+                found.setdefault(asked[line["of"]], set()).add(line["chip"])
+        return {of: frozenset(chips) for of, chips in found.items()}
+
     @contextmanager
     def opened(self, question: Question) -> Iterator[Record]:
         """The journal's record of one question, for a block, in which no other process may write to the file.

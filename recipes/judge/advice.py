@@ -20,11 +20,17 @@ def say_nothing_to_do(found: Findings) -> str:
         )
     # Of samples that are all alike, no error is seen: of n, a share of 3 / n may still be otherwise (95 %).
     unseen = 3 / report.samples if report.unit == "%" and not loss.error else 1.96 * loss.error
+    if found.seems_to_lose():
+        return (
+            f"Not known: {number(loss.mean, report.unit)} ± {number(loss.error, report.unit)} seem to be lost after "
+            f"{found.at}, which may be chance, with {report.samples} samples and {len(found.asis.rows)} chips; give "
+            "more data or minutes to know."
+        )
     if unseen > found.allowed:
         return (
             f"Nothing to do as far as can be seen: no loss is beyond its error, but with {report.samples} samples and "
             f"{len(found.asis.rows)} chips one of {number(unseen, report.unit)} "
-            "would not be; give more data to know better."
+            "would not be; give more data or minutes to know better."
         )
     return "Nothing to do: at none of these times does the network lose anything that is worth a remedy."
 

@@ -19,12 +19,14 @@ from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.report import Report
 from analogsim.evaluation.scoring import ask_alone, find_alone, score_networks
-from analogsim.evaluation.workers import Executor
+from analogsim.evaluation.workers import Executor, Ranks
 from analogsim.recipes.judge.clock import Clock
 from analogsim.recipes.judge.paired import Difference, compare, recording
 from analogsim.recipes.judge.samples import Samples
 from analogsim.recipes.judge.variant import Subject, Variant
 from analogsim.utils.batches import Data, answer, call
+
+_BY_PARTS = "part by part"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,7 @@ class Bench:
         self._executor = executor
         self._journal = journal
         self._known: dict[tuple[Variant, int], Measured] = {}
+        self._before: dict[tuple[str, str], frozenset[int]] | None = None
 
     def known(self, variant: Variant, part: Part) -> Measured | None:
         """What was measured already."""
@@ -156,10 +159,10 @@ class Bench:
         done = 0 if before is None else len(before.rows)
         if done >= chips:
             return before  # type: ignore[return-value]
-        visits = (chips - done) * len(part.times)
         count = len(part.samples)
         kind = self._kind(variant)
-        if self.clock.estimate(count, visits, kind) > self.clock.left - reserve:
+        takes = self.estimate(variant, part, chips)  # nothing, where a journal has them all
+        if takes > max(self.clock.left - reserve, 0.0):
             raise NoTimeError
         start = self.clock.now()
         found = self.ask(variant, part, range(part.first + done, part.first + chips))
@@ -170,8 +173,33 @@ class Bench:
         return found
 
     def estimate(self, variant: Variant, part: Part, chips: int) -> float:
-        """Seconds that a variant would take on so many chips."""
-        return self.clock.estimate(len(part.samples), chips * len(part.times), self._kind(variant))
+        """Seconds until a variant has been on so many chips; those of a journal, too, are not taken again."""
+        visits = self._missing(variant, part, chips) * len(part.times)
+        return self.clock.estimate(len(part.samples), visits, self._kind(variant))
+
+    def kept(self, variant: Variant, part: Part, *, parts: bool = False) -> int:
+        """How many of the first chips of a part are in the journal, so that they take no time.
+
+        Args:
+            variant: what is done.
+            part: on which data and chips.
+            parts: those on which each part of the hardware was switched off in turn.
+        """
+        name = f"{variant.effect.key}, {_BY_PARTS}" if parts else variant.effect.key
+        journal = self._named(part, name)
+        if journal is None:
+            return 0
+        if self._before is None:
+            self._before = self._executor.first(journal.kept) if isinstance(self._executor, Ranks) else journal.kept()
+        chips, count = self._before.get((journal.name, journal.part), frozenset()), 0
+        while part.first + count in chips:
+            count += 1
+        return count
+
+    def _missing(self, variant: Variant, part: Part, chips: int) -> int:
+        """How many of so many chips are still to be judged."""
+        before = self.known(variant, part)
+        return max(chips - max(0 if before is None else len(before.rows), self.kept(variant, part)), 0)
 
     def _kind(self, variant: Variant) -> str:
         """What takes time at each visit of a chip beside asking it."""
@@ -203,22 +231,26 @@ class Bench:
             chips=chips,
             seed=part.first,
             metric=self.metric,
-            **self._how(variant, self.subject.analog, part, f"{variant.effect.key}, part by part"),
+            **self._how(variant, self.subject.analog, part, f"{variant.effect.key}, {_BY_PARTS}"),
         )
 
     def _how(self, variant: Variant, twin: nn.Module, part: Part, name: str) -> Mapping[str, Any]:
         """How chips are judged, and where they are kept."""
-        journal = self._journal
-        if journal is not None:
-            title = ": ".join(filter(None, (journal.name, part.name, f"{len(part.samples)} samples", name)))
-            journal = replace(journal, name=title)
         return {
             "times": part.times,
             "compensation": self.subject.compensation(variant, twin),
             "calibration": self.subject.calibration or None,
             "executor": self._executor,
-            "journal": journal,
+            "journal": self._named(part, name),
         }
+
+    def _named(self, part: Part, name: str) -> Journal | None:
+        """The journal, for a part and what is done."""
+        journal = self._journal
+        if journal is None:
+            return None
+        title = ": ".join(filter(None, (journal.name, part.name, f"{len(part.samples)} samples", name)))
+        return replace(journal, name=title)
 
     def score_constant(self, samples: Samples) -> float:
         """The score of who always says the same: the mean of what the digital network answers.

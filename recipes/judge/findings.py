@@ -121,6 +121,11 @@ class Findings:
         above = measured.sign * (measured.score(self.where) - self.guess)
         return above < 0.05 * self.span or above <= 2 * measured.loss(self.where).error
 
+    def seems_to_lose(self) -> bool:
+        """Whether the network loses more than it may, though not beyond the error: too little was measured to tell."""
+        loss = self.asis.loss(self.where)
+        return not self.knows_nothing() and loss.mean > self.allowed and not loss.beyond()
+
     def needs_more(self, best: Tried | None) -> bool:
         """Whether so much is lost with the best so far that cells or digital products may be spent on it.
 

@@ -109,7 +109,8 @@ class Plan:
         if not self._worth_it():
             if not self.found.knows_nothing():
                 self._find_parts()
-            return self.judgement(NOTHING_TO_DO, say_nothing_to_do(self.found))
+            verdict = OPEN if self.found.seems_to_lose() else NOTHING_TO_DO
+            return self.judgement(verdict, say_nothing_to_do(self.found))
         self._find_parts()
         self._find_shares()
         self._show()
@@ -135,8 +136,8 @@ class Plan:
     def _begin(self) -> None:
         self.tell("the network as it is")
         clock, part = self.bench.clock, self.test
-        chips = self.sizes.final
-        while chips > 2 and clock.estimate(len(part.samples), chips * len(part.times)) > 0.4 * clock.left:
+        chips, kept = self.sizes.final, self.bench.kept(self.base, part)
+        while chips > max(2, kept) and clock.estimate(len(part.samples), chips * len(part.times)) > 0.4 * clock.left:
             chips -= 1
         try:
             self.found.asis = self.bench.measure(self.base, part, chips)
@@ -176,9 +177,10 @@ class Plan:
         self.tell("what costs most")
         clock, count = self.bench.clock, len(self.choice.samples)
         chips, name = self.sizes.parts, "the parts of the hardware, one by one"
-        while chips > 2 and clock.estimate(count, 9 * chips) > 0.25 * self._left:
+        kept = self.bench.kept(self.base, self.choice, parts=True)
+        while chips > max(2, kept) and clock.estimate(count, 9 * chips) > 0.25 * self._left:
             chips -= 1
-        if clock.estimate(count, 9 * chips) > 0.5 * self._left:
+        if chips > kept and clock.estimate(count, 9 * chips) > 0.5 * self._left:
             self.found.untried[name] = _NO_TIME
             return
         ablation = self._attempt(name, lambda: self.bench.ablate(self.base, self.choice, chips))
@@ -267,7 +269,9 @@ class Plan:
         self.tell("layer by layer")
         chips, name = self.sizes.layers, "layer by layer"
         each = self.bench.clock.estimate(len(self.choice.samples), chips)
-        most = max(min(int(0.5 * self._left / max(each, 1e-9)), max(self.sizes.groups, 2)), 0)
+        alone = [best.variant.with_digital(tuple(other for other in layers if other != layer)) for layer in layers]
+        free = sum(self.bench.kept(variant, self.choice) >= chips for variant in alone)
+        most = min(max(int(0.5 * self._left / max(each, 1e-9)), 0) + free, max(self.sizes.groups, 2))
         if most < 2:
             self.found.untried[name] = _NO_TIME
             return
@@ -359,9 +363,9 @@ class Plan:
         more, bench = 3 * self.sizes.tried, self.bench
 
         def takes(chips: int) -> float:
-            return sum(bench.estimate(each.variant, self.choice, chips - len(each.measured.rows)) for each in again)
+            return sum(bench.estimate(each.variant, self.choice, chips) for each in again)
 
-        while more > self.sizes.tried and takes(more) > 0.5 * self._left:
+        while more > self.sizes.tried and takes(more) > max(0.5 * self._left, 0.0):
             more -= 1
         for each in again:
             try:
@@ -393,7 +397,7 @@ class Plan:
         if chosen is None:
             return self.judgement(OPEN, "There was no time to try a remedy: give more minutes.")
         if not chosen.remedies:
-            return self.judgement(NO_REMEDY, say_no_remedy(self.found, None, None))
+            return self._without_remedy(say_no_remedy(self.found, None, None))
         self.tell(f"{chosen.variant.name} on test data")
         final = self._final(chosen.variant)
         name = f"{chosen.variant.name} on test data"
@@ -405,9 +409,17 @@ class Plan:
             return self.judgement(OPEN, told, chosen=chosen)
         gain = final.over(self.found.asis, self.found.where)
         if not gain.beyond():
-            return self.judgement(NO_REMEDY, say_no_remedy(self.found, chosen, final))
+            return self._without_remedy(say_no_remedy(self.found, chosen, final))
         advice = say_recommended(self.found, chosen, final, gain)
         return self.judgement(RECOMMENDED, advice, final=final, chosen=chosen)
+
+    def _without_remedy(self, advice: str) -> Judgement:
+        """That none helps; which is not known where there was no time for some of them."""
+        late = [name for name in all_remedies() if self.found.untried.get(name) == _NO_TIME]
+        if not late:
+            return self.judgement(NO_REMEDY, advice)
+        told = f"There was no time for {len(late)} of the remedies ({', '.join(late)}): give more minutes."
+        return self.judgement(OPEN, told if len(self.found.tried) < 2 else f"{advice} {told}")
 
     def _final(self, variant: Variant) -> Measured | None:
         """A variant on test data, on fewer chips where there is little time; None where there is none, or it fails."""
@@ -428,7 +440,7 @@ class Plan:
         part, bench, done = self.test, self.bench, len(self.found.asis.rows)
 
         def takes(chips: int) -> float:
-            return bench.estimate(self.base, part, chips - done) + bench.estimate(variant, part, chips)
+            return bench.estimate(self.base, part, chips) + bench.estimate(variant, part, chips)
 
         chips = _MOST_CHIPS
         while chips > done and takes(chips) > 0.6 * bench.clock.left:

@@ -10,7 +10,7 @@ from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.workers import Executor, Ranks
 from analogsim.recipes.judge.bench import Bench, Part
 from analogsim.recipes.judge.findings import Findings
-from analogsim.recipes.judge.judgement import NOTHING_TO_DO, Judgement
+from analogsim.recipes.judge.judgement import NOTHING_TO_DO, OPEN, Judgement
 from analogsim.recipes.judge.paired import GROUPS
 from analogsim.recipes.judge.plan import Plan
 from analogsim.recipes.judge.remedies import Remedy, all_remedies
@@ -64,7 +64,7 @@ class Rounds:
         clock, most = self.bench.clock, max(len(self.judged), len(self.choosing))
         sizes, number = self.sizes(1), 1
         found = self.plan(sizes).run()
-        while found.verdict == NOTHING_TO_DO and sizes.samples < most and clock.left > clock.budget / 2:
+        while found.verdict in (NOTHING_TO_DO, OPEN) and sizes.samples < most and clock.left > clock.budget / 2:
             number, before = number + 1, sizes.samples
             sizes = self.sizes(number)
             if sizes.samples < min(2 * before, most):

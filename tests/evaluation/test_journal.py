@@ -41,6 +41,20 @@ def test_chips_come_back_bit_by_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(done[3].values, CHIPS[3].values)
 
 
+def test_which_chips_are_kept_is_known_without_the_question(tmp_path: Path) -> None:
+    path = tmp_path / "chips.jsonl"
+    assert Journal(path).kept() == {}
+    assert not path.exists()
+    written(path)
+    with Journal(path, "net", "without DAC").opened({**QUESTION, "hardware": "other"}) as record:
+        record.add(CHIPS[3:4])
+    parts = {("", "everything analog"): frozenset(range(5)), ("net", "without DAC"): frozenset({3})}
+    assert Journal(path, "whatever").kept() == parts
+    path.write_text("no journal\n")
+    with pytest.raises(ValueError, match="journal"):
+        Journal(path).kept()
+
+
 def test_what_a_metric_keeps_comes_back_bit_by_bit(tmp_path: Path) -> None:
     path = tmp_path / "chips.jsonl"
     details = np.random.default_rng(0).normal(size=(2, 50)), np.array([0.1, float("nan")])

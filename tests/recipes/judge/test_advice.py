@@ -16,6 +16,14 @@ def test_nothing_to_do_because_nothing_is_lost_or_nothing_is_seen():
     assert "with 20 samples and 5 chips" in say_nothing_to_do(few)
 
 
+def test_what_may_be_lost_is_not_called_nothing():
+    few = found(0.9)
+    few.asis = measured(0.86, samples=16, chips=2, spread=0.04)
+    told = say_nothing_to_do(few)
+    assert told.startswith("Not known: ")
+    assert "with 16 samples and 2 chips; give more data or minutes to know." in told
+
+
 def test_samples_that_are_all_right_say_little_where_they_are_few():
     few = found(1.0)
     few.asis = measured(1.0, clean=1.0, spread=0.0, samples=16)

@@ -102,6 +102,24 @@ def test_a_journal_holds_them_and_nothing_is_judged_twice(bench, subject, part, 
     np.testing.assert_array_equal(more.rows, bench.measure(Variant(), part, 3).rows)
 
 
+def test_chips_of_a_journal_need_no_time(bench, subject, part, tmp_path):
+    def kept(seconds):
+        return Bench(subject, bench.metric, Clock(seconds, per_sample=1.0), journal=Journal(tmp_path / "chips.jsonl"))
+
+    first = kept(1e6)
+    rows = first.measure(Variant(), part, 2).rows
+    first.ablate(Variant(), part, 3)
+    again = kept(1.0)
+    assert again.kept(Variant(), part) == 2
+    assert again.kept(Variant(), part, parts=True) == 3
+    assert again.kept(Variant(compensation="column"), part) == 0
+    assert again.estimate(Variant(), part, 2) == 0
+    np.testing.assert_array_equal(again.measure(Variant(), part, 2, reserve=5.0).rows, rows)
+    with pytest.raises(NoTimeError):
+        again.measure(Variant(), part, 3)
+    assert bench.kept(Variant(), part) == 0
+
+
 def test_faults_that_weights_are_laid_around_reach_workers(model, samples, part):
     analog = analogsim.convert(model, "stuck-at")
     subject = Subject(analog, [inputs for inputs, _ in samples], "stuck-at", "ideal")

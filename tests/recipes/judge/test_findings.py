@@ -49,6 +49,17 @@ def test_a_network_that_knows_nothing():
     assert not found(0.1, clean=0.11, guess=None).knows_nothing()
 
 
+def test_what_is_lost_and_may_be_chance_is_not_nothing():
+    few = found(0.9)
+    few.asis = measured(0.86, samples=16, chips=2, spread=0.04)
+    assert few.seems_to_lose()
+    few.asis = measured(0.86, samples=4_000, chips=5, spread=0.001)  # it is lost, beyond its error
+    assert not few.seems_to_lose()
+    few.asis = measured(0.898, samples=16, chips=2, spread=0.04)  # less than what may be lost
+    assert not few.seems_to_lose()
+    assert not found(0.08, clean=0.1).seems_to_lose()  # and it had nothing to lose
+
+
 def test_a_network_that_is_destroyed_on_chips():
     made = found(0.12)
     assert made.is_guessing(made.asis)

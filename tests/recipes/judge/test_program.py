@@ -12,7 +12,7 @@ from analogsim.recipes import cli
 from analogsim.recipes.judge import judge, plan, program, rounds
 from analogsim.recipes.judge.bench import Bench
 from analogsim.recipes.judge.clock import Clock
-from analogsim.recipes.judge.judgement import Judgement
+from analogsim.recipes.judge.judgement import NO_REMEDY, OPEN, Judgement
 from analogsim.recipes.judge.samples import Samples
 from analogsim.recipes.judge.sizes import Sizes
 from analogsim.recipes.judge.variant import Subject, Variant
@@ -202,6 +202,19 @@ def test_a_journal_goes_on_where_the_first_call_was_ended(few_chips, tmp_path, m
     assert found.report.to_dict() == shown[0].report.to_dict() == alone.report.to_dict()
     assert found.remedies == alone.remedies
     assert found.advice == alone.advice
+
+
+def test_a_whole_journal_gives_the_same_answer_where_no_time_is_left_for_anything(few_chips, tmp_path, monkeypatch):
+    how = {"validation": data(seed=1), "only": ("global", "column"), "compensation": None, "times": ("1y",)}
+    first = judge(Network(), data(), **how, journal=tmp_path / "chips.jsonl")
+    estimate = Clock.estimate
+    monkeypatch.setattr(Clock, "estimate", lambda *args, **options: 1e6 * estimate(*args, **options))
+    again = judge(Network(), data(), **how, journal=tmp_path / "chips.jsonl")
+    assert first.verdict == NO_REMEDY
+    assert again.replace(seconds=0.0).to_dict() == first.replace(seconds=0.0).to_dict()
+    without = judge(Network(), data(), **how)
+    assert without.verdict == OPEN
+    assert "There was no time" in without.advice
 
 
 def test_workers_give_the_same_numbers(few_chips):
