@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from analogsim.chip.clean import as_trained
 from analogsim.chip.layer_chip import LayerChip, OutputCorrection, layer_chips, outside_autograd
+from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.stages import Affine, Outputs, Plain
-from analogsim.layers.matrix import AnalogMatrix
+from analogsim.layers.matrix import AnalogMatrix, Drawn, Taking
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import Inputs, call, inputs_of, is_empty, moved, read_once, samples_in
@@ -32,7 +33,7 @@ _ENOUGH = 64
 _PRIOR_SCALE, _PRIOR_GAIN, _PRIOR_OFFSET = 16.0, 2.0, 5.0
 # A scale is at most so many times that of the whole matrix, and that part of it where only noise varies.
 _WIDEST = 8.0
-# Passes end where corrections move by less than this, in standard deviations. Recurrent layers halve it in each.
+# Passes end where corrections move by less than this, in standard deviations.
 _STILL = 1e-2
 _PASSES = 10
 # A standard deviation below this part of the mean is rounding.
@@ -161,6 +162,9 @@ class Probe:
     Args:
         outputs: how many the matrix has.
         match: what is matched.
+
+    Attributes:
+        repeated: whether a forward takes several products with the matrix.
     """
 
     def __init__(self, outputs: int, match: Match) -> None:
@@ -170,8 +174,11 @@ class Probe:
         self.chip: Moments | None = None
         self.uses = 0
         self.values = 0
+        self.repeated = False
         self.found: Affine | None = None
         self._so_far: list[Moments] = []
+        self._uses_before = 0
+        self._settled = False
         self._at_once = False
         self._place = 0
 
@@ -182,6 +189,8 @@ class Probe:
             self.uses += 1
             self.values += product.numel()
             return product
+        if self._settled:
+            return cast(Affine, self.found).after(product, input, outputs)
         self.chip.add(product, outputs)
         if self._at_once:
             digital = self._so_far[min(self._place, len(self._so_far) - 1)]
@@ -196,14 +205,23 @@ class Probe:
     def end_batch(self) -> None:
         """The digital network has answered to a batch."""
         self._so_far.append(self.digital.copied())
+        self.repeated = self.repeated or self.uses - self._uses_before > 1
+        self._uses_before = self.uses
+
+    def settle(self, chip: Moments) -> None:
+        """Be done, with what the chip answers to the inputs of the digital network."""
+        self.chip = chip
+        self.found = fitted(self._match, self.digital, chip)
+        self._settled = True
 
     def begin(self, first: bool) -> None:
         """Another pass over the data, through the chip.
 
-        Where a matrix has one product in each forward, that is corrected as soon as it is there, of what the digital
-        network had up to the same batch: one pass through all layers for one batch. What comes later in a forward than
-        what it is made of, as in recurrent layers, is corrected in the next pass.
+        Where a matrix has a product in each forward, that is corrected as soon as it is there, of what the digital
+        network had up to the same batch: one pass through all layers for one batch.
         """
+        if self._settled:
+            return
         batches = len(self._so_far)
         self._at_once = self.uses == batches and (first or batches == 1)
         self.chip, self._place = Moments(self._outputs), 0
@@ -215,6 +233,8 @@ class Probe:
             ValueError: an output is NaN or infinite.
         """
         chip = cast(Moments, self.chip)
+        if self._settled:
+            return chip.mean.new_zeros(())
         before, self.found = self.found, fitted(self._match, self.digital, chip)
         if self._at_once:  # exact for one batch; of several the first ones went on with what was known by then
             return chip.mean.new_full((), 0.0 if len(self._so_far) == 1 else torch.inf)
@@ -223,6 +243,60 @@ class Probe:
         moves = (scale * chip.mean + offset).abs() + scale.abs() * chip.variance.sqrt()
         spread = self.digital.variance.mean().sqrt().maximum(self.digital.size * 1e-3)
         return (moves / spread.clamp(min=torch.finfo(spread.dtype).tiny)).mean()
+
+
+class _Beside:
+    """A digital stage in the digital network that lets the chip take each product, too, and looks at what it answers.
+
+    What a matrix that is used several times answers to is made of what it answered before. To match its outputs on the
+    chip itself would be a loop, which in trained recurrent networks mostly runs away.
+
+    Args:
+        matrix: that is used several times.
+        chip: its own.
+        crossbar: its own.
+    """
+
+    def __init__(self, matrix: AnalogMatrix, chip: LayerChip, crossbar: Crossbar) -> None:
+        self._matrix, self._chip, self._crossbar = matrix, chip, crossbar
+        self.moments = Moments(matrix.analog.shape[0])
+
+    def after(self, product: Tensor, input: Tensor, outputs: Outputs) -> Tensor:
+        """See `Stage.after`."""
+        state, matrix = self._matrix.analog, self._matrix
+        held = state.chip, state.crossbar, state.stages, state.eval_scale
+        state.chip, state.crossbar, state.stages = self._chip, self._crossbar, (_Look(self.moments),)
+        state.eval_scale = None
+        try:
+            drawn = Drawn(matrix, matrix.still()[0])
+            (drawn if outputs is matrix else drawn.taken_by(cast(Taking, outputs)))(input)
+        finally:
+            state.chip, state.crossbar, state.stages, state.eval_scale = held
+        return product
+
+    def folded(self, weight: Tensor, bias: Tensor | None) -> Plain | None:
+        """See `Stage.folded`: it has to see the inputs."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A digital stage that takes products into moments.
+
+    Args:
+        moments: which ones.
+    """
+
+    moments: Moments
+
+    def after(self, product: Tensor, input: Tensor, outputs: Outputs) -> Tensor:
+        """See `Stage.after`."""
+        self.moments.add(product, outputs)
+        return product
+
+    def folded(self, weight: Tensor, bias: Tensor | None) -> Plain | None:
+        """See `Stage.folded`: it has to see the products."""
+        return None
 
 
 def _numbers(affine: Affine | None, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,12 +381,14 @@ def calibrate_outputs(
     Where a crossbar learns its ranges, the network behind its converters, which is the one that was trained, stands in
     the place of the digital one. Unlabelled inputs go through that network and through the programmed chip at its
     present age; what is matched is the mean and the spread of every output over all samples and positions, layer by
-    layer in the order of the forward, each measured with those before it already corrected. The correction belongs to
-    the chip: it stays when the chip drifts on (what it was measured at and what it is used at are two things), until it
-    is measured again, and `save_chip` keeps it; `program` and `erase` drop it. Nothing else changes.
+    layer in the order of the forward, each measured with those before it already corrected. A matrix that a forward
+    uses several times, as recurrent ones, is measured on the inputs that it has in the digital network: on its own
+    answers it could run away. The correction belongs to the chip: it stays when the chip drifts on (what it was
+    measured at and what it is used at are two things), until it is measured again, and `save_chip` keeps it; `program`
+    and `erase` drop it. Nothing else changes.
 
-    One batch needs two forwards. Several batches, recurrent matrices and ones that are used several times need a few
-    more, until nothing moves by a hundredth of the spread, ten at most; only means and variances are kept.
+    One batch needs two forwards, three where a matrix is used several times. Several batches need a few more, until
+    nothing moves by a hundredth of the spread, ten at most; only means and variances are kept.
 
     Args:
         analog: the twin, programmed.
@@ -387,6 +463,7 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
         raise ValueError(f"calibrate_outputs: match must be one of {', '.join(get_args(Match))}, got {match!r}")
     pairs = layer_chips(analog, "calibrate_outputs")
     uses = Uses([matrix.analog for matrix, _ in pairs])
+    beside = [_Beside(matrix, chip, matrix.analog.crossbar) for matrix, chip in pairs]
     with _probed(analog, pairs, match) as probes:
         with as_trained(analog):
             samples, count = 0, 0
@@ -396,7 +473,8 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
                 samples, count = samples + _samples_in(batch), count + 1
                 for probe in probes:
                     probe.end_batch()
-        passes = _settle(analog, batches, [probe for probe in probes if probe.uses], count)
+            again = _settle_repeated(analog, batches, list(zip(pairs, probes, beside, strict=True)))
+        passes = again + _settle(analog, batches, [probe for probe in probes if probe.uses], count)
     found = [(matrix, probe) for (matrix, _), probe in zip(pairs, probes, strict=True) if probe.found is not None]
     for matrix, probe in found:
         _check_finite(matrix.analog, probe)
@@ -404,6 +482,29 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
         chip.correction = None if probe.found is None else OutputCorrection(probe.found, chip.time)
     rows = tuple(_told(matrix, probe, samples) for matrix, probe in found)
     return OutputCalibration(match, pairs[0][1].time, samples, passes, rows), uses
+
+
+def _settle_repeated(
+    analog: nn.Module, batches: Batches, all_of: list[tuple[tuple[AnalogMatrix, LayerChip], Probe, _Beside]]
+) -> int:
+    """Settle what is used several times in a forward, on the inputs of the digital network; how many passes it took."""
+    repeated = [(matrix.analog, probe, beside) for (matrix, _), probe, beside in all_of if probe.repeated]
+    held = [(matrix.analog, matrix.analog.stages) for (matrix, _), _, _ in all_of]
+    if not repeated:
+        return 0
+    try:
+        for state, stages in held:
+            state.stages = stages[1:]  # without probes, which have seen the digital network
+        for state, _, beside in repeated:
+            state.stages = (beside, *state.stages)
+        for batch in batches():
+            call(analog, batch)
+    finally:
+        for state, stages in held:
+            state.stages = stages
+    for _, probe, beside in repeated:
+        probe.settle(beside.moments)
+    return 1
 
 
 def _settle(analog: nn.Module, batches: Batches, probes: list[Probe], count: int) -> int:
