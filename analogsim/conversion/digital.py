@@ -8,6 +8,7 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from analogsim.conversion.first_forward import stop_watching
+from analogsim.crossbar.stages import fold
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, chips_of, matrices_of, unwatch_rules
 from analogsim.layers.state import MatrixChip
@@ -62,7 +63,7 @@ def _worth(matrix: AnalogMatrix, chip: MatrixChip) -> tuple[Tensor, Tensor | Non
     if not state.layout.bias_rows:
         found = found[0], bias
     for stage in stages:
-        folded = stage.folded(*found)
+        folded = fold(stage, *found, on_array=bool(state.layout.bias_rows))
         if folded is None:
             raise ValueError(f"to_digital: layer {state.title!r} has a digital stage that no weight and bias stand for")
         found = folded

@@ -1,5 +1,7 @@
 """The digital stage behind a matrix: what is done to its products before its digital bias is added.
 
+A bias that lies on the array is part of the product.
+
 A matrix has any number of stages, one after the other: those of its chip, which go with the chip, and behind them
 those of its state, which belong to the twin and act on the fresh draws of training too. What scales and offsets
 outputs, adds a digital product beside the analog one, or only looks on, is a `Stage`; where there is none a forward
@@ -79,3 +81,22 @@ class Affine:
         """The same on a torch device."""
         scale, offset = (None if value is None else value.to(device) for value in (self.scale, self.offset))
         return Affine(scale, offset)
+
+
+def fold(stage: Stage, weight: Tensor, bias: Tensor | None, *, on_array: bool) -> Plain | None:
+    """See `Stage.folded`, for a bias that may be part of the product that the stage gets.
+
+    Args:
+        stage: which one.
+        weight: ``(out, ...)``.
+        bias: ``(out,)``.
+        on_array: whether the bias lies on the array, in front of the stage.
+    """
+    if bias is None or not on_array:
+        return stage.folded(weight, bias)
+    found = stage.folded(weight, None)
+    one, none = stage.folded(torch.ones_like(weight), None), stage.folded(torch.zeros_like(weight), None)
+    if found is None or one is None or none is None:
+        return None
+    scaled = (one[0] - none[0]).reshape(len(weight), -1)[:, 0] * bias
+    return found[0], scaled if found[1] is None else scaled + found[1]

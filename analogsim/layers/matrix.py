@@ -17,7 +17,7 @@ from analogsim.crossbar.converters import drive
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.foot import Observe, with_read_noise
 from analogsim.crossbar.signal_path import Array, InputRange, block_readings, driven_product, sum_blocks
-from analogsim.crossbar.stages import Stage
+from analogsim.crossbar.stages import Stage, fold
 from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
 from analogsim.errors import NotProgrammedError, StaleTwinError
@@ -412,7 +412,7 @@ class Drawn:
             return None
         weight, bias = self._weight, self._bias
         for stage in self._stages:
-            folded = stage.folded(weight, bias)
+            folded = fold(stage, weight, bias, on_array=bool(self.owner.analog.layout.bias_rows))
             if folded is None:
                 return None
             weight, bias = folded
@@ -443,7 +443,7 @@ class Drawn:
         if self._array is not None:
             self._check(input)
             return self._through_converters(input, self._array)
-        bias = None if self._stages else self._bias
+        bias = None if self._stages and not self.owner.analog.layout.bias_rows else self._bias
         output = self._owner.product(input, weight, bias)
         output = output if self._variance is None else self._with_read_noise(output, input, self._variance)
         return self._finished(output, input) if self._stages else output
@@ -454,7 +454,7 @@ class Drawn:
             rows = zip(output.unbind(), input.unbind(), strict=True)
             return torch.nested.as_nested_tensor([self._finished(*row) for row in rows], layout=output.layout)
         output = self._staged(output, input)
-        if self._bias is None:
+        if self._bias is None or self.owner.analog.layout.bias_rows:  # on the array it is part of the product
             return output
         return output + self._owner.per_output(self._bias).to(output.dtype)
 

@@ -226,6 +226,30 @@ def test_an_ideal_device_is_left_alone() -> None:
     torch.testing.assert_close(analog(x), before)
 
 
+@pytest.mark.parametrize("crossbar", ["ideal", "standard(output_noise=0)"])
+@pytest.mark.parametrize("kind", ["linear", "twice"])
+def test_a_bias_on_the_array_is_corrected_with_the_rest(kind: str, crossbar: str) -> None:
+    """It comes out with the product; the digital product beside which it stands has it, too."""
+    torch.manual_seed(0)
+    model = Twice() if kind == "twice" else nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    x = torch.randn(90, 6).double()
+    model = model.double()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.bias.add_(1.0)
+    example = {"example": x} if kind == "twice" else {}
+    analog = made(model, "drift(bias_rows=1)+stuck-at(p_off=0.1)", crossbar=crossbar, **example)
+    with torch.no_grad():
+        before = (analog(x) - model(x)).square().mean()
+        calibrate_outputs(analog, x)
+        assert (analog(x) - model(x)).square().mean() < before
+    if kind == "linear":
+        assert_matched(analog, (x,), 1e-6)
+    if kind == "linear" and crossbar == "ideal":
+        torch.testing.assert_close(analogsim.to_digital(analog, "programmed")(x), analog(x))
+
+
 def test_offset_and_scale_alone() -> None:
     torch.manual_seed(0)
     model, x = nn.Linear(6, 8).double(), torch.randn(80, 6).double() + 1

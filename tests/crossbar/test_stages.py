@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.crossbar.stages import Affine, Outputs, Plain, Stage
+from analogsim.crossbar.stages import Affine, Outputs, Plain, Stage, fold
 from analogsim.layers.module import matrices_of
 
 
@@ -110,3 +110,18 @@ def test_a_bag_of_a_table_is_staged_entry_by_entry(bias_rows: int) -> None:
     at = torch.tensor([[0, 1], [2, 5]])
     wanted = (table.weight[at] * scale + offset).amax(1)
     torch.testing.assert_close(analog(at), wanted, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("affine", [Affine(torch.tensor([2.0, -1.0])), Affine(torch.tensor([2.0, 3.0]), torch.ones(2))])
+def test_a_bias_on_the_array_is_folded_with_the_weight(affine: Affine) -> None:
+    weight, bias, x = torch.randn(2, 3, 1), torch.randn(2), torch.randn(5, 3, 4)
+    wanted = affine.after(nn.functional.conv1d(x, weight, bias), x, analogsim.convert(nn.Conv1d(3, 2, 1), "pcm"))
+    folded = fold(affine, weight, bias, on_array=True)
+    assert folded is not None
+    torch.testing.assert_close(nn.functional.conv1d(x, *folded), wanted)
+    behind = fold(affine, weight, bias, on_array=False)
+    assert behind is not None
+    plain = affine.folded(weight, bias)
+    assert plain[1] is not None
+    assert behind[1] is not None
+    assert torch.equal(behind[1], plain[1])
