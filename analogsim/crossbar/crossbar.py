@@ -12,7 +12,7 @@ from analogsim.crossbar.wires import Wires
 from analogsim.device.model import DeviceModel
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapping import Mapping
-from analogsim.utils.text import named_call
+from analogsim.utils.text import named_call, nearest
 
 RANGES = ("dynamic", "calibrated", "learned")
 
@@ -269,9 +269,9 @@ def as_crossbar(crossbar: CrossbarLike) -> Crossbar:
         )
     name, changes = named_call(crossbar, "crossbar", "adc_bits=6")
     if name not in _NAMED:
-        raise ValueError(f"crossbar: unknown name {name!r}; known: {', '.join(_NAMED)}")
+        raise ValueError(f"crossbar: unknown name {name!r}; known: {', '.join(_NAMED)}{nearest(name, _NAMED)}")
     known = [spec.name for spec in fields(Crossbar)]
     for field in changes:
         if field not in known:
-            raise ValueError(f"crossbar: there is no {field!r}; it has {', '.join(known)}")
+            raise ValueError(f"crossbar: there is no {field!r}; it has {', '.join(known)}{nearest(field, known)}")
     return _NAMED[name].replace(**changes)

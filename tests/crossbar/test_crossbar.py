@@ -166,8 +166,9 @@ def test_crossbars_by_name():
     assert str(other) == "6-bit ADC, wires of 2 and 2 ohm per cell"
     assert str(Crossbar()) == "ideal"
     for text, message in (
-        ("standart", "unknown name 'standart'; known: ideal, standard"),
+        ("standart", "unknown name 'standart'; known: ideal, standard; did you mean 'standard'"),
         ("standard(bits=3)", "there is no 'bits'; it has rows, cols"),
+        ("standard(adc_bit=6)", "there is no 'adc_bit'; it has rows, .*; did you mean 'adc_bits'"),
         ("standard(adc_bits=1)", "adc_bits must be an integer from 2"),
         ("standard()x", "cannot read"),
     ):
