@@ -267,11 +267,7 @@ class Plan:
         if best is None or len(layers) < 2:
             return
         self.tell("layer by layer")
-        chips, name = self.sizes.layers, "layer by layer"
-        each = self.bench.clock.estimate(len(self.choice.samples), chips)
-        alone = [best.variant.with_digital(tuple(other for other in layers if other != layer)) for layer in layers]
-        free = sum(self.bench.kept(variant, self.choice) >= chips for variant in alone)
-        most = min(max(int(0.5 * self._left / max(each, 1e-9)), 0) + free, max(self.sizes.groups, 2))
+        chips, name, most = self.sizes.layers, "layer by layer", self._groups_in_time(best.variant)
         if most < 2:
             self.found.untried[name] = _NO_TIME
             return
@@ -291,6 +287,14 @@ class Plan:
         idle = [name for cost in self._costs if cost.idle for name in cost.layers]
         if idle:
             notes.append(f"Without a part in the answers, so that nothing is known of them: {', '.join(idle)}.")
+
+    def _groups_in_time(self, base: Variant) -> int:
+        """How many groups of layers half of the time is enough for; those that are known already take none."""
+        layers, chips = self.bench.subject.layers, self.sizes.layers
+        each = self.bench.clock.estimate(len(self.choice.samples), chips)
+        alone = [base.with_digital(tuple(other for other in layers if other != layer)) for layer in layers]
+        free = sum(self.bench.kept(variant, self.choice) >= chips for variant in alone)
+        return min(max(int(0.5 * self._left / max(each, 1e-9)), 0) + free, max(self.sizes.groups, 2))
 
     def _find_shares(self) -> None:
         try:
