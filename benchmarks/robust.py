@@ -39,6 +39,7 @@ from analogsim.recipes.tasks.loaders import take
 from analogsim.recipes.training.loop import Training
 from analogsim.recipes.training.restored import restored
 from analogsim.recipes.training.setup import check, load_data
+from analogsim.utils.files import write_whole
 from analogsim.utils.text import table
 from benchmarks.harness.ladder import DEVICES, LADDER, settings_of
 from benchmarks.harness.timing import environment, write
@@ -209,7 +210,7 @@ class Ladder:
             started = time.perf_counter()
             training.run_epoch(lambda _: None)
             seconds = [*seconds[: training.epoch - 1], time.perf_counter() - started]
-            took.write_text(json.dumps(seconds), encoding="utf-8")
+            write_whole(took, json.dumps(seconds))
         return _Trained(path, data, sum(seconds))
 
     def _judge(self, config: Config, path: Path, remedy: str, chips: int) -> Report:

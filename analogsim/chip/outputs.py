@@ -50,6 +50,7 @@ class Moments:
         count: how many values each has had.
         mean: of each.
         vectors: how many inputs each is of, the positions of a convolution counted as one: they resemble each other.
+        products: how many were taken in.
     """
 
     def __init__(self, outputs: int) -> None:
@@ -57,6 +58,7 @@ class Moments:
         self.count = torch.zeros(outputs)
         self.vectors = torch.zeros(outputs)
         self.mean = torch.zeros(outputs)
+        self.products = 0
         self._squares = torch.zeros(outputs)
 
     @property
@@ -73,6 +75,7 @@ class Moments:
     def copied(self) -> Moments:
         """The same by themselves."""
         other = Moments(self._outputs)
+        other.products = self.products
         other.count, other.vectors, other.mean, other._squares = self.count, self.vectors, self.mean, self._squares
         return other
 
@@ -85,6 +88,7 @@ class Moments:
         """
         if not product.numel():
             return
+        self.products += 1
         values = product.double() if product.dtype is torch.float64 else product.float()
         which = outputs.per_output(torch.arange(self._outputs, device=product.device))
         lead = values.ndim - which.ndim
@@ -172,7 +176,6 @@ class Probe:
         self._match: Match = match
         self.digital = Moments(outputs)
         self.chip: Moments | None = None
-        self.uses = 0
         self.values = 0
         self.repeated = False
         self.found: Affine | None = None
@@ -186,7 +189,6 @@ class Probe:
         """See `Stage.after`."""
         if self.chip is None:
             self.digital.add(product, outputs)
-            self.uses += 1
             self.values += product.numel()
             return product
         if self._settled:
@@ -205,8 +207,8 @@ class Probe:
     def end_batch(self) -> None:
         """The digital network has answered to a batch."""
         self._so_far.append(self.digital.copied())
-        self.repeated = self.repeated or self.uses - self._uses_before > 1
-        self._uses_before = self.uses
+        self.repeated = self.repeated or self.digital.products - self._uses_before > 1
+        self._uses_before = self.digital.products
 
     def settle(self, chip: Moments) -> None:
         """Be done, with what the chip answers to the inputs of the digital network."""
@@ -223,7 +225,7 @@ class Probe:
         if self._settled:
             return
         batches = len(self._so_far)
-        self._at_once = self.uses == batches and (first or batches == 1)
+        self._at_once = self.digital.products == batches and (first or batches == 1)
         self.chip, self._place = Moments(self._outputs), 0
 
     def end(self) -> Tensor:
@@ -474,7 +476,7 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
                 for probe in probes:
                     probe.end_batch()
             again = _settle_repeated(analog, batches, list(zip(pairs, probes, beside, strict=True)))
-        passes = again + _settle(analog, batches, [probe for probe in probes if probe.uses], count)
+        passes = again + _settle(analog, batches, [probe for probe in probes if probe.digital.products], count)
     found = [(matrix, probe) for (matrix, _), probe in zip(pairs, probes, strict=True) if probe.found is not None]
     for matrix, probe in found:
         _check_finite(matrix.analog, probe)

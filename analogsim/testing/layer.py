@@ -340,8 +340,8 @@ class LayerContract:
     def test_outputs_of_a_chip_are_matched_to_the_digital_ones(self, made: Any) -> None:
         """`calibrate_outputs` reaches every matrix: the mean of each output is the digital one, its spread is nearer.
 
-        To a twentieth of the spread, since matrices that are used several times settle in passes. On an ideal device
-        nothing is corrected.
+        To a twentieth of the spread. What a forward uses several times is matched on the inputs of the digital network,
+        and comes nearer to it on its own. On an ideal device nothing is corrected.
         """
         model, x = made
         analog = self.convert(model, DeviceModel((Drift(nu=0.05, nu_std=0.03), StuckAt(p_off=0.05)))).eval()
@@ -358,11 +358,18 @@ class LayerContract:
             with torch.no_grad():
                 chip = output_moments(analog, lambda: self.answer(analog, x))
             pairs = list(zip(chip, digital, strict=True))
-            apart.append([(one.variance.sqrt() - other.variance.sqrt()).norm() for one, other in pairs])
+            apart.append(
+                [
+                    ((one.mean - other.mean).norm(), (one.variance.sqrt() - other.variance.sqrt()).norm())
+                    for one, other in pairs
+                ]
+            )
         for one, other, before, after in zip(chip, digital, *apart, strict=True):
             spread = other.variance.mean().sqrt()
-            assert ((one.mean - other.mean).abs() <= 0.05 * spread + 1e-6).all()
-            assert after <= before + 0.05 * spread + 1e-6
+            nearer = [now <= then + 0.05 * spread + 1e-6 for now, then in zip(after, before, strict=True)]
+            exact = ((one.mean - other.mean).abs() <= 0.05 * spread + 1e-6).all()
+            assert all(nearer)
+            assert exact or other.products > 1
         ideal = self.convert(model, IDEAL).eval()
         analogsim.program(ideal)
         answer = self.answer(ideal, x)

@@ -267,5 +267,6 @@ def _as_ours(weights: Path, work: Path, model: str) -> Path:
         if [theirs[name].shape for name in theirs] != [ours[name].shape for name in names]:
             raise ValueError(f"robust: {str(weights)!r} are not the weights of {model}")
         work.mkdir(parents=True, exist_ok=True)
-        torch.save(ours | dict(zip(names, theirs.values(), strict=True)), target)
+        state = ours | dict(zip(names, theirs.values(), strict=True))
+        write_whole(target, lambda place: torch.save(state, place))
     return target

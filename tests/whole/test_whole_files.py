@@ -50,6 +50,7 @@ OTHERWISE = {
     ("analogsim.recipes.tracking.tracked_run", "write_bytes"): "in that folder",
     ("analogsim.recipes.tracking.tracked_run", "open(a)"): "metrics that MLflow did not take, appended",
     ("analogsim.recipes.training.checkpoint", "torch.save"): "into memory, which write_whole takes",
+    ("benchmarks.adapters", "TemporaryDirectory"): "adapters of chips that are judged and thrown away",
     ("benchmarks.cluster", "TemporaryDirectory"): "a network, journals and reports that are compared and thrown away",
     ("benchmarks.cluster", "torch.save"): "in that folder",
     ("benchmarks.growth", "TemporaryDirectory"): "what processes tell one another",
