@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analogsim.chip.adapters.attached import Adapters, adapters_as_they_are, adapters_of, add_adapters
-from analogsim.chip.clean import on_clean_weights
+from analogsim.chip.clean import as_trained
 from analogsim.chip.layer_chip import LayerChip, layer_chips
 from analogsim.crossbar.stages import Outputs, Plain
 from analogsim.errors import NonFiniteError
@@ -162,8 +162,9 @@ def fine_tune(
         rank: of the adapters that are put on; see `add_adapters`. None: those that are there, or else of rank 0.
         steps: how many.
         lr: of Adam, at first.
-        teacher: ``"digital"``: the twin's own digital network; another network that answers the same inputs; None: the
-            targets of the data.
+        teacher: ``"digital"``: the twin's own digital network, or what converters leave of it where a crossbar learns
+            its ranges, since that was trained; another network that answers the same inputs; None: the targets of the
+            data.
         loss: of (answer, target) or (answer, the teacher's answer). Default: with a teacher `distillation_loss`; else
             cross entropy where targets are whole numbers, and the mean squared error where they are not.
         seed: of what is drawn: the adapters, and the device without a chip. Torch's own random state stays.
@@ -360,7 +361,7 @@ class _Lesson:
         if isinstance(self._teacher, nn.Module):
             with _in_eval(self._teacher):
                 return answer(call(self._teacher, inputs))
-        with on_clean_weights(self.network):
+        with as_trained(self.network):
             return answer(call(self.network, inputs))
 
     @property

@@ -312,3 +312,13 @@ def test_distillation_loss_is_what_it_says() -> None:
         distillation_loss(found, wanted, temperature=0.0)
     with pytest.raises(TypeError, match="no numbers to compare in a str"):
         distillation_loss("one", "other")
+
+
+def test_what_learned_ranges_cut_off_is_not_taught() -> None:
+    model = network()
+    exact = "standard(input_range='learned', output_noise=0.0)"
+    analog = analogsim.convert(model, "gaussian(std=0.0)", crossbar=exact).eval()
+    analogsim.calibrate(analog, [inputs() / 3])
+    analogsim.program(analog, 0)
+    assert error(analog, model) > 0.01, "much is cut off"
+    assert fine_tune(analog, inputs(), rank=0, steps=2, teacher="digital").before == pytest.approx(0, abs=1e-6)
