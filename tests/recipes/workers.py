@@ -226,7 +226,7 @@ class Study:
         experiments = [each.experiment_id for each in client.search_experiments()]
         return [run for each in experiments for run in client.search_runs([each], max_results=5000)]
 
-    def count(self, wanted: int, finals: int = 4) -> Count:
+    def count(self, wanted: int, finals: int = 5) -> Count:
         """Count what is in both databases: nothing may be missing and nothing double."""
         found = count(self, wanted, finals)
         print(f"\n{found}")
