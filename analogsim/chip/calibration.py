@@ -16,6 +16,7 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import call, inputs_of, moved
+from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
 
 
@@ -77,17 +78,14 @@ Observe = Callable[[AnalogMatrix, str, Tensor, int, int | None], None]
 @contextmanager
 def _observed(model: nn.Module, layers: list[AnalogMatrix], observe: Observe) -> Iterator[None]:
     """Let layers show what reaches their converters, in eval mode, programmed or not."""
-    modes = [(module, module.training) for module in model.modules()]
     for layer in layers:
         layer.analog.observe = partial(observe, layer)
     try:
-        model.eval()
-        yield
+        with in_eval(model):
+            yield
     finally:
         for layer in layers:
             layer.analog.observe = None
-        for module, mode in modes:
-            module.training = mode
 
 
 def calibrate(

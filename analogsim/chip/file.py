@@ -8,12 +8,9 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from analogsim.chip.adapters.files import facts_of, read_adapter, tensors_of, tensors_under
@@ -23,7 +20,7 @@ from analogsim.crossbar.stages import Affine
 from analogsim.device.model import Cells, Written
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.utils.files import write_whole
+from analogsim.utils.tensor_files import read_tensors, write_tensors
 
 _FORMAT = "analogsim-chip-5"
 _UNADAPTED = "analogsim-chip-4"  # its chips had no adapters, and those without are still written so
@@ -119,10 +116,7 @@ def save_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             layers[name]["adapter"] = facts_of(adapter)
     adapted = any("adapter" in layer for layer in layers.values())
     about = {"format": _FORMAT if adapted else _UNADAPTED, "layers": json.dumps(layers)}
-    try:
-        write_whole(path, lambda draft: save_file(tensors, draft, metadata=about))
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"save_chip: cannot write {os.fspath(path)!r}: {error}") from error
+    write_tensors(path, tensors, about, "save_chip")
 
 
 def _describes(text: ast.expr, value: Any) -> bool:
@@ -247,14 +241,7 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
         ValueError: it is not a chip, is damaged, or belongs to another network, other weights or another device. The
             chip that was there stays.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"load_chip: no file {os.fspath(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            everything = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"load_chip: {os.fspath(path)!r} is not a chip or is damaged: {error}") from error
+    everything, metadata = read_tensors(path, "load_chip", "is not a chip")
     if metadata.get("format") not in (_FORMAT, _UNADAPTED, _UNCORRECTED, _BEFORE):
         raise ValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
     try:

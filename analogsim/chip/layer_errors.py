@@ -24,6 +24,7 @@ from analogsim.layers.matrix import AnalogMatrix, Drawn
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import call, inputs_of, is_empty, moved
+from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.times import seconds
 
@@ -150,17 +151,14 @@ def probed(analog: nn.Module, probes: Mapping[AnalogMatrix, _Record]) -> Iterato
         probes: for matrices by themselves.
     """
     matrices = matrices_of(analog)
-    modes = [(module, module.training) for module in analog.modules()]
     for matrix in matrices:
         matrix.analog.probe = probes.get(matrix, _answer_clean)
     try:
-        analog.eval()
-        yield
+        with in_eval(analog):
+            yield
     finally:
         for matrix in matrices:
             matrix.analog.probe = None
-        for module, mode in modes:
-            module.training = mode
 
 
 def _answer_clean(drawn: Drawn, input: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from analogsim.chip.compensation import CompensationLike, gain_of
 from analogsim.chip.layer_chip import LayerChip, MeasuredGain, layer_chips
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import drawn_in_eval, matrices_of
+from analogsim.utils.modules import in_eval
 from analogsim.utils.times import seconds
 
 
@@ -153,17 +154,14 @@ def programmed(
     """
     layers = matrices_of(analog)
     chips = [layer.analog.chip for layer in layers]
-    modes = [(module, module.training) for module in analog.modules()]
     try:
         program(analog, seed, faults=faults)
         drift(analog, t, compensation=compensation)
-        analog.eval()
-        yield analog
+        with in_eval(analog):
+            yield analog
     finally:
         for layer, chip in zip(layers, chips, strict=True):
             layer.analog.chip = chip
-        for module, mode in modes:
-            module.training = mode
         for chip in chips:
             if chip is not None:
                 chip.suspect()

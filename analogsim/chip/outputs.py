@@ -18,6 +18,7 @@ from analogsim.layers.matrix import AnalogMatrix, Drawn, Taking
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import Inputs, call, inputs_of, is_empty, moved, read_once, samples_in
+from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
@@ -525,19 +526,16 @@ def _settle(analog: nn.Module, batches: Batches, probes: list[Probe], count: int
 @contextmanager
 def _probed(analog: nn.Module, pairs: list[tuple[AnalogMatrix, LayerChip]], match: Match) -> Iterator[list[Probe]]:
     """A probe behind each matrix, in eval mode, before the twin's own stages and in the place of the correction."""
-    modes = [(module, module.training) for module in analog.modules()]
     before = [(matrix.analog, chip, matrix.analog.stages, chip.correction) for matrix, chip in pairs]
     probes = [Probe(matrix.analog.shape[0], match) for matrix, _ in pairs]
     try:
-        analog.eval()
         for (state, chip, stages, _), probe in zip(before, probes, strict=True):
             chip.correction, state.stages = None, (probe, *stages)
-        yield probes
+        with in_eval(analog):
+            yield probes
     finally:
         for state, chip, stages, correction in before:
             chip.correction, state.stages = correction, stages
-        for module, mode in modes:
-            module.training = mode
 
 
 def _samples_in(batch: Inputs) -> int:

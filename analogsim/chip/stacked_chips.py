@@ -20,6 +20,7 @@ from analogsim.layers.module import matrices_of
 from analogsim.layers.state import held_array
 from analogsim.noise.sources import Noise, Silence
 from analogsim.utils.batches import Inputs, describe
+from analogsim.utils.modules import in_eval
 from analogsim.utils.torch_private import tree_flatten, tree_unflatten
 
 _Held = dict[str, Tensor]
@@ -172,15 +173,12 @@ class Chips:
     def _in_place(self) -> Iterator[None]:
         states = [matrix.analog for matrix in self._matrices]
         before = [state.chip for state in states]
-        modes = [(module, module.training) for module in self._analog.modules()]
         try:
-            self._analog.eval()
             for state, place in zip(states, self._places, strict=True):
                 state.chip = place
-            yield
+            with in_eval(self._analog):
+                yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             for state, chip in zip(states, before, strict=True):
                 state.chip = chip
 

@@ -15,7 +15,7 @@ from analogsim.chip.clean import CleanWeights, on_clean_weights
 from analogsim.conversion.digital import to_digital
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
-from analogsim.utils.modules import names_of, visited
+from analogsim.utils.modules import in_eval, names_of, visited
 from analogsim.utils.torch_private import (
     TorchDispatchMode,
     grouped_product,
@@ -173,13 +173,12 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _forward(model: nn.Module, counter: _Counter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """One forward in eval mode, in operations that can be counted; modes and random states are as before."""
-    modes = [(module, module.training) for module in model.modules()]
     fused = torch.backends.mha.get_fastpath_enabled()
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     torch.backends.mha.set_fastpath_enabled(False)
-    model.eval()
     try:
         with (
+            in_eval(model),
             torch.no_grad(),
             torch.random.fork_rng(devices),
             torch.backends.cudnn.flags(enabled=False),  # whose recurrent layers are one operation
@@ -190,8 +189,6 @@ def _forward(model: nn.Module, counter: _Counter, args: tuple[Any, ...], kwargs:
             model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for module, mode in modes:
-            module.training = mode
 
 
 def macs(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:

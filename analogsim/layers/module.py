@@ -13,6 +13,7 @@ from analogsim.errors import NotProgrammedError, NotRoutedError, StaleTwinError
 from analogsim.layers.matrix import AnalogMatrix, Drawn, ModuleMatrix
 from analogsim.layers.slot import OLDER_RULES, Slot
 from analogsim.layers.state import AnalogState, MatrixChip
+from analogsim.utils.modules import in_eval
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
 
@@ -296,17 +297,14 @@ def drawn_in_eval(analog: nn.Module, scale_of: Callable[[AnalogState], float | N
     """
     states = [matrix.analog for matrix in matrices_of(analog)]
     before = [state.eval_scale for state in states]
-    modes = [(module, module.training) for module in analog.modules()]
     try:
         for state in states:
             state.eval_scale = scale_of(state)
-        analog.eval()
-        yield
+        with in_eval(analog):
+            yield
     finally:
         for state, scale in zip(states, before, strict=True):
             state.eval_scale = scale
-        for module, mode in modes:
-            module.training = mode
 
 
 def chips_of(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, MatrixChip]]:

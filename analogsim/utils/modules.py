@@ -119,6 +119,18 @@ def own_copy(model: M) -> M:
 
 
 @contextmanager
+def in_eval(model: nn.Module) -> Iterator[None]:
+    """Within the block, a model is in eval mode; afterwards each of its modules has the mode that it had before."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def visited(enter: Callable[[nn.Module], None], leave: Callable[[nn.Module], None]) -> Iterator[None]:
     """Within the block, hear of every module whose forward begins and ends."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from analogsim.utils.modules import copy_tree, names_of, own_copy, visited
+from analogsim.utils.modules import copy_tree, in_eval, names_of, own_copy, visited
 
 
 class Twin(nn.Linear):
@@ -217,3 +217,20 @@ def test_a_forward_that_fails_ends_too_and_leaves_no_hook() -> None:
     assert depth == [0, 1, 2, 1, 0]
     nn.Linear(1, 1)(torch.ones(1))
     assert len(depth) == 5
+
+
+def test_each_module_has_its_own_mode_again_whatever_happens_in_eval() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout().eval(), nn.Sequential(nn.Dropout()))
+    before = [module.training for module in model.modules()]
+    assert len(set(before)) == 2
+    seen = []
+
+    def fail() -> None:
+        with in_eval(model):
+            seen.extend(module.training for module in model.modules())
+            raise RuntimeError("in between")
+
+    with pytest.raises(RuntimeError, match="in between"):
+        fail()
+    assert not any(seen)
+    assert [module.training for module in model.modules()] == before

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from analogsim.chip.adapters.attached import Adapters, adapters_of, held_adapters
 from analogsim.crossbar.adapter import Adapter
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.utils.files import write_whole
+from analogsim.utils.tensor_files import read_tensors, write_tensors
 from analogsim.utils.text import nearest
 
 _FORMAT = "analogsim-adapters-1"
@@ -77,10 +74,7 @@ def save_adapters(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     tensors = {key: value for name, adapter in held.items() for key, value in tensors_of(name, adapter).items()}
     told = {name: facts_of(adapter) for name, adapter in held.items()}
     about = {"format": _FORMAT, "matrices": json.dumps(told)}
-    try:
-        write_whole(path, lambda draft: save_file(tensors, draft, metadata=about))
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"save_adapters: cannot write {os.fspath(path)!r}: {error}") from error
+    write_tensors(path, tensors, about, "save_adapters")
 
 
 def load_adapters(analog: nn.Module, path: str | os.PathLike[str]) -> Adapters:
@@ -98,14 +92,7 @@ def load_adapters(analog: nn.Module, path: str | os.PathLike[str]) -> Adapters:
         ValueError: it holds no adapters, is damaged, or belongs to another network. The twin is as before then.
     """
     told = f"load_adapters: {os.fspath(path)!r}"
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"load_adapters: no file {os.fspath(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            everything = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{told} holds no adapters or is damaged: {error}") from error
+    everything, metadata = read_tensors(path, "load_adapters", "holds no adapters")
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{told} is a safetensors file, but none of adapters ({_FORMAT})")
     try:

@@ -21,6 +21,7 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import Inputs, answer, call, inputs_of, moved, read_once, samples_in, split
+from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.text import table
 from analogsim.utils.times import label
@@ -359,7 +360,7 @@ class _Lesson:
     def _taught(self, inputs: Inputs) -> Any:
         """What the teacher answers."""
         if isinstance(self._teacher, nn.Module):
-            with _in_eval(self._teacher):
+            with in_eval(self._teacher):
                 return answer(call(self._teacher, inputs))
         with as_trained(self.network):
             return answer(call(self.network, inputs))
@@ -380,17 +381,6 @@ class _Lesson:
         if not isinstance(found, Tensor) or found.ndim:
             raise TypeError(f"fine_tune: loss must give a tensor with one number, got {found!r}")
         return found
-
-
-@contextmanager
-def _in_eval(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _of_labels(output: Any, target: Any) -> Tensor:
