@@ -31,39 +31,14 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.recipes.tasks.data_sets import load
 from analogsim.utils.text import table
-from benchmarks.harness.ladder import narrow, small_mlp
+from benchmarks.harness.small_tasks import TASKS, Task, batches_of
 from benchmarks.harness.timing import environment, write
 
 CROSSBAR = "standard"
 AFTER = {"pcm": ("1h", "1d", "1y"), "stuck-at": ("1s",)}
 BATCH = 256
 OF_CLASSES = partial(analogsim.distillation_loss, temperature=2.0)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained.
-
-    Args:
-        data: its name.
-        model: makes the network, of the shape of an image and the number of classes.
-        epochs: passes.
-        lr: of Adam, at first.
-        limit: samples for training and validation; None: all.
-        tested: samples of the test.
-    """
-
-    data: str
-    model: Callable[[Any, int], nn.Module]
-    epochs: int
-    lr: float
-    limit: int | None = None
-    tested: int = 2000
-
-
-TASKS = {"digits": Task("digits", small_mlp, 40, 5e-3), "fashion": Task("fashion-mnist", narrow, 5, 7e-3, 30_000)}
 
 
 @dataclass(frozen=True)
@@ -154,14 +129,6 @@ class OnChip:
         self.seconds.append(time.process_time() - begun)
         if self.row.at is not None:
             analogsim.save_adapters(analog, kept)
-
-
-def batches_of(task: Task) -> tuple[Callable[[torch.Generator], Any], list[tuple[Tensor, Tensor]], Any]:
-    """Shuffled batches of an epoch, the batches of the test, and what is known of the data."""
-    data = load(task.data, limit=task.limit)
-    shuffled = partial(data.batches, data.train, 64)
-    tested = [next(iter(data.batches(data.test, task.tested)))]
-    return lambda generator: shuffled(generator=generator), tested, data.facts
 
 
 def train(task: Task, seed: int, epoch: Callable[[torch.Generator], Any], facts: Any) -> nn.Module:
@@ -276,7 +243,7 @@ def _measure(rows: list[dict[str, Any]], options: argparse.Namespace, names: lis
     """What is missing, written as it comes."""
     task = TASKS[options.task]
     epoch, test, facts = batches_of(task)
-    data = some(epoch, options.samples)
+    data, test = some(epoch, options.samples), test[:1]
     done = {(row["task"], row["samples"], row["device"], row["row"], row["seed"]) for row in rows}
     for seed in range(options.seeds):
         wanted = [

@@ -18,55 +18,26 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import analogsim
-from analogsim.recipes.tasks.data_sets import load
 from analogsim.training import SeveralDraws, SharpnessAware, Step, plain_step
 from analogsim.utils.text import table
-from benchmarks.harness.ladder import narrow, small_mlp
+from benchmarks.harness.small_tasks import TASKS, Task, batches_of
 from benchmarks.harness.timing import environment, write
 
 STANDARD, LEARNED = "standard", "standard(input_range='learned')"
 AFTER = {"pcm, 1 year": ("pcm", "1y"), "stuck cells": ("stuck-at", "0s")}
 BASE = "noise"
 RANGES = ("dynamic", "learned")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained.
-
-    Args:
-        data: its name.
-        model: makes the network, of the shape of an image and the number of classes.
-        epochs: passes.
-        lr: of Adam, at first.
-        limit: samples for training and validation; None: all.
-        batch: samples of a step.
-    """
-
-    data: str
-    model: Callable[[Any, int], nn.Module]
-    epochs: int
-    lr: float
-    limit: int | None = None
-    batch: int = 64
-
-
-TASKS = {
-    "digits": Task("digits", small_mlp, 40, 5e-3),
-    "fashion": Task("fashion-mnist", narrow, 5, 7e-3, 30_000),
-}
 
 
 @dataclass(frozen=True)
@@ -127,13 +98,6 @@ PIECES = {
     "sharpness-far": Piece("+ sharpness-aware, 3 std", step=SharpnessAware(3.0)),
     "average": Piece("+ moving average, 0.99", average=0.99),
 }
-
-
-def batches_of(task: Task) -> tuple[Callable[[torch.Generator], Any], list[tuple[Tensor, Tensor]], Any]:
-    """Shuffled batches of an epoch, the batches of the test, and what is known of the data."""
-    data = load(task.data, limit=task.limit)
-    shuffled = partial(data.batches, data.train, task.batch)
-    return lambda generator: shuffled(generator=generator), list(data.batches(data.test, 2000)), data.facts
 
 
 def train(task: Task, piece: Piece, seed: int) -> tuple[nn.Module, nn.Module | None, float]:

@@ -1,9 +1,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import adapters
 
@@ -11,12 +11,9 @@ QUICK = ["--seeds", "1", "--chips", "2", "--samples", "24"]
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(monkeypatch: pytest.MonkeyPatch, few_samples: Any) -> None:
     """Data of 24 samples in the place of those of a task, and two steps in the place of a fine-tuning."""
-    torch.manual_seed(0)
-    batches = [(torch.randn(8, 1, 8, 8), torch.arange(8) % 3) for _ in range(3)]
-    facts = {"shape": (1, 8, 8), "classes": 3}
-    monkeypatch.setattr(adapters, "batches_of", lambda task: (lambda generator: batches, batches, facts))
+    monkeypatch.setattr(adapters, "batches_of", few_samples)
     monkeypatch.setitem(adapters.TASKS, "digits", replace(adapters.TASKS["digits"], epochs=1))
     for name, row in adapters.ROWS.items():
         tuned, everyone = ({**how, "steps": 2} if how else how for how in (row.tuned, row.everyone))

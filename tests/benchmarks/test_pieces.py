@@ -1,23 +1,22 @@
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import pieces
+from benchmarks.harness.ladder import small_mlp
+from benchmarks.harness.small_tasks import Task
 
 QUICK = ["--seeds", "1", "--chips", "2", "--epochs", "1"]
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(monkeypatch: pytest.MonkeyPatch, few_samples: Any) -> None:
     """Data of 24 samples in the place of those of a task."""
-    torch.manual_seed(0)
-    batches = [(torch.randn(8, 1, 8, 8), torch.arange(8) % 3) for _ in range(3)]
-    facts = {"shape": (1, 8, 8), "classes": 3}
-    monkeypatch.setattr(pieces, "batches_of", lambda task: (lambda generator: batches, batches, facts))
+    monkeypatch.setattr(pieces, "batches_of", few_samples)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -54,23 +53,11 @@ def test_a_piece_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("name", [name for name in pieces.PIECES if name not in ("plain", "learned", "average")])
 def test_each_piece_trains(name: str) -> None:
-    task = pieces.Task("", pieces.small_mlp, 1, 0.01)
+    task = Task("", small_mlp, 1, 0.01)
     model, learned, spent = pieces.train(task, pieces.PIECES[name], 0)
     torch.manual_seed(0)
-    first = pieces.small_mlp((1, 8, 8), 3)
+    first = small_mlp((1, 8, 8), 3)
     assert isinstance(model, nn.Module)
     assert learned is None
     assert spent > 0
     assert not torch.equal(model[1].weight, first[1].weight)
-
-
-@pytest.mark.parametrize("name", pieces.TASKS)
-def test_tasks_have_their_data(name: str) -> None:
-    try:
-        epoch, test, facts = pieces.batches_of(replace(pieces.TASKS[name], limit=100))
-    except FileNotFoundError as missing:
-        pytest.skip(f"no data: {missing}")
-    inputs, targets = next(iter(epoch(torch.Generator())))
-    model = pieces.TASKS[name].model(facts["shape"], facts["classes"])
-    assert model(inputs).shape == (len(targets), 10)
-    assert len(test[0][1]) >= 100
