@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from analogsim.chip.compensation import Compensations
+from analogsim.chip.layer_errors import Trial
 from analogsim.chip.percentile_search import search_percentile
 from analogsim.chip.range_search import search_ranges
 from analogsim.crossbar.crossbar import Crossbar
-from analogsim.device.model import DeviceModel
 from analogsim.device.parse import with_mapping
 from analogsim.layers.module import matrices_of
-from analogsim.layers.state import AnalogState
 
 INPUTS, OUTPUTS = "input_range", "output_bound"
 
@@ -42,26 +41,6 @@ class Choice:
     def hardware(self) -> Choice:
         """What of it the twin is changed by."""
         return replace(self, compensations=Compensations(), around="")
-
-
-@dataclass(frozen=True, eq=False)
-class Lying:
-    """What a matrix lies on, and its ranges."""
-
-    device: DeviceModel
-    crossbar: Crossbar
-    input_range: Tensor | None
-    output_bound: Tensor | None
-
-    @classmethod
-    def of(cls, state: AnalogState) -> Lying:
-        """That of a matrix now."""
-        return cls(state.device, state.crossbar, state.input_range, state.output_bound)
-
-    def put(self, state: AnalogState) -> None:
-        """Let a matrix lie so."""
-        state.put_on(self.device, self.crossbar)
-        state.input_range, state.output_bound = self.input_range, self.output_bound
 
 
 def set_from_data(crossbar: Crossbar, kinds: Iterable[str]) -> Crossbar:
@@ -92,9 +71,9 @@ class Bench:
     def __init__(self, analog: nn.Module, inputs: Iterable[Any], ages: Sequence[float]) -> None:
         self._states = [matrix.analog for matrix in matrices_of(analog)]
         self._analog, self._inputs, self._ages = analog, inputs, ages
-        self._first = [Lying.of(state) for state in self._states]
+        self._first = [Trial.now(state) for state in self._states]
         self._chips = [state.chip for state in self._states]
-        self._made: dict[Choice, list[Lying]] = {}
+        self._made: dict[Choice, list[Trial]] = {}
 
     def is_made(self, choice: Choice) -> bool:
         """Whether the hardware of a choice is there, and nothing has to be searched for."""
@@ -119,11 +98,12 @@ class Bench:
         key = choice.hardware
         if key not in self._made:
             self._make(choice)
-            self._made[key] = [Lying.of(state) for state in self._states]
+            self._made[key] = [Trial.now(state) for state in self._states]
         self._put(self._made[key])
 
-    def _put(self, lying: list[Lying]) -> None:
+    def _put(self, lying: list[Trial]) -> None:
         for state, held in zip(self._states, lying, strict=True):
+            state.put_on(held.device, held.crossbar)
             held.put(state)
 
     def _make(self, choice: Choice) -> None:
