@@ -317,9 +317,8 @@ class Drawn:
             weight, self._variance = chip.weight_for(weight, bias)
         else:
             self._array = chip.array_for(weight, bias)
-            if (
-                state.crossbar.bit_serial and torch.is_grad_enabled()
-            ):  # bits have none, and digital parts before want one
+            # Bits have no gradient, and digital parts before want one.
+            if state.crossbar.bit_serial and torch.is_grad_enabled():
                 self._linear = chip.weight_for(weight, bias)[0]
         self._stages = (*chip.stages, *self._stages)
         return weight
