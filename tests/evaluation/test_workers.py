@@ -298,7 +298,8 @@ def test_an_executor_that_is_none() -> None:
         judged(Gives(lambda _, reply: reply))
     with pytest.raises(WorkerError, match=r"a future of Gives holds NoneType in place .* give journal= to keep them"):
         judged(Gives(lambda _, reply: done(None)))
-    with pytest.raises(WorkerError, match=r"holds the answer of another task: chips \(0,\), not \(1,\)"):
+    # Futures that are done already come in no order.
+    with pytest.raises(WorkerError, match=r"holds the answer of another task: chips \(0,\), not \([1-9],\)"):
         judged(Gives(first_again))
 
 

@@ -40,6 +40,7 @@ import analogsim.chip.file
 from analogsim import Crossbar, DeviceModel, Mapping
 from analogsim.layers.module import matrices_of
 from analogsim.noise import StreamNoise
+from analogsim.utils import tensor_files
 
 # Where the memory of a fake tensor lies is asked by chips (whether the weights changed), and means nothing.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
@@ -483,7 +484,7 @@ def test_a_chip_comes_from_a_file_to_the_gpu(tmp_path: Path, monkeypatch: pytest
     analogsim.program(analog, seed=1)
     analogsim.save_chip(analog, tmp_path / "chip.safetensors")
     analogsim.erase(analog)
-    monkeypatch.setattr(analogsim.chip.file, "safe_open", opened)
+    monkeypatch.setattr(tensor_files, "safe_open", opened)
     with gpu():
         model.to("cuda")
         x = torch.randn(NETWORK[1], device="cuda")
