@@ -135,12 +135,12 @@ class Bench:
         self.clock = clock
         self._executor = executor
         self._journal = journal
-        self._known: dict[tuple[Variant, int], Measured] = {}
+        self._known: dict[tuple[Variant, Part], Measured] = {}
         self._before: dict[tuple[str, str], frozenset[int]] | None = None
 
     def known(self, variant: Variant, part: Part) -> Measured | None:
         """What was measured already."""
-        return self._known.get((variant.effect, id(part)))
+        return self._known.get((variant.effect, part))
 
     def measure(self, variant: Variant, part: Part, chips: int, *, reserve: float = 0.0) -> Measured:
         """A variant on at least so many chips; those that it has seen are not taken again.
@@ -169,7 +169,7 @@ class Bench:
         self.clock.learn(count, found.anew * len(part.times), self.clock.now() - start, kind)
         if before is not None:
             found = before.joined(found)
-        self._known[variant.effect, id(part)] = found
+        self._known[variant.effect, part] = found
         return found
 
     def estimate(self, variant: Variant, part: Part, chips: int) -> float:

@@ -33,6 +33,12 @@ def test_more_chips_are_added_to_those_that_are_known(bench, part):
     assert found.report.seeds == (5, 6, 7)
 
 
+def test_what_is_known_of_data_that_are_gone_is_not_taken_for_that_of_others(bench, samples):
+    # Python gives the address of what is gone to the next one.
+    for count in range(2, 30):
+        assert bench.measure(Variant(), Part(samples.take(count), 5, (1.0,)), 2).report.samples == count
+
+
 def test_differences_are_of_the_same_chips(bench, part):
     one, other = bench.measure(Variant(), part, 3), bench.measure(Variant().with_digital(["0"]), part, 2)
     apart = other.over(one)
