@@ -25,6 +25,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.device.registry import available_devices, register
 from analogsim.devices import Drift, Gaussian, Quantization, ReadNoise, StuckAt
 from analogsim.errors import (
+    AnalogsimError,
     ConversionWarning,
     FitWarning,
     NotCalibratedError,
@@ -62,6 +63,7 @@ __all__ = [
     "Ablation",
     "AnalogLayer",
     "AnalogModule",
+    "AnalogsimError",
     "Audit",
     "AuditError",
     "Cells",

@@ -11,6 +11,7 @@ from torch import Tensor
 from analogsim.device import Cells, Effect, State, checked, param
 from analogsim.devices.drift import decay
 from analogsim.devices.programming import polynomial
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.noise import FlickerBand, Noise, flicker_like
 
 
@@ -18,12 +19,12 @@ def _coefficients(owner: str, name: str, value: Any) -> tuple[float, ...]:
     """The value as a tuple of finite numbers, the coefficient of the lowest power first."""
     where = f"{owner}: {name}"
     if not isinstance(value, list | tuple) or not value:
-        raise TypeError(f"{where} must be a sequence of coefficients, such as (0.01, 0.02), got {value!r}")
+        raise InvalidTypeError(f"{where} must be a sequence of coefficients, such as (0.01, 0.02), got {value!r}")
     for number in value:
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TypeError(f"{where} must hold numbers, got {value!r}")
+            raise InvalidTypeError(f"{where} must hold numbers, got {value!r}")
         if not math.isfinite(number):
-            raise ValueError(f"{where} must be finite, got {value!r}")
+            raise InvalidValueError(f"{where} must be finite, got {value!r}")
     return tuple(float(number) for number in value)
 
 
@@ -44,7 +45,7 @@ class _Fitted(Effect):
             object.__setattr__(self, spec.name, value)
         low, high = self._range
         if low > high:
-            raise ValueError(f"{owner}: x_min must be <= x_max, got x_min={low!r} and x_max={high!r}")
+            raise InvalidValueError(f"{owner}: x_min must be <= x_max, got x_min={low!r} and x_max={high!r}")
 
     @property
     def _range(self) -> tuple[float, float]:

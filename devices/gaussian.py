@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from analogsim.device import Cells, DeviceModel, Effect, param, register
+from analogsim.errors import InvalidValueError
 from analogsim.noise import Noise
 
 
@@ -25,7 +26,7 @@ def error_size(law: str, std: float, g: Tensor, g_max: float | Tensor) -> Tensor
 def check_law(owner: str, law: str, model: DeviceModel) -> None:
     """Refuse the inverse law where what it is evaluated at reaches zero."""
     if law == "inverse" and (model.g_min <= 0 or model.signed):
-        raise ValueError(
+        raise InvalidValueError(
             f"{owner}: law='inverse' diverges at g = 0; give the device model mapping=Mapping('pair') and a g_min > 0, "
             f"got {model.mapping} and g_min={model.g_min:g}"
         )
@@ -66,7 +67,7 @@ class Gaussian(Effect):
         """See `Effect.check`."""
         check_law("Gaussian", self.law, model)
         if self.law == "absolute" and not model.signed:
-            raise ValueError("Gaussian: law='absolute' is in units of the weight and needs Mapping('signed')")
+            raise InvalidValueError("Gaussian: law='absolute' is in units of the weight and needs Mapping('signed')")
 
     def error(self, g: Tensor, g_max: Callable[[Tensor], float | Tensor], noise: Noise) -> Tensor:
         """See `Effect.error`."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from analogsim.device import Cells, DeviceModel, Effect, State, param, register
 from analogsim.devices.drift import decay
 from analogsim.devices.programming import ProgrammingNoise, check_range, one_of, polynomial
+from analogsim.errors import InvalidValueError
 from analogsim.noise import FlickerBand, Noise, flicker_like
 from analogsim.utils.tensors import clamp_own
 
@@ -177,7 +178,7 @@ class PCMReadNoise(Effect):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.t_read > self.t0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{type(self).__name__}: t_read must be <= t0, got t_read={self.t_read!r} and t0={self.t0!r}"
             )
 

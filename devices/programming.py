@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from analogsim.device import Cells, DeviceModel, Effect, param
+from analogsim.errors import InvalidValueError
 from analogsim.noise import Noise
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ T = TypeVar("T")
 def one_of(owner: str, name: str, value: str, known: Mapping[str, T]) -> T:
     """What stands in ``known`` under ``value``; an error that lists them if nothing does."""
     if value not in known:
-        raise ValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        raise InvalidValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return known[value]
 
 
@@ -33,7 +34,7 @@ def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 def check_range(owner: str, model: DeviceModel, low: float, high: float, unit: str = "µS") -> None:
     """Refuse a conductance range that leaves the one on which a formula was fitted and with which it does not scale."""
     if model.g_min < low or model.g_max > high:
-        raise ValueError(
+        raise InvalidValueError(
             f"{owner}: the formula holds from {low:g} to {high:g} {unit}, got g_min={model.g_min:g} and "
             f"g_max={model.g_max:g}; give the device model a range within"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from analogsim.device import STUCK_OFF, STUCK_ON, Cells, Effect, State, param, register
+from analogsim.errors import InvalidValueError
 from analogsim.noise import Noise
 
 
@@ -55,7 +56,7 @@ class StuckAt(Effect):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.p_off + self.p_on > 1:
-            raise ValueError(f"StuckAt: p_off + p_on must be <= 1, got {self.p_off} + {self.p_on}")
+            raise InvalidValueError(f"StuckAt: p_off + p_on must be <= 1, got {self.p_off} + {self.p_on}")
 
     def draw(self, cells: Cells, noise: Noise) -> State:
         """See `Effect.draw`."""

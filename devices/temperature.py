@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.utils.times import seconds
 
 _BOLTZMANN = 8.617333262e-5  # eV/K
@@ -41,10 +42,10 @@ def equivalent_age(t: float | str, *, celsius: float, reference: float, activati
     """
     for name, value in (("celsius", celsius), ("reference", reference), ("activation_energy", activation_energy)):
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"equivalent_age: {name} must be a number, got {value!r}")
+            raise InvalidTypeError(f"equivalent_age: {name} must be a number, got {value!r}")
         low = 0.0 if name == "activation_energy" else -_ZERO_CELSIUS
         if not (math.isfinite(value) and value >= low) or value == -_ZERO_CELSIUS:
             unit = "eV and >= 0" if name == "activation_energy" else f"°C and above {-_ZERO_CELSIUS}"
-            raise ValueError(f"equivalent_age: {name} must be in {unit}, got {value!r}")
+            raise InvalidValueError(f"equivalent_age: {name} must be in {unit}, got {value!r}")
     inverse = 1 / (reference + _ZERO_CELSIUS) - 1 / (celsius + _ZERO_CELSIUS)
     return seconds(t) * math.exp(activation_energy / _BOLTZMANN * inverse)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.report import Report
 from analogsim.recipes.comparison import saved_runs
 from analogsim.recipes.comparison.charts import MARKS
@@ -56,11 +57,15 @@ def compare(
         ConnectionError: The MLflow server cannot be reached.
     """
     if bool(runs) == (experiment is not None):
-        raise ValueError("compare: give runs (ids, names or folders), or --experiment NAME with or without --filter")
+        raise InvalidValueError(
+            "compare: give runs (ids, names or folders), or --experiment NAME with or without --filter"
+        )
     if experiment is None and (filter or order or limit != LIMIT):
-        raise ValueError("compare: --filter, --order and --limit choose from an experiment: give --experiment NAME")
+        raise InvalidValueError(
+            "compare: --filter, --order and --limit choose from an experiment: give --experiment NAME"
+        )
     if not 1 <= limit <= len(MARKS):
-        raise ValueError(f"compare: --limit must be from 1 to {len(MARKS)}, got {limit}")
+        raise InvalidValueError(f"compare: --limit must be from 1 to {len(MARKS)}, got {limit}")
     store = saved_runs.Store(uri)
     notes = []
     if experiment is not None:
@@ -73,7 +78,7 @@ def compare(
             found += _found(word, store, uri, notes)
         found = list({run.where: run for run in reversed(found)}.values())[::-1]
     if len(found) > len(MARKS):
-        raise ValueError(f"compare: {len(found)} runs are too many to tell apart; give at most {len(MARKS)}")
+        raise InvalidValueError(f"compare: {len(found)} runs are too many to tell apart; give at most {len(MARKS)}")
     if len({run.uri for run in found if run.experiment_id}) > 1:
         notes.append("no link: the runs are in different MLflow stores")
     return Comparison(_comparable(found, notes), tuple(notes), port)
@@ -85,7 +90,7 @@ def _found(word: str | os.PathLike[str], store: saved_runs.Store, uri: str | Non
         try:
             return [store.named(text)]
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"compare: no folder {text!r} (in {Path.cwd()}), and {error}") from error
+            raise MissingFileError(f"compare: no folder {text!r} (in {Path.cwd()}), and {error}") from error
     return [_located(run, store if uri else saved_runs.Store(run.uri), notes) for run in saved_runs.of_folder(text)]
 
 
@@ -108,7 +113,7 @@ def _comparable(found: Sequence[SavedRun], notes: list[str]) -> tuple[SavedRun, 
     reports = {run.name: run.report for run in distinct if run.report is not None}
     if not reports:
         listed = "; ".join(f"{run.name}: {run.status}" for run in distinct[:8])
-        raise ValueError(
+        raise InvalidValueError(
             f"compare: no run has a report yet, which is made at the end of a training ({listed}); "
             "go on with one that was stopped: analogsim train --resume FOLDER"
         )
@@ -130,14 +135,14 @@ def _one_direction(reports: Mapping[str, Report]) -> bool | None:
     of = {name: report.heading for name, report in reports.items()}
     if len(set(of.values())) > 1:
         listed = "; ".join(f"{name}: {heading}" for name, heading in of.items())
-        raise ValueError(
+        raise InvalidValueError(
             f"compare: the reports have different metrics, give runs with the same one: {listed}; of an experiment: "
             f"--filter \"tags.metric = '{next(iter(reports.values())).metric}'\""
         )
     better = {name: report.higher_is_better for name, report in reports.items() if report.higher_is_better is not None}
     if len(set(better.values())) > 1:
         listed = "; ".join(f"{name}: {'higher' if high else 'lower'}" for name, high in better.items())
-        raise ValueError(
+        raise InvalidValueError(
             f"compare: the reports do not agree which {next(iter(reports.values())).metric} is the better one: {listed}"
         )
     return next(iter(better.values()), None)
@@ -149,7 +154,7 @@ def _shared_times(reports: Mapping[str, Report], notes: list[str]) -> list[float
     shared = [time for time in every if all(time in report.times for report in reports.values())]
     if not shared:
         listed = "; ".join(f"{name}: {', '.join(report.labels)}" for name, report in reports.items())
-        raise ValueError(
+        raise InvalidValueError(
             f"compare: the runs were evaluated at no common time ({listed}); evaluate them again at common times: "
             "analogsim evaluate FOLDER --times 1s,1d"
         )
@@ -181,7 +186,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def _run_command(options: argparse.Namespace) -> None:
     if options.html is not None and not Path(options.html).absolute().parent.is_dir():
-        raise FileNotFoundError(f"compare: there is no folder for {options.html!r}; make it first")
+        raise MissingFileError(f"compare: there is no folder for {options.html!r}; make it first")
     found = compare(
         options.runs,
         experiment=options.experiment,
@@ -199,7 +204,7 @@ def _run_command(options: argparse.Namespace) -> None:
         print("\n" + "\n".join(["Side by side in MLflow:", *([found.command] if found.command else []), found.link]))
     if options.open:
         if not found.link:
-            raise ValueError("compare: --open: there is no page of MLflow for these runs, see above")
+            raise InvalidValueError("compare: --open: there is no page of MLflow for these runs, see above")
         links.open_page(found.link)
 
 

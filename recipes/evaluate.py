@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Unpack
 
 import analogsim
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.preparation import Prepared
 from analogsim.evaluation.report import Report, compare_plot, compare_table
@@ -117,11 +118,11 @@ def prepare(
     seconds(budget)  # told before the work
     if isinstance(shared.executor, Ranks):
         told = "evaluate: --prepare chooses in one process; take --workers in place of torchrun"
-        raise ValueError(told)  # noqa: TRY004 - of what is asked for
+        raise InvalidValueError(told)
     found = {}
     for name, network in restored(path, asked, tell, place=shared.place):
         if track and network.run_id is None:
-            raise ValueError(f"evaluate: --track adds to a run in MLflow, and the {name} network has none")
+            raise InvalidValueError(f"evaluate: --track adds to a run in MLflow, and the {name} network has none")
         how = judging(network, asked) | {"clean": network.clean, "progress": show}
         before = analogsim.evaluate(network.analog, network.test, **how, **shared.options(name))
         prepared = analogsim.prepare(
@@ -193,10 +194,10 @@ def merge(files: Sequence[str]) -> dict[str, Report]:
             stored = json.loads(Path(file).read_text(encoding="utf-8"))
             parts.append({name: Report.from_dict(report) for name, report in stored.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"evaluate: {file!r} holds no reports; give files that --json wrote") from error
+            raise InvalidValueError(f"evaluate: {file!r} holds no reports; give files that --json wrote") from error
         if parts[-1].keys() != parts[0].keys():
             found, first = (", ".join(sorted(part)) for part in (parts[-1], parts[0]))
-            raise ValueError(f"evaluate: {file!r} has reports of {found}, and {files[0]!r} of {first}")
+            raise InvalidValueError(f"evaluate: {file!r} has reports of {found}, and {files[0]!r} of {first}")
     return {name: Report.merged(part[name] for part in parts) for name in parts[0]}
 
 
@@ -227,15 +228,15 @@ def _check_options(options: argparse.Namespace) -> None:
     """Whatever of the arguments does not go together, told before the work."""
     for file in (options.json, options.plot, options.journal):
         if file is not None and not Path(file).absolute().parent.is_dir():
-            raise FileNotFoundError(f"evaluate: there is no folder for {file!r}; make it first")
+            raise MissingFileError(f"evaluate: there is no folder for {file!r}; make it first")
     if (options.run is None) == (options.merge is None):
-        raise ValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
+        raise InvalidValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
     if options.ablate and (options.json is not None or options.plot is not None):
-        raise ValueError("evaluate: --ablate prints a table; leave out --json and --plot")
+        raise InvalidValueError("evaluate: --ablate prints a table; leave out --json and --plot")
     if options.prepare is None and (options.copies is not None or options.track):
-        raise ValueError("evaluate: --copies and --track go with --prepare")
+        raise InvalidValueError("evaluate: --copies and --track go with --prepare")
     if options.prepare is not None and options.ablate:
-        raise ValueError("evaluate: give --ablate or --prepare, not both")
+        raise InvalidValueError("evaluate: give --ablate or --prepare, not both")
 
 
 def _run_command(options: argparse.Namespace) -> None:

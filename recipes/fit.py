@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import analogsim
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.fit import FittedDevice
 from analogsim.recipes.config.arguments import Program
 from analogsim.utils.files import write_figure
@@ -33,9 +34,9 @@ def fit(
     """
     for file in (out, plot):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
-            raise FileNotFoundError(f"fit: there is no folder for {file!r}; make it first")
+            raise MissingFileError(f"fit: there is no folder for {file!r}; make it first")
     if not out.endswith(".toml"):
-        raise ValueError(f"fit: the device file must end in .toml, so that convert knows it; got {out!r}")
+        raise InvalidValueError(f"fit: the device file must end in .toml, so that convert knows it; got {out!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", analogsim.FitWarning)  # they stand under the table
         fitted = analogsim.fit_device(
@@ -86,7 +87,7 @@ def _run_command(options: argparse.Namespace) -> None:
     for text in options.units:
         name, equals, unit = text.partition("=")
         if not equals:
-            raise ValueError(f"fit: --unit takes COLUMN=UNIT, such as time=h, got {text!r}")
+            raise InvalidValueError(f"fit: --unit takes COLUMN=UNIT, such as time=h, got {text!r}")
         units[name] = unit
     fitted = fit(
         options.measurements,

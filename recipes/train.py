@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from analogsim.device.parse import as_device_model
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
@@ -153,7 +154,9 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path)
     except ValueError as error:
         if not training.run_id:
             raise
-        raise ValueError(f"{error}; go on in the directory the run was started in, or with --no-tracking") from error
+        raise InvalidValueError(
+            f"{error}; go on in the directory the run was started in, or with --no-tracking"
+        ) from error
 
 
 def _train_one(training: Training, tracker: Tracker, name: str, show: bool) -> None:
@@ -363,7 +366,7 @@ def resume_config(folder: Path, *, tracking: bool = True, given: Given = NOTHING
     """
     path = folder / "config.toml"
     if not path.is_file():
-        raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
+        raise MissingFileError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
     config = from_stored(Config, load_mapping(Config, path), str(path))
     if not trust:
         command = f"analogsim train --resume {shlex.quote(str(folder))}"
@@ -392,14 +395,14 @@ def _asked_for(options: argparse.Namespace) -> tuple[Config, Path | None]:
         again = Given(options.model, options.data, options.task, options.metric)
         given = [f"--{name}" for name in SHORT if getattr(options, name) is not None and name not in again.options]
         if options.settings or given or options.no_baseline or options.download:
-            raise ValueError(
+            raise InvalidValueError(
                 "--resume goes on with the options of the run; the only others are --no-tracking and --quiet, --trust, "
                 "and --model, --data, --task and --metric for code that is named again"
             )
         folder = Path(options.resume)
         return resume_config(folder, tracking=not options.no_tracking, given=again, trust=options.trust), folder
     if options.trust:
-        raise ValueError("--trust is for --resume; what you name yourself is run anyway")
+        raise InvalidValueError("--trust is for --resume; what you name yourself is run anyway")
     files, overrides = files_and_overrides(options, SHORT)
     overrides += ["baseline=false"] if options.no_baseline else []
     return load_toml(Config, files[0] if files else None, overrides), None

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import compare_plot
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
@@ -101,7 +102,9 @@ def _long(short: Mapping[str, object]) -> list[str]:
     known = {name.replace("-", "_"): key for name, (key, _) in STUDY_SHORT.items()}
     for name in short:
         if name not in known:
-            raise ValueError(f"tune: no option {name!r}; known are {', '.join(known)}, and any through settings=[...]")
+            raise InvalidValueError(
+                f"tune: no option {name!r}; known are {', '.join(known)}, and any through settings=[...]"
+            )
     return [f"{known[name]}={value}" for name, value in short.items()]
 
 
@@ -115,9 +118,11 @@ def _check(config: StudyConfig, given: Given) -> None:
     """Whatever can be wrong and is cheap to see, before any work; so also each choice of the search space."""
     check(config, given)
     if config.optimization.epochs == 0:
-        raise ValueError("optimization.epochs=0 trains nothing, so that there is nothing to search; give some epochs")
+        raise InvalidValueError(
+            "optimization.epochs=0 trains nothing, so that there is nothing to search; give some epochs"
+        )
     if given.model is not None and "model" in dict(config.search.parts):
-        raise ValueError("search.model: there is one network, which was handed over; take it out of the search")
+        raise InvalidValueError("search.model: there is one network, which was handed over; take it out of the search")
     all_times(config)
     config.search.distributions(Config)
     sampler(config.study.sampler, 0)
@@ -130,7 +135,7 @@ def _check(config: StudyConfig, given: Given) -> None:
             try:
                 check(training_config(config, {**lowest, name: value}), given)
             except ValueError as error:
-                raise ValueError(f"search: {name}={value} cannot be trained: {error}") from error
+                raise InvalidValueError(f"search: {name}={value} cannot be trained: {error}") from error
 
 
 def objective(
@@ -161,7 +166,7 @@ def objective(
     if config is None:
         config = _study_config(load_mapping(StudyConfig, file, [*settings, *_long(short)]), file, given)
     elif file is not None or settings or short:
-        raise ValueError("objective: give a config, or what to make one of, not both")
+        raise InvalidValueError("objective: give a config, or what to make one of, not both")
     else:
         config = given.described(config)
         _check(config, given)
@@ -347,7 +352,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def _run_command(options: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("tune: torchrun makes one network of several processes; start the same command several times")
+        raise InvalidValueError(
+            "tune: torchrun makes one network of several processes; start the same command several times"
+        )
     files, overrides = files_and_overrides(options, STUDY_SHORT)
     overrides += ["study.pareto=true"] if options.pareto else []
     config = load(files[0] if files else None, overrides, trust=options.trust)

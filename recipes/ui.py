@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NoReturn
 
+from analogsim.errors import InvalidValueError, MissingPackageError, NoAnswerError, OperationError, UnavailableError
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.tracking import links, stores
 
@@ -79,7 +80,7 @@ class Server:
             RuntimeError: the server ended by itself.
         """
         self._process.wait()
-        raise RuntimeError(f"MLflow has ended by itself: {self._last_words()}")
+        raise OperationError(f"MLflow has ended by itself: {self._last_words()}")
 
     def _listen(self) -> None:
         """Keep what it says while it starts, for when it fails; pass on what it says later: that is trouble."""
@@ -94,9 +95,9 @@ class Server:
         while not _answers(self.port):
             if self._process.poll() is not None:
                 listening.join()
-                raise RuntimeError(f"MLflow did not start: {self._last_words()}")
+                raise OperationError(f"MLflow did not start: {self._last_words()}")
             if time.monotonic() > until:
-                raise TimeoutError(f"MLflow did not answer within {_PATIENCE:g} s: {self._last_words()}")
+                raise NoAnswerError(f"MLflow did not answer within {_PATIENCE:g} s: {self._last_words()}")
             time.sleep(0.2)
         self._up = True
 
@@ -108,10 +109,10 @@ class Server:
 def check(store: str, port: int) -> int:
     """Whatever ``serve`` refuses before anything starts; gives the port, a free one for 0."""
     if stores.is_http(store):
-        raise ValueError(f"the MLflow store {stores.shown(store)} is a server already: open it in the browser")
+        raise InvalidValueError(f"the MLflow store {stores.shown(store)} is a server already: open it in the browser")
     stores.check_exists(store)
     if importlib.util.find_spec("mlflow") is None:
-        raise ImportError("analogsim ui needs mlflow: pip install 'analogsim-torch[recipes]'")
+        raise MissingPackageError("analogsim ui needs mlflow: pip install 'analogsim-torch[recipes]'")
     return _free(port)
 
 
@@ -171,17 +172,17 @@ def _command(store: str, port: int) -> list[str]:
 def _free(port: int) -> int:
     """The port, or a free one for 0."""
     if not 0 <= port <= 65535:
-        raise ValueError(f"port: wanted 0 (any that is free) to 65535, got {port}")
+        raise InvalidValueError(f"port: wanted 0 (any that is free) to 65535, got {port}")
     try:
         return _bound(port)
     except PermissionError as error:
-        raise PermissionError(f"port {port} is not for everyone: give one above 1023, or --port 0") from error
+        raise UnavailableError(f"port {port} is not for everyone: give one above 1023, or --port 0") from error
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         other = next(each for each in [*range(port + 1, min(port + 20, 65536)), 0] if _is_free(each))
         there = f"; MLflow answers at http://{_HOST}:{port}, perhaps yours" if _answers(port) else ""
-        raise OSError(f"port {port} is taken{there}; give another: --port {other}") from error
+        raise UnavailableError(f"port {port} is taken{there}; give another: --port {other}") from error
 
 
 def _bound(port: int) -> int:

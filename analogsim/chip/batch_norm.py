@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from analogsim.errors import InvalidValueError
 from analogsim.layers.module import drawn_in_eval, matrices_in, matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Inputs, call, inputs_of, moved
@@ -62,7 +63,7 @@ def reestimate_batch_norm(analog: nn.Module, loader: Iterable[Any]) -> None:
     """
     matrices = matrices_of(analog)
     if not has_batch_norm(analog):
-        raise ValueError(
+        raise InvalidValueError(
             f"reestimate_batch_norm: {type(analog).__name__} has no batch norm with statistics of its own; there is "
             "nothing to estimate"
         )
@@ -72,7 +73,7 @@ def reestimate_batch_norm(analog: nn.Module, loader: Iterable[Any]) -> None:
     def batches() -> Iterator[Inputs]:
         for number, batch in enumerate(inputs_of(loader, "reestimate_batch_norm")):
             if holds_nonfinite(batch, masks=True):
-                raise ValueError(f"reestimate_batch_norm: batch {number} holds NaN or infinite values")
+                raise InvalidValueError(f"reestimate_batch_norm: batch {number} holds NaN or infinite values")
             yield moved(batch, place)
 
     before = [(tensor, tensor.clone()) for module in _norms(analog) for tensor in module.buffers()]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.chip.ranges import ranges_as_they_are
+from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
@@ -42,7 +43,7 @@ class Magnitudes:
         """
         values = values.detach().float().flatten()
         if not values.isfinite().all():
-            raise ValueError("values are NaN or infinite")
+            raise InvalidValueError("values are NaN or infinite")
         if not values.numel():
             return
         bins = values.abs().view(torch.int32) >> 16
@@ -113,7 +114,7 @@ def calibrate(
         BypassedError: no analog layer had a part in the answers, so that nothing reached a converter.
     """
     if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 < percentile <= 100:
-        raise ValueError(f"calibrate: percentile must be in (0, 100], got {percentile!r}")
+        raise InvalidValueError(f"calibrate: percentile must be in (0, 100], got {percentile!r}")
     layers = matrices_of(analog)
     restore = ranges_as_they_are(analog)
     try:
@@ -157,7 +158,9 @@ def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Itera
                     magnitudes.add(values)
                 except ValueError as error:
                     already = "; those of the network hold some already" if holds_nonfinite(batch, masks=True) else ""
-                    raise ValueError(f"calibrate: layer {layer.analog.name!r}: its {what} {error}{already}") from None
+                    raise InvalidValueError(
+                        f"calibrate: layer {layer.analog.name!r}: its {what} {error}{already}"
+                    ) from None
 
     uses = Uses([matrix.analog for matrix in matrices_of(analog)])
     with _observed(analog, matrices_of(analog), observe), torch.no_grad():
@@ -176,14 +179,16 @@ def _range_of(
     values = {index: magnitudes.percentile(percentile) for index, magnitudes in distributions.items()}
     largest = max(values.values())
     if largest == 0:
-        raise ValueError(f"calibrate: layer {state.name!r} got no {what} other than 0; give it data that reach it")
+        raise InvalidValueError(
+            f"calibrate: layer {state.name!r} got no {what} other than 0; give it data that reach it"
+        )
     found = torch.tensor([value or largest for value in values.values()], device=place)
     found = found.view(state.range_shape(kind))
     if what == "output":
         return found
     lowest = min(magnitudes.lowest for magnitudes in distributions.values())
     if state.crossbar.dac == "unsigned" and lowest < 0:
-        raise ValueError(
+        raise InvalidValueError(
             f"calibrate: layer {state.name!r} gets inputs down to {lowest:g}, and its converter is unsigned; give that "
             'layer a crossbar with dac="symmetric"'
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.crossbar.signal_path import Array
 from analogsim.crossbar.stages import Stage
+from analogsim.errors import OperationError
 from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.layers.state import AnalogState
 from analogsim.noise.sources import Noise, Silence
@@ -35,7 +36,7 @@ class CleanWeights:
 
     def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
         """Never asked for: an ideal crossbar has no converters."""
-        raise RuntimeError("clean weights were asked what converters see")
+        raise OperationError("clean weights were asked what converters see")
 
     def check(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Nothing to compare."""

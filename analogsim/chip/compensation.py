@@ -16,6 +16,7 @@ from analogsim.chip.calibration import calibrate
 from analogsim.chip.outputs import Match, aged, kept_corrections, match_outputs
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.crossbar.gains import Rule, column_gains, crossbar_gains, layer_gain
+from analogsim.errors import InvalidValueError
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Layout
 from analogsim.utils.batches import Inputs, inputs_of, is_empty, moved
@@ -51,7 +52,7 @@ class Compensation(ABC):
         Raises:
             ValueError: it is measured at the age that the chip has.
         """
-        raise ValueError(
+        raise InvalidValueError(
             f"compensation: {self.name!r} is made anew at each age, and cannot be measured at {t!r} for all of them"
         )
 
@@ -89,14 +90,14 @@ class Gain(Compensation):
         """
         found = self.rule(reference, now, layout)
         if not isinstance(found, Tensor) or found.shape not in ((), reference.shape):
-            raise ValueError(
+            raise InvalidValueError(
                 f"compensation {self.name!r}: its rule must give a scalar tensor or one of {tuple(reference.shape)}, "
                 f"got {tuple(found.shape) if isinstance(found, Tensor) else found!r}"
             )
         # Of a device whose cells are infinite the gains are too; that is not the rule's fault.
         if not found.isfinite().all() and reference.isfinite().all() and now.isfinite().all():
             wrong = int((~found.isfinite()).sum())
-            raise ValueError(
+            raise InvalidValueError(
                 f"compensation {self.name!r}: its rule gives NaN or infinite gains, {wrong} of {found.numel()}, as "
                 "where it divides by what a column of zeros reads"
             )
@@ -125,9 +126,11 @@ class CalibrationData:
         """
         for number, batch in enumerate(inputs_of(self.loader or ())):
             if is_empty(batch):
-                raise ValueError(f"compensation: batch {number} of the calibration data holds no samples")
+                raise InvalidValueError(f"compensation: batch {number} of the calibration data holds no samples")
             if holds_nonfinite(batch, masks=True):
-                raise ValueError(f"compensation: batch {number} of the calibration data holds NaN or infinite values")
+                raise InvalidValueError(
+                    f"compensation: batch {number} of the calibration data holds NaN or infinite values"
+                )
             yield moved(batch, self.place)
 
 
@@ -294,15 +297,15 @@ class Compensations:
         for part in self.parts:
             name = getattr(part, "name", None)
             if not isinstance(name, str) or not name or "+" in name:
-                raise ValueError(
+                raise InvalidValueError(
                     f"compensation: {part!r} needs a name to stand in reports, text without '+'; its name is {name!r}"
                 )
         if len(set(self.names)) < len(self.parts):
-            raise ValueError(f"{_what_there_is(self.text)}; the same name stands there twice")
+            raise InvalidValueError(f"{_what_there_is(self.text)}; the same name stands there twice")
         kinds = [part.kind for part in self.parts]
         several = next((kind for kind in kinds if kinds.count(kind) > 1), None)
         if several is not None:
-            raise ValueError(f"{_what_there_is(self.text)}; two of them are of one kind, {several}")
+            raise InvalidValueError(f"{_what_there_is(self.text)}; two of them are of one kind, {several}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -334,7 +337,7 @@ class Compensations:
         """Raise ValueError, in the name of an action, unless each of them has something to do in a network."""
         for part in self.parts:
             if reason := part.why_not(analog):
-                raise ValueError(f"{action}: compensation {self.text!r}: {reason}")
+                raise InvalidValueError(f"{action}: compensation {self.text!r}: {reason}")
 
     def fitting(self, analog: nn.Module) -> Compensations:
         """Those that have something to do in a network."""
@@ -378,7 +381,7 @@ def as_compensations(asked: CompensationLike) -> Compensations:
         return Compensations((asked,))
     names = [name.partition("@") for name in asked.split("+")] if isinstance(asked, str) else []
     if not names or not all(name in COMPENSATIONS and bool(at) == bool(t) for name, at, t in names):
-        raise ValueError(_what_there_is(asked))
+        raise InvalidValueError(_what_there_is(asked))
     return Compensations(
         tuple(COMPENSATIONS[name].measured_at(t) if t else COMPENSATIONS[name] for name, _, t in names)
     )
@@ -395,7 +398,7 @@ def gain_of(compensation: CompensationLike) -> Gain | None:
         why = "needs data that go through the chip" if wanted.needs_data else "is made anew for each use of the chip"
         gains = ", ".join(name for name, part in COMPENSATIONS.items() if isinstance(part, Gain))
         matched = any(isinstance(part, MatchedOutputs) for part in wanted.parts)
-        raise ValueError(
+        raise InvalidValueError(
             f"compensation: {wanted.text!r} {why}; here give one of {gains} or None, and the rest to analogsim.evaluate"
             + ("; for the outputs of this one chip there is analogsim.calibrate_outputs" * matched)
         )

@@ -13,6 +13,7 @@ from analogsim.chip.lifecycle import as_seed
 from analogsim.device.model import STUCK_OFF, STUCK_ON, Written
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.draws.noisy_weight import in_compute_dtype
+from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Blocks, Layout
@@ -49,13 +50,13 @@ def draw_faults(analog: nn.Module, effect: DeviceLike = "stuck-at", seed: int = 
     for layer in matrices_of(analog):
         name = layer.analog.name
         if layer.analog.device.signed:
-            raise ValueError(f"draw_faults: layer {name!r} has no cells; its device acts on weights")
+            raise InvalidValueError(f"draw_faults: layer {name!r} has no cells; its device acts on weights")
         cells = _laid(layer).cells
         noise = KeyedNoise(str(number), name, "faults")
         drawn = [(part, part.draw(cells, noise.fold(str(place)))) for place, part in enumerate(model.effects)]
         held = [(part, state) for part, state in drawn if part.held(state) is not None]
         if not held:
-            raise ValueError(f"draw_faults: {model.name!r} makes no cell stick; give stuck-at or the like")
+            raise InvalidValueError(f"draw_faults: {model.name!r} makes no cell stick; give stuck-at or the like")
         at = torch.full_like(cells.target, math.nan)
         for part, state in held:
             at = part.hold(at, cells, state)
@@ -180,7 +181,9 @@ def remap(
     result: Faults = {}
     for name, given in faults.items():
         if name not in layers:
-            raise ValueError(f"remap: faults of {name!r}, which is no analog layer; there are {', '.join(layers)}")
+            raise InvalidValueError(
+                f"remap: faults of {name!r}, which is no analog layer; there are {', '.join(layers)}"
+            )
         state = layers[name].analog
         written = _laid(layers[name])
         known = checked_faults(given, state, written.cells.target[0, : state.layout.cols[-1][1]])

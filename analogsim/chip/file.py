@@ -18,6 +18,7 @@ from analogsim.chip.compensation import COMPENSATIONS, Gain
 from analogsim.chip.layer_chip import LayerChip, MeasuredGain, OutputCorrection, layer_chips
 from analogsim.crossbar.stages import Affine
 from analogsim.device.model import Cells, Written
+from analogsim.errors import InvalidValueError, MissingKeyError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.tensor_files import read_tensors, write_tensors
@@ -63,7 +64,7 @@ def _name_of(gain: MeasuredGain | None) -> str | None:
         return None
     known = COMPENSATIONS.get(gain.name)
     if not isinstance(known, Gain) or known != gain:
-        raise ValueError(
+        raise InvalidValueError(
             f"save_chip: the file holds a gain by its name, and {gain.name!r} is none that is known; put it into "
             "analogsim.chip.COMPENSATIONS under its name, here and where the chip is loaded"
         )
@@ -75,7 +76,7 @@ def _gain_named(gain: str | None, layer: str) -> Gain | None:
         return None
     found = COMPENSATIONS.get(gain)
     if not isinstance(found, Gain):
-        raise ValueError(  # noqa: TRY004 - of the file
+        raise InvalidValueError(
             f"load_chip: layer {layer!r} has the gain {gain!r}, which is not known here; put it into "
             "analogsim.chip.COMPENSATIONS first"
         )
@@ -152,14 +153,14 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
     name, device = state.name, state.device
     for what, ours in (("device", device), ("crossbar", state.crossbar)):
         if not _is_of(entry[what], ours):
-            raise ValueError(
+            raise InvalidValueError(
                 f"load_chip: layer {name!r} is on {ours!r}, the file has it on {entry[what]}; convert the model with "
                 f"the {what} the chip was made of"
             )
     source = tensors["source"]
     laid = state.layout.lay(weight, bias)
     if source.shape != laid.shape or not torch.equal(source.to(laid), laid):
-        raise ValueError(
+        raise InvalidValueError(
             f"load_chip: layer {name!r} has other weights than those on the chip; load the network's state dict that "
             "belongs to the chip first"
         )
@@ -196,7 +197,7 @@ def _correction(entry: dict[str, Any], tensors: dict[str, Tensor], outputs: int)
     scale, offset = tensors.get("output_scale"), tensors.get("output_offset")
     parts = [part for part in (scale, offset) if part is not None]
     if not parts or any(part.shape != (outputs,) or not part.isfinite().all() for part in parts):
-        raise KeyError("its correction of outputs")
+        raise MissingKeyError("its correction of outputs")
     return OutputCorrection(Affine(scale, offset), time)
 
 
@@ -243,15 +244,19 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     everything, metadata = read_tensors(path, "load_chip", "is not a chip")
     if metadata.get("format") not in (_FORMAT, _UNADAPTED, _UNCORRECTED, _BEFORE):
-        raise ValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
+        raise InvalidValueError(f"load_chip: {os.fspath(path)!r} is a safetensors file, but not a chip ({_FORMAT})")
     try:
         entries = json.loads(metadata["layers"])
     except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: its list of layers cannot be read") from error
+        raise InvalidValueError(
+            f"load_chip: {os.fspath(path)!r} is damaged: its list of layers cannot be read"
+        ) from error
     layers = {layer.analog.name: layer for layer in matrices_of(analog)}
     if entries.keys() != layers.keys():
         odd = sorted(entries.keys() ^ layers.keys())
-        raise ValueError(f"load_chip: the chip belongs to another network: layers {odd} are in one and not the other")
+        raise InvalidValueError(
+            f"load_chip: the chip belongs to another network: layers {odd} are in one and not the other"
+        )
     chips, adapters = {}, {}
     for name, layer in layers.items():
         tensors = tensors_under(name, everything)
@@ -260,7 +265,9 @@ def load_chip(analog: nn.Module, path: str | os.PathLike[str]) -> None:
             facts = entries[name].get("adapter")
             adapters[name] = None if facts is None else read_adapter(layer, facts, tensors)
         except KeyError as error:
-            raise ValueError(f"load_chip: {os.fspath(path)!r} is damaged: layer {name!r} lacks {error}") from error
+            raise InvalidValueError(
+                f"load_chip: {os.fspath(path)!r} is damaged: layer {name!r} lacks {error}"
+            ) from error
     if metadata["format"] == _BEFORE:
         _warn_of_new_draws(os.fspath(path), chips.values())
     for name, layer in layers.items():

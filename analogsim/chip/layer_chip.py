@@ -17,7 +17,7 @@ from analogsim.crossbar.stages import Affine, Stage
 from analogsim.crossbar.wired_blocks import wired
 from analogsim.device.model import STUCK_OFF, STUCK_ON, DeviceModel, Written
 from analogsim.draws.noisy_weight import in_compute_dtype
-from analogsim.errors import StaleChipError
+from analogsim.errors import InvalidTypeError, InvalidValueError, StaleChipError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import chips_of
 from analogsim.layers.state import AnalogState, held_array
@@ -116,7 +116,7 @@ class LayerChip:
         state = layer.analog
         weight, bias = layer.still()
         if type(weight).__name__ == "DTensor":
-            raise ValueError(
+            raise InvalidValueError(
                 f"program: the weight of layer {state.title!r} is spread over processes (FSDP); call unshard() on the "
                 "FSDP modules first"
             )
@@ -124,7 +124,7 @@ class LayerChip:
         finite = source.isfinite().all()
         told = f"program: the weight of layer {state.name!r} holds NaN or infinite values"
         if finite.device.type == "cpu" and not finite:
-            raise ValueError(told)
+            raise InvalidValueError(told)
         noise = KeyedNoise(str(seed), state.name)
         if faults is not None:
             faults = checked_faults(faults, state, source)
@@ -132,12 +132,12 @@ class LayerChip:
         chip = cls(state.name, seed, state.device, source, written, state.layout, state.crossbar, state.known_bound)
         # One question for both, since a GPU is waited for.
         if not finite & chip.effective[0].isfinite().all():
-            raise ValueError(told) if not finite else chip._diverged(0.0)
+            raise InvalidValueError(told) if not finite else chip._diverged(0.0)
         return chip
 
     def _diverged(self, t: float) -> ValueError:
         """The error about conductances that are no numbers, with the effect that made them."""
-        return ValueError(
+        return InvalidValueError(
             f"layer {self.name!r}: device {self.device.name!r} made NaN or infinite conductances at {label(t)}: "
             f"{self.device.culprit(self.written, t)}"
         )
@@ -308,12 +308,14 @@ def checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor
     """A layer's map of faults where the weight is, if it is one."""
     name, device = state.name, state.device
     if device.signed:
-        raise ValueError(f"program: layer {name!r} has no cells that could be stuck: {device.name!r} acts on weights")
+        raise InvalidValueError(
+            f"program: layer {name!r} has no cells that could be stuck: {device.name!r} acts on weights"
+        )
     columns = len(weight) + device.laid.references(state.layout)
     shape = (device.cells_per_weight, columns, *weight.shape[1:])
     if not isinstance(faults, Tensor) or tuple(faults.shape) != shape:
         got = tuple(faults.shape) if isinstance(faults, Tensor) else faults
-        raise ValueError(f"program: the map of faults of layer {name!r} must be a tensor {shape}, got {got!r}")
+        raise InvalidValueError(f"program: the map of faults of layer {name!r} must be a tensor {shape}, got {got!r}")
     # A map of floating numbers is one of codes only where it holds nothing else: without NaN, all cells are stuck.
     if faults.is_floating_point() and not bool(
         ((faults >= 0) & (faults <= STUCK_ON) & (faults == faults.round())).all()
@@ -321,14 +323,14 @@ def checked_faults(faults: Tensor, state: AnalogState, weight: Tensor) -> Tensor
         known = in_compute_dtype(faults.to(weight.device))
         if not ((known >= 0) | known.isnan()).all() or known.isinf().any():
             ends = f"{faults.nan_to_num().min():g} to {faults.nan_to_num().max():g}"
-            raise ValueError(
+            raise InvalidValueError(
                 f"program: the map of faults of layer {name!r} holds conductances of stuck cells and NaN for those "
                 f"that work, got negative or infinite ones, {ends}"
             )
         return known
     known = faults.to(weight.device, torch.int8)
     if not (known == faults.to(weight.device)).all() or not ((known >= 0) & (known <= STUCK_ON)).all():
-        raise ValueError(
+        raise InvalidValueError(
             f"program: the map of faults of layer {name!r} holds 0 (works), {STUCK_OFF} (stuck at g_min) or {STUCK_ON} "
             "(stuck at g_max), or conductances and NaN where cells work; got "
             f"{sorted(set(faults.flatten().tolist()))[:10]}"
@@ -341,6 +343,8 @@ def layer_chips(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, Laye
     pairs = []
     for matrix, chip in chips_of(analog, action):
         if not isinstance(chip, LayerChip):
-            raise TypeError(f"{action}: layer {matrix.analog.name!r} holds {chip.describe()} for the moment, no chip")
+            raise InvalidTypeError(
+                f"{action}: layer {matrix.analog.name!r} holds {chip.describe()} for the moment, no chip"
+            )
         pairs.append((matrix, chip))
     return pairs

@@ -20,6 +20,7 @@ from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import as_seed
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
+from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix, Drawn
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
@@ -199,9 +200,9 @@ def measure_layers(
         with probed(analog, records):
             for number, batch in enumerate(inputs_of(inputs, action)):
                 if is_empty(batch):
-                    raise ValueError(f"{action}: batch {number} of the inputs holds no samples")
+                    raise InvalidValueError(f"{action}: batch {number} of the inputs holds no samples")
                 if holds_nonfinite(batch, masks=True):
-                    raise ValueError(f"{action}: batch {number} of the inputs holds NaN or infinite values")
+                    raise InvalidValueError(f"{action}: batch {number} of the inputs holds NaN or infinite values")
                 call(analog, moved(batch, place))
                 uses.check(action)
         found |= {matrix: record.errors for matrix, record in records.items() if record.count}
@@ -261,7 +262,7 @@ def chips_for(analog: nn.Module, chips: int, time: Ages | None, gain: Gain | Non
         ValueError: no chips, or an age that a device has no formula for.
     """
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
-        raise ValueError(f"{action}: chips must be an integer >= 1, got {chips!r}")
+        raise InvalidValueError(f"{action}: chips must be an integer >= 1, got {chips!r}")
     first = as_seed(seed)
     return Chips(range(first, first + chips), ages_for(analog, time, action), gain)
 
@@ -289,7 +290,7 @@ def ages_for(analog: nn.Module, time: Ages | None, action: str) -> tuple[float, 
     else:
         asked = [time] if isinstance(time, str | int | float) else list(time)
         if not asked:
-            raise ValueError(f"{action}: give at least one time, got {time!r}")
+            raise InvalidValueError(f"{action}: give at least one time, got {time!r}")
         ages = tuple(sorted(map(seconds, asked)))
     for device in devices:
         for age in ages:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from analogsim.chip.compensation import CompensationLike, gain_of
 from analogsim.chip.layer_chip import LayerChip, MeasuredGain, layer_chips
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.utils.modules import in_eval
@@ -23,7 +24,7 @@ def as_seed(seed: object) -> int:
     if isinstance(seed, SupportsIndex) and not isinstance(seed, bool):
         with suppress(TypeError):  # a tensor has the method and may refuse
             return operator.index(seed)
-    raise TypeError(f"seed: must be an integer, got {seed!r}")
+    raise InvalidTypeError(f"seed: must be an integer, got {seed!r}")
 
 
 Faults = Mapping[str, Tensor]
@@ -59,12 +60,12 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
     number = as_seed(seed)
     layers = matrices_of(analog)
     if faults is not None and not isinstance(faults, Mapping):
-        raise TypeError(f"program: faults must be a mapping from layers to maps of their cells, got {faults!r}")
+        raise InvalidTypeError(f"program: faults must be a mapping from layers to maps of their cells, got {faults!r}")
     known = dict(faults or {})
     chips = [LayerChip.program(layer, number, known.pop(layer.analog.name, None)) for layer in layers]
     if known:
         names = ", ".join(repr(layer.analog.name) for layer in layers)
-        raise ValueError(f"program: faults of {min(known)!r}, which is no analog layer; there are {names}")
+        raise InvalidValueError(f"program: faults of {min(known)!r}, which is no analog layer; there are {names}")
     for layer, chip in zip(layers, chips, strict=True):
         layer.analog.chip = chip
     others = {layer.analog.adapter.seed for layer in layers if layer.analog.adapter is not None} - {None, number}

@@ -10,6 +10,7 @@ from torch import nn
 
 from analogsim.chip.adapters.attached import adapters_as_they_are
 from analogsim.chip.ranges import ranges_as_they_are
+from analogsim.errors import InvalidTypeError
 from analogsim.layers.module import matrices_of
 
 OnChip = Callable[[nn.Module, int, float], None]
@@ -37,7 +38,7 @@ def with_chip_in_hand(analog: nn.Module, on_chip: OnChip | None, seed: int, t: f
         with torch.enable_grad():
             returned = on_chip(analog, seed, t)
         if returned is not None:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"evaluate: on_chip must return nothing, got {type(returned).__name__}; what it measures it keeps by "
                 "itself, such as in a list"
             )

@@ -14,6 +14,7 @@ from analogsim.chip.clean import as_trained
 from analogsim.chip.layer_chip import LayerChip, OutputCorrection, layer_chips, outside_autograd
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.stages import Affine, Outputs, Plain
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix, Drawn, Taking
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
@@ -430,22 +431,22 @@ def calibrate_outputs(
     """
     whole = isinstance(inputs, Tensor | Mapping)
     if not whole and not isinstance(inputs, Iterable):
-        raise TypeError(
+        raise InvalidTypeError(
             "calibrate_outputs: inputs must be a tensor, a mapping of arguments or a loader of batches, got "
             f"{type(inputs).__name__}"
         )
     kept = [inputs] if whole else read_once(cast(Iterable[Any], inputs))
     if isinstance(kept, Iterator):
         told = "calibrate_outputs: inputs can be read only once; give a DataLoader or a list of batches"
-        raise ValueError(told)  # noqa: TRY004 - of its size
+        raise InvalidValueError(told)
     place = matrices_of(analog)[0].still()[0].device
 
     def batches() -> Iterator[Inputs]:
         for number, batch in enumerate(inputs_of(kept, "calibrate_outputs")):
             if is_empty(batch):
-                raise ValueError(f"calibrate_outputs: batch {number} of the inputs holds no samples")
+                raise InvalidValueError(f"calibrate_outputs: batch {number} of the inputs holds no samples")
             if holds_nonfinite(batch, masks=True):
-                raise ValueError(f"calibrate_outputs: batch {number} of the inputs holds NaN or infinite values")
+                raise InvalidValueError(f"calibrate_outputs: batch {number} of the inputs holds NaN or infinite values")
             yield moved(batch, place)
 
     found, uses = match_outputs(analog, batches, match)
@@ -463,7 +464,7 @@ def match_outputs(analog: nn.Module, batches: Batches, match: Match) -> tuple[Ou
         match: see there.
     """
     if match not in get_args(Match):
-        raise ValueError(f"calibrate_outputs: match must be one of {', '.join(get_args(Match))}, got {match!r}")
+        raise InvalidValueError(f"calibrate_outputs: match must be one of {', '.join(get_args(Match))}, got {match!r}")
     pairs = layer_chips(analog, "calibrate_outputs")
     uses = Uses([matrix.analog for matrix, _ in pairs])
     beside = [_Beside(matrix, chip, matrix.analog.crossbar) for matrix, chip in pairs]
@@ -548,7 +549,7 @@ def _check_finite(state: AnalogState, probe: Probe) -> None:
     found = cast(Affine, probe.found)
     for part in (found.scale, found.offset):
         if part is not None and not part.isfinite().all():
-            raise ValueError(
+            raise InvalidValueError(
                 f"calibrate_outputs: layer {state.title!r}: its outputs are NaN or infinite on the chip or in the "
                 "digital network; look at what goes in, and at the weights"
             )

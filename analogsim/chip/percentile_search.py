@@ -14,6 +14,7 @@ from analogsim.chip.layer_errors import FIRST_SEED, Ages, Trial, best_trial, chi
 from analogsim.chip.lifecycle import erase
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import with_mapping
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.batches import batches_of
@@ -124,7 +125,7 @@ def search_percentile(
     Source: clipping of the largest weights to percentiles as in quantization; the criterion is ours.
     """
     if per not in ("layer", "network"):
-        raise ValueError(f'search_percentile: per must be "layer" or "network", got {per!r}')
+        raise InvalidValueError(f'search_percentile: per must be "layer" or "network", got {per!r}')
     asked = _checked(percentiles)
     tried_on = chips_for(analog, chips, time, gain_of(compensation), seed, "search_percentile")
     batches = batches_of(inputs, kept=True)
@@ -155,13 +156,15 @@ def _checked(percentiles: Sequence[float]) -> list[float]:
     """The percentiles as numbers."""
     asked: list[float] = []
     if not isinstance(percentiles, Iterable):
-        raise TypeError(f"search_percentile: percentiles must be a sequence such as (99.5, 99.0), got {percentiles!r}")
+        raise InvalidTypeError(
+            f"search_percentile: percentiles must be a sequence such as (99.5, 99.0), got {percentiles!r}"
+        )
     for value in percentiles:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
-            raise ValueError(f"search_percentile: a percentile must be in (0, 100], got {value!r}")
+            raise InvalidValueError(f"search_percentile: a percentile must be in (0, 100], got {value!r}")
         asked.append(float(value))
     if not asked:
-        raise ValueError("search_percentile: give at least one percentile, got none")
+        raise InvalidValueError("search_percentile: give at least one percentile, got none")
     return list(dict.fromkeys(asked))
 
 

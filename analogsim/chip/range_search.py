@@ -13,6 +13,7 @@ from analogsim.chip.calibration import calibrate, with_bias
 from analogsim.chip.compensation import CompensationLike, gain_of
 from analogsim.chip.layer_errors import FIRST_SEED, Ages, Chips, Trial, best_trial, chips_for, is_better, measure_layers
 from analogsim.chip.ranges import ranges_as_they_are, set_ranges
+from analogsim.errors import OperationError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.batches import batches_of
@@ -220,7 +221,7 @@ def _joined(trials: Sequence[Trial], errors: Tensor) -> Trial:
     """The best range of each block, of trials that changed one of them at a time; blocks err by themselves."""
     now, bound = trials[0].input_range, trials[0].output_bound
     if now is None:  # pragma: no cover - blocks have ranges
-        raise RuntimeError("no ranges")
+        raise OperationError("no ranges")
     wanted = now.detach().abs().clone()
     for block in range(len(wanted)):
         first = 1 + block * len(_AROUND)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 
@@ -69,12 +70,12 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
     for name, given in ranges.items():
         if name not in states:
             known = ", ".join(map(repr, states))
-            raise ValueError(f"set_ranges: {name!r} is no analog layer; there are {known}")
+            raise InvalidValueError(f"set_ranges: {name!r} is no analog layer; there are {known}")
         for kind, value in given.items():
             if kind not in _NEEDS:
-                raise ValueError(f"set_ranges: layer {name!r}: {kind!r} is none of {', '.join(_NEEDS)}")
+                raise InvalidValueError(f"set_ranges: layer {name!r}: {kind!r} is none of {', '.join(_NEEDS)}")
             if not getattr(states[name].crossbar, _NEEDS[kind]):
-                raise ValueError(
+                raise InvalidValueError(
                     f"set_ranges: layer {name!r} has no {kind} to set; its crossbar must leave it to calibration, as "
                     'Crossbar(input_range="calibrated", output_bound="calibrated") does'
                 )
@@ -93,25 +94,25 @@ def _checked(value: Tensor | float, kind: str, layer: AnalogMatrix) -> Tensor:
     state = layer.analog
     found = _numbers(value)
     if found is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"set_ranges: layer {state.name!r}: {kind} must be a number or a tensor of some, got {value!r}"
         )
     shape = state.range_shape(kind)
     if tuple(found.shape) not in ((), shape):
         wanted = f"one number or shaped {shape}" if shape else "one number"
-        raise ValueError(
+        raise InvalidValueError(
             f"set_ranges: layer {state.name!r}: {kind} must be {wanted}, got {tuple(found.shape)}; its blocks "
             "and slices are not those that the ranges were made for"
         )
     held = getattr(state, kind)
     if held is not None and held.requires_grad and found.ndim > held.ndim:
-        raise ValueError(
+        raise InvalidValueError(
             f"set_ranges: layer {state.name!r} trains one {kind} for all of its blocks; calibrate it for one of each "
             "before it is handed to an optimizer (range_parameters)"
         )
     if not found.isfinite().all() or (found == 0).any():
         told = found.tolist()
-        raise ValueError(f"set_ranges: layer {state.name!r}: {kind} must be finite and not 0, got {told!r}")
+        raise InvalidValueError(f"set_ranges: layer {state.name!r}: {kind} must be finite and not 0, got {told!r}")
     return found.to(layer.still()[0].device, copy=True)
 
 
@@ -139,7 +140,9 @@ def range_parameters(analog: nn.Module) -> list[Tensor]:
     """
     learned = [layer.analog for layer in matrices_of(analog) if layer.analog.crossbar.learns]
     if not learned:
-        raise ValueError('range_parameters: no layer learns its input range; give Crossbar(input_range="learned")')
+        raise InvalidValueError(
+            'range_parameters: no layer learns its input range; give Crossbar(input_range="learned")'
+        )
     parameters = []
     for state in learned:
         _ = state.ranges

@@ -16,6 +16,7 @@ from analogsim.chip.layer_chip import LayerChip
 from analogsim.chip.lifecycle import Faults, programmed
 from analogsim.crossbar.signal_path import Array
 from analogsim.crossbar.stages import Stage
+from analogsim.errors import InvalidValueError, OperationError
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import held_array
 from analogsim.noise.sources import Noise, Silence
@@ -93,9 +94,9 @@ class Chips:
         self._matrices = matrices_of(analog)
         for matrix in self._matrices:
             if matrix.analog.crossbar.output_noise:
-                raise ValueError(_noisy(matrix.analog.title, "output noise"))
+                raise InvalidValueError(_noisy(matrix.analog.title, "output noise"))
             if further := matrix.analog.crossbar.further():
-                raise ValueError(
+                raise InvalidValueError(
                     f"evaluate: layer {matrix.analog.title!r} has {', '.join(further)}, of which nothing is known "
                     "here; it may be new in each use, so leave out together"
                 )
@@ -106,7 +107,7 @@ class Chips:
                 self._chips.append([chip for chip in held if isinstance(chip, LayerChip)])
         for matrix, chip in zip(self._matrices, self._chips[0], strict=True):
             if chip.effective[1] is not None:
-                raise ValueError(_noisy(matrix.analog.title, "white read noise"))
+                raise InvalidValueError(_noisy(matrix.analog.title, "white read noise"))
         self._places = [_StackedChip(matrix.analog.name) for matrix in self._matrices]
         self._held: _Held = {}
 
@@ -141,7 +142,7 @@ class Chips:
             leaves, structure = tree_flatten(ask(self._analog, inputs))
             for leaf in leaves:
                 if not (leaf is None or isinstance(leaf, Tensor | str | bytes | int | float)):
-                    raise ValueError(
+                    raise InvalidValueError(
                         f"evaluate: the answer of {type(self._analog).__name__} holds {type(leaf).__name__}, which "
                         "cannot be told apart chip by chip; leave out together"
                     )
@@ -152,13 +153,13 @@ class Chips:
             try:
                 stacked = torch.vmap(one)(self._held)
             except RuntimeError as error:
-                raise RuntimeError(
+                raise OperationError(
                     f"evaluate: torch cannot take several chips through {type(self._analog).__name__} at once: "
                     f"{error}. Leave out together"
                 ) from error
         if not stacked:
             answer = describe(tree_unflatten(leaves, structure))
-            raise ValueError(
+            raise InvalidValueError(
                 f"evaluate: the answer of {type(self._analog).__name__}, {answer}, holds no tensor, so that chips "
                 "cannot be told apart; leave out together"
             )

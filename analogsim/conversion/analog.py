@@ -23,7 +23,7 @@ from analogsim.conversion.refusals import check_functions, check_model, check_mo
 from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike
-from analogsim.errors import ConversionWarning
+from analogsim.errors import ConversionWarning, InvalidValueError
 from analogsim.layers.candidates import UNREGISTERED, holds_matrix, is_matrix, unplaced, weight_rules, why_digital
 from analogsim.layers.module import AnalogLayer, AnalogModule, watch_rules
 from analogsim.layers.registry import analog_type, failed_offer
@@ -146,7 +146,7 @@ def convert(
     chosen, meant = choose_devices(device, candidates, names, outside)
     devices = {candidate: choice for candidate, choice in chosen.items() if choice is not None}
     if not devices:
-        raise ValueError(_nothing_analog(model, names, chosen, candidates, outside))
+        raise InvalidValueError(_nothing_analog(model, names, chosen, candidates, outside))
     _check_offers(devices)
     crossbars = choose_crossbars(crossbar, list(devices))
     states: dict[nn.Module, dict[str, AnalogState]] = {}
@@ -227,7 +227,7 @@ def _read_times(train_times: tuple[float | str, float | str] | None) -> tuple[fl
         return None
     span = [seconds(t) for t in train_times]
     if len(span) != 2 or not 0 < span[0] <= span[1]:
-        raise ValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
+        raise InvalidValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
     return span[0], span[1]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from analogsim.conversion.first_forward import stop_watching
 from analogsim.crossbar.stages import fold
+from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, chips_of, matrices_of, unwatch_rules
 from analogsim.layers.state import MatrixChip
@@ -29,14 +30,14 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
         NotProgrammedError, StaleChipError: programmed weights were asked for, and there is no valid chip.
     """
     if weights not in ("clean", "programmed"):
-        raise ValueError(f'to_digital: weights must be "clean" or "programmed", got {weights!r}')
+        raise InvalidValueError(f'to_digital: weights must be "clean" or "programmed", got {weights!r}')
     plain = _make_plain(analog)
     if weights == "clean":
         return plain
     values = {matrix: _worth(matrix, chip) for matrix, chip in chips_of(analog, "to_digital")}
     computed = [matrix.analog.name for matrix in values if matrix.computed]
     if computed:
-        raise ValueError(
+        raise InvalidValueError(
             f"to_digital: the weight of layer {computed[0]!r} is computed from other Parameters (pruning, weight "
             "norm), which would undo the programmed one; make it permanent before convert"
         )
@@ -65,10 +66,12 @@ def _worth(matrix: AnalogMatrix, chip: MatrixChip) -> tuple[Tensor, Tensor | Non
     for stage in stages:
         folded = fold(stage, *found, on_array=bool(state.layout.bias_rows))
         if folded is None:
-            raise ValueError(f"to_digital: layer {state.title!r} has a digital stage that no weight and bias stand for")
+            raise InvalidValueError(
+                f"to_digital: layer {state.title!r} has a digital stage that no weight and bias stand for"
+            )
         found = folded
     if found[1] is not None and bias is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"to_digital: layer {state.title!r} has no bias that could hold the offsets of its corrected outputs "
             'or its adapter; calibrate_outputs(..., match="scale"), or remove_adapters, or program the chip again'
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from analogsim.crossbar.crossbar import IDEAL
-from analogsim.errors import NotRoutedError
+from analogsim.errors import InvalidTypeError, InvalidValueError, NotRoutedError
 from analogsim.layers.module import matrices_of
 from analogsim.layers.registry import discover
 from analogsim.layers.state import AnalogState, Uses
@@ -38,7 +38,7 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
         NotRoutedError: a forward takes a product with an analog weight in a way that cannot be followed.
     """
     if not isinstance(example, Tensor | tuple | Mapping):
-        raise TypeError(
+        raise InvalidTypeError(
             "convert: example must be a tensor, a tuple of arguments or a mapping of keyword arguments, got "
             f"{type(example).__name__}"
         )
@@ -49,7 +49,7 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
         try:
             clean = _answer(model, inputs)
         except Exception as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"convert: the example does not go through the model itself: {type(error).__name__}: {error}"
             ) from error
     with _left_as_it_was(model, twin):  # again: what the model's forward wrote into buffers would be seen by the twin's
@@ -60,14 +60,14 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
             except NotRoutedError:  # which names the layer
                 raise
             except Exception as error:
-                raise ValueError(
+                raise InvalidValueError(
                     f"convert: on the example the twin fails in {place}: {type(error).__name__}: {error}"
                 ) from error
         idle = [state.title for state in uses.idle]
         for state in states:
             state.uses = 0  # what follows is the twin's own
     if len(idle) == len(states):
-        raise ValueError(
+        raise InvalidValueError(
             f"convert: no analog layer of {type(model).__name__} took part in the forward on the example: all of it "
             "runs digital. Its forward goes past the layers, as with functional.linear(x, layer.weight); call them, or "
             f"see analogsim.register_routed. The layers are: {_listed(idle)}"
@@ -192,13 +192,13 @@ def _compare(clean: list[Tensor], found: list[Tensor], model: str) -> None:
     )
     shapes = [[tuple(tensor.shape) for tensor in answer] for answer in (clean, found)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"{what}: its tensors are {shapes[1]} and not {shapes[0]}; {remedy}")
+        raise InvalidValueError(f"{what}: its tensors are {shapes[1]} and not {shapes[0]}; {remedy}")
     for mine, theirs in zip(clean, found, strict=True):
         if not (mine.is_floating_point() or mine.is_complex()) or mine.is_nested:
             continue
         one, other = (tensor.to_dense() if tensor.layout is not torch.strided else tensor for tensor in (mine, theirs))
         if not torch.equal(one.isfinite(), other.isfinite()):
-            raise ValueError(f"{what}: NaN or infinite values in other places; {remedy}")
+            raise InvalidValueError(f"{what}: NaN or infinite values in other places; {remedy}")
         kind = torch.complex128 if one.is_complex() else torch.float64
         wide = [tensor.to(kind).nan_to_num(0.0, 0.0, 0.0) for tensor in (one, other)]
         apart = float(torch.linalg.vector_norm(wide[0] - wide[1]))
@@ -206,4 +206,4 @@ def _compare(clean: list[Tensor], found: list[Tensor], model: str) -> None:
         limit = math.sqrt(torch.finfo(min((one, other), key=lambda each: each.dtype.itemsize).dtype).eps)
         if apart > limit * size:
             share = apart / size if size else math.inf
-            raise ValueError(f"{what}, by {share:.2g} of its size; {remedy}")
+            raise InvalidValueError(f"{what}, by {share:.2g} of its size; {remedy}")

@@ -14,6 +14,7 @@ from torch import nn
 from analogsim.crossbar.crossbar import IDEAL, Crossbar, CrossbarLike, as_crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.device.parse import DeviceLike, as_device_model
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.candidates import hides_layers, holds_matrix
 from analogsim.layers.module import checked_slots
 from analogsim.layers.registry import analog_type, failed_offer, replaced_type
@@ -81,7 +82,7 @@ def _bypassed(module: nn.Module, name: str, embeddings: bool) -> Exception | Non
     kind = replaced_type(module)
     if kind is None or (kind.stored and not embeddings) or not kind.slots(module):
         return None
-    return TypeError(
+    return InvalidTypeError(
         f"convert: the forward of {title_of(name)} was replaced by {describe(vars(module)['forward'])}, which does not "
         f"end in that of {type(module).__name__}: its product would run digital. Make a subclass with this forward in "
         "its place, let it call the forward that it replaces, or map the layer to None"
@@ -115,7 +116,7 @@ Owner = nn.Module | nn.Parameter
 
 def _check_pattern(pattern: object) -> None:
     if not isinstance(pattern, str) and not (isinstance(pattern, type) and issubclass(pattern, nn.Module)):
-        raise TypeError(
+        raise InvalidTypeError(
             f"convert: a pattern is text that names modules, such as 'layer4.*', or a type of modules, such as "
             f"nn.Conv2d; got {pattern!r}"
         )
@@ -177,7 +178,7 @@ class _Patterns:
         idle = next((pattern for pattern in self.models if pattern not in self._effective), None)
         if idle is not None:
             near = ", ".join(repr(candidate.name) for candidate in candidates)
-            raise ValueError(
+            raise InvalidValueError(
                 f"convert: the pattern {_title(idle)} has no effect: {self._idle[idle]}. Layers that can be analog: "
                 f"{shorten(near, 200) or 'none'}"
             )
@@ -204,7 +205,7 @@ def choose_devices(
     if not isinstance(device, MappingType):
         return dict.fromkeys(candidates, as_device_model(device)), set()
     if not device:
-        raise ValueError("convert: the mapping of patterns to devices is empty")
+        raise InvalidValueError("convert: the mapping of patterns to devices is empty")
     patterns = _Patterns(device)
     taken = {candidate: patterns.take(candidate.module, candidate.names) for candidate in candidates}
     possible = {candidate.module for candidate in candidates}
@@ -246,7 +247,7 @@ def choose_crossbars(crossbar: CrossbarLike | Crossbars, analog: list[Candidate]
         for pattern in matching[:1]:
             idle.pop(pattern, None)
     if idle:
-        raise ValueError(
+        raise InvalidValueError(
             f"convert: the crossbar pattern {_title(next(iter(idle)))} has no effect: it matches no analog layer, or "
             "others come before it"
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.module import AnalogModule
 from analogsim.utils.copying import Contents, global_reach, parts_of
 from analogsim.utils.modules import title_of
@@ -37,29 +38,29 @@ def check_model(model: object) -> None:
         return
     kind = type(model).__name__
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-        raise TypeError(
+        raise InvalidTypeError(
             f"convert: the model is a scripted or traced {kind}, whose layers torch runs by itself; convert the module "
             "that it was made of"
         )
     if kind == "ExportedProgram":
-        raise TypeError(
+        raise InvalidTypeError(
             "convert: the model is an ExportedProgram, a graph without layers; convert the module that it was exported "
             "from"
         )
     if isinstance(model, type):
-        raise TypeError(
+        raise InvalidTypeError(
             f"convert: model must be a torch module, got the class {model.__name__}; make an instance of it"
         )
     if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):
-        raise TypeError(
+        raise InvalidTypeError(
             f"convert: model must be a torch module, got {kind} of tensors; load a state dict into its module first"
         )
     if callable(model):
-        raise TypeError(
+        raise InvalidTypeError(
             f"convert: model must be a torch module, got {kind} {getattr(model, '__name__', '')}; convert the module "
             "that it calls, or write it as the forward of a module that holds its layers as attributes"
         )
-    raise TypeError(f"convert: model must be a torch module, got {kind}")
+    raise InvalidTypeError(f"convert: model must be a torch module, got {kind}")
 
 
 def check_modules(names: Mapping[nn.Module, list[str]]) -> None:
@@ -71,23 +72,25 @@ def check_modules(names: Mapping[nn.Module, list[str]]) -> None:
     """
     for module, (name, *_) in names.items():
         if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
-            raise ValueError(f"convert: {title_of(name)} has no weights yet; run a batch through the lazy module first")
+            raise InvalidValueError(
+                f"convert: {title_of(name)} has no weights yet; run a batch through the lazy module first"
+            )
         if isinstance(module, AnalogModule):
             told = f"convert: {title_of(name)} is analog already; convert analogsim.to_digital(model) instead"
-            raise ValueError(told)  # noqa: TRY004
+            raise InvalidValueError(told)
         if isinstance(module, torch.jit.ScriptModule) and any(True for _ in module.parameters()):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"convert: {title_of(name)} is scripted or traced, and torch runs its layers by itself; put the module "
                 "that it was made of in its place"
             )
         if _is_exported(module):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"convert: {title_of(name)} is the graph of an exported program, which has operations in the place of "
                 "layers; convert the module that was exported"
             )
         for kind in type(module).__mro__:
             if kind.__name__ in _WRAPPERS and kind.__module__.startswith("torch."):
-                raise TypeError(f"convert: {title_of(name)} is a {kind.__name__}: {_WRAPPERS[kind.__name__]}")
+                raise InvalidTypeError(f"convert: {title_of(name)} is a {kind.__name__}: {_WRAPPERS[kind.__name__]}")
 
 
 def _is_exported(module: nn.Module) -> bool:
@@ -110,27 +113,27 @@ def check_weight(name: str, weight: Tensor) -> None:
     layer = f"convert: the weight of layer {title_of(name)}"
     remedy = "; or map the layer to None"
     if weight.is_meta:
-        raise ValueError(
+        raise InvalidValueError(
             f"{layer} is on the meta device, without values; load the weights first (to_empty, assign=True)"
         )
     if weight.layout is not torch.strided or weight.is_nested:
-        raise TypeError(
+        raise InvalidTypeError(
             f"{layer} is sparse ({weight.layout}); crossbars hold all of a matrix: give it to_dense(){remedy}"
         )
     if weight.is_complex():
-        raise TypeError(
+        raise InvalidTypeError(
             f"{layer} is complex ({weight.dtype}), and a conductance is a real number; give real and imaginary part a "
             f"layer each{remedy}"
         )
     if weight.is_quantized or weight.dtype not in _FLOATS:
-        raise TypeError(
+        raise InvalidTypeError(
             f"{layer} holds {weight.dtype}; convert the network of floats before it is quantized (a device rounds by "
             f"itself, see analogsim.Quantization){remedy}"
         )
     if not weight.numel():
-        raise ValueError(f"{layer} is empty, {tuple(weight.shape)}: there is nothing to write{remedy}")
+        raise InvalidValueError(f"{layer} is empty, {tuple(weight.shape)}: there is nothing to write{remedy}")
     if not weight.isfinite().all():
-        raise ValueError(f"{layer} holds NaN or infinite values")
+        raise InvalidValueError(f"{layer} holds NaN or infinite values")
 
 
 # --- functions that reach layers by ways that a copy cannot follow ---------------------------------------------------
@@ -155,7 +158,7 @@ def check_functions(contents: Contents, names: Mapping[nn.Module, list[str]], pl
         found = global_reach(function, counting)
         if found is not None:
             where = contents.path_of(function, names) or function.__qualname__
-            raise TypeError(
+            raise InvalidTypeError(
                 f"convert: the function at {where!r} ({function.__qualname__}) reaches the network by the global "
                 f"variable {found!r}, and would run the digital layers in the twin; {_REMEDY}"
             )
@@ -169,7 +172,7 @@ def check_functions(contents: Contents, names: Mapping[nn.Module, list[str]], pl
         if replaced is None or _can_be_looked_into(replaced):
             continue
         if any(below in planned for below in module.modules()):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"convert: the forward of {title_of(name)} was replaced by a {type(replaced).__name__}, which convert "
                 "cannot look into, and which may run the digital layers; put it on the twin instead"
             )
@@ -204,7 +207,7 @@ def _check_class(kind: type[nn.Module], name: str, counting: Collection[nn.Modul
                 found = ".".join(filter(None, steps))
         if found is not None:
             called = getattr(part, "__qualname__", f"{kind.__name__}.{what}")
-            raise TypeError(
+            raise InvalidTypeError(
                 f"convert: {called} of {title_of(name)} reaches the network by the variable {found!r} "
                 "outside of its instance, and would run the digital layers in the twin; let it use its attributes"
             )
@@ -260,11 +263,11 @@ def check_twin(twin: nn.Module, names: Mapping[nn.Module, list[str]], replaced: 
             made = there.get(name)
             reason = _difference(module, made, replaced)
             if reason:
-                raise TypeError(f"convert: {title_of(name)} of the twin {reason}; {_culprit(name, there)}")
+                raise InvalidTypeError(f"convert: {title_of(name)} of the twin {reason}; {_culprit(name, there)}")
     held = Contents(twin)
     for module in held.of(nn.Module):
         if module in names:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"convert: the twin still holds {title_of(names[module][0])} of the model, in "
                 f"{held.path_of(module, {found: [name] for name, found in there.items()})!r}, by something that copies "
                 "itself or that cannot be copied; keep layers in attributes, lists or dictionaries of their module"

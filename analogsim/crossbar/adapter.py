@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from analogsim.crossbar.stages import Affine, Outputs, Plain
+from analogsim.errors import InvalidValueError
 from analogsim.noise.sources import Scale, is_silent
 from analogsim.utils.times import label
 
@@ -135,7 +136,7 @@ class Adapter:
             return times[0]
         if is_silent(scale):  # nothing has happened to it
             return self.ages[0]
-        raise ValueError(
+        raise InvalidValueError(
             f"layer {title!r}: its adapter has numbers for {len(self.ages)} ages, and a draw in training may be of any "
             'age: analogsim.set_train_times(analog, ("1d",)) says which, or train it on a chip, as analogsim.fine_tune '
             "does"

@@ -10,6 +10,7 @@ import torch
 
 from analogsim.crossbar.wires import Wires
 from analogsim.device.model import DeviceModel
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapping import Mapping
 from analogsim.utils.text import named_call, nearest
@@ -22,17 +23,17 @@ def _check_whole(name: str, value: Any, least: int, most: int | None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         limits = f">= {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"crossbar: {name} must be an integer {limits} or None, got {value!r}")
+        raise InvalidValueError(f"crossbar: {name} must be an integer {limits} or None, got {value!r}")
 
 
 def _check_positive(name: str, value: Any, others: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"crossbar: {name} must be a number > 0 {others}, got {value!r}")
+        raise InvalidValueError(f"crossbar: {name} must be a number > 0 {others}, got {value!r}")
 
 
 def _check_spread(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"crossbar: {name} must be a finite number >= 0, got {value!r}")
+        raise InvalidValueError(f"crossbar: {name} must be a finite number >= 0, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,15 @@ class Crossbar:
 
     def _check_inputs(self) -> None:
         if self.dac not in ("symmetric", "unsigned"):
-            raise ValueError(f'crossbar: dac must be "symmetric" or "unsigned", got {self.dac!r}')
+            raise InvalidValueError(f'crossbar: dac must be "symmetric" or "unsigned", got {self.dac!r}')
         if self.input_range not in RANGES:
             _check_positive("input_range", self.input_range, f"or one of {', '.join(RANGES)}")
         if self.ranges_per not in ("block", "layer"):
-            raise ValueError(f'crossbar: ranges_per must be "block" or "layer", got {self.ranges_per!r}')
+            raise InvalidValueError(f'crossbar: ranges_per must be "block" or "layer", got {self.ranges_per!r}')
         if not isinstance(self.bit_serial, bool):
-            raise TypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
+            raise InvalidTypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
         if self.bit_serial and self.dac_bits is None:
-            raise ValueError("crossbar: bit_serial needs dac_bits: how many bits to drive one after the other")
+            raise InvalidValueError("crossbar: bit_serial needs dac_bits: how many bits to drive one after the other")
 
     @property
     def wires(self) -> Wires | None:
@@ -198,12 +199,14 @@ class Crossbar:
         if self.wires is None:
             return
         if device.signed:
-            raise ValueError(
+            raise InvalidValueError(
                 f"crossbar: wire_resistance acts on conductances, and {device.name!r} has none; give the device model "
                 "mapping=Mapping('pair')"
             )
         if device.unit != "µS":
-            raise ValueError(f"crossbar: wire_resistance needs conductances in µS, {device.name!r} is in {device.unit}")
+            raise InvalidValueError(
+                f"crossbar: wire_resistance needs conductances in µS, {device.name!r} is in {device.unit}"
+            )
 
     def layout(self, shape: torch.Size, groups: int, mapping: Mapping) -> Layout:
         """The blocks in which a weight ``(out, ...)`` lies."""
@@ -212,7 +215,7 @@ class Crossbar:
             reserved = 1 if mapping.has_references else 0
             columns = (self.cols - reserved) // mapping.cells_per_weight
             if columns < 1:
-                raise ValueError(
+                raise InvalidValueError(
                     f"crossbar: cols={self.cols} are too few for one weight of {mapping.cells_per_weight} cells"
                     + (" and a reference column" if reserved else "")
                 )
@@ -263,15 +266,17 @@ def as_crossbar(crossbar: CrossbarLike) -> Crossbar:
     if isinstance(crossbar, Crossbar):
         return crossbar
     if not isinstance(crossbar, str):
-        raise TypeError(
+        raise InvalidTypeError(
             f"crossbar: give a name ({', '.join(_NAMED)}), a Crossbar, or a mapping of patterns to them, got "
             f"{crossbar!r}"
         )
     name, changes = named_call(crossbar, "crossbar", "adc_bits=6")
     if name not in _NAMED:
-        raise ValueError(f"crossbar: unknown name {name!r}; known: {', '.join(_NAMED)}{nearest(name, _NAMED)}")
+        raise InvalidValueError(f"crossbar: unknown name {name!r}; known: {', '.join(_NAMED)}{nearest(name, _NAMED)}")
     known = [spec.name for spec in fields(Crossbar)]
     for field in changes:
         if field not in known:
-            raise ValueError(f"crossbar: there is no {field!r}; it has {', '.join(known)}{nearest(field, known)}")
+            raise InvalidValueError(
+                f"crossbar: there is no {field!r}; it has {', '.join(known)}{nearest(field, known)}"
+            )
     return _NAMED[name].replace(**changes)

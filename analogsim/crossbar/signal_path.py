@@ -21,6 +21,7 @@ from analogsim.crossbar.converters import OfRange, drive, gets_gradient_alone, l
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.foot import Foot, Observe, draw_converter_errors
 from analogsim.device.model import DeviceModel
+from analogsim.errors import OperationError
 from analogsim.mapping.layout import Layout
 from analogsim.noise.sources import Noise, Scale
 from analogsim.utils.recompute import keeping_source
@@ -230,7 +231,7 @@ def _read_block(layer: Product, lines: _WordLines, array: Array, foot: Foot, blo
             said = foot.read(current, power, of_outputs, place=place, block=block, share=share * factor)
             reading = said if reading is None else reading + said
     if reading is None:  # pragma: no cover - there is always a slice, and a bit
-        raise RuntimeError("no slices")
+        raise OperationError("no slices")
     return reading
 
 
@@ -362,7 +363,7 @@ def driven_product(
         current = _summed(layer, driven, one, matrix, layout, start, end, begin)
         total = current if total is None else total + current
     if total is None:  # pragma: no cover - there is always a block
-        raise RuntimeError("no blocks")
+        raise OperationError("no blocks")
     return total
 
 
@@ -411,5 +412,5 @@ def convert_lookup(
         said = foot.read(current, power, of_outputs, place=place, share=share)
         total = said if total is None else total + said
     if total is None:  # pragma: no cover - there is always a slice
-        raise RuntimeError("no slices")
+        raise OperationError("no slices")
     return total

@@ -31,6 +31,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
+
 Mode = Literal["exact", "fast"]
 
 _BLOCKS = 32  # blocks along each side of the coarse crossbar of the fast mode
@@ -68,12 +70,12 @@ class Wires:
         for spec in fields(self)[:-1]:
             value = getattr(self, spec.name)
             if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-                raise TypeError(f"wires: {spec.name} must be a number (ohm), got {value!r}")
+                raise InvalidTypeError(f"wires: {spec.name} must be a number (ohm), got {value!r}")
             if not 0 <= value < math.inf:
-                raise ValueError(f"wires: {spec.name} must be finite and >= 0 ohm, got {value!r}")
+                raise InvalidValueError(f"wires: {spec.name} must be finite and >= 0 ohm, got {value!r}")
             object.__setattr__(self, spec.name, float(value))
         if self.mode not in get_args(Mode):
-            raise ValueError(f'wires: mode must be "exact" or "fast", got {self.mode!r}')
+            raise InvalidValueError(f'wires: mode must be "exact" or "fast", got {self.mode!r}')
 
     @property
     def ideal(self) -> bool:
@@ -114,12 +116,12 @@ def effective_conductance(g: Tensor, wires: Wires) -> Tensor:
     """
     if not isinstance(g, Tensor) or not g.is_floating_point():
         given = g.dtype if isinstance(g, Tensor) else type(g).__name__
-        raise TypeError(f"effective conductance: g must be a floating-point tensor, got {given}")
+        raise InvalidTypeError(f"effective conductance: g must be a floating-point tensor, got {given}")
     if g.ndim < 2:
-        raise ValueError(f"effective conductance: g must be (..., rows, cols), got shape {tuple(g.shape)}")
+        raise InvalidValueError(f"effective conductance: g must be (..., rows, cols), got shape {tuple(g.shape)}")
     low, high = g.detach().aminmax() if g.numel() else (0.0, 0.0)
     if not (low >= 0 and high < math.inf):
-        raise ValueError(
+        raise InvalidValueError(
             f"effective conductance: g must be finite and >= 0 µS, got values from {float(low):g} to {float(high):g}"
         )
     return solved(g, wires)

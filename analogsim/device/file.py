@@ -13,6 +13,7 @@ from typing import Any
 
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.device.registry import available_devices, factory
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from analogsim.mapping.mapping import Mapping
 from analogsim.utils.files import write_whole
 from analogsim.utils.text import nearest
@@ -37,7 +38,7 @@ def _effect_class(name: str) -> type[Effect]:
     found = [kind for kind in _kinds() if kind.__name__ == name and not name.startswith("_")]
     if not found:
         public = sorted(word for word in known if not word.startswith("_"))
-        raise ValueError(
+        raise InvalidValueError(
             f"unknown effect {name!r}{nearest(name, public) or '.'} Known: {', '.join(public)}; import the package "
             "that defines another one first"
         )
@@ -55,7 +56,7 @@ def _toml(value: Any, where: str) -> str:
         return repr(value)
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml(item, where) for item in value) + "]"
-    raise TypeError(
+    raise InvalidTypeError(
         f"save_device: {where} cannot be written to a file, only numbers, text, True, False and sequences of them; "
         f"got {value!r}"
     )
@@ -110,11 +111,15 @@ def save_device(device: DeviceModel, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written.
     """
     if not isinstance(device, DeviceModel):
-        raise TypeError(f"save_device: give a device model, such as analogsim.as_device_model('pcm'), got {device!r}")
+        raise InvalidTypeError(
+            f"save_device: give a device model, such as analogsim.as_device_model('pcm'), got {device!r}"
+        )
     for effect in device.effects:
         name = type(effect).__name__
         if _effect_class(name) is not type(effect):
-            raise ValueError(f"save_device: several classes of effects are named {name!r}; give yours another name")
+            raise InvalidValueError(
+                f"save_device: several classes of effects are named {name!r}; give yours another name"
+            )
     write_whole(path, _document(device, Path(path).name))
 
 
@@ -123,7 +128,7 @@ def _made(kind: type[Any], values: dict[str, Any]) -> Any:
     known = [spec.name for spec in fields(kind)]
     for word in values:
         if word not in known:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{kind.__name__} has no parameter {word!r}{nearest(word, known) or '.'} "
                 f"It has {', '.join(known) or 'none'}"
             )
@@ -138,19 +143,19 @@ def _tuples(value: Any) -> Any:
 def _model(content: dict[str, Any]) -> DeviceModel:
     given = content.pop("format", None)
     if given != _FORMAT:
-        raise ValueError(f"this is no device file, which begins with format = {_FORMAT!r}; got {given!r}")
+        raise InvalidValueError(f"this is no device file, which begins with format = {_FORMAT!r}; got {given!r}")
     effects = content.pop("effects", [])
     if not isinstance(effects, list) or not all(isinstance(entry, dict) for entry in effects):
-        raise ValueError("effects must be tables, each under a line [[effects]]")
+        raise InvalidValueError("effects must be tables, each under a line [[effects]]")
     chain = []
     for place, entry in enumerate(effects, start=1):
         name = entry.pop("effect", None)
         if not name or not isinstance(name, str):
-            raise ValueError(f'effect {place} has no name; give it a line such as effect = "Drift"')
+            raise InvalidValueError(f'effect {place} has no name; give it a line such as effect = "Drift"')
         chain.append(_made(_effect_class(name), entry))
     mapping = content.pop("mapping", None)
     if mapping is not None and not isinstance(mapping, dict):
-        raise ValueError(f"mapping must be a table under a line [mapping], got {mapping!r}")
+        raise InvalidValueError(f"mapping must be a table under a line [mapping], got {mapping!r}")
     values = content | {"effects": chain} | ({} if mapping is None else {"mapping": _made(Mapping, mapping)})
     model: DeviceModel = _made(DeviceModel, values)
     return model
@@ -166,8 +171,8 @@ def load_device(path: str | os.PathLike[str]) -> DeviceModel:
     """
     shown = os.fspath(path)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"load_device: no file {shown!r}")
+        raise MissingFileError(f"load_device: no file {shown!r}")
     try:
         return _model(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:  # also what is no TOML and no text
-        raise ValueError(f"load_device: {shown!r}: {error}") from error
+        raise InvalidValueError(f"load_device: {shown!r}: {error}") from error

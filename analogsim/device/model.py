@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from analogsim.device.parameters import checked
+from analogsim.errors import InvalidTypeError, InvalidValueError, OperationError
 from analogsim.mapping.cell_code import CellCode, stuck_cells
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapped_weight import MappedWeight
@@ -193,24 +194,24 @@ class Written:
     def programmed(self) -> Tensor:
         """The conductances that were written, ``(cells, out (+ reference columns), ...)``, µS."""
         if self.cells.programmed is None:  # pragma: no cover - DeviceModel.program always sets it
-            raise RuntimeError("cells were never programmed")
+            raise OperationError("cells were never programmed")
         return self.cells.programmed
 
 
 def _chain_of(effects: Any) -> tuple[Effect, ...]:
     """The chain that a device model is given, if it is one."""
     if isinstance(effects, Effect | str):
-        raise TypeError(
+        raise InvalidTypeError(
             f"device model: effects must be a sequence of effects, got {effects!r}; analogsim.as_device_model takes a "
             "single effect or a name"
         )
     chain = tuple(effects)
     for effect in chain:
         if not isinstance(effect, Effect):
-            raise TypeError(f"device model: every element must be an Effect, got {effect!r}")
+            raise InvalidTypeError(f"device model: every element must be an Effect, got {effect!r}")
         _check_stages(type(effect))
     if not chain:
-        raise ValueError("device model: the chain of effects is empty; give at least one")
+        raise InvalidValueError("device model: the chain of effects is empty; give at least one")
     return chain
 
 
@@ -252,14 +253,14 @@ def _check_stages(kind: type[Effect]) -> None:
         return
     refusal = _refusal(kind)
     if refusal:
-        raise TypeError(f"device model: the effect {kind.__name__} {refusal}")
+        raise InvalidTypeError(f"device model: the effect {kind.__name__} {refusal}")
     _sound.add(kind)
 
 
 def _conductance(end: str, value: object) -> float:
     """One end of the range, if it is a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"device model: {end} must be a number (µS), got {value!r}")
+        raise InvalidTypeError(f"device model: {end} must be a number (µS), got {value!r}")
     return float(value)
 
 
@@ -304,21 +305,23 @@ class DeviceModel:
         for end in ("g_min", "g_max"):
             object.__setattr__(self, end, _conductance(end, getattr(self, end)))
         if not (0 <= self.g_min < self.g_max < math.inf):
-            raise ValueError(
+            raise InvalidValueError(
                 f"device model: need 0 <= g_min < g_max in µS, got g_min={self.g_min!r}, g_max={self.g_max!r}"
             )
         if not isinstance(self.mapping, Mapping | None):
-            raise TypeError(f"device model: mapping must be a Mapping, such as Mapping('pair'), got {self.mapping!r}")
+            raise InvalidTypeError(
+                f"device model: mapping must be a Mapping, such as Mapping('pair'), got {self.mapping!r}"
+            )
         for text in ("name", "unit"):
             if not isinstance(getattr(self, text), str):
-                raise TypeError(f"device model: {text} must be text, got {getattr(self, text)!r}")
+                raise InvalidTypeError(f"device model: {text} must be text, got {getattr(self, text)!r}")
         if self.mapping is None:
             object.__setattr__(self, "mapping", _usual_mapping(self.effects))
         if not self.name:
             object.__setattr__(self, "name", self._made_name)
         for effect in self.effects:
             if self.signed and not effect.signed:
-                raise ValueError(
+                raise InvalidValueError(
                     f"device model: {type(effect).__name__} acts on conductances and needs Mapping('pair') or "
                     "another mapping on cells, got Mapping('signed')"
                 )
@@ -332,7 +335,7 @@ class DeviceModel:
     def laid(self) -> Mapping:
         """How weights are laid on cells: ``mapping``, or its default."""
         if self.mapping is None:  # pragma: no cover - set in __post_init__
-            raise RuntimeError("no mapping")
+            raise OperationError("no mapping")
         return self.mapping
 
     def replace(self, **changes: Any) -> DeviceModel:
@@ -436,7 +439,7 @@ class DeviceModel:
         for effect in self.effects:
             first, last = effect.times
             if t != 0 and not first <= t <= last:
-                raise ValueError(
+                raise InvalidValueError(
                     f"{self.name}: {type(effect).__name__} is valid from {label(first)} to {label(last)} after "
                     f"programming, got {label(t)}; choose times within"
                 )

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
+
 
 def param(
     default: Any,
@@ -36,14 +38,14 @@ def checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
         value = value.item()
     if rules.get("choices") is not None:
         if value not in rules["choices"]:
-            raise ValueError(f"{where} must be one of {', '.join(rules['choices'])}, got {value!r}")
+            raise InvalidValueError(f"{where} must be one of {', '.join(rules['choices'])}, got {value!r}")
         return value
     words = rules.get("words") or ()
     if isinstance(value, str) and value in words:
         return value
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise TypeError(f"{where} must be True or False, got {value!r}")
+            raise InvalidTypeError(f"{where} must be True or False, got {value!r}")
         return value
     return _number(where, value, int if isinstance(default, int) else float, words, rules)
 
@@ -53,11 +55,11 @@ def _number(where: str, value: Any, kind: type, words: Sequence[str], rules: Any
     wanted = int if kind is int else int | float
     if isinstance(value, bool) or not isinstance(value, wanted):
         told = " or ".join(("an integer" if kind is int else "a number", *map(repr, words)))
-        raise TypeError(f"{where} must be {told}, got {value!r}")
+        raise InvalidTypeError(f"{where} must be {told}, got {value!r}")
     if not math.isfinite(value):
-        raise ValueError(f"{where} must be finite, got {value!r}")
+        raise InvalidValueError(f"{where} must be finite, got {value!r}")
     for rule, symbol, holds in (("ge", ">=", operator.ge), ("gt", ">", operator.gt), ("le", "<=", operator.le)):
         limit = rules.get(rule)
         if limit is not None and not holds(value, limit):
-            raise ValueError(f"{where} must be {symbol} {limit:g}, got {value!r}")
+            raise InvalidValueError(f"{where} must be {symbol} {limit:g}, got {value!r}")
     return kind(value)

@@ -11,6 +11,7 @@ from typing import Any
 from analogsim.device.file import load_device
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.device.registry import DevicePart, factory
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.mapping.mapping import Mapping
 from analogsim.utils.text import arguments_of, nearest
 
@@ -39,14 +40,14 @@ def _make(name: str, arguments: dict[str, Any]) -> tuple[DevicePart, Options]:
     for word in arguments.keys() - known.keys() if not takes_all else ():
         if word not in _MAPPING:
             has = f"It has {', '.join(known)}" if known else "It has none"
-            raise ValueError(
+            raise InvalidValueError(
                 f"device: {name!r} has no parameter {word!r}{nearest(word, (*known, *_MAPPING)) or '.'} {has}, and all "
                 f"have those of the mapping: {', '.join(word for word in _MAPPING if word not in known)}"
             )
         options[word] = arguments[word]
     part = make(**{word: value for word, value in arguments.items() if word not in options})
     if not isinstance(part, DevicePart):
-        raise TypeError(f"device: {name!r} must make an Effect or a DeviceModel, it made {part!r}")
+        raise InvalidTypeError(f"device: {name!r} must make an Effect or a DeviceModel, it made {part!r}")
     return part, options
 
 
@@ -60,7 +61,7 @@ def _parse(text: str) -> tuple[list[DevicePart], list[Options]]:
     while more:
         match = _PART.match(text, place)
         if match is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"device: cannot read {text!r}; write a name, a name with parameters such as 'gaussian(std=0.05)', or "
                 "several joined by '+'"
             )
@@ -78,7 +79,7 @@ def _together(options: Iterable[Options], name: str) -> Options:
     for said in options:
         for word, value in said.items():
             if joined.setdefault(word, value) != value:
-                raise ValueError(
+                raise InvalidValueError(
                     f"device: the parts of {name!r} lie on the same cells; give {word} once, got {joined[word]!r} and "
                     f"{value!r}"
                 )
@@ -98,7 +99,7 @@ def _join(parts: Sequence[DevicePart], name: str, options: Options) -> DeviceMod
         return models[0].replace(mapping=_changed(models[0].laid, options), name=name) if options else models[0]
     effects = tuple(e for part in parts for e in (part.effects if isinstance(part, DeviceModel) else (part,)))
     if len({(model.g_min, model.g_max, model.mapping) for model in models}) > 1:
-        raise ValueError(f"device: the parts of {name!r} have different conductance ranges or mappings")
+        raise InvalidValueError(f"device: the parts of {name!r} have different conductance ranges or mappings")
     if models:
         return models[0].replace(effects=effects, name=name, mapping=_changed(models[0].laid, options))
     usual = DeviceModel(effects, name=name)
@@ -118,7 +119,7 @@ def _listed(device: Sequence[object]) -> DeviceModel:
     options: list[Options] = []
     for item in device:
         if not isinstance(item, str | DevicePart):
-            raise TypeError(f"device: a list holds effects, device models or names, got {item!r}")
+            raise InvalidTypeError(f"device: a list holds effects, device models or names, got {item!r}")
         found, said = _parse(item) if isinstance(item, str) else ([item], [])
         parts += found
         options += said
@@ -190,4 +191,4 @@ def as_device_model(device: DeviceLike) -> DeviceModel:
         return _join(parts, name, _together(options, name))
     if isinstance(device, list | tuple):
         return _listed(device)
-    raise TypeError(f"device: give a name, an effect, a list of effects or a device model, got {device!r}")
+    raise InvalidTypeError(f"device: give a name, an effect, a list of effects or a device model, got {device!r}")

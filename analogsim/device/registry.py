@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from typing import TypeVar
 
 from analogsim.device.model import DeviceModel, Effect
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingPackageError
 from analogsim.utils.text import nearest
 
 GROUP = "analogsim.devices"
@@ -40,16 +41,16 @@ def register(name: str) -> Callable[[F], F]:
         ...     return DeviceModel((Gaussian(0.02),), name="two-percent")
     """
     if not isinstance(name, str):
-        raise TypeError(f'register: give a name, as in @register("two-percent"), got {name!r}')
+        raise InvalidTypeError(f'register: give a name, as in @register("two-percent"), got {name!r}')
     if not _NAME.fullmatch(name):
-        raise ValueError(f"register: a name is lower case with dashes, such as 'pcm-hermes'; got {name!r}")
+        raise InvalidValueError(f"register: a name is lower case with dashes, such as 'pcm-hermes'; got {name!r}")
 
     def add(factory: F) -> F:
         if not callable(factory):
-            raise TypeError(f"register: {name!r} must be an effect class or a function, got {factory!r}")
+            raise InvalidTypeError(f"register: {name!r} must be an effect class or a function, got {factory!r}")
         known = factories.get(name)
         if known is not None and known is not factory:
-            raise ValueError(f"register: the name {name!r} is taken by {known!r}; choose another one")
+            raise InvalidValueError(f"register: the name {name!r} is taken by {known!r}; choose another one")
         factories[name] = factory
         return factory
 
@@ -65,14 +66,14 @@ def _load(name: str) -> None:
     """Register what an installed package offers under a name, if one does."""
     points = {point.value: point for point in entry_points(group=GROUP) if point.name == name}
     if len(points) > 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"device: several installed packages offer the name {name!r}: {', '.join(sorted(points))}; keep one of them"
         )
     for value, point in points.items():
         try:
             loaded = point.load()
         except Exception as error:
-            raise ImportError(
+            raise MissingPackageError(
                 f"device: {name!r} is offered by an installed package as {value!r}, which fails to load: "
                 f"{type(error).__name__}: {error}"
             ) from error
@@ -90,5 +91,5 @@ def factory(name: str) -> Factory:
         _load(name)
     if name not in factories:
         known = available_devices()
-        raise ValueError(f"device: unknown name {name!r}{nearest(name, known) or '.'} Known: {', '.join(known)}")
+        raise InvalidValueError(f"device: unknown name {name!r}{nearest(name, known) or '.'} Known: {', '.join(known)}")
     return factories[name]

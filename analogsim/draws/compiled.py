@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.draws.pairs import Pairs, come_in_pairs, draw_pairs, largest_is_simple
+from analogsim.errors import OperationError
 from analogsim.mapping.layout import Layout
 from analogsim.noise.counter_based import row_keys
 from analogsim.noise.sources import Scale, TrainingNoise, noise_is_compiled
@@ -72,7 +73,7 @@ def draw_compiled(
                 turned.contiguous().flatten(1), rows_of_top, factor, t, noise.row_keys(len(weight), weight.device)
             )
         except Exception as error:
-            raise RuntimeError(
+            raise OperationError(
                 f"use_compiled_noise: torch.compile failed on device {device.name!r}; leave the call out, or undo it "
                 f"with use_compiled_noise(False): {error}"
             ) from error

@@ -14,6 +14,7 @@ from analogsim.chip.compensation import CompensationLike, as_compensations
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel, Effect
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.display import FloatArray, number, spread
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.metrics import MetricLike, as_metric
@@ -66,7 +67,7 @@ class Ablation:
         """
         first = self.reports[ALL]
         if first.higher_is_better is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"gain: it is not known whether a higher {first.metric!r} is better; make the reports with an "
                 "analogsim.evaluation.Metric that says higher_is_better"
             )

@@ -14,6 +14,7 @@ from analogsim.chip.compensation import Adjustment, CalibrationData, Compensatio
 from analogsim.chip.lifecycle import Faults, drift, programmed
 from analogsim.chip.on_chip import OnChip, with_chip_in_hand
 from analogsim.chip.stacked_chips import Chips
+from analogsim.errors import InvalidTypeError
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.scoring import Ask, Scores, ask_alone, find_alone, score_networks
@@ -148,7 +149,7 @@ def _entered(stack: ExitStack, adjustment: Adjustment, analog: nn.Module, data: 
     renew = stack.enter_context(block) if hasattr(block, "__exit__") else None
     if not callable(renew):
         got = "no block" if renew is None and not hasattr(block, "__exit__") else f"a block that gives {renew!r}"
-        raise TypeError(
+        raise InvalidTypeError(
             f"evaluate: on_chip of the compensation {adjustment.name!r} must be a @contextmanager that yields a "
             f"function which makes the correction, got {got}"
         )

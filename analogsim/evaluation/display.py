@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analogsim.errors import MissingPackageError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -50,7 +52,7 @@ def frame(data: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> DataFrame:
     try:
         import pandas as pd
     except ImportError:
-        raise ImportError(f"to_frame needs pandas; {_INSTALL}") from None
+        raise MissingPackageError(f"to_frame needs pandas; {_INSTALL}") from None
     return pd.DataFrame(data)
 
 
@@ -63,7 +65,7 @@ def figure(width: float, height: float) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError(f"plot needs matplotlib; {_INSTALL}") from None
+        raise MissingPackageError(f"plot needs matplotlib; {_INSTALL}") from None
     made = Figure(figsize=(width, height), layout="constrained")
     return made, made.subplots()
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.course import ChipScores
 from analogsim.evaluation.display import FloatArray
 
@@ -101,7 +102,7 @@ def as_journal(journal: str | os.PathLike[str] | Journal | None) -> Journal | No
     if journal is None or isinstance(journal, Journal):
         return journal
     if not isinstance(journal, str | os.PathLike):
-        raise TypeError(f"evaluate: journal must be the path of a file, got {journal!r}")
+        raise InvalidTypeError(f"evaluate: journal must be the path of a file, got {journal!r}")
     return Journal(journal)
 
 
@@ -134,7 +135,9 @@ class Record:
                 self._compare(line)
             elif line["of"] == self._id:
                 if line["chip"] in self._chips:
-                    raise ValueError(f"journal: line {number} of {self._path!r} holds chip {line['chip']} once more")
+                    raise InvalidValueError(
+                        f"journal: line {number} of {self._path!r} holds chip {line['chip']} once more"
+                    )
                 details = tuple(_unpacked(text) for text in line.get("details", ()))
                 chip = ChipScores(line["chip"], tuple(line["scores"]), tuple(line["idle"]), details)
                 self._chips[chip.seed] = chip
@@ -155,7 +158,7 @@ class Record:
                 return
             differing = [f"clean score ({line['clean']!r} there, {mine['clean']!r} now)"]
         if differing:
-            raise ValueError(
+            raise InvalidValueError(
                 f"journal: {self._path!r} holds chips of another question, with another "
                 f"{', another '.join(differing)}; give a file of its own, or ask as before"
             )
@@ -237,7 +240,7 @@ def _read(file: BinaryIO, path: str) -> list[dict[str, Any]]:
             torn = torn or number
             continue
         if torn is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"journal: line {torn} of {path!r} is damaged; take that line out to have its chips judged again, or "
                 "give another file"
             )
@@ -245,7 +248,7 @@ def _read(file: BinaryIO, path: str) -> list[dict[str, Any]]:
         end += len(line)
     if torn is not None:
         if not lines and torn == 1 and not _begins_as_one(file):
-            raise ValueError(f"journal: {path!r} is there and is no journal; give another file")
+            raise InvalidValueError(f"journal: {path!r} is there and is no journal; give another file")
         warnings.warn(
             f"journal: the end of {path!r}, from line {torn}, was torn when its process died, and is cut off; "
             "its chips are judged again",
@@ -277,12 +280,14 @@ def _owned(path: str) -> Iterator[BinaryIO]:
     place = os.path.realpath(path)
     with _LOCK:
         if place in _HELD:
-            raise ValueError(f"journal: {path!r} is being written to by this process; give each call a file of its own")
+            raise InvalidValueError(
+                f"journal: {path!r} is being written to by this process; give each call a file of its own"
+            )
         _HELD.add(place)
     try:
         with contextlib.closing(_opened(place, path)) as file:
             if not _lock(file):
-                raise ValueError(
+                raise InvalidValueError(
                     f"journal: {path!r} is being written to by another process; wait for it, or give a file of its own"
                 )
             yield file
@@ -306,7 +311,7 @@ def _opened(place: str, path: str) -> BinaryIO:
         ) from error
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise ValueError(
+        raise InvalidValueError(
             f"journal: {path!r} is no ordinary file, from which chips could be read again; give another one"
         )
     return os.fdopen(number, "r+b")

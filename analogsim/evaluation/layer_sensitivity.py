@@ -18,7 +18,7 @@ from analogsim.conversion.analog import convert
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
-from analogsim.errors import ConversionWarning
+from analogsim.errors import ConversionWarning, InvalidValueError
 from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, in_unit, number, spread, titled
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.kept_digital import KeptDigital, Per, Selection, Share, by_loss_per_share, search, sum_shares
@@ -144,7 +144,9 @@ class Sensitivity:
             layer: the one that is analog; None: all of them.
         """
         if layer is not None and layer not in self.reports:
-            raise ValueError(f"loss: {layer!r} is no analog layer; there are {', '.join(map(repr, self.reports))}")
+            raise InvalidValueError(
+                f"loss: {layer!r} is no analog layer; there are {', '.join(map(repr, self.reports))}"
+            )
         report = self.everything if layer is None else self.reports[layer]
         lost = self.clean - report.values[:, 0]
         return np.asarray(lost if self.higher_is_better else -lost)
@@ -194,11 +196,11 @@ class Sensitivity:
             ValueError: the digital network itself does not reach the target, or its weights have changed.
         """
         if not self._reaches(self.clean, target):
-            raise ValueError(
+            raise InvalidValueError(
                 f"keep_digital: the digital network has {self.metric} {self.clean:g}, which does not reach {target!r}"
             )
         if per not in get_args(Per):
-            raise ValueError(f"keep_digital: per must be one of {', '.join(get_args(Per))}, got {per!r}")
+            raise InvalidValueError(f"keep_digital: per must be one of {', '.join(get_args(Per))}, got {per!r}")
         losses = {name: self.mean(name) for name in self.reports}
         steps = search(
             by_loss_per_share(losses, {name: getattr(self.shares[name], per) for name in losses}),
@@ -231,7 +233,7 @@ class Sensitivity:
         setting = replace(self._setting, executor=executor, journal=journal) if shared else self._setting
         report = setting.report(left)
         if report.clean != self.clean:
-            raise ValueError(
+            raise InvalidValueError(
                 f"keep_digital: the digital network has {self.metric} {report.clean:g} and had {self.clean:g}: "
                 "its weights have changed; call analogsim.sensitivity again"
             )

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from analogsim.errors import NonFiniteError
+from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.scores import (
     F1,
@@ -114,22 +114,24 @@ class Metric:
 
     def __post_init__(self) -> None:
         if isinstance(self.score, type) or not (isinstance(self.score, Accumulator) or callable(self.score)):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"metric {self.name!r}: the score must be a function of (output, target) or an object with update, "
                 f"compute and reset, got {self.score!r}"
             )
         for name in ("name", "unit"):
             if not isinstance(getattr(self, name), str):
-                raise TypeError(f"metric {self.name!r}: {name} must be text, got {getattr(self, name)!r}")
+                raise InvalidTypeError(f"metric {self.name!r}: {name} must be text, got {getattr(self, name)!r}")
         _check_direction(f"metric {self.name!r}", self.higher_is_better)
         number = isinstance(self.chance, int | float) and not isinstance(self.chance, bool)
         if not (self.chance is None or number or callable(self.chance)):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"metric {self.name!r}: chance must be a number, a function of the number of classes, or None, got "
                 f"{self.chance!r}"
             )
         if self.reads not in get_args(_Reads):
-            raise ValueError(f"metric {self.name!r}: reads must be 'answer', 'loss' or 'output', got {self.reads!r}")
+            raise InvalidValueError(
+                f"metric {self.name!r}: reads must be 'answer', 'loss' or 'output', got {self.reads!r}"
+            )
         self._check_ways()
         if self.higher_is_better is None:
             object.__setattr__(self, "higher_is_better", _own_direction(self.score, self.pick))
@@ -137,14 +139,16 @@ class Metric:
     def _check_ways(self) -> None:
         """Raise TypeError if transform or pick are nothing that can be used."""
         if not (self.transform is None or callable(self.transform)):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"metric {self.name!r}: transform must be a function of (output, target), got {self.transform!r}"
             )
         if self.pick is not None:
             if isinstance(self.pick, bool) or not (isinstance(self.pick, str | int) or callable(self.pick)):
-                raise TypeError(f"metric {self.name!r}: pick must be a key, a place or a function, got {self.pick!r}")
+                raise InvalidTypeError(
+                    f"metric {self.name!r}: pick must be a key, a place or a function, got {self.pick!r}"
+                )
             if not isinstance(self.score, Accumulator):
-                raise TypeError(
+                raise InvalidTypeError(
                     f"metric {self.name!r}: pick={self.pick!r} is for what compute() gives; of a function's results "
                     "the mean is taken"
                 )
@@ -156,7 +160,7 @@ class Metric:
         try:
             own = copy.deepcopy(self.score)
         except Exception as error:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"evaluate: each chip gets a copy of the metric {self.name!r}, and {type(self.score).__name__} cannot "
                 f"be copied: {error}"
             ) from error
@@ -190,7 +194,7 @@ class Metric:
         """What a function gives of answer and target, as the transform turns them."""
         args: Any = (output, target) if self.transform is None else self.transform(output, target)
         if not isinstance(args, tuple | Mapping):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"evaluate: the transform of the metric {self.name!r} must return a tuple of arguments or a mapping of "
                 f"keyword arguments, got {describe(args)}"
             )
@@ -218,7 +222,7 @@ class Metric:
         except (TypeError, ValueError, RuntimeError):
             keys = _keys(value)
             there = f" with {', '.join(map(repr, keys))}; say which" if keys else "; say which"
-            raise TypeError(
+            raise InvalidTypeError(
                 f"evaluate: the metric {self.name!r} must compute one number, got {type(value).__name__}{there}: "
                 f"analogsim.evaluation.Metric({self.name!r}, ..., pick={keys[0] if keys else 'a key or a function'!r})"
             ) from None
@@ -254,7 +258,7 @@ class Metric:
         _check_direction(action, higher_is_better)
         better = self.higher_is_better if higher_is_better is None else higher_is_better
         if better is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{action}: it is not known whether a higher {self.name!r} is better; say higher_is_better=True or "
                 f"False, or give analogsim.evaluation.Metric({self.name!r}, ..., higher_is_better=...)"
             )
@@ -263,7 +267,7 @@ class Metric:
 
 def _check_direction(who: str, higher_is_better: object) -> None:
     if higher_is_better is not None and not isinstance(higher_is_better, bool):
-        raise TypeError(f"{who}: higher_is_better must be True, False or None, got {higher_is_better!r}")
+        raise InvalidTypeError(f"{who}: higher_is_better must be True, False or None, got {higher_is_better!r}")
 
 
 def _by_itself() -> bool:
@@ -301,7 +305,7 @@ def _picked(name: str, value: Any, pick: Pick) -> Any:
     keys = _keys(value)
     if pick not in keys:
         there = f"which has {', '.join(map(repr, keys))}" if keys else "of which nothing can be picked"
-        raise ValueError(
+        raise InvalidValueError(
             f"evaluate: the metric {name!r} has no result {pick!r}: it computes {describe(value)}, {there}"
         )
     return value[pick]
@@ -345,7 +349,7 @@ def as_metric(metric: MetricLike) -> Metric:
     if callable(metric):
         return Metric(getattr(metric, "__name__", type(metric).__name__), metric)
     if not isinstance(metric, str) or metric not in METRICS:
-        raise ValueError(
+        raise InvalidValueError(
             f"evaluate: metric must be one of {', '.join(METRICS)} or a function, got {metric!r}; or give an object "
             "with update, compute and reset, or an analogsim.evaluation.Metric"
         )

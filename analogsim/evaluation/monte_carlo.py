@@ -20,7 +20,7 @@ from analogsim.chip.on_chip import OnChip
 from analogsim.conversion.digital import to_digital
 from analogsim.conversion.first_forward import FirstForward, stop_watching
 from analogsim.crossbar.crossbar import IDEAL
-from analogsim.errors import WorkerError
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingPackageError, WorkerError
 from analogsim.evaluation.course import ChipScores, Course
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.journal import Journal, Question, Record, as_journal
@@ -292,9 +292,11 @@ def _check_on_chip(on_chip: OnChip | None, together: int) -> None:
     if on_chip is None:
         return
     if not callable(on_chip):
-        raise TypeError(f"evaluate: on_chip must be a function of (analog, seed, t), got {on_chip!r}")
+        raise InvalidTypeError(f"evaluate: on_chip must be a function of (analog, seed, t), got {on_chip!r}")
     if together > 1:
-        raise ValueError(f"evaluate: together={together} with on_chip, which takes one chip; leave out one of them")
+        raise InvalidValueError(
+            f"evaluate: together={together} with on_chip, which takes one chip; leave out one of them"
+        )
 
 
 def _counts_converters(clean: Clean | None, analog: nn.Module) -> bool:
@@ -302,7 +304,7 @@ def _counts_converters(clean: Clean | None, analog: nn.Module) -> bool:
     if clean is None:
         return is_trained_behind_converters(analog)
     if clean not in ("converters", "digital"):
-        raise ValueError(f'evaluate: clean must be "converters", "digital" or None, got {clean!r}')
+        raise InvalidValueError(f'evaluate: clean must be "converters", "digital" or None, got {clean!r}')
     return clean == "converters" and any(matrix.analog.crossbar.converts for matrix in matrices_of(analog))
 
 
@@ -374,24 +376,26 @@ def _keep(batch: Collection[ChipScores], done: dict[int, ChipScores], record: Re
 
 def _check_count(name: str, count: object) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"evaluate: {name} must be an integer >= 1, got {count!r}")
+        raise InvalidValueError(f"evaluate: {name} must be an integer >= 1, got {count!r}")
 
 
 def _check_times(times: Sequence[float | str] | None) -> None:
     if isinstance(times, str) or (times is not None and not len(times)):
-        raise ValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
+        raise InvalidValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
 
 
 def _check_compensations(
     wanted: Compensations, analog: nn.Module, calibration: Iterable[Any] | None, together: int
 ) -> None:
     if wanted.needs_data and calibration is None:
-        raise ValueError(f"evaluate: compensation {wanted.text!r} needs data: give calibration=, a loader of inputs")
+        raise InvalidValueError(
+            f"evaluate: compensation {wanted.text!r} needs data: give calibration=, a loader of inputs"
+        )
     if wanted.needs_data and isinstance(calibration, Iterator):
-        raise ValueError("evaluate: calibration can be read only once; give a DataLoader or a list of batches")
+        raise InvalidValueError("evaluate: calibration can be read only once; give a DataLoader or a list of batches")
     wanted.check(analog, "evaluate")
     if together > 1 and wanted.adjustments:
-        raise ValueError(
+        raise InvalidValueError(
             f"evaluate: together={together} with compensation {wanted.text!r}, which is made for each chip by itself; "
             "leave out one of them"
         )
@@ -422,5 +426,7 @@ def _progress_bar(chips: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        raise ImportError('evaluate: progress=True needs tqdm; pip install "analogsim-torch[recipes]"') from None
+        raise MissingPackageError(
+            'evaluate: progress=True needs tqdm; pip install "analogsim-torch[recipes]"'
+        ) from None
     return tqdm(total=chips, desc="chips", unit="chip", leave=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, number, spread, titled
 from analogsim.evaluation.metrics import METRICS
 from analogsim.utils.text import table
@@ -112,13 +113,13 @@ class Report:
     def quantile(self, q: float) -> FloatArray:
         """The q-quantile over chips at each time: of `tail` it is what 19 of 20 chips reach."""
         if not 0 <= q <= 1:
-            raise ValueError(f"quantile: q must be in [0, 1], got {q!r}")
+            raise InvalidValueError(f"quantile: q must be in [0, 1], got {q!r}")
         return np.asarray(np.quantile(self.values, q, axis=0))
 
     def interval(self, confidence: float = 0.95) -> FloatArray:
         """Confidence interval of the mean (Student's t over chips), ``(2, times)``: lower and upper bound."""
         if not 0 < confidence < 1:
-            raise ValueError(f"interval: confidence must be in (0, 1), got {confidence!r}")
+            raise InvalidValueError(f"interval: confidence must be in (0, 1), got {confidence!r}")
         from scipy.stats import t as student
 
         chips = len(self.values)
@@ -140,7 +141,9 @@ class Report:
         Source: Rasch et al., Nat. Commun. 14 (2023).
         """
         if self.chance is None or self.clean == self.chance:
-            raise ValueError(f"normalized: the metric {self.metric!r} has no chance level apart from its clean value")
+            raise InvalidValueError(
+                f"normalized: the metric {self.metric!r} has no chance level apart from its clean value"
+            )
         return np.asarray(1 - (self.clean - self.values) / (self.clean - self.chance))
 
     @property
@@ -158,14 +161,14 @@ class Report:
         """The scores of all chips at one of the evaluated times, ``(chips,)``."""
         t = seconds(time)
         if t not in self.times:
-            raise ValueError(f"report: {time!r} was not evaluated; there are {', '.join(self.labels)}")
+            raise InvalidValueError(f"report: {time!r} was not evaluated; there are {', '.join(self.labels)}")
         return np.asarray(self.values[:, self.times.index(t)])
 
     def only(self, times: Sequence[float | str]) -> Report:
         """The same report at some of the evaluated times, in the given order."""
         chosen = [self.at(time) for time in times]
         if not chosen:
-            raise ValueError(f"report: give at least one of the evaluated times {', '.join(self.labels)}")
+            raise InvalidValueError(f"report: give at least one of the evaluated times {', '.join(self.labels)}")
         return replace(self, values=np.stack(chosen, axis=1), times=tuple(seconds(time) for time in times))
 
     def to_frame(self) -> DataFrame:
@@ -225,25 +228,25 @@ class Report:
         """
         parts = sorted(_reports("merged", reports), key=lambda report: report.seeds)
         if not parts:
-            raise ValueError("merged: give at least one report")
+            raise InvalidValueError("merged: give at least one report")
         first = parts[0]
         for name in ("times", "metric", "unit", "higher_is_better", "device", "compensation", "samples", "chance"):
             for part in parts:
                 if getattr(part, name) != getattr(first, name):
-                    raise ValueError(
+                    raise InvalidValueError(
                         f"merged: the reports differ in {name}: {getattr(first, name)!r} and {getattr(part, name)!r}"
                     )
         for name, part in itertools.product(("digital", "clean"), parts):
             mine, other = getattr(first, name), getattr(part, name)
             if not np.isclose(mine, other, rtol=1e-6, atol=1e-9, equal_nan=True):
-                raise ValueError(
+                raise InvalidValueError(
                     f"merged: the {name} networks score {mine!r} and {other!r}; their weights or data are not the same"
                 )
         seeds = [seed for part in parts for seed in part.seeds]
         twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
         if twice:
             others = f", as are {len(twice) - 1} others" if twice[1:] else ""
-            raise ValueError(f"merged: chip {twice[0]} is in two of the reports{others}")
+            raise InvalidValueError(f"merged: chip {twice[0]} is in two of the reports{others}")
         rows = dict(zip(seeds, np.concatenate([part.values for part in parts]), strict=True))
         seeds.sort()
         return replace(first, values=np.stack([rows[seed] for seed in seeds]), seeds=tuple(seeds))
@@ -271,7 +274,7 @@ def _reports(of: str, given: Iterable[Report]) -> list[Report]:
     listed = list(given) if isinstance(given, Iterable) else [given]
     for report in listed:
         if not isinstance(report, Report):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"{of}: give reports, got {_shown(report)}; evaluate makes them, Report.from_dict of what to_dict gave"
             )
     return listed
@@ -288,14 +291,14 @@ def clean_columns(reports: Iterable[Report]) -> tuple[str, ...]:
 
 def _check_comparable(reports: Mapping[str, Report]) -> list[Report]:
     if not reports:
-        raise ValueError("compare: give at least one report")
+        raise InvalidValueError("compare: give at least one report")
     if not isinstance(reports, Mapping):
-        raise TypeError(f"compare: give a mapping from names to reports, got {_shown(reports)}")
+        raise InvalidTypeError(f"compare: give a mapping from names to reports, got {_shown(reports)}")
     listed = _reports("compare", reports.values())
     if len({(report.times, report.metric, report.unit) for report in listed}) > 1:
-        raise ValueError("compare: the reports have different times or metrics")
+        raise InvalidValueError("compare: the reports have different times or metrics")
     if len({report.higher_is_better for report in listed} - {None}) > 1:
-        raise ValueError(f"compare: the reports do not agree whether a higher {listed[0].metric!r} is better")
+        raise InvalidValueError(f"compare: the reports do not agree whether a higher {listed[0].metric!r} is better")
     return listed
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.utils.batches import describe, sample_counts
 
 IGNORED = -100
@@ -54,7 +55,7 @@ class Mean:
             ValueError: nothing that counts was taken in.
         """
         if not self._samples:
-            raise ValueError(f"evaluate: no sample to score: none was given, or all targets are {IGNORED}")
+            raise InvalidValueError(f"evaluate: no sample to score: none was given, or all targets are {IGNORED}")
         return self._total / self._samples
 
     def reset(self) -> None:
@@ -66,7 +67,7 @@ def _check_score(score: Any, counts: tuple[int, ...]) -> None:
     """Raise TypeError unless this is one score for each of so many samples, or their mean."""
     if not isinstance(score, Tensor) or score.is_complex() or (score.ndim and len(score) not in counts):
         kind = "complex " if isinstance(score, Tensor) and score.is_complex() else ""
-        raise TypeError(
+        raise InvalidTypeError(
             "evaluate: the metric must return a tensor with one score per sample, or their mean, got "
             f"{kind}{tuple(score.shape) if isinstance(score, Tensor) else score!r} for {counts[0]} samples"
         )
@@ -112,7 +113,7 @@ def classes_axis(output: Tensor, target: Tensor) -> int:
 def check_tensors(output: Any, target: Any, name: str) -> None:
     """Raise TypeError, in the name of a metric, unless both are tensors."""
     if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
-        raise TypeError(
+        raise InvalidTypeError(
             f"{name}: needs tensors, got {describe(output)} and, as target, {describe(target)}; give "
             "evaluate(metric=...) a function, or an analogsim.evaluation.Metric with a transform"
         )
@@ -130,17 +131,17 @@ def checked_axis(output: Tensor, target: Tensor, name: str) -> int:
     check_tensors(output, target, name)
     axis = classes_axis(output, target)
     if output.ndim < 2 or output.shape[axis] < 2 or (axis == -1 and target.shape != output.shape[:-1]):
-        raise ValueError(
+        raise InvalidValueError(
             f"{name}: needs outputs (batch, classes, ...) of two or more classes and class numbers (batch, ...), got "
             f"{tuple(output.shape)} and {tuple(target.shape)}{other}"
         )
     if output.is_complex():
-        raise TypeError(f"{name}: of complex outputs none is the largest{other}")
+        raise InvalidTypeError(f"{name}: of complex outputs none is the largest{other}")
     if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
-        raise TypeError(f"{name}: targets must be class numbers, integers, got {target.dtype}{other}")
+        raise InvalidTypeError(f"{name}: targets must be class numbers, integers, got {target.dtype}{other}")
     wide = target.long()
     if bool((((wide < 0) & (wide != IGNORED)) | (wide >= output.shape[axis])).any()):
-        raise ValueError(
+        raise InvalidValueError(
             f"{name}: targets must be class numbers from 0 to {output.shape[axis] - 1}, or {IGNORED} for those that do "
             f"not count, got some from {int(wide.min())} to {int(wide.max())}"
         )
@@ -194,7 +195,7 @@ class Perplexity:
             ValueError: nothing that counts was taken in.
         """
         if not self._tokens:
-            raise ValueError(f"{self.name}: no token to score: none was given, or all targets are {IGNORED}")
+            raise InvalidValueError(f"{self.name}: no token to score: none was given, or all targets are {IGNORED}")
         return self._total / self._tokens
 
     def reset(self) -> None:
@@ -279,7 +280,9 @@ class R2:
         wrong, targets = (part.reshape(len(part), -1) for part in _errors(output, target, "r2"))
         count, mean = len(targets), targets.mean(0)
         if self._samples and mean.shape != self._mean.shape:
-            raise ValueError(f"r2: outputs of {len(mean)} numbers after some of {len(self._mean)}; all must be alike")
+            raise InvalidValueError(
+                f"r2: outputs of {len(mean)} numbers after some of {len(self._mean)}; all must be alike"
+            )
         apart, total = mean - self._mean, self._samples + count
         self._spread = self._spread + (targets - mean).square().sum(0) + apart.square() * self._samples * count / total
         self._mean = self._mean + apart * count / total
@@ -293,10 +296,10 @@ class R2:
             ValueError: fewer than two samples, or targets that are all the same in an output.
         """
         if self._samples < 2:
-            raise ValueError(f"r2: needs two samples or more, got {self._samples}")
+            raise InvalidValueError(f"r2: needs two samples or more, got {self._samples}")
         same = (self._spread <= 1e-24 * self._samples * self._mean.square()).nonzero().flatten()
         if len(same):
-            raise ValueError(
+            raise InvalidValueError(
                 f"r2: the targets of output {int(same[0])} are the same in all {self._samples} samples, so that there "
                 "is nothing to explain; take 'mean_squared_error'"
             )
@@ -322,12 +325,12 @@ def _errors(output: Any, target: Any, name: str) -> tuple[Tensor, Tensor]:
     shapes = [tuple(part.shape) for part in (output, target)]
     short, long = sorted(shapes, key=len)
     if long[: len(short)] != short or any(side != 1 for side in long[len(short) :]):
-        raise ValueError(
+        raise InvalidValueError(
             f"{name}: outputs and targets must have one shape, got {shapes[0]} and {shapes[1]}, which would be "
             "stretched to each other"
         )
     if not target.isfinite().all():
-        raise ValueError(f"{name}: the targets of this batch hold NaN or infinite values")
+        raise InvalidValueError(f"{name}: the targets of this batch hold NaN or infinite values")
     kind = torch.complex128 if output.is_complex() or target.is_complex() else torch.float64
     wide = target.to("cpu", kind).reshape(len(target), -1)
     wrong = output.to("cpu", kind).reshape(len(target), -1) - wide
@@ -384,7 +387,7 @@ class F1:
         hits, found, true = ((part.sum(0).double().cpu()) for part in (said & there, said, there))
         counts = torch.stack((hits, found + true))
         if self._counts.numel() and self._counts.shape != counts.shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"f1: answers of {counts.shape[1]} classes after some of {self._counts.shape[1]}; all must be alike"
             )
         self._counts = self._counts + counts if self._counts.numel() else counts
@@ -398,7 +401,7 @@ class F1:
         hits, both = self._counts
         met = both > 0
         if not met.any():
-            raise ValueError("f1: no class is in the targets or the answers, so that there is nothing to score")
+            raise InvalidValueError("f1: no class is in the targets or the answers, so that there is nothing to score")
         scores = 2 * hits[met] / both[met]
         return float(scores.sum() / len(met) if self._several else scores.mean())
 
@@ -412,14 +415,14 @@ def _labels(output: Any, target: Any, name: str) -> tuple[Tensor, Tensor]:
     """Which labels an answer says are there, and which are."""
     check_tensors(output, target, name)
     if output.is_complex():
-        raise TypeError(f"{name}: complex outputs are neither above nor below 0")
+        raise InvalidTypeError(f"{name}: complex outputs are neither above nor below 0")
     if output.shape != target.shape or output.ndim < 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"{name}: outputs and targets must have one shape (batch, labels, ...), got {tuple(output.shape)} and "
             f"{tuple(target.shape)}"
         )
     if bool(((target != 0) & (target != 1)).any()):
-        raise ValueError(
+        raise InvalidValueError(
             f"{name}: targets must be 0 or 1 for each label, got some from {float(target.min()):g} to "
             f"{float(target.max()):g}"
         )

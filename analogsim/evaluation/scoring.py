@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analogsim.errors import NonFiniteError
+from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.metrics import Accumulator, Metric
 from analogsim.evaluation.scores import classes_axis
@@ -115,7 +115,7 @@ def _check_count(output: Any, targets: Any, number: int) -> None:
     """Raise ValueError if texts or mappings, one for each sample, are not as many as targets of the same kind."""
     both = isinstance(output, tuple | list) and isinstance(targets, tuple | list) and len(output) != len(targets)
     if both and all(isinstance(each, str | Mapping) for each in (*output, *targets)):
-        raise ValueError(
+        raise InvalidValueError(
             f"evaluate: the network answers to batch {number} with {describe(output)}, and its target is "
             f"{describe(targets)}; it must answer to every sample"
         )
@@ -160,7 +160,7 @@ def _asking(metric: Metric, targets: Any) -> Ask:
 
 def _with_labels(inputs: Inputs, target: Any) -> Inputs:
     if not isinstance(inputs, Mapping):
-        raise TypeError(
+        raise InvalidTypeError(
             "evaluate: the metric 'loss' hands labels to the network by name; give batches that are mappings with "
             f"'labels', got a pair of {type(inputs).__name__} and target"
         )

@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from analogsim.errors import WorkerError
+from analogsim.errors import InvalidTypeError, InvalidValueError, OperationError, WorkerError
 from analogsim.evaluation.course import ChipScores, Course
 from analogsim.layers.module import matrices_of
 from analogsim.utils.files import write_whole
@@ -84,7 +84,7 @@ class Chunked:
 
     def __post_init__(self) -> None:
         if isinstance(self.chips, bool) or not isinstance(self.chips, int) or self.chips < 1:
-            raise ValueError(f"Chunked: chips must be an integer >= 1, got {self.chips!r}")
+            raise InvalidValueError(f"Chunked: chips must be an integer >= 1, got {self.chips!r}")
 
 
 Executor = Submits | Chunked | Ranks
@@ -200,7 +200,7 @@ def _judge(task: _Task) -> _Reply:
     try:
         course = _course_of(task.parcels)
     except Exception as error:
-        wrong = TypeError(
+        wrong = InvalidTypeError(
             f"evaluate: a worker on {platform.node()} cannot unpack the network and its data: {type(error).__name__}: "
             f"{error}; what they are made of has to be importable there"
         )
@@ -231,8 +231,8 @@ def _that_can_be_sent(error: Exception) -> Exception:
         if type(copy) is type(error) and str(copy) == str(error):
             return error
     except Exception:  # as its constructor and its contents will have it
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return RuntimeError(f"{type(error).__name__}: {error}")
+        return OperationError(f"{type(error).__name__}: {error}")
+    return OperationError(f"{type(error).__name__}: {error}")
 
 
 def _course_of(parcels: tuple[_Parcel, ...]) -> Course | None:
@@ -317,7 +317,7 @@ def judge_elsewhere(
     taker = getattr(executor, "executor", executor)
     if isinstance(taker, type) or not callable(getattr(taker, "submit", None)):
         got = f"the class {taker.__name__}; make one of it" if isinstance(taker, type) else type(taker).__name__
-        raise TypeError(f"evaluate: executor must have a submit, as those of concurrent.futures do, got {got}")
+        raise InvalidTypeError(f"evaluate: executor must have a submit, as those of concurrent.futures do, got {got}")
     parts = _packed(course)
     with _folder(place) as folder:
         parcels = []
@@ -409,7 +409,7 @@ class _Dispatch:
             except Exception as error:
                 raise _lost(error) from error
             if not (hasattr(future, "done") and hasattr(future, "result")):
-                raise TypeError(
+                raise InvalidTypeError(
                     "evaluate: the submit of an executor must give a future, with done and result, and that of "
                     f"{type(self._executor).__name__} gave {type(future).__name__}"
                 )
@@ -532,8 +532,8 @@ def _packed(course: Course) -> tuple[bytes, bytes]:
             try:
                 dumped(value)
             except Exception as reason:
-                raise TypeError(_cannot_be_sent(name, reason)) from error
-        raise TypeError(_cannot_be_sent("the network", error)) from error
+                raise InvalidTypeError(_cannot_be_sent(name, reason)) from error
+        raise InvalidTypeError(_cannot_be_sent("the network", error)) from error
     finally:
         for state, chip in zip(states, chips, strict=True):
             state.chip = chip

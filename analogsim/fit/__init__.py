@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analogsim.errors import FitWarning
+from analogsim.errors import FitWarning, InvalidTypeError, InvalidValueError
 from analogsim.fit.clock import Clock, set_clock
 from analogsim.fit.measurements import Measurements, read
 from analogsim.fit.model import Params, Problem
@@ -37,7 +37,7 @@ def _end(name: str, value: float | None, default: float) -> float:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise TypeError(f"fit_device: {name} must be a number (µS), got {value!r}")
+        raise InvalidTypeError(f"fit_device: {name} must be a number (µS), got {value!r}")
     return float(value)
 
 
@@ -45,9 +45,9 @@ def _range(measured: Measurements, g_min: float | None, g_max: float | None) -> 
     low, high = float(measured.target.min()), float(measured.target.max())
     bottom, top = _end("g_min", g_min, low if low < high else 0.0), _end("g_max", g_max, high)
     if not 0 <= bottom < top:
-        raise ValueError(f"fit_device: need 0 <= g_min < g_max in µS, got g_min={bottom!r} and g_max={top!r}")
+        raise InvalidValueError(f"fit_device: need 0 <= g_min < g_max in µS, got g_min={bottom!r} and g_max={top!r}")
     if high > top * (1 + 1e-9):
-        raise ValueError(
+        raise InvalidValueError(
             f"fit_device: targets reach {high:g} µS, above g_max={top:g}; give a g_max that holds them all, or leave "
             "out these rows"
         )
@@ -132,7 +132,7 @@ def fit_device(
         ['FittedProgramming', 'FittedDrift', 'FittedReadNoise']
     """
     if isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < 0 or bootstrap == 1:
-        raise ValueError(f"fit_device: bootstrap must be 0 or an integer above 1, got {bootstrap!r}")
+        raise InvalidValueError(f"fit_device: bootstrap must be 0 or an integer above 1, got {bootstrap!r}")
     measured = read(data, units)
     low, high = _range(measured, g_min, g_max)
     clock = set_clock(measured, t0, high)

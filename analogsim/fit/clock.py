@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.fit.estimate import BoolArray, FloatArray, IntArray, median_by
 from analogsim.fit.lines import Lines
 from analogsim.fit.measurements import Measurements
@@ -68,9 +69,9 @@ def set_clock(measured: Measurements, t0: float | None, g_max: float) -> Clock:
     first = float(times[0])
     if t0 is not None:
         if isinstance(t0, bool) or not isinstance(t0, int | float | np.number):
-            raise TypeError(f"fit_device: t0 must be a number (seconds), got {t0!r}")
+            raise InvalidTypeError(f"fit_device: t0 must be a number (seconds), got {t0!r}")
         if not 0 < t0 < np.inf:
-            raise ValueError(f"fit_device: t0 must be > 0 seconds, got {t0!r}")
+            raise InvalidValueError(f"fit_device: t0 must be > 0 seconds, got {t0!r}")
         told: tuple[str, ...] = ()
         if first and abs(np.log(first / t0)) < 0.7:
             told = (
@@ -87,7 +88,7 @@ def set_clock(measured: Measurements, t0: float | None, g_max: float) -> Clock:
     _, count = np.unique(measured.cell[high] + 1j * measured.time[high], return_counts=True)
     per_cell = len(count) / max(1, len(np.unique(measured.cell[high])))
     if per_cell < 2.5:
-        raise ValueError(
+        raise InvalidValueError(
             "fit_device: the first time is 0, so the time between programming and the first reading is not known; give "
             "t0 in seconds, as in t0=20"
         )

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingFileError
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
@@ -57,20 +59,22 @@ class Measurements:
 def _read_csv(path: Path) -> tuple[dict[str, list[str]], list[int]]:
     """The columns of a CSV file as text, and the line each row stands on."""
     if not path.is_file():
-        raise FileNotFoundError(f"fit_device: no file {os.fspath(path)!r}")
+        raise MissingFileError(f"fit_device: no file {os.fspath(path)!r}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"fit_device: {os.fspath(path)!r} is no text in UTF-8; save it as CSV in UTF-8") from error
+        raise InvalidValueError(
+            f"fit_device: {os.fspath(path)!r} is no text in UTF-8; save it as CSV in UTF-8"
+        ) from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"]
     if not numbered:
-        raise ValueError(f"fit_device: {os.fspath(path)!r} is empty; give a header {','.join(COLUMNS)} and rows")
+        raise InvalidValueError(f"fit_device: {os.fspath(path)!r} is empty; give a header {','.join(COLUMNS)} and rows")
     separator = max(",;\t", key=numbered[0][1].count)
     rows = list(csv.reader((line for _, line in numbered), delimiter=separator))
     head, body = rows[0], rows[1:]
     for (number, line), row in zip(numbered[1:], body, strict=True):
         if len(row) != len(head):
-            raise ValueError(
+            raise InvalidValueError(
                 f"fit_device: line {number} has {len(row)} values, the header has {len(head)}: {line!r}; give every "
                 "row a value for each column, nothing between the separators where one is missing"
             )
@@ -82,7 +86,7 @@ def _columns(data: Any) -> tuple[dict[str, Any], list[int] | None]:
     if isinstance(data, str | os.PathLike):
         return _read_csv(Path(data))
     if not callable(getattr(data, "keys", None)):
-        raise TypeError(
+        raise InvalidTypeError(
             "fit_device: give a CSV file, a mapping of columns or a pandas frame, with the columns "
             f"{', '.join(COLUMNS)}; got {type(data).__name__}"
         )
@@ -101,13 +105,13 @@ def _named(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], lis
             other.append(header.strip())
             continue
         if name in found:
-            raise ValueError(f"fit_device: two columns are named {name!r}; keep one of them")
+            raise InvalidValueError(f"fit_device: two columns are named {name!r}; keep one of them")
         found[name] = values
         if match and match.group(2):
             units[name] = match.group(2)
     missing = [name for name in COLUMNS if name not in found]
     if missing:
-        raise ValueError(
+        raise InvalidValueError(
             f"fit_device: there is no column {', '.join(map(repr, missing))}; the columns must be named "
             f"{', '.join(COLUMNS)}, as in 'target [µS],time [s],measured [µS],cell'; got {', '.join(columns) or 'none'}"
         )
@@ -118,7 +122,7 @@ def _factor(name: str, unit: str) -> float:
     known = UNITS[name]
     if unit not in known:
         shown = [word for word in known if word != "μS"]
-        raise ValueError(f"fit_device: unknown unit {unit!r} of {name}; give one of {', '.join(shown)}")
+        raise InvalidValueError(f"fit_device: unknown unit {unit!r} of {name}; give one of {', '.join(shown)}")
     return known[unit]
 
 
@@ -126,7 +130,7 @@ def _numbers(name: str, values: Any, lines: list[int] | None) -> FloatArray:
     """A column as numbers, NaN where a value is missing."""
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"fit_device: column {name!r} must have one axis, got shape {array.shape}")
+        raise InvalidValueError(f"fit_device: column {name!r} must have one axis, got shape {array.shape}")
     if array.dtype.kind in "fiu":
         return array.astype(np.float64)
     numbers = np.empty(len(array))
@@ -138,7 +142,7 @@ def _numbers(name: str, values: Any, lines: list[int] | None) -> FloatArray:
             numbers[place] = float(value)
         except (TypeError, ValueError):
             where = f"line {lines[place]}" if lines else f"row {place}"
-            raise ValueError(
+            raise InvalidValueError(
                 f"fit_device: {name} must be a number, got {value!r} in {where}; write 1.5 with a point, and nothing "
                 "where a value is missing"
             ) from None
@@ -149,7 +153,7 @@ def _numbered(values: Any) -> tuple[IntArray, BoolArray, NDArray[Any]]:
     """Cells by number, which readings have one, and the names of the cells."""
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"fit_device: column 'cell' must have one axis, got shape {array.shape}")
+        raise InvalidValueError(f"fit_device: column 'cell' must have one axis, got shape {array.shape}")
     if array.dtype.kind == "f":
         known = np.isfinite(array)
     else:
@@ -164,9 +168,9 @@ def _units(stated: dict[str, str], given: Mapping[str, str] | None) -> dict[str,
     """The unit of each column that has one: by its header, or by argument, which must not say otherwise."""
     for name, unit in (given or {}).items():
         if name not in UNITS:
-            raise ValueError(f"fit_device: units has {name!r}; it takes {', '.join(UNITS)}")
+            raise InvalidValueError(f"fit_device: units has {name!r}; it takes {', '.join(UNITS)}")
         if name in stated and _factor(name, unit) != _factor(name, stated[name]):
-            raise ValueError(
+            raise InvalidValueError(
                 f"fit_device: {name} is in {stated[name]} by its header and in {unit} by units; give one of them"
             )
     return stated | dict(given or {})
@@ -183,9 +187,9 @@ def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
     """Refuse columns that make no table, or an empty one."""
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"fit_device: the columns have different lengths: {lengths}")
+        raise InvalidValueError(f"fit_device: the columns have different lengths: {lengths}")
     if not any(lengths.values()):
-        raise ValueError("fit_device: there are no rows; give one row for each reading")
+        raise InvalidValueError("fit_device: there are no rows; give one row for each reading")
 
 
 def read(data: Any, units: Mapping[str, str] | None = None) -> Measurements:
@@ -249,7 +253,7 @@ def _check_swapped(numbers: dict[str, FloatArray], cell: IntArray, whole: BoolAr
         return
     for one, other in itertools.combinations(names, 2):
         if plausible(straight | {one: other, other: one}):
-            raise ValueError(
+            raise InvalidValueError(
                 f"fit_device: the columns {one!r} and {other!r} seem swapped: as they are, {_oddity(values)}; "
                 "exchange their headers"
             )
@@ -278,23 +282,25 @@ def _shown(name: Any) -> str:
 def _check_values(numbers: dict[str, FloatArray], cell: IntArray, names: NDArray[Any], whole: BoolArray) -> None:
     """Refuse what no device does."""
     if not whole.any():
-        raise ValueError("fit_device: no row has all four values; give target, time, measured and cell of each reading")
+        raise InvalidValueError(
+            "fit_device: no row has all four values; give target, time, measured and cell of each reading"
+        )
     target, time = numbers["target"], numbers["time"]
     for name, values in (("time", time), ("target", target)):
         if (values[whole] < 0).any():
             place = int(np.flatnonzero(whole & (values < 0))[0])
-            raise ValueError(
+            raise InvalidValueError(
                 f"fit_device: {name} must be >= 0, got {values[place]:g} (cell {_shown(names[cell[place]])}); times "
                 "count from programming, targets are conductances of one cell"
             )
     if not target[whole].any():
-        raise ValueError("fit_device: every target is 0; give at least one that is above")
+        raise InvalidValueError("fit_device: every target is 0; give at least one that is above")
     first = np.full(len(names), np.nan)
     first[cell[whole]] = target[whole]
     several = np.flatnonzero(whole & (target != first[cell]))
     if len(several):
         odd = cell[several[0]]
-        raise ValueError(
+        raise InvalidValueError(
             f"fit_device: cell {_shown(names[odd])} has several targets: "
             f"{', '.join(f'{value:g}' for value in np.unique(target[whole & (cell == odd)])[:4])} µS; give each "
             "programming of a cell its own cell number"
@@ -332,8 +338,8 @@ def _check_units(measurements: Measurements) -> None:
     )
     for unit in ("nS", "mS", "S"):
         if ratio > 0 and 1 / 8 < ratio * _CONDUCTANCE[unit] < 8:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{told}; if measured is in {unit}, say units={{'measured': '{unit}'}} or 'measured [{unit}]' in the "
                 "header; if the target is wrong, correct its unit"
             )
-    raise ValueError(f"{told}; give both in one unit")
+    raise InvalidValueError(f"{told}; give both in one unit")

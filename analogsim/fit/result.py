@@ -10,6 +10,7 @@ import numpy as np
 
 from analogsim.device.file import save_device
 from analogsim.device.model import DeviceModel
+from analogsim.errors import InvalidValueError, MissingKeyError, MissingPackageError
 from analogsim.fit.estimate import FloatArray
 from analogsim.utils.text import table
 
@@ -103,7 +104,7 @@ class FitReport:
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
-        raise KeyError(f"no parameter {name!r}; there are {', '.join(one.name for one in self.parameters)}")
+        raise MissingKeyError(f"no parameter {name!r}; there are {', '.join(one.name for one in self.parameters)}")
 
     def __str__(self) -> str:
         rows = [
@@ -150,7 +151,7 @@ class FittedDevice(DeviceModel):
     def plot(self) -> Figure:
         """What was measured and what was fitted: programming errors, exponents, read noise, and the residuals."""
         if self.report is None:
-            raise ValueError("plot: this device has no report; fit_device makes one")
+            raise InvalidValueError("plot: this device has no report; fit_device makes one")
         return draw(self.report, self.name)
 
     def __str__(self) -> str:
@@ -173,7 +174,7 @@ def draw(report: FitReport, name: str) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError(f"plot needs matplotlib; {_EXTRA}") from None
+        raise MissingPackageError(f"plot needs matplotlib; {_EXTRA}") from None
     from scipy.stats import norm
 
     count = len(report.panels) + 1

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from analogsim.device.parse import DeviceLike, as_device_model
+from analogsim.errors import InvalidValueError
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import KeyedNoise
 from analogsim.utils.times import seconds
@@ -47,14 +48,14 @@ def sample_measurements(
         [12, 12, 12, 12]
     """
     if cells < 1 or repeats < 1 or not times:
-        raise ValueError(
+        raise InvalidValueError(
             f"sample_measurements: give cells, times and repeats, at least one each; got {cells!r}, {times!r}, "
             f"{repeats!r}"
         )
     model = as_device_model(device).replace(mapping=Mapping("pair", "tensor"))
     given = np.linspace(model.g_min, model.g_max, levels) if isinstance(levels, int) else np.asarray(levels, float)
     if given.min() < model.g_min or given.max() > model.g_max:
-        raise ValueError(
+        raise InvalidValueError(
             f"sample_measurements: levels must lie between {model.g_min:g} and {model.g_max:g} µS, got {levels!r}"
         )
     target = np.repeat(given, cells)

@@ -18,7 +18,7 @@ from analogsim.conversion.digital import to_digital
 from analogsim.conversion.first_forward import unwatched
 from analogsim.crossbar.signal_path import Array
 from analogsim.crossbar.stages import Stage
-from analogsim.errors import NonFiniteError
+from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError, OperationError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.layers.state import held_array
@@ -50,7 +50,7 @@ _TOLD = {
 }
 
 
-class AuditError(RuntimeError):
+class AuditError(OperationError):
     """An analog layer does not carry the computation, or something else than the output moved."""
 
 
@@ -515,7 +515,7 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
         again = _change(first, run(analog))
         tell = _Judge(analog, digital, run, first, clean, 10 * again)
         if not again <= _REPEATABLE:
-            raise ValueError(
+            raise InvalidValueError(
                 f"audit: {type(analog).__name__} answers differently to the same input from the same random state (by "
                 f"{again:.2g} of the output); take out what is random besides torch's generators"
             )
@@ -535,7 +535,9 @@ def audit(analog: nn.Module, *args: Any, **kwargs: Any) -> Audit:
 def _check_holds(analog: nn.Module, answer: list[Tensor]) -> None:
     """Raise TypeError where an answer holds no tensor."""
     if not answer:
-        raise TypeError(f"audit: the output of {type(analog).__name__} holds no tensor; give a model that returns one")
+        raise InvalidTypeError(
+            f"audit: the output of {type(analog).__name__} holds no tensor; give a model that returns one"
+        )
 
 
 def _check_finite(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from analogsim.errors import InvalidInputError, OperationError
 from analogsim.layers.module import AnalogModule
 from analogsim.layers.registry import register_layer
 from analogsim.layers.slot import Slot
@@ -87,14 +88,14 @@ class AnalogMultiheadAttention(AnalogModule, nn.MultiheadAttention):
     ) -> tuple[Tensor | None, Tensor | None]:
         """The masks as numbers to add, the second ``(batch, source)``; torch's kind of error where anything is odd."""
         if query.is_nested or key.is_nested or value.is_nested:
-            raise AssertionError(
+            raise InvalidInputError(
                 "MultiheadAttention on crossbars takes no nested tensors; give padded ones and a key_padding_mask"
             )
         axes = query.ndim, key.ndim, value.ndim
         if axes not in ((2, 2, 2), (3, 3, 3)):
-            raise AssertionError(f"query, key and value must all have 3 axes, or 2 without a batch, got {axes}")
+            raise InvalidInputError(f"query, key and value must all have 3 axes, or 2 without a batch, got {axes}")
         if is_causal and attn_mask is None:
-            raise RuntimeError("is_causal says of an attn_mask that it is causal: give the mask too")
+            raise OperationError("is_causal says of an attn_mask that it is causal: give the mask too")
         padding = canonical_mask(key_padding_mask, "key_padding_mask", dtype_of(attn_mask), "attn_mask", query.dtype)
         mask = canonical_mask(attn_mask, "attn_mask", None, "", query.dtype, check_other=False)
         batch, target, source = self._sizes(query, key, value)
@@ -102,24 +103,26 @@ class AnalogMultiheadAttention(AnalogModule, nn.MultiheadAttention):
             padding = padding.unsqueeze(0)
         allowed = (target, source), (batch * self.num_heads, target, source)
         if mask is not None and tuple(mask.shape) not in allowed:
-            raise RuntimeError(f"attn_mask must have the shape {allowed[0]} or {allowed[1]}, got {tuple(mask.shape)}")
+            raise OperationError(f"attn_mask must have the shape {allowed[0]} or {allowed[1]}, got {tuple(mask.shape)}")
         if padding is not None and padding.shape != (batch, source):
-            raise AssertionError(f"key_padding_mask must have the shape {(batch, source)}, got {tuple(padding.shape)}")
+            raise InvalidInputError(
+                f"key_padding_mask must have the shape {(batch, source)}, got {tuple(padding.shape)}"
+            )
         return mask, padding
 
     def _sizes(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[int, int, int]:
         """Of the batch, of the sequence of queries and of that of keys; an error where they do not fit together."""
         if query.shape[-1] != self.embed_dim:
-            raise AssertionError(f"query must have embed_dim={self.embed_dim} features, got {query.shape[-1]}")
+            raise InvalidInputError(f"query must have embed_dim={self.embed_dim} features, got {query.shape[-1]}")
         shared = query.ndim if has_joint_projection(self) else query.ndim - 1
         if key.shape[:shared] != value.shape[:shared]:
-            raise AssertionError(f"key {tuple(key.shape)} and value {tuple(value.shape)} do not fit together")
+            raise InvalidInputError(f"key {tuple(key.shape)} and value {tuple(value.shape)} do not fit together")
         if query.ndim == 2:
             return 1, len(query), len(key)
         axis = 0 if self.batch_first else 1
         batch = query.shape[axis]
         if key.shape[axis] != batch:
-            raise RuntimeError(f"query has a batch of {batch}, key and value one of {key.shape[axis]}")
+            raise OperationError(f"query has a batch of {batch}, key and value one of {key.shape[axis]}")
         return batch, query.shape[1 - axis], key.shape[1 - axis]
 
     def _heads(self, projected: Tensor, batch_first: bool) -> Tensor:
@@ -184,7 +187,7 @@ class AnalogTransformerEncoderLayer(AnalogModule, nn.TransformerEncoderLayer):
         if not src.is_nested:
             return super().forward(src, src_mask, src_key_padding_mask, is_causal)
         if src_mask is not None or src_key_padding_mask is not None:
-            raise AssertionError(
+            raise InvalidInputError(
                 "TransformerEncoderLayer takes a nested tensor without masks, or a padded one with them"
             )
         # torch's encoder packs sequences with padding like this in eval. The crossbars below see padded ones.

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analogsim.crossbar.signal_path import Array, convert_lookup
+from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import Drawn
 from analogsim.layers.module import AnalogLayer
 from analogsim.layers.registry import register_layer
@@ -46,7 +47,7 @@ class _AnalogTable(AnalogLayer):
     def attach(self, states: dict[str, AnalogState], module: nn.Module) -> None:
         """See `AnalogModule.attach`."""
         if cast(nn.Embedding, module).sparse:
-            raise ValueError(
+            raise InvalidValueError(
                 f"convert: the table {states[''].title!r} has sparse=True, but errors are drawn for all of it in "
                 "training, and its gradient is dense; make it with sparse=False, or map it to None"
             )

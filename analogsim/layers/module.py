@@ -9,7 +9,14 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from analogsim.errors import NotProgrammedError, NotRoutedError, StaleTwinError
+from analogsim.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    MissingKeyError,
+    NotProgrammedError,
+    NotRoutedError,
+    StaleTwinError,
+)
 from analogsim.layers.matrix import AnalogMatrix, Drawn, ModuleMatrix
 from analogsim.layers.slot import OLDER_RULES, Slot
 from analogsim.layers.state import AnalogState, MatrixChip
@@ -50,7 +57,9 @@ class AnalogModule(nn.Module):
             return self.matrices[label].draw()
         slots = self.slots(self)
         if label not in slots:
-            raise KeyError(f"draw_of: {type(self).__name__} has no matrix {label!r}; its slots are {', '.join(slots)}")
+            raise MissingKeyError(
+                f"draw_of: {type(self).__name__} has no matrix {label!r}; its slots are {', '.join(slots)}"
+            )
         return Clean(self, slots[label])
 
     def train(self, mode: bool = True) -> Self:
@@ -255,12 +264,12 @@ def checked_slots(kind: type[AnalogModule], module: nn.Module) -> Mapping[str, S
     entries = slots.items() if isinstance(slots, Mapping) else [(None, slots)]
     for label, slot in entries:
         if not isinstance(label, str) or not isinstance(slot, Slot):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"slots: {kind.__name__}.slots must return a dict of Slot by label, such as {{'proj': Slot('weight', "
                 f"'bias')}}, got {slots!r}"
             )
     if issubclass(kind, AnalogLayer) and list(slots) != [""]:
-        raise ValueError(
+        raise InvalidValueError(
             f"slots: {kind.__name__} is an AnalogLayer, whose one matrix has the label '', got {list(slots)}; derive "
             "from AnalogModule for several"
         )
@@ -281,7 +290,7 @@ def matrices_of(model: nn.Module) -> list[AnalogMatrix]:
     """
     matrices = matrices_in(model)
     if not matrices:
-        raise ValueError(
+        raise InvalidValueError(
             f"{type(model).__name__} has no analog layer: give the twin that analogsim.convert(model, ...) returned"
         )
     return matrices

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from analogsim.errors import InvalidValueError, OperationError
 from analogsim.layers.matrix import Drawn
 from analogsim.layers.module import AnalogModule, Clean
 from analogsim.layers.registry import register_layer
@@ -250,7 +251,7 @@ class _AnalogRNN(AnalogModule, nn.RNNBase):
         else:
             counts, flow = sizes.tolist(), data
         if not counts:
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+            raise OperationError("Expected sequence length to be larger than 0 in RNN")
         ends: list[Hidden] = []
         for layer in range(self.num_layers):
             if layer and self.dropout:
@@ -306,7 +307,9 @@ class _AnalogCell(AnalogModule, nn.RNNCellBase):
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         """As the digital cell's. A call is one time step: in training each draws the device anew."""
         if input.ndim not in (1, 2):
-            raise ValueError(f"{type(self).__name__}: input must be (in,) or (batch, in), got {tuple(input.shape)}")
+            raise InvalidValueError(
+                f"{type(self).__name__}: input must be (in,) or (batch, in), got {tuple(input.shape)}"
+            )
         state = self._begun(input, hx)
         slots = self.slots(self)
         draws = {label: self.draw_of(label) for label in slots}
@@ -329,7 +332,7 @@ class _AnalogCell(AnalogModule, nn.RNNCellBase):
         state = tuple(hx) if pair else (hx,)
         if any(part.shape != shape for part in state):
             found = ", ".join(str(tuple(part.shape)) for part in state)
-            raise RuntimeError(f"{type(self).__name__}: states must be {shape} for this input, got {found}")
+            raise OperationError(f"{type(self).__name__}: states must be {shape} for this input, got {found}")
         return state
 
     def _handed(self, state: Hidden) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingPackageError
 from analogsim.layers.foreign.experts import Experts, is_experts
 from analogsim.layers.forwards import ends_in_base, lenders, reads_own
 from analogsim.layers.module import AnalogLayer, AnalogModule, Extended
@@ -108,11 +109,15 @@ def register_layer(digital: type[nn.Module]) -> Callable[[A], A]:
 
     def add(analog: A) -> A:
         if not (issubclass(analog, AnalogModule) and issubclass(analog, digital)):
-            raise TypeError(f"register_layer: {analog.__name__} must subclass AnalogLayer and {digital.__name__}")
+            raise InvalidTypeError(
+                f"register_layer: {analog.__name__} must subclass AnalogLayer and {digital.__name__}"
+            )
         if any(known is analog and kind is not digital for kind, known in analog_types.items()):
-            raise ValueError(f"register_layer: {analog.__name__} stands for another type already; subclass it")
+            raise InvalidValueError(f"register_layer: {analog.__name__} stands for another type already; subclass it")
         if analog_types.get(digital, analog) is not analog:
-            raise ValueError(f"register_layer: {digital.__name__} already becomes {analog_types[digital].__name__}")
+            raise InvalidValueError(
+                f"register_layer: {digital.__name__} already becomes {analog_types[digital].__name__}"
+            )
         analog.stands_for = digital
         analog_types[digital] = analog
         return analog
@@ -172,7 +177,7 @@ def _rebuild(digital: type[nn.Module]) -> AnalogModule:
     """An empty analog module for a digital type, to unpickle into."""
     kind = _class_for(digital)
     if kind is None:
-        raise TypeError(f"{digital.__name__} has no analog layer here; register it before loading")
+        raise InvalidTypeError(f"{digital.__name__} has no analog layer here; register it before loading")
     return kind.__new__(kind)
 
 
@@ -299,7 +304,7 @@ def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
     """
     name = f"{kind.__module__}.{kind.__qualname__}"
     if len(offers) > 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"convert: several installed packages offer an analog layer for {name}: {', '.join(sorted(offers))}; keep "
             "one of them"
         )
@@ -307,7 +312,7 @@ def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
     try:
         loaded = point.load()
     except Exception as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"convert: the analog layer of {name} is offered by an installed package as {value!r}, which fails to "
             f"load: {type(error).__name__}: {error}; mapped to None the layer stays digital"
         ) from error
@@ -319,7 +324,7 @@ def _load(kind: type[nn.Module], offers: dict[str, EntryPoint]) -> None:
                 f"convert: the analog layer of {name} is offered by an installed package as {value!r}: {error}"
             ) from error
     if kind not in analog_types:
-        raise TypeError(
+        raise InvalidTypeError(
             f"convert: {value!r} is offered by an installed package as the analog layer of {name}, and registers none "
             f"for it; it must be a class that subclasses AnalogLayer and {kind.__name__}, or a module with "
             f"@register_layer({kind.__name__})"

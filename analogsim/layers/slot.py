@@ -15,6 +15,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingAttributeError
 from analogsim.layers.products.views import View
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
@@ -63,21 +64,23 @@ class Slot:
         for name in (self.weight, self.bias):
             if name not in (None, "bias", *attributes):  # "bias" is there by default
                 there = ", ".join(known for known, _ in module.named_parameters(recurse=False))
-                raise AttributeError(f"slots: {kind} has no Parameter {name!r}; it has {there or 'none of its own'}")
+                raise MissingAttributeError(
+                    f"slots: {kind} has no Parameter {name!r}; it has {there or 'none of its own'}"
+                )
         if self.product is None:
             return
         if not callable(self.product):
-            raise TypeError(f"slots: the product of {self.weight!r} must be a function, got {self.product!r}")
+            raise InvalidTypeError(f"slots: the product of {self.weight!r} must be a function, got {self.product!r}")
         function, told = self.product, {}
         if isinstance(self.product, partial):
             function, told = self.product.func, self.product.keywords
         if function in _CONVOLUTIONS and told.get("groups", 1) != self.groups:
-            raise ValueError(
+            raise InvalidValueError(
                 f"slots: the product of {self.weight!r} in {kind} has groups={told.get('groups', 1)}, and its slot has "
                 f"groups={self.groups}; say it in both"
             )
         if function in _CONVOLUTIONS and _CONVOLUTIONS[function] != self.transposed:
-            raise ValueError(
+            raise InvalidValueError(
                 f"slots: the product of {self.weight!r} in {kind} is {function.__name__}, which needs "
                 f"Slot(transposed={_CONVOLUTIONS[function]})"
             )
@@ -104,7 +107,7 @@ class Slot:
         if self.product is not None:
             return self.product(input, self.turned(matrix) if self.transposed else matrix, bias)
         if matrix.ndim != 2:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"the weight {self.weight!r} is a matrix {tuple(matrix.shape)}, which takes part in no linear map: say "
                 f"in slots what its product is, as in Slot({self.weight!r}, product=torch.nn.functional.conv2d)"
             )

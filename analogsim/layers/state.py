@@ -16,7 +16,7 @@ from analogsim.crossbar.foot import Observe
 from analogsim.crossbar.signal_path import Array
 from analogsim.crossbar.stages import Stage
 from analogsim.device.model import DeviceModel
-from analogsim.errors import BypassedError, ChipGradientWarning, ConversionWarning, NotCalibratedError
+from analogsim.errors import BypassedError, ChipGradientWarning, ConversionWarning, NotCalibratedError, OperationError
 from analogsim.layers.products.inputs import TakenInputs
 from analogsim.layers.slot import Slot
 from analogsim.mapping.layout import Layout
@@ -71,7 +71,7 @@ def held_array(array: Array | None) -> Array:
         RuntimeError: the chip holds no such thing, since its crossbar has no converters.
     """
     if array is None:
-        raise RuntimeError("a chip whose crossbar has no converters was asked what they see")
+        raise OperationError("a chip whose crossbar has no converters was asked what they see")
     return array
 
 

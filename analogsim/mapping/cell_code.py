@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
 from analogsim.utils.tensors import clamp_own
 
 Kind = Literal["pair", "two-sided", "offset", "signed"]
@@ -80,7 +81,7 @@ class CellCode:
         if self.slices == 1 or (levels - 1) % (2**self.slice_bits - 1) == 0:
             return
         fitting = [bits for bits in range(1, 17) if (levels - 1) % (2**bits - 1) == 0]
-        raise ValueError(
+        raise InvalidValueError(
             f"mapping: slice_bits={self.slice_bits} makes digits from 0 to {2**self.slice_bits - 1}, which are no "
             f"levels of cells that hold {levels}; take slice_bits={' or '.join(map(str, fitting))}, or cells of "
             f"{2**self.slice_bits} levels"

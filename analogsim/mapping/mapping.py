@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError, OperationError
 from analogsim.mapping.cell_code import CellCode, Kind, Reference
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapped_weight import MappedWeight
@@ -70,23 +71,25 @@ class Mapping(CellCode):
         for name, choices in ((name, get_args(kind)) for name, kind in kinds):
             if getattr(self, name) not in choices:
                 listed = ", ".join(f'"{choice}"' for choice in choices)
-                raise ValueError(f"mapping: {name} must be one of {listed}, got {getattr(self, name)!r}")
+                raise InvalidValueError(f"mapping: {name} must be one of {listed}, got {getattr(self, name)!r}")
         for name, least in (("slices", 1), ("slice_bits", 1), ("copies", 1), ("bias_rows", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"mapping: {name} must be an integer >= {least}, got {value!r}")
+                raise InvalidValueError(f"mapping: {name} must be an integer >= {least}, got {value!r}")
         value = self.percentile
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
-            raise ValueError(f"mapping: percentile must be in (0, 100], got {value!r}")
+            raise InvalidValueError(f"mapping: percentile must be in (0, 100], got {value!r}")
         object.__setattr__(self, "percentile", float(value))
         self._check_together()
 
     def _check_together(self) -> None:
         """Raise ValueError for fields that do not go with the cells."""
         if self.cells == "signed" and (self.slices, self.copies) != (1, 1):
-            raise ValueError('mapping: slices and copies are of cells; with cells="signed" both must be 1')
+            raise InvalidValueError('mapping: slices and copies are of cells; with cells="signed" both must be 1')
         if self.reference != "cells" and self.cells != "offset":
-            raise ValueError(f'mapping: reference="{self.reference}" is of cells="offset", got cells="{self.cells}"')
+            raise InvalidValueError(
+                f'mapping: reference="{self.reference}" is of cells="offset", got cells="{self.cells}"'
+            )
 
     def references(self, layout: Layout) -> int:
         """Number of reference columns of a layer."""
@@ -167,7 +170,7 @@ class Mapping(CellCode):
 
 def _spread(layout: Layout | None, values: Tensor, like: Tensor) -> Tensor:
     if layout is None:  # pragma: no cover - several blocks of rows only come from a layout
-        raise RuntimeError("no layout")
+        raise OperationError("no layout")
     return layout.spread(values, like)
 
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError, OperationError
+
 _PLACES = 2**31  # that an int32 counts
 
 
@@ -48,7 +50,7 @@ def place_bits(count: int, key: Tensor) -> Tensor:
         ValueError: there are more places than an int32 counts.
     """
     if count > _PLACES:
-        raise ValueError(f"counter: at most {_PLACES} places can be told apart, got {count}")
+        raise InvalidValueError(f"counter: at most {_PLACES} places can be told apart, got {count}")
     places = torch.arange(count, dtype=torch.int32, device=key.device)
     return _mixed(_mixed(places + key[0]) + key[1])
 
@@ -97,7 +99,7 @@ class PairedNoise:
         """Bits for each place of ``(..., rows, columns)``, in which only the last two axes may count."""
         rows, columns = like.shape[-2:]
         if rows != len(self._keys) or like.numel() != rows * columns:
-            raise ValueError(
+            raise InvalidValueError(
                 f"an effect that says cellwise = True may draw one number for each cell only, ({len(self._keys)}, "
                 f"columns) of them; got the shape {tuple(like.shape)}"
             )
@@ -138,7 +140,7 @@ def compiled_normal() -> Callable[[int, Tensor], Tensor]:
     try:
         compiled(2**20, fresh_key(torch.device("cpu")))  # what it is made for is worth all threads
     except Exception as error:
-        raise RuntimeError(
+        raise OperationError(
             "use_compiled_noise: torch.compile failed on this machine; on a CPU it needs a C++ compiler, such as g++. "
             f"Leave the call out, or install one: {error}"
         ) from error

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidTypeError
 from analogsim.noise import counter_based, philox
 from analogsim.noise.flicker import FlickerBand, moment
 from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator, is_exporting, transforms_are_active
@@ -76,7 +77,7 @@ def use_compiled_noise(enabled: bool = True) -> None:
     """
     global _compiled
     if not isinstance(enabled, bool):
-        raise TypeError(f"use_compiled_noise: must be True or False, got {enabled!r}")
+        raise InvalidTypeError(f"use_compiled_noise: must be True or False, got {enabled!r}")
     _compiled = counter_based.compiled_normal() if enabled else None
 
 

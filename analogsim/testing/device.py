@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import analogsim
 from analogsim.device.model import Cells, DeviceModel, Effect, State, Written
 from analogsim.device.parse import DeviceLike, as_device_model
+from analogsim.errors import MissingPackageError
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import KeyedNoise, Noise
 from analogsim.utils.times import label
@@ -23,7 +24,7 @@ from analogsim.utils.times import label
 try:
     import pytest
 except ImportError as error:
-    raise ImportError("analogsim.testing needs pytest; pip install pytest") from error
+    raise MissingPackageError("analogsim.testing needs pytest; pip install pytest") from error
 
 SHAPES = ((7,), (6, 5), (4, 3, 5), (3, 2, 2, 3), (2, 3, 2, 2, 2))
 DTYPES = (torch.float32, torch.float64)

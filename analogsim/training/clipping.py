@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidValueError
 from analogsim.layers.module import matrices_of
 from analogsim.utils.numbers import as_number
 
@@ -32,13 +33,13 @@ def clip_weights(analog: nn.Module, sigmas: float, *, per: Per = "layer") -> Non
         ValueError: an impossible limit, or a weight that is computed from other Parameters.
     """
     if not 0 < as_number(sigmas) < float("inf"):
-        raise ValueError(f"clip_weights: sigmas must be finite and > 0, got {sigmas!r}")
+        raise InvalidValueError(f"clip_weights: sigmas must be finite and > 0, got {sigmas!r}")
     if per not in get_args(Per):
-        raise ValueError(f"clip_weights: per must be one of {', '.join(get_args(Per))}, got {per!r}")
+        raise InvalidValueError(f"clip_weights: per must be one of {', '.join(get_args(Per))}, got {per!r}")
     layers = matrices_of(analog)
     computed = [layer.analog.title for layer in layers if layer.computed]
     if computed:
-        raise ValueError(
+        raise InvalidValueError(
             f"clip_weights: the weight of layer {computed[0]!r} is computed from other Parameters (pruning, weight "
             "norm); make it permanent first"
         )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.module import AnalogModule
 from analogsim.noise.sources import StreamNoise
 from analogsim.utils.torch_private import forward_pre_hooks, has_compiled_call, uncompiled
@@ -53,10 +54,12 @@ def same_noise(analog: nn.Module) -> Iterator[None]:
         (True, False)
     """
     if not isinstance(analog, nn.Module):
-        raise TypeError(f"same_noise: needs the twin that analogsim.convert(model, ...) returned, got {analog!r}")
+        raise InvalidTypeError(
+            f"same_noise: needs the twin that analogsim.convert(model, ...) returned, got {analog!r}"
+        )
     modules = list(analog.modules())
     if uncompiled(analog) is not analog or any(has_compiled_call(module) for module in modules):
-        raise ValueError(
+        raise InvalidValueError(
             f"same_noise: {type(analog).__name__} is compiled, and compiled code keeps no place in torch's generators; "
             "give the twin that torch.compile was called on, and call that in the block"
         )

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from analogsim.errors import InvalidValueError
 from analogsim.layers.module import matrices_of
 from analogsim.training.clipping import Per, clip_weights
 from analogsim.training.settings import set_noise_scale
@@ -44,12 +45,12 @@ def _between(factor: Factor, name: str, title: str, word: str) -> _Scale:
         given = factor(u)
         value = as_number(given)
         if not math.isfinite(value):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{title}: the shape {name} must give a finite number for every u in [0, 1], got {given!r} for {u:g}"
             )
         found = start + (end - start) * value
         if found < 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{title}: the shape {name} gives {value:g} for {u:g}, which makes a negative {word} of "
                 f"start={start:g} and end={end:g}"
             )
@@ -81,17 +82,17 @@ class _Schedule:
     def __init__(self, analog: nn.Module, shape: str | Factor, settings: dict[str, Any]) -> None:
         title = self._title
         if not callable(shape) and not (isinstance(shape, str) and shape in _SCALES):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{title}: shape must be one of {', '.join(_SCALES)}, got {shape!r}; or give a function from "
                 "[0, 1] to a factor"
             )
         start, end = settings["start"], settings["end"]
         if shape == "exponential" and not (start > 0 and end > 0):
-            raise ValueError(f"{title}: exponential needs start and end > 0, got {start!r} and {end!r}")
+            raise InvalidValueError(f"{title}: exponential needs start and end > 0, got {start!r} and {end!r}")
         for name, least in (("steps", 1), ("warmup", 0), ("stairs", 1)):
             count = settings.get(name, least)
             if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise ValueError(f"{title}: {name} must be an integer >= {least}, got {count!r}")
+                raise InvalidValueError(f"{title}: {name} must be an integer >= {least}, got {count!r}")
         matrices_of(analog)
         self._analog = analog
         self._settings: dict[str, Any] = {"shape": _name_of(shape), **settings}
@@ -108,7 +109,7 @@ class _Schedule:
     def _value_at(self, step: int) -> float:
         """What the shape says of a step."""
         if step < 0:
-            raise ValueError(f"{self._title}: a step must be >= 0, got {step}")
+            raise InvalidValueError(f"{self._title}: a step must be >= 0, got {step}")
         s = self._settings
         shaped = _SCALES[s["shape"]] if self._own is None else _between(self._own, s["shape"], self._title, self._word)
         return float(shaped(s["start"], s["end"], min(1.0, step / s["steps"]), s["stairs"]))
@@ -131,11 +132,11 @@ class _Schedule:
         """
         wanted = {*self._settings, "last_step"}
         if set(state) != wanted:
-            raise ValueError(f"{self._title}: the state needs the keys {sorted(wanted)}, got {sorted(state)}")
+            raise InvalidValueError(f"{self._title}: the state needs the keys {sorted(wanted)}, got {sorted(state)}")
         held, own = state["shape"], self._settings["shape"]
         if held != own and (self._own is not None or held not in _SCALES):
             made = f"{type(self).__name__}(..., shape={held!r})" if held in _SCALES else "the callable of that name"
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self._title}: the state has the shape {held}, and this schedule was made with {own}; make it with "
                 f"{made}"
             )
@@ -202,9 +203,9 @@ class NoiseSchedule(_Schedule):
     ) -> None:
         for name, value in (("start", start), ("end", end)):
             if not 0 <= as_number(value) < math.inf:
-                raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")
+                raise InvalidValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")
         if not 0 <= as_number(jitter) <= 1:
-            raise ValueError(f"noise schedule: jitter must be in [0, 1], got {jitter!r}")
+            raise InvalidValueError(f"noise schedule: jitter must be in [0, 1], got {jitter!r}")
         settings = {
             "start": float(start),
             "end": float(end),
@@ -276,7 +277,7 @@ class ClipSchedule(_Schedule):
     ) -> None:
         for name, value in (("start", start), ("end", end)):
             if not 0 < as_number(value) < math.inf:
-                raise ValueError(f"clip schedule: {name} must be finite and > 0, got {value!r}")
+                raise InvalidValueError(f"clip schedule: {name} must be finite and > 0, got {value!r}")
         settings = {"start": float(start), "end": float(end), "steps": steps, "per": per, "stairs": stairs}
         super().__init__(analog, shape, settings)
         self._apply()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.module import matrices_of
 from analogsim.utils.times import seconds
 
@@ -20,7 +21,7 @@ def set_noise_scale(analog: nn.Module, scale: float) -> None:
     """
     value = float(scale)
     if not 0 <= value < math.inf:
-        raise ValueError(f"set_noise_scale: the scale must be finite and >= 0, got {scale!r}")
+        raise InvalidValueError(f"set_noise_scale: the scale must be finite and >= 0, got {scale!r}")
     # A graph would hold a number as it is, or as a tensor on the CPU, which keeps it out of CUDA graphs.
     tensors: dict[torch.device, Tensor] = {}
     for layer in matrices_of(analog):
@@ -56,10 +57,10 @@ def set_train_times(analog: nn.Module, times: Sequence[float | str]) -> None:
         >>> analogsim.set_train_times(analog, ("1s", "10y"))
     """
     if isinstance(times, str) or not isinstance(times, Sequence) or not times:
-        raise ValueError(f'set_train_times: times must be a sequence such as ("1s", "10y"), got {times!r}')
+        raise InvalidValueError(f'set_train_times: times must be a sequence such as ("1s", "10y"), got {times!r}')
     ages = tuple(seconds(time) for time in times)
     if min(ages) <= 0 or (len(ages) == 2 and ages[0] > ages[1]):
-        raise ValueError(
+        raise InvalidValueError(
             f"set_train_times: times must be > 0, and a range from the earlier to the later, got {times!r}"
         )
     layers = matrices_of(analog)
@@ -87,6 +88,6 @@ def set_recompute(analog: nn.Module, recompute: bool = True) -> None:
         TypeError: ``recompute`` is neither True nor False.
     """
     if not isinstance(recompute, bool):
-        raise TypeError(f"set_recompute: must be True or False, got {recompute!r}")
+        raise InvalidTypeError(f"set_recompute: must be True or False, got {recompute!r}")
     for layer in matrices_of(analog):
         layer.analog.recompute = recompute

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidValueError
 from analogsim.training.step import Loss
 from analogsim.utils.numbers import as_number
 
@@ -52,11 +53,11 @@ class SeveralDraws:
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise ValueError(f"SeveralDraws: count must be an integer >= 1, got {self.count!r}")
+            raise InvalidValueError(f"SeveralDraws: count must be an integer >= 1, got {self.count!r}")
         if self.of not in get_args(Of):
-            raise ValueError(f"SeveralDraws: of must be one of {', '.join(get_args(Of))}, got {self.of!r}")
+            raise InvalidValueError(f"SeveralDraws: of must be one of {', '.join(get_args(Of))}, got {self.of!r}")
         if not 0 < as_number(self.share) <= 1:
-            raise ValueError(f"SeveralDraws: share must be in (0, 1], got {self.share!r}")
+            raise InvalidValueError(f"SeveralDraws: share must be in (0, 1], got {self.share!r}")
 
     def __call__(self, network: nn.Module, loss: Loss) -> Tensor:
         """Leave the gradient in the Parameters.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidValueError
 from analogsim.layers.module import matrices_of
 from analogsim.training.repetition import same_noise
 from analogsim.training.step import Loss
@@ -53,9 +54,9 @@ class SharpnessAware:
 
     def __post_init__(self) -> None:
         if not 0 < as_number(self.radius) < math.inf:
-            raise ValueError(f"SharpnessAware: radius must be finite and > 0, got {self.radius!r}")
+            raise InvalidValueError(f"SharpnessAware: radius must be finite and > 0, got {self.radius!r}")
         if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 2:
-            raise ValueError(f"SharpnessAware: draws must be an integer >= 2, got {self.draws!r}")
+            raise InvalidValueError(f"SharpnessAware: draws must be an integer >= 2, got {self.draws!r}")
 
     def __call__(self, network: nn.Module, loss: Loss) -> Tensor:
         """Leave the gradient in the Parameters.
@@ -72,7 +73,7 @@ class SharpnessAware:
         """
         moved = [(p, s) for p, s in spread_of_parameters(network, draws=self.draws) if p.requires_grad]
         if not moved:
-            raise ValueError(
+            raise InvalidValueError(
                 "SharpnessAware: no Parameter holds an analog weight that is trained; those that others compute "
                 "(weight norm, pruning) are left out: make them permanent"
             )

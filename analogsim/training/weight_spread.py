@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.draws.noisy_weight import in_compute_dtype, noisy_weight
+from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.noise.sources import StreamNoise
@@ -40,12 +41,12 @@ def weight_std(analog: nn.Module, *, t: float | str | None = None, draws: int = 
         torch.Size([2, 4])
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
-        raise ValueError(f"weight_std: draws must be an integer >= 2, got {draws!r}")
+        raise InvalidValueError(f"weight_std: draws must be an integer >= 2, got {draws!r}")
     age = None if t is None else seconds(t)
     matrices = matrices_of(analog)
     if age is not None:
         if age <= 0:
-            raise ValueError(f"weight_std: t must be > 0, got {t!r}")
+            raise InvalidValueError(f"weight_std: t must be > 0, got {t!r}")
         for matrix in matrices:
             matrix.analog.device.check_time(age)
     return {matrix.analog.name: _spread(matrix, age, draws, seed) for matrix in matrices}

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.utils.torch_private import tree_leaves
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -71,7 +72,7 @@ def split(batch: Any) -> tuple[Inputs, Any]:
             if isinstance(inputs, Tensor | tuple | Mapping):
                 return inputs, batch[1]
         found = str(type(batch))
-    raise TypeError(
+    raise InvalidTypeError(
         "evaluate: each batch must be a pair (input, target), where the input is a tensor, a tuple of arguments or a "
         f"mapping of them, or a mapping with 'labels', got {found}"
     )
@@ -111,7 +112,7 @@ def samples_in(inputs: Inputs, target: Any) -> int:
     found = 0 if scalar else first if first in counts or not counts else counts[0]
     if not found:
         shape = f" of shape {tuple(target.shape)}" if isinstance(target, Tensor) else f", {describe(target)}"
-        raise ValueError(
+        raise InvalidValueError(
             f"evaluate: each batch needs samples, and its target a first axis for them, got a target{shape}"
         )
     return found
@@ -184,14 +185,16 @@ def inputs_of(loader: Iterable[Any], action: str = "calibrate") -> Iterator[Inpu
         if isinstance(value, Mapping):
             value = {key: entry for key, entry in value.items() if key not in _LABELS}
         if not isinstance(value, Tensor | tuple | Mapping):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"{action}: loader must yield inputs (a tensor, or a mapping of keyword arguments) or (inputs, ...), "
                 f"got {type(value).__name__}"
             )
         seen = True
         yield value
     if not seen:
-        raise ValueError(f"{action}: the loader is empty (or can be read only once); give a DataLoader or a list")
+        raise InvalidValueError(
+            f"{action}: the loader is empty (or can be read only once); give a DataLoader or a list"
+        )
 
 
 def is_empty(inputs: Any) -> bool:
@@ -229,7 +232,7 @@ def answer(output: Any) -> Any:
         return output
     if isinstance(output, Mapping) and any(name != "loss" for name in output):
         return output
-    raise TypeError(
+    raise InvalidTypeError(
         f"evaluate: the network returned {type(output).__name__}, in which there is no tensor 'logits'; wrap it in "
         "a module that returns a tensor, or give analogsim.evaluation.Metric(..., reads='output') and a transform of it"
     )
@@ -243,7 +246,7 @@ def loss_of(output: Any) -> Tensor:
     """
     found = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if not isinstance(found, Tensor):
-        raise TypeError(f"evaluate: the network returned {type(output).__name__} without a 'loss'")
+        raise InvalidTypeError(f"evaluate: the network returned {type(output).__name__} without a 'loss'")
     return found
 
 
@@ -260,7 +263,7 @@ def batches_of(inputs: Any, *, kept: bool = False) -> Iterable[Any]:
     if isinstance(inputs, Tensor | Mapping | PackedSequence):
         return [inputs]
     if not isinstance(inputs, Iterable):
-        raise TypeError(
+        raise InvalidTypeError(
             "inputs: give a tensor (one batch), a mapping of keyword arguments, or what yields batches, got "
             f"{describe(inputs)}"
         )
@@ -292,7 +295,7 @@ class Data:
 
     def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
         if not isinstance(loader, Iterable):
-            raise TypeError(f"evaluate: loader must yield (input, target) batches, got {type(loader).__name__}")
+            raise InvalidTypeError(f"evaluate: loader must yield (input, target) batches, got {type(loader).__name__}")
         self._loader = loader
         self.device = device
         self._kept: list[tuple[Inputs, Any]] | None = []
@@ -304,9 +307,11 @@ class Data:
                 break
             self._kept.append(batch)
         if self._kept == []:
-            raise ValueError("evaluate: the loader is empty; give it at least one batch")
+            raise InvalidValueError("evaluate: the loader is empty; give it at least one batch")
         if self._kept is None and isinstance(loader, Iterator):
-            raise ValueError("evaluate: the loader can be read only once; give a DataLoader or a list of batches")
+            raise InvalidValueError(
+                "evaluate: the loader can be read only once; give a DataLoader or a list of batches"
+            )
 
     def _read(self) -> Iterator[tuple[Inputs, Any]]:
         for batch in self._loader:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from analogsim.errors import InvalidTypeError
 from analogsim.utils.copying import Contents, Copier
 from analogsim.utils.torch_private import own_buffers, own_parameters, without_compiled_call
 
@@ -104,7 +105,7 @@ def copy_tree(
             new.__dict__.update(copier.copy(without_compiled_call(old.__dict__)))  # that is of the old layer
         return cast(M, copier.copy(model))
     except Exception as error:  # of any kind: objects have a say in how they are copied
-        raise TypeError(
+        raise InvalidTypeError(
             f"convert: cannot build a second module tree of {type(model).__name__}: {error}. Convert before wrapping "
             "the model (DistributedDataParallel, fully_shard, compile), and keep handles such as files or locks out of "
             "its modules"

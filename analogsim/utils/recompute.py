@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analogsim.errors import OperationError
 from analogsim.utils.tensors import stamp_of
 from analogsim.utils.torch_private import (
     SavedTensorsHooks,
@@ -55,7 +56,7 @@ class Recipe:
         made = self._made[index]() if self._made else None
         if made is None:
             if stamp_of(*self._clean) != self._stamp:
-                raise RuntimeError(
+                raise OperationError(
                     f"set_recompute: the weight of layer {self._title!r} changed between forward and backward, and its "
                     "draw cannot be made again; call backward before optimizer.step(), or set_recompute(analog, False)"
                 )
@@ -75,7 +76,7 @@ class _Other:
 
     def tensor(self) -> Tensor:
         if version_of(self.kept) != self.version:
-            raise RuntimeError(
+            raise OperationError(
                 "a tensor that backward needs was written into after an analog layer used it; write into a copy"
             )
         return self.kept

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError, MissingFileError, UnavailableError
 from analogsim.utils.files import write_whole
 
 
@@ -30,7 +31,7 @@ def write_tensors(
     try:
         write_whole(path, lambda draft: save_file(dict(tensors), draft, metadata=dict(metadata)))
     except (OSError, SafetensorError) as error:
-        raise OSError(f"{action}: cannot write {os.fspath(path)!r}: {error}") from error
+        raise UnavailableError(f"{action}: cannot write {os.fspath(path)!r}: {error}") from error
 
 
 def read_tensors(path: str | os.PathLike[str], action: str, other: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -46,9 +47,9 @@ def read_tensors(path: str | os.PathLike[str], action: str, other: str) -> tuple
         ValueError: it is of another kind, or damaged.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{action}: no file {os.fspath(path)!r}")
+        raise MissingFileError(f"{action}: no file {os.fspath(path)!r}")
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
     except SafetensorError as error:
-        raise ValueError(f"{action}: {os.fspath(path)!r} {other} or is damaged: {error}") from error
+        raise InvalidValueError(f"{action}: {os.fspath(path)!r} {other} or is damaged: {error}") from error

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from analogsim.errors import InvalidValueError
+
 _CALL = re.compile(r"\s*([A-Za-z][\w-]*)\s*(\(.*\))?\s*", re.DOTALL)
 
 
@@ -52,7 +54,9 @@ def named_call(text: str, what: str, example: str) -> tuple[str, dict[str, Any]]
     """
     match = _CALL.fullmatch(text)
     if match is None:
-        raise ValueError(f"{what}: cannot read {text!r}; write a name, or a name with parameters such as ({example})")
+        raise InvalidValueError(
+            f"{what}: cannot read {text!r}; write a name, or a name with parameters such as ({example})"
+        )
     name, arguments = match.groups()
     return name, arguments_of(arguments, text, what, example) if arguments else {}
 
@@ -66,17 +70,17 @@ def arguments_of(text: str, whole: str, what: str, example: str) -> dict[str, An
     try:
         call = ast.parse(f"_{text}", mode="eval").body
     except (SyntaxError, ValueError):
-        raise ValueError(f"{what}: cannot read the parameters {text} in {whole!r}; write ({example})") from None
+        raise InvalidValueError(f"{what}: cannot read the parameters {text} in {whole!r}; write ({example})") from None
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
-        raise ValueError(f"{what}: parameters in {whole!r} need their names, such as {example}")
+        raise InvalidValueError(f"{what}: parameters in {whole!r} need their names, such as {example}")
     values: dict[str, Any] = {}
     for word in call.keywords:
         if word.arg is None or word.arg in values:
-            raise ValueError(f"{what}: name each parameter in {whole!r} once, got {text}")
+            raise InvalidValueError(f"{what}: name each parameter in {whole!r} once, got {text}")
         try:
             values[word.arg] = ast.literal_eval(word.value)
         except (ValueError, TypeError):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{what}: the value of {word.arg} in {whole!r} must be a number, True, False or text in quotes, got "
                 f"{ast.unparse(word.value)}"
             ) from None

@@ -7,6 +7,8 @@ import re
 
 import numpy as np
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
+
 # A month is 30 days and a year 365, as in the drift curves of the literature.
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "mo": 30 * 86400.0, "y": 365 * 86400.0}
 _TIME = re.compile(r"\s*([0-9.eE+-]+?)\s*(s|min|h|d|mo|y)\s*")
@@ -37,16 +39,16 @@ def seconds(time: float | str) -> float:
         except ValueError:
             value = math.nan
         if math.isnan(value):
-            raise ValueError(
+            raise InvalidValueError(
                 f"time: cannot read {time!r}; give seconds or a number with one of the units {', '.join(_UNITS)}, "
                 'for example "1h"'
             )
     elif isinstance(time, bool) or not isinstance(time, int | float | np.integer | np.floating):
-        raise TypeError(f'time: give seconds or text such as "1h", got {time!r}')
+        raise InvalidTypeError(f'time: give seconds or text such as "1h", got {time!r}')
     else:
         value = float(time)
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"time: must be finite and >= 0 seconds after programming, got {time!r}")
+        raise InvalidValueError(f"time: must be finite and >= 0 seconds after programming, got {time!r}")
     return value
 
 

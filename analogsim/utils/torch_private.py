@@ -25,6 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
+from analogsim.errors import OperationError
+
 CHECKED = ("2.11.0", "2.14.1", "2.15.0")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,7 +103,7 @@ def _fresh_generator() -> NDArray[np.int64]:
     """What ``get_state`` gives after a seed: that seed, two flags, a place, the words, and what normal numbers left."""
     state = torch.Generator("cpu").manual_seed(5489).get_state().numpy().view(np.int64)
     if not np.array_equal(state[[0, 3, 4, 5, GENERATOR_WORDS + 2]], (5489, 5489, 1301868182, 2938499221, 79981964)):
-        raise RuntimeError(
+        raise OperationError(
             f"torch {torch.__version__} lays out the state of its generator in another way than torch "
             f"{' and '.join(CHECKED)}; use one of these"
         )

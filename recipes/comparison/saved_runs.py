@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import METRICS
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config
@@ -98,11 +99,13 @@ class Store:
             if active:
                 listed = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in active[:8])
                 more = ", ..." if len(active) > 8 else ""
-                raise ValueError(f"{word!r} stands for {len(active)} runs: give the id of one, from {listed}{more}")
+                raise InvalidValueError(
+                    f"{word!r} stands for {len(active)} runs: give the id of one, from {listed}{more}"
+                )
             if found:
-                raise ValueError(f"run {word!r} is deleted: restore it in the MLflow UI, or leave it out")
+                raise InvalidValueError(f"run {word!r} is deleted: restore it in the MLflow UI, or leave it out")
             known = [run.info.run_name for run in client.search_runs(self._experiments(), max_results=1000)]
-        raise ValueError(
+        raise InvalidValueError(
             f"no run {word!r} in {stores.shown(self.uri)}, and no such folder; give the name of a run, its id or the "
             f"first four letters of it or more, or a folder of analogsim train{nearest(word, known)}"
         )
@@ -124,12 +127,12 @@ class Store:
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 known = sorted(each.name for each in client.search_experiments())
-                raise ValueError(
+                raise InvalidValueError(
                     f"no experiment {name!r} in {stores.shown(self.uri)}; there are {', '.join(map(repr, known))}"
                     + nearest(name, known)
                 )
             if experiment.lifecycle_stage == "deleted":
-                raise ValueError(
+                raise InvalidValueError(
                     f"the experiment {name!r} in {stores.shown(self.uri)} is deleted: bring it back with "
                     f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
                 )
@@ -139,7 +142,7 @@ class Store:
                 by = f"metrics.`{metric}` {direction or self._best_first(experiment.experiment_id, metric)}"
             found = client.search_runs([experiment.experiment_id], filter, max_results=limit + 1, order_by=[by])
             if not found:
-                raise ValueError(
+                raise InvalidValueError(
                     f"the experiment {name!r} in {stores.shown(self.uri)} has no runs"
                     + (f" for which {filter}" if filter else "; make some: analogsim train")
                 )
@@ -164,7 +167,7 @@ class Store:
         with stores.explained(self.uri, _OTHERWISE):
             found = client.get_run(run.run_id)
         if found.info.lifecycle_stage == "deleted":
-            raise ValueError(f"run {run.run_id} is deleted")
+            raise InvalidValueError(f"run {run.run_id} is deleted")
         return replace(
             run,
             params={**run.params, **found.data.params},
@@ -216,7 +219,7 @@ def _pages(ask: Any) -> Iterator[Any]:
 def _quoted(text: str) -> str:
     mark = '"' if "'" in text else "'"
     if mark in text:
-        raise ValueError(f"run {text!r}: MLflow cannot search for a name with both kinds of quotes; give its id")
+        raise InvalidValueError(f"run {text!r}: MLflow cannot search for a name with both kinds of quotes; give its id")
     return f"{mark}{text}{mark}"
 
 
@@ -225,7 +228,7 @@ def _order(text: str | None) -> tuple[str | None, str]:
         return None, ""
     match = re.fullmatch(r"\s*([^`]+?)(?:\s+(asc|desc))?\s*", text, re.IGNORECASE)
     if match is None:
-        raise ValueError(f"order: wanted the name of a metric, such as 'test/accuracy/drifted_1d', got {text!r}")
+        raise InvalidValueError(f"order: wanted the name of a metric, such as 'test/accuracy/drifted_1d', got {text!r}")
     return match[1], (match[2] or "").upper()
 
 
@@ -233,7 +236,7 @@ def _check_known(metric: str, runs: Sequence[Run]) -> None:
     """Refuse to order runs by a metric that the first of them has not, and so none."""
     if metric not in runs[0].data.metrics:
         names = sorted({name for run in runs for name in run.data.metrics})
-        raise ValueError(
+        raise InvalidValueError(
             f"order: none of the runs has a metric {metric!r}"
             + (nearest(metric, names) or f"; there are {', '.join(names) or 'none'}")
         )
@@ -254,9 +257,9 @@ def read_report(path: Path, what: str) -> Report:
     try:
         report = Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
         if not report.seeds or report.values.shape != (len(report.seeds), len(report.times)):
-            raise ValueError(f"{report.values.shape} values for {len(report.seeds)} chips")
+            raise InvalidValueError(f"{report.values.shape} values for {len(report.seeds)} chips")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{what}: its {_REPORT} is no report of analogsim, or damaged: {error}") from error
+        raise InvalidValueError(f"{what}: its {_REPORT} is no report of analogsim, or damaged: {error}") from error
     return report
 
 
@@ -275,7 +278,7 @@ def of_folder(path: str | os.PathLike[str]) -> list[SavedRun]:
         (part for part in folder.iterdir() if _is_network(part)), key=lambda part: (part.name != "plain", part)
     )
     if not found:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"folder {str(folder)!r}: no {_REPORT} in it, nor in a folder of it; give one that analogsim train made"
         )
     return [_network(part) for part in found]

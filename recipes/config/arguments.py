@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from analogsim.errors import InvalidValueError
+
 
 @dataclass(frozen=True)
 class Program:
@@ -51,7 +53,7 @@ def files_and_overrides(
     files = [text for text in options.settings if "=" not in text or Path(text).is_file()]
     overrides = [text for text in options.settings if text not in files]
     if len(files) > 1:
-        raise ValueError(f"give one configuration file, and options as key=value; got {', '.join(files)}")
+        raise InvalidValueError(f"give one configuration file, and options as key=value; got {', '.join(files)}")
     short = [(key, getattr(options, name.replace("-", "_"))) for name, (key, _) in known.items()]
     overrides += [f"{key}={value}" for key, value in short if value is not None]
     overrides += ["data.download=true"] if options.download else []

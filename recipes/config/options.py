@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.config.space import DEFAULT_SPACE, Space
 from analogsim.recipes.config.toml import option, section
 from analogsim.training.clipping import Per
@@ -185,12 +186,12 @@ class StudyOptions:
 
     def __post_init__(self) -> None:
         if self.over_chips == "mean" and self.percentile is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"over_chips=mean and percentile={self.percentile:g} are two ways to judge; leave one out, or say "
                 "over_chips=both"
             )
         if self.min_clean is not None and self.clean_limit is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"min_clean={self.min_clean:g} and clean_limit={self.clean_limit:g} are two bounds on the same score; "
                 "give one of them"
             )

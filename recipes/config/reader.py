@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, Self, Union
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
+
 NONE = "none"
 BOUNDS = {
     "ge": (">=", operator.ge),
@@ -56,12 +58,12 @@ class Reader:
             if name in mapping:
                 values[name] = self.checked(part, hints[name], mapping[name], prefix + name)
             elif default_of(part) is MISSING:
-                raise ValueError(f"{self.source}: {prefix}{name} is missing; wanted {type_name(hints[name])}")
+                raise InvalidValueError(f"{self.source}: {prefix}{name} is missing; wanted {type_name(hints[name])}")
         try:
             return cls(**values)
         except ValueError as error:  # from its __post_init__, which does not know where it is read from
             where = prefix[:-1] + ": " if prefix else ""
-            raise ValueError(f"{self.source}: {where}{error}") from error
+            raise InvalidValueError(f"{self.source}: {where}{error}") from error
 
     def checked(self, part: Field[Any], hint: Any, value: Any, name: str) -> Any:
         """The value of one option, within its bounds and choices."""
@@ -108,7 +110,9 @@ class Reader:
         elif kind in (bool, int, str):
             fits = type(value) is kind  # not isinstance: True would pass for an int
         else:
-            raise TypeError(f"{name}: an option cannot be of type {type_name(kind)}; see analogsim.recipes.config.toml")
+            raise InvalidTypeError(
+                f"{name}: an option cannot be of type {type_name(kind)}; see analogsim.recipes.config.toml"
+            )
         if not fits:
             raise self.wrong(name, value, type_name(kind))
         return value
@@ -121,7 +125,7 @@ class Reader:
         try:
             return kind.from_plain(value)
         except ValueError as error:
-            raise ValueError(f"{self.source}: {name}.{error}") from error
+            raise InvalidValueError(f"{self.source}: {name}.{error}") from error
 
     def _read_tuple(self, kind: Any, value: Any, name: str) -> tuple[Any, ...]:
         inner = typing.get_args(kind)
@@ -161,7 +165,7 @@ class Reader:
 
     def wrong(self, name: str, value: object, wanted: str) -> ValueError:
         """The error for a value that is not what is wanted."""
-        return ValueError(f"{self.source}: {name}: wanted {wanted}, got {value!r} ({type(value).__name__})")
+        return InvalidValueError(f"{self.source}: {name}: wanted {wanted}, got {value!r} ({type(value).__name__})")
 
     def unknown(self, name: str, here: Iterable[str]) -> ValueError:
         """The error for an option that is not among those `here`, with the nearest one."""
@@ -169,7 +173,7 @@ class Reader:
         # `epochs` for `train.epochs`: the right option in the wrong place
         near += [other for other in self.names if other.rpartition(".")[2] == name.rpartition(".")[2]]
         guess = f"did you mean {near[0]!r}? " if near else ""
-        return ValueError(f"{self.source}: no option {name!r}; {guess}known here: {', '.join(here)}")
+        return InvalidValueError(f"{self.source}: no option {name!r}; {guess}known here: {', '.join(here)}")
 
 
 def every_option(cls: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:

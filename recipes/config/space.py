@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.config.reader import NONE, Reader, Table, every_option, members_of
 from analogsim.utils.text import table
 
@@ -106,7 +107,9 @@ class Space(Table):
                 does not take.
         """
         if not self.parts:
-            raise ValueError("search: nothing is searched; name at least one setting with low and high, or choices")
+            raise InvalidValueError(
+                "search: nothing is searched; name at least one setting with low and high, or choices"
+            )
         known = {name: (part, hint) for name, part, hint in every_option(cls)}
         reader = Reader("search", tuple(known))
         result = {}
@@ -114,7 +117,7 @@ class Space(Table):
             if name not in known:
                 raise reader.unknown(name, known)
             if name.startswith(_FIXED):
-                raise ValueError(f"search: {name} cannot be searched; it does not shape the network")
+                raise InvalidValueError(f"search: {name} cannot be searched; it does not shape the network")
             option, hint = known[name]
             result[name] = _distribution(part, reader, option, hint, name)
         return result
@@ -203,7 +206,7 @@ def _distribution(part: Range | Choice, reader: Reader, option: Any, hint: Any, 
 
 
 def _wrong(name: str, what: str) -> ValueError:
-    return ValueError(f"{name}: {what}")
+    return InvalidValueError(f"{name}: {what}")
 
 
 DEFAULT_SPACE = Space(

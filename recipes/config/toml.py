@@ -29,6 +29,7 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.recipes.config.reader import BOUNDS, NONE, Reader, Table, default_of, every_option, is_table, type_name
 from analogsim.utils.files import write_whole
 
@@ -123,11 +124,11 @@ def load_mapping(cls: type[Any], path: str | os.PathLike[str] | None, overrides:
             # utf-8-sig: some editors put a byte-order mark in front, which tomllib refuses
             mapping = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except FileNotFoundError as error:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no configuration file {source!r} (in {Path.cwd()}); give the path of a TOML file"
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
+            raise InvalidValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
     return apply_overrides(mapping, overrides, cls)
 
 
@@ -151,7 +152,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], cls: t
         name, equals, text = (part.strip() for part in override.partition("="))
         reader = Reader(f"override {override!r}", tuple(known))
         if not equals or not name:
-            raise ValueError(f"{reader.source}: wanted name=value, for example {next(iter(known), 'name')}=...")
+            raise InvalidValueError(f"{reader.source}: wanted name=value, for example {next(iter(known), 'name')}=...")
         table = next((key for key, (_, hint) in known.items() if is_table(hint) and name.startswith(f"{key}.")), None)
         if table is not None:
             part, _ = known[table]
@@ -162,7 +163,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], cls: t
         if name not in known:
             inside = [other for other in known if other.startswith(f"{name}.")]
             if inside:
-                raise ValueError(f"{reader.source}: {name} is a section; set one of {', '.join(inside)}")
+                raise InvalidValueError(f"{reader.source}: {name} is a section; set one of {', '.join(inside)}")
             raise reader.unknown(name, known)
         _put(result, name, reader.override(*known[name], text, name), reader)
     return result
@@ -187,7 +188,9 @@ def dump_toml(config: Any, path: str | os.PathLike[str]) -> None:
     text = "\n".join(_lines(to_mapping(config), ())).strip() + "\n"
     again = from_mapping(type(config), tomllib.loads(text), f"{target} (not written)")
     if again != config:
-        raise ValueError(f"{target}: would be read back as {again!r}, not {config!r}; use from_mapping to build it")
+        raise InvalidValueError(
+            f"{target}: would be read back as {again!r}, not {config!r}; use from_mapping to build it"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, text)
 

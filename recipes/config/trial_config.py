@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import Choice
 from analogsim.recipes.config.toml import from_mapping, to_mapping
@@ -26,7 +27,7 @@ def training_config(config: StudyConfig, values: Mapping[str, Any] | None = None
     for name, value in (values or {}).items():
         part = searched.get(name)
         if isinstance(value, str) and not (isinstance(part, Choice) and part.holds(value)):
-            raise ValueError(f"trial: {name}={value!r} is not among what this study searches; see search.{name}")
+            raise InvalidValueError(f"trial: {name}={value!r} is not among what this study searches; see search.{name}")
         *parents, leaf = name.split(".")
         node = plain
         for parent in parents:

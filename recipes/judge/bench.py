@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.chip.compensation import as_compensations
+from analogsim.errors import InvalidTypeError, OperationError
 from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.journal import Journal
@@ -220,7 +221,7 @@ class Bench:
         )
         rows, clean = found.details, found.clean
         if rows is None or clean is None:
-            raise RuntimeError("judge: chips came back without the scores of their samples")
+            raise OperationError("judge: chips came back without the scores of their samples")
         return Measured(found.report, rows, clean, found.anew)
 
     def ablate(self, variant: Variant, part: Part, chips: int) -> Ablation:
@@ -259,7 +260,7 @@ class Bench:
             TypeError: its answers are no tensors of one shape, of which there is a mean.
         """
         if self.metric.reads != "answer":
-            raise TypeError("judge: only of answers there is a mean")
+            raise InvalidTypeError("judge: only of answers there is a mean")
         data = Data(samples, next(self.subject.digital.parameters()).device)
         outputs: list[Any] = []
         with torch.no_grad():
@@ -267,7 +268,7 @@ class Bench:
                 outputs.append(answer(call(self.subject.digital, inputs)))
         shapes = {output.shape[1:] if isinstance(output, Tensor) and output.ndim else None for output in outputs}
         if len(shapes) > 1 or None in shapes or not all(output.is_floating_point() for output in outputs):
-            raise TypeError("judge: the answers are no tensors of one shape")
+            raise InvalidTypeError("judge: the answers are no tensors of one shape")
         mean = torch.cat(outputs).double().mean(0).to(outputs[0].dtype)
         score = self.metric.begin(data.device)
         for output, (_, target) in zip(outputs, data, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from analogsim.errors import OperationError
 from analogsim.recipes.judge.bench import Measured
 from analogsim.recipes.judge.judgement import Row
 from analogsim.recipes.judge.remedies import Remedy
@@ -70,7 +71,7 @@ class Findings:
     def asis(self) -> Measured:
         """The network as it is, on test data."""
         if self._asis is None:
-            raise RuntimeError("judge: the network as it is comes first")
+            raise OperationError("judge: the network as it is comes first")
         return self._asis
 
     @asis.setter
@@ -81,7 +82,7 @@ class Findings:
     def start(self) -> Measured:
         """The network as it is, on the data that are chosen by."""
         if self._start is None:
-            raise RuntimeError("judge: the network as it is comes first")
+            raise OperationError("judge: the network as it is comes first")
         return self._start
 
     @start.setter

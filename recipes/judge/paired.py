@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.metrics import Accumulator, Metric
 from analogsim.evaluation.scores import Mean
@@ -130,7 +131,7 @@ class Recorder:
     def compute(self) -> float:
         """See `analogsim.evaluation.Accumulator`."""
         if self._whole is None:
-            raise ValueError("evaluate: no sample to score")
+            raise InvalidValueError("evaluate: no sample to score")
         self._found = self._metric.result(self._whole)
         return self._found
 

@@ -23,7 +23,7 @@ from torch import nn
 
 import analogsim
 from analogsim.chip.compensation import as_compensations
-from analogsim.errors import ConversionWarning
+from analogsim.errors import ConversionWarning, InvalidValueError, MissingFileError
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.workers import Executor, Ranks
@@ -128,7 +128,7 @@ def judge(
     ages = _ages(times, subject)
     chosen_at = ages[-1] if at is None else seconds(at)
     if chosen_at not in ages:
-        raise ValueError(f"judge: at={at!r} is none of the times {', '.join(map(label, ages))}")
+        raise InvalidValueError(f"judge: at={at!r} is none of the times {', '.join(map(label, ages))}")
     given = None if apply is None else combine(read_remedies(apply, subject), base, subject)
     kept = as_journal(journal)
     bench = Bench(subject, scored, clock, executor=executor, journal=kept)
@@ -158,7 +158,7 @@ def judge(
 
 def _checked(value: float, name: str, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least < value <= most:
-        raise ValueError(f"judge: {name} must be a number above {least:g} and at most {most:g}, got {value!r}")
+        raise InvalidValueError(f"judge: {name} must be a number above {least:g} and at most {most:g}, got {value!r}")
     return float(value)
 
 
@@ -166,7 +166,7 @@ def _check_names(only: Sequence[str] | None) -> None:
     known = all_remedies()
     for name in only or ():
         if name not in known:
-            raise ValueError(f"judge: there is no remedy {name!r}; known are {', '.join(known)}")
+            raise InvalidValueError(f"judge: there is no remedy {name!r}; known are {', '.join(known)}")
 
 
 def _data(
@@ -236,7 +236,7 @@ def _ages(times: Sequence[float | str] | None, subject: Subject) -> tuple[float,
         first, last = max(device.times[0] for device in devices), min(device.times[1] for device in devices)
         return tuple(t for t in map(seconds, DEFAULT_TIMES) if first <= t <= last) or (0.0,)
     if isinstance(times, str) or not len(times):
-        raise ValueError(f'judge: times must be a sequence such as ("1s", "1y"), got {times!r}')
+        raise InvalidValueError(f'judge: times must be a sequence such as ("1s", "1y"), got {times!r}')
     return tuple(sorted(dict.fromkeys(map(seconds, times))))
 
 
@@ -435,11 +435,13 @@ def _command(options: argparse.Namespace) -> list[str]:
 def _check_options(options: argparse.Namespace) -> None:
     for file in (options.html, options.json, options.journal):  # told before the work, not after it
         if file is not None and not Path(file).absolute().parent.is_dir():
-            raise FileNotFoundError(f"judge: there is no folder for {file!r}; make it first")
+            raise MissingFileError(f"judge: there is no folder for {file!r}; make it first")
     if options.run is None and (options.model is None or options.data is None):
-        raise ValueError("judge: give a run's folder, or --model and --data (and --weights)")
+        raise InvalidValueError("judge: give a run's folder, or --model and --data (and --weights)")
     if options.run is not None and options.weights is not None:
-        raise ValueError("judge: a run has weights of its own; leave out --weights, or give --model and --data alone")
+        raise InvalidValueError(
+            "judge: a run has weights of its own; leave out --weights, or give --model and --data alone"
+        )
 
 
 def _run_command(options: argparse.Namespace) -> None:

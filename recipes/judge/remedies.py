@@ -16,6 +16,7 @@ from torch import nn
 
 from analogsim.chip.compensation import COMPENSATIONS, Compensation, Gain, as_compensations
 from analogsim.crossbar.crossbar import Crossbar
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.judge.variant import Subject, Variant
 
 DIGITAL = "digital:"
@@ -227,14 +228,18 @@ def read_remedies(text: str, subject: Subject) -> list[Remedy]:
             layers = word.removeprefix(DIGITAL).split(",")
             for layer in layers:
                 if layer not in subject.states:
-                    raise ValueError(f"judge: {layer!r} is no analog layer; there are {', '.join(subject.layers)}")
+                    raise InvalidValueError(
+                        f"judge: {layer!r} is no analog layer; there are {', '.join(subject.layers)}"
+                    )
             found.append(keep_digital(layers))
         elif word in known:
             found.append(known[word])
         else:
             near = difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"judge: there is no remedy {word!r}{hint}; known are {', '.join(known)}, {DIGITAL}LAYERS")
+            raise InvalidValueError(
+                f"judge: there is no remedy {word!r}{hint}; known are {', '.join(known)}, {DIGITAL}LAYERS"
+            )
     return found
 
 
@@ -247,6 +252,6 @@ def combine(remedies: Iterable[Remedy], start: Variant, subject: Subject) -> Var
     variant = start
     for remedy in sorted(remedies, key=lambda each: each.name in COMPENSATIONS):
         if reason := remedy.why_not(variant, subject):
-            raise ValueError(f"judge: remedy {remedy.name!r}: {reason}")
+            raise InvalidValueError(f"judge: remedy {remedy.name!r}: {reason}")
         variant = remedy.applied(variant, subject)
     return variant

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset
 
+from analogsim.errors import InvalidValueError
 from analogsim.utils.batches import Inputs, inputs_of, samples_in, split
 
 Batch = tuple[Inputs, Any]
@@ -80,7 +81,7 @@ class Samples:
             for part, index in zip(parts, (order[: (size + 1) // 2], order[(size + 1) // 2 :]), strict=True):
                 part.append(_some(batch, index, size))
         if not parts[1]:
-            raise ValueError("judge: the test data cannot be halved to choose and to judge by; give validation=")
+            raise InvalidValueError("judge: the test data cannot be halved to choose and to judge by; give validation=")
         return Samples(parts[0]), Samples(parts[1])
 
     def exchanged(self) -> Samples | None:
@@ -239,7 +240,9 @@ def read(
         if now() - start > allowed:
             return Samples(batches), True
     if not batches:
-        raise ValueError("judge: a loader is empty (or can be read only once); give a DataLoader or a list of batches")
+        raise InvalidValueError(
+            "judge: a loader is empty (or can be read only once); give a DataLoader or a list of batches"
+        )
     found = Samples(batches)
     return (found.take(most) if len(found) > most else found), False
 

@@ -16,6 +16,7 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel, Effect
 from analogsim.devices import Gaussian
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.variants import build_variant
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState
@@ -133,7 +134,7 @@ class Subject:
         """
         left = [name for name in self.layers if name not in variant.digital]
         if not left:
-            raise ValueError("judge: every layer would be digital")
+            raise InvalidValueError("judge: every layer would be digital")
         twin = build_variant(
             self.digital,
             {name: self.states[name] for name in left},
@@ -244,7 +245,7 @@ def set_ranges_again(twin: nn.Module, calibration: list[Any], percentile: float)
     if not any(crossbar.needs_range or crossbar.needs_bound for crossbar in crossbars):
         return
     if not calibration:
-        raise ValueError("judge: ranges of converters come from data: give calibration=, a loader of inputs")
+        raise InvalidValueError("judge: ranges of converters come from data: give calibration=, a loader of inputs")
     analogsim.calibrate(twin, calibration, percentile=percentile, keep_learned=True)
 
 

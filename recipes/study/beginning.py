@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.config.options import STUDY_SHORT, StudyConfig
 from analogsim.recipes.config.space import Space
 from analogsim.recipes.config.stored import completed, from_stored
@@ -78,7 +79,7 @@ def refuse_code(begun: Mapping[str, Any], given: Mapping[str, Any], name: str) -
     refuse_unnamed(code, command, where)
     searched = [] if "search" in given else [text for text in _choices(begun.get("search", {})) if is_reference(text)]
     if searched:
-        raise ValueError(
+        raise InvalidValueError(
             f"{where} searches among code, {', '.join(searched)}, which is only run when you name it yourself: give "
             "the configuration file with its [search] again, or --trust, for all that the study names"
         )
@@ -131,7 +132,7 @@ def open_study(
         if ours:
             new = _CONFIG not in study.user_attrs
             if new and any(DEFAULT not in trial.user_attrs for trial in study.get_trials(deepcopy=False)):
-                raise ValueError(
+                raise InvalidValueError(
                     f"study.name: {study.study_name!r} is a study that analogsim tune did not begin; choose another"
                 )
             if not new:  # whose run was not made yet
@@ -169,7 +170,7 @@ def _check_same(study: optuna.Study, config: StudyConfig, rule: Criterion) -> No
     begun = flatten(from_stored(StudyConfig, json.loads(study.user_attrs[_CONFIG]), f"study {name!r}"))
     for key, value in flatten(config).items():
         if begun[key] != value and not key.startswith(_FREE):
-            raise ValueError(
+            raise InvalidValueError(
                 f"study {name!r} was begun with {key}={_said(begun[key])}, now it is {_said(value)}; go on with "
                 f"`analogsim tune --study {name}`, or give this one another name with --study"
             )
@@ -178,7 +179,7 @@ def _check_same(study: optuna.Study, config: StudyConfig, rule: Criterion) -> No
         before, now = (
             ", ".join(f"{word}: {said}" for word, said in each.items()) for each in (known, rule.described())
         )
-        raise ValueError(
+        raise InvalidValueError(
             f"study {name!r} was begun by another metric ({before}; now {now}); give this one another name with --study"
         )
 

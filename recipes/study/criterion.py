@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.display import FloatArray, number
 from analogsim.recipes.config.options import Config, StudyConfig
@@ -127,12 +128,12 @@ def criterion(config: StudyConfig, metric: Metric) -> Criterion:
     rule = config.study
     directed = metric.directed(None, "tune")
     if rule.min_clean is not None and directed.higher_is_better is False:
-        raise ValueError(
+        raise InvalidValueError(
             f"study.min_clean is the least clean score of a metric that is better when it is higher, and "
             f"{metric.name!r} is better when it is lower; write study.clean_limit={rule.min_clean:g}, the largest"
         )
     if rule.clean_limit is not None and metric.unit == "%" and not 0 < rule.clean_limit < 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"study.clean_limit: {metric.name!r} is a share, which is written as a number from 0 to 1, such as 0.9 "
             f"for 90 %; got {rule.clean_limit:g}"
         )

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from analogsim.errors import OperationError
 from analogsim.recipes.study import shared_database
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SILENT = 4  # heartbeats without a sign of life after which a worker is dead
 
 
-class LostLease(RuntimeError):  # noqa: N818 - what another worker goes on with is no error
+class LostLease(OperationError):  # noqa: N818 - what another worker goes on with is no error
     """The others took this worker for dead, and one of them does what it was doing."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analogsim.errors import NonFiniteError
+from analogsim.errors import InvalidValueError, NonFiniteError
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import suggest
@@ -102,7 +102,7 @@ class Objective:
         self.number = trial.number
         rule, ways = self.criterion, [way.name.lower() for way in trial.study.directions]
         if ways != rule.directions:
-            raise ValueError(
+            raise InvalidValueError(
                 f"objective: the study must {rule.direction} {len(rule.names)} value(s), {' and '.join(rule.names)}; "
                 f"make it with optuna.create_study(directions={rule.directions}), got {ways}"
             )

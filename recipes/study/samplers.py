@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.study.storages import quietly
 from analogsim.utils.text import named_call
 
@@ -56,7 +57,7 @@ def sampler(text: str, seed: int) -> BaseSampler:
     try:
         first = seeded(seed)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"study.sampler: {text!r}: {error}") from error
+        raise InvalidValueError(f"study.sampler: {text!r}: {error}") from error
     return _seeded_by_trial(seeded, seed) if name in _PER_TRIAL and "seed" not in arguments else first
 
 
@@ -115,7 +116,7 @@ def pruner(text: str, epochs: int) -> BasePruner:
     try:
         made: BasePruner = make(**{**ours.get(name, {}), **arguments})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"study.pruner: {text!r}: {error}") from error
+        raise InvalidValueError(f"study.pruner: {text!r}: {error}") from error
     return made
 
 
@@ -125,10 +126,10 @@ def _factory(
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
         guess = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{what}: unknown name {name!r}, known are {', '.join(known)}{guess}")
+        raise InvalidValueError(f"{what}: unknown name {name!r}, known are {', '.join(known)}{guess}")
     make: Callable[..., Any] = getattr(module, known[name])
     has = [word for word in inspect.signature(make).parameters if word not in ("args", "kwargs")]
     for word in arguments:
         if word not in has:
-            raise ValueError(f"{what}: {name!r} has no parameter {word!r}; it has {', '.join(has) or 'none'}")
+            raise InvalidValueError(f"{what}: {name!r} has no parameter {word!r}; it has {', '.join(has) or 'none'}")
     return make

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from analogsim.errors import UnreachableError
 from analogsim.recipes.study.optuna_private import (
     attributes_table,
     earlier_numbers,
@@ -155,7 +156,7 @@ def storage_explained(url: str) -> Iterator[None]:
     try:
         yield
     except storage_errors() as error:
-        raise ConnectionError(
+        raise UnreachableError(
             f"study.storage: {stores.shown(url)} failed: {told(error)}; the study is as it was then: start the "
             "same command again when the database is well"
         ) from error

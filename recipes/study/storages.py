@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analogsim.errors import InvalidValueError, MissingPackageError, UnreachableError
 from analogsim.recipes.study import shared_database
 from analogsim.recipes.study.lease import SILENT
 from analogsim.recipes.tracking import stores
@@ -45,7 +46,7 @@ def storage_url(given: str | None) -> str:
     """
     url = given or os.environ.get("OPTUNA_STORAGE") or "sqlite:///optuna.db"
     if not re.match(r"[a-z][\w+]*://", url):
-        raise ValueError(
+        raise InvalidValueError(
             f"study.storage: {url!r} is not the URL of a database; write sqlite:///optuna.db, or "
             "postgresql+psycopg://user@host/name for several machines"
         )
@@ -78,7 +79,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
     try:
         from optuna.storages import RDBStorage
     except ImportError as error:
-        raise ImportError(f"analogsim tune needs optuna: {_EXTRA}") from error
+        raise MissingPackageError(f"analogsim tune needs optuna: {_EXTRA}") from error
     began = time.monotonic()
     for attempt in range(_OPENING):
         try:
@@ -93,7 +94,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
             shared_database.harden(storage)
             return storage
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 f"study.storage: no driver for {stores.shown(url)}: {stores.brief(error)}; for PostgreSQL: "
                 'pip install "psycopg[binary]" and write postgresql+psycopg://...'
             ) from error
@@ -101,7 +102,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
             # Two workers that make the same tables: the second finds them made when it tries again.
             tried = attempt == _OPENING - 1 or time.monotonic() - began > _LOCKED
             if tried or not re.search(r"exists|UNIQUE|locked|duplicate", str(error)):
-                raise ConnectionError(
+                raise UnreachableError(
                     f"study.storage: cannot open {stores.shown(url)}: {stores.brief(error)}; is the server up, does "
                     "the folder exist, may it be written?"
                 ) from error

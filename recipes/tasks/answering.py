@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.loaders import take
 from analogsim.recipes.tasks.networks import Model
@@ -35,7 +36,7 @@ def check_answers(network: nn.Module, model: Model, data: Splits, *, learns: boo
             that could learn.
     """
     if learns and not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError(
+        raise InvalidValueError(
             f"model: all Parameters of {named(model)} are frozen (requires_grad=False), and nothing can be trained; "
             "let some be trained, or say optimization.epochs=0"
         )
@@ -58,7 +59,7 @@ def _given(network: nn.Module, inputs: Any, model: Model, data: Splits) -> Any:
     try:
         return answer(call(network, inputs))
     except Exception as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"model: {named(model)} does not answer samples of {data.name}, {describe(inputs)}: {_told(error)}; "
             "analogsim --debug ... shows where"
         ) from error
@@ -71,7 +72,7 @@ def _judge(given: Any, target: Any, model: Model, data: Splits) -> None:
     except Exception as error:
         if isinstance(error, ValueError) and str(error).startswith(f"task {data.task.name}:"):
             raise
-        raise ValueError(
+        raise InvalidValueError(
             f"task {data.task.name}: there is no loss of what {named(model)} answers, {describe(given)}, for targets "
             f"of {data.name}, {describe(target)}: {_told(error)}; analogsim --debug ... shows where"
         ) from error

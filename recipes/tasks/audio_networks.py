@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidValueError
+
 
 def audio_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
     """Three 3x3 convolutions of 16, 32 and 64 channels with batch norm, each halved by max-pooling, and a linear layer.
@@ -21,7 +23,9 @@ def audio_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
         ValueError: another shape.
     """
     if len(shape) != 3 or min(shape[1:]) < 8:
-        raise ValueError(f"model: audio-cnn takes (channels, mels, frames) with sides of 8 or more, got {tuple(shape)}")
+        raise InvalidValueError(
+            f"model: audio-cnn takes (channels, mels, frames) with sides of 8 or more, got {tuple(shape)}"
+        )
     layers: list[tuple[str, nn.Module]] = []
     before = shape[0]
     for at, after in enumerate((16, 32, 64), 1):
@@ -77,7 +81,7 @@ def audio_gru(shape: tuple[int, ...], classes: int) -> nn.Module:
         return AudioGRU(shape[1], classes, image=False)
     if len(shape) == 3 and shape[0] == 1:
         return AudioGRU(shape[1], classes, image=True)
-    raise ValueError(f"model: audio-gru takes (1, mels, frames) or (frames, mels), got {tuple(shape)}")
+    raise InvalidValueError(f"model: audio-gru takes (1, mels, frames) or (frames, mels), got {tuple(shape)}")
 
 
 AUDIO_NETWORKS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {

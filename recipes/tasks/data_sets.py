@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from analogsim.errors import InvalidValueError, MissingFileError, MissingPackageError
 from analogsim.recipes.tasks import idx
 from analogsim.recipes.tasks.loaders import Adapted, Collate, Loader, take
 from analogsim.recipes.tasks.loaders import batches as batches
@@ -84,7 +85,9 @@ class Splits:
 
     def _known(self, fact: str) -> Any:
         if self.facts.get(fact) is None:
-            raise ValueError(f"data: {self.name} have no {fact}; known are {', '.join(self.facts) or 'no facts'}")
+            raise InvalidValueError(
+                f"data: {self.name} have no {fact}; known are {', '.join(self.facts) or 'no facts'}"
+            )
         return self.facts[fact]
 
     def batches(self, part: Any, batch_size: int, *, generator: torch.Generator | None = None) -> Loader:
@@ -145,9 +148,9 @@ def load(
     """
     check_name(name)
     if not 0 < validation < 1:
-        raise ValueError(f"data: validation must be a fraction in (0, 1), got {validation}")
+        raise InvalidValueError(f"data: validation must be a fraction in (0, 1), got {validation}")
     if limit is not None and limit < 1:
-        raise ValueError(f"data: limit must be >= 1, or None for all samples, got {limit}")
+        raise InvalidValueError(f"data: limit must be >= 1, or None for all samples, got {limit}")
     place = None if folder is None else Path(folder)
     called = named(name) if isinstance(name, str) or callable(name) else "your own"
     if isinstance(name, str) and name in READERS:
@@ -181,7 +184,7 @@ def check_name(name: object) -> None:
     near = difflib.get_close_matches(name.lower(), DATA_NAMES, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     others = "" if near else f"; of your own: {', '.join(f'{kind}:PATH' for kind in SOURCES)}, file.py:factory"
-    raise ValueError(f"data: unknown name {name!r}, known are {', '.join(DATA_NAMES)}{hint or others}")
+    raise InvalidValueError(f"data: unknown name {name!r}, known are {', '.join(DATA_NAMES)}{hint or others}")
 
 
 def source_of(name: object) -> str | None:
@@ -198,7 +201,7 @@ def names_code(name: object) -> bool:
 def _from_source(name: str, folder: Path | None, task: str | Task | None) -> Found:
     kind, _, path = name.partition(":")
     if folder is not None:
-        raise ValueError(f"data: {name!r} says itself where the data lie; leave out data.folder={str(folder)!r}")
+        raise InvalidValueError(f"data: {name!r} says itself where the data lie; leave out data.folder={str(folder)!r}")
     read = importlib.import_module(f"analogsim.recipes.tasks.sources.{kind}").read
     # Arrays alone may be for several tasks: which one says what their targets become.
     given = read(path, getattr(task, "name", task)) if kind == "npz" else read(path)
@@ -288,7 +291,7 @@ def _check(splits: Splits) -> None:
         try:
             splits.task.batch(next(iter(splits.batches(take(part, torch.tensor([0])), 1))))
         except Exception as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"data: no batch can be made of the {which} samples of {splits.name}: {' '.join(str(error).split())}; "
                 "give pairs (input, target) of tensors or numbers, a collate for anything else, or a task with its own "
                 "batch"
@@ -297,7 +300,7 @@ def _check(splits: Splits) -> None:
         if own and classes is not None and type(splits.task) is Classification and which != "train":
             largest = int(part.tensors[1].max())
             if largest >= classes:
-                raise ValueError(
+                raise InvalidValueError(
                     f"data: the {which} part of {splits.name} has class {largest}, and the train part classes from 0 "
                     f"to {classes - 1} only; say facts={{'classes': ...}} if there are more"
                 )
@@ -308,7 +311,7 @@ def _stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> 
     total = len(labels)
     count = round(total * fraction)
     if not 0 < count < total:
-        raise ValueError(
+        raise InvalidValueError(
             f"data: a fraction of {fraction} of {total} samples leaves one part empty; "
             "choose another fraction, or give more samples"
         )
@@ -321,11 +324,13 @@ def _stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> 
 
 def _digits(name: str, folder: Path | None, download: bool) -> tuple[Samples, Samples]:
     if folder is not None:
-        raise ValueError(f"{name}: comes with scikit-learn, not from a folder; got {str(folder)!r}, leave it out")
+        raise InvalidValueError(
+            f"{name}: comes with scikit-learn, not from a folder; got {str(folder)!r}, leave it out"
+        )
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(f"{name}: needs scikit-learn: {_EXTRA}") from error
+        raise MissingPackageError(f"{name}: needs scikit-learn: {_EXTRA}") from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
     whole = Samples(images, torch.from_numpy(bunch.target).long())
@@ -339,7 +344,7 @@ def _mnist(name: str, folder: Path | None, download: bool) -> tuple[Samples, Sam
     train, test = (Samples(*idx.read_part(place, which, _CLASSES)) for which in ("train", "t10k"))
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
-        raise ValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")
+        raise InvalidValueError(f"{place}: train and test images differ in size, {sizes}; take both from one data set")
     return train, test
 
 
@@ -356,14 +361,14 @@ def _idx_folder(name: str, folder: Path | None, download: bool) -> Path:
     if not download:
         looked = "; ".join(f"{place} (lacks {', '.join(idx.missing(place))})" for place in places)
         package = ", install Debian's package dataset-fashion-mnist" if name in _SYSTEM else ""
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{name}: the four IDX files, plain or .gz, were not found; looked in {looked}. "
             f"Fetch them with --download (download=True){package}, or name a folder that holds them"
         )
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise ImportError(f"{name}: the download needs torchvision: {_EXTRA}") from error
+        raise MissingPackageError(f"{name}: the download needs torchvision: {_EXTRA}") from error
     getattr(datasets, _TORCHVISION[name])(root, download=True)
     return root / raw
 
@@ -372,7 +377,7 @@ def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[Samples, S
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise ImportError(f"{name}: needs torchvision: {_EXTRA}") from error
+        raise MissingPackageError(f"{name}: needs torchvision: {_EXTRA}") from error
     root = _ROOT / name if folder is None else folder
     parts = []
     for train in (True, False):
@@ -381,7 +386,7 @@ def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[Samples, S
         except RuntimeError as error:
             if download:
                 raise  # torchvision says what went wrong on the way
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{name}: {root / datasets.CIFAR10.base_folder} is not there, incomplete or damaged. "
                 "Fetch it with --download (download=True), or name the folder that holds it"
             ) from error

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
+
 _FILES = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
 
 
@@ -28,12 +30,12 @@ def read_part(folder: Path, which: str, classes: int) -> tuple[Tensor, Tensor]:
     image_path, label_path = (_path(folder, name) for name in _FILES[which])
     images, labels = _read(image_path, 3), _read(label_path, 1)
     if len(images) != len(labels):
-        raise ValueError(
+        raise InvalidValueError(
             f"{image_path} has {len(images)} images but {label_path} has {len(labels)} labels; "
             "take both from one data set"
         )
     if int(labels.max()) >= classes:
-        raise ValueError(
+        raise InvalidValueError(
             f"{label_path}: labels must be in 0..{classes - 1}, found {int(labels.max())}; is this the right file?"
         )
     return images.unsqueeze(1), labels.long()
@@ -55,7 +57,7 @@ def _read(path: Path, dims: int) -> Tensor:
     content, fault = _content(path)
     header = 4 + 4 * dims
     if len(content) >= 4 and content[:4] != bytes((0, 0, 8, dims)):
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: magic number is 0x{content[:4].hex()}, expected 0x000008{dims:02x} "
             f"(IDX, type code 08 for unsigned bytes, {dims} dimensions); is this the right file?"
         )
@@ -63,12 +65,12 @@ def _read(path: Path, dims: int) -> Tensor:
     complete = len(content) >= header
     size = header + math.prod(shape) if complete else header
     if not complete or fault or len(content) != size:
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: truncated or corrupt{fault}: expected {'' if complete else 'at least '}{size} bytes, "
             f"found {len(content)}; remove it and fetch it again"
         )
     if 0 in shape:
-        raise ValueError(f"{path}: holds no values, its dimensions are {shape}; is this the right file?")
+        raise InvalidValueError(f"{path}: holds no values, its dimensions are {shape}; is this the right file?")
     return torch.frombuffer(content, dtype=torch.uint8, offset=header).reshape(shape)
 
 

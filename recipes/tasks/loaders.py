@@ -18,6 +18,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from analogsim.errors import InvalidValueError
+
 Collate = Callable[[list[Any]], Any]
 
 
@@ -80,9 +82,9 @@ def batches(
         collate: Makes a batch of a list of samples; default: tensors are indexed, all else goes torch's own way.
     """
     if batch_size < 1:
-        raise ValueError(f"batches: batch_size must be >= 1, got {batch_size}")
+        raise InvalidValueError(f"batches: batch_size must be >= 1, got {batch_size}")
     if len(data) == 0:
-        raise ValueError("batches: the data set is empty, got 0 samples; give at least one")
+        raise InvalidValueError("batches: the data set is empty, got 0 samples; give at least one")
     order = SequentialSampler(data) if generator is None else RandomSampler(data, generator=generator)
     indexed = isinstance(data, TensorDataset) and collate is None
     # At the start of each epoch the loader draws a seed for its workers. Without a generator of its own it

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingPackageError
 from analogsim.recipes.tasks.audio_networks import AUDIO_NETWORKS
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.recipes.tasks.sequence_networks import SEQUENCE_NETWORKS
@@ -50,9 +51,9 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, seed: int | N
         ImportError: The name is not one of ours and torchvision is not installed.
     """
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"model: shape must be (channels, height, width), each >= 1, got {tuple(shape)}")
+        raise InvalidValueError(f"model: shape must be (channels, height, width), each >= 1, got {tuple(shape)}")
     if classes < 1:
-        raise ValueError(f"model: classes must be >= 1, got {classes}")
+        raise InvalidValueError(f"model: classes must be >= 1, got {classes}")
     if seed is None:
         return _build(name, shape, classes)
     with _seeded(seed):
@@ -94,7 +95,7 @@ def check_model(model: Model) -> None:
     """
     found = load_object(model, "model") if isinstance(model, str) and is_reference(model) else model
     if not (isinstance(found, str | nn.Module) or callable(found)):
-        raise TypeError(f"model: {named(model)} must be a factory or a module, got {type(found).__name__}")
+        raise InvalidTypeError(f"model: {named(model)} must be a factory or a module, got {type(found).__name__}")
     if isinstance(found, str) and found not in _BUILDERS and (found.endswith(".py") or "/" in found or ":" in found):
         load_object(found, "model")  # which says what is wrong with it
 
@@ -110,7 +111,7 @@ def _by_name(name: str, facts: Mapping[str, Any], seed: int) -> nn.Module:
     if name in SEQUENCE_NETWORKS:
         return _of_sequences(name, facts, seed)
     if shape is None or outputs is None or len(shape) != 3:
-        raise ValueError(
+        raise InvalidValueError(
             f"model: {name!r} takes images (channels, height, width) and gives one row of numbers, not for "
             f"these data (shape {shape}, outputs {outputs}); name a factory of your own, such as nets.py:build"
         )
@@ -120,7 +121,7 @@ def _by_name(name: str, facts: Mapping[str, Any], seed: int) -> nn.Module:
 def _of_sequences(name: str, facts: Mapping[str, Any], seed: int) -> nn.Module:
     shape = facts.get("shape")
     if shape is None or len(shape) != 1 or "vocabulary" not in facts:
-        raise ValueError(f"model: {name!r} takes numbers of tokens (places,), not these data (shape {shape})")
+        raise InvalidValueError(f"model: {name!r} takes numbers of tokens (places,), not these data (shape {shape})")
     with _seeded(seed):
         return SEQUENCE_NETWORKS[name](facts)
 
@@ -129,11 +130,13 @@ def _checked(network: Any, model: Model) -> nn.Module:
     if not isinstance(network, nn.Module):
         hint = "; does it lack a return?" if network is None else ""
         got = repr(network) if network is None or isinstance(network, type) else type(network).__name__
-        raise TypeError(f"model: {named(model)} must give a torch.nn.Module, got {got}{hint}")
+        raise InvalidTypeError(f"model: {named(model)} must give a torch.nn.Module, got {got}{hint}")
     if not any(True for _ in network.parameters()):
-        raise ValueError(f"model: {named(model)} gives a network without Parameters; there is nothing to put on chips")
+        raise InvalidValueError(
+            f"model: {named(model)} gives a network without Parameters; there is nothing to put on chips"
+        )
     if any(parameter.is_meta for parameter in network.parameters()):
-        raise ValueError(
+        raise InvalidValueError(
             f"model: {named(model)} gives Parameters without values (torch's meta device); let it make them on the CPU"
         )
     return network
@@ -329,7 +332,7 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
     try:
         from torchvision import models
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"model: {name!r} is none of ours ({', '.join(MODEL_NAMES)}), and torchvision is not there: "
             'pip install "analogsim-torch[recipes]"'
         ) from error
@@ -338,13 +341,13 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
         near = difflib.get_close_matches(str(name).lower(), [*MODEL_NAMES, *AUDIO_NETWORKS, *SEQUENCE_NETWORKS, *known])
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         ours = ", ".join((*MODEL_NAMES, *AUDIO_NETWORKS, *SEQUENCE_NETWORKS))
-        raise ValueError(
+        raise InvalidValueError(
             f"model: unknown name {name!r}, known are {ours} and "
             f"torchvision's classifiers, and file.py:factory for one of your own{hint}"
         )
     channels, height, width = shape
     if channels not in (1, 3):
-        raise ValueError(f"model: {name} takes images of 1 or 3 channels, got {channels}")
+        raise InvalidValueError(f"model: {name} takes images of 1 or 3 channels, got {channels}")
     front: list[tuple[str, nn.Module]] = []
     exact = next((side for start, side in _EXACT.items() if name.startswith(start)), None)
     if exact is None:

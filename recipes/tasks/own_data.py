@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.recipes.tasks.loaders import Collate
 from analogsim.recipes.tasks.task import Task
 
@@ -56,7 +57,7 @@ def taken_from(given: Any, called: str) -> Found:
         parts = {_OTHER_NAMES.get(str(key), str(key)): value for key, value in given.items()}
         extra = {key: parts.pop(key) for key in ("task", "facts", "collate") if key in parts}
         if not {"train", "test"} <= parts.keys() <= set(PARTS):
-            raise ValueError(
+            raise InvalidValueError(
                 f"data: {called} gave a dict of {', '.join(map(repr, given)) or 'nothing'}; wanted 'train', 'test' "
                 "and, if there are any, 'validation', 'task', 'facts', 'collate'"
             )
@@ -64,7 +65,7 @@ def taken_from(given: Any, called: str) -> Found:
         parts = dict(zip(PARTS if len(given) == 3 else ("train", "test"), given, strict=True))
     else:
         got = f"{len(given)} of them" if isinstance(given, tuple | list) else type(given).__name__
-        raise TypeError(
+        raise InvalidTypeError(
             f"data: {called} must give train and test parts, with validation between them if there is any, in a tuple "
             f"or a dict, got {got}"
         )
@@ -84,12 +85,12 @@ def _part(part: Any, which: str, called: str, found: Found) -> Any:
     if isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(one, Tensor | np.ndarray) for one in part):
         part = _of_pair(part, f"the {which} part of {called}")
     if isinstance(part, IterableDataset) or not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
-        raise TypeError(
+        raise InvalidTypeError(
             f"data: the {which} part of {called} must be a data set with __len__ and __getitem__, a DataLoader of one, "
             f"or a pair of tensors, got {type(part).__name__}"
         )
     if not len(part):
-        raise ValueError(f"data: the {which} part of {called} is empty; give at least one sample")
+        raise InvalidValueError(f"data: the {which} part of {called} is empty; give at least one sample")
     return part
 
 
@@ -106,9 +107,9 @@ def _of_pair(pair: Any, what: str) -> TensorDataset:
     try:
         inputs, targets = (torch.as_tensor(one) for one in pair)
     except TypeError as error:  # an array of text or of objects
-        raise TypeError(f"data: {what} makes no tensors: {error}") from error
+        raise InvalidTypeError(f"data: {what} makes no tensors: {error}") from error
     if not inputs.ndim or inputs.shape[:1] != targets.shape[:1]:
-        raise ValueError(
+        raise InvalidValueError(
             f"data: {what} has inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}; "
             "wanted as many of one as of the other"
         )

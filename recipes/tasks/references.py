@@ -22,6 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from analogsim.errors import InvalidTypeError, InvalidValueError, MissingFileError, MissingPackageError
+
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _PLACED = inspect.Parameter.POSITIONAL_ONLY
 # By the place of each file that was named: its module, and what it was when that was made.
@@ -52,7 +54,7 @@ def load_object(text: str, option: str) -> Any:
         ImportError: there is no such module, or nothing of that name in it.
     """
     if not is_reference(text):
-        raise ValueError(
+        raise InvalidValueError(
             f"{option}: {text!r} names no code; write package.module:name or path/file.py:name{_hint(text)}"
         )
     place, _, name = text.rpartition(":")
@@ -65,7 +67,7 @@ def load_object(text: str, option: str) -> Any:
             near = difflib.get_close_matches(part, _public(found), n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             has = ", ".join(_public(found)[:8]) or "nothing of its own"
-            raise ImportError(f"{option}: {place} has no {name!r}; {hint}it has {has}") from None
+            raise MissingPackageError(f"{option}: {place} has no {name!r}; {hint}it has {has}") from None
     return found
 
 
@@ -82,13 +84,15 @@ def call_factory(factory: Any, option: str, facts: Mapping[str, Any]) -> Any:
         ValueError: it raised an error, which is the cause.
     """
     if not callable(factory):
-        raise TypeError(f"{option}: {named(factory)} must be a function or a class, got {type(factory).__name__}")
+        raise InvalidTypeError(
+            f"{option}: {named(factory)} must be a function or a class, got {type(factory).__name__}"
+        )
     placed, given = _arguments(factory, option, {key: value for key, value in facts.items() if value is not None})
     with _told(f"{option}: {named(factory)}"):
         made = factory(*placed, **given)
     if inspect.iscoroutine(made):
         made.close()  # or Python warns that nobody waited for it
-        raise TypeError(f"{option}: {named(factory)} is async, and nobody waits for what it gives; write def")
+        raise InvalidTypeError(f"{option}: {named(factory)} is async, and nobody waits for what it gives; write def")
     return made
 
 
@@ -101,7 +105,7 @@ def _arguments(factory: Any, option: str, known: Mapping[str, Any]) -> tuple[lis
     asked = {each.name: each for each in _parameters(factory)}
     lacking = [name for name, each in asked.items() if each.default is each.empty and name not in known]
     if lacking:
-        raise TypeError(
+        raise InvalidTypeError(
             f"{option}: {named(factory)} asks for {', '.join(lacking)}; known here: {', '.join(known) or 'nothing'}. "
             "Give other parameters a default"
         )
@@ -148,7 +152,7 @@ def refuse_unnamed(stored: Mapping[str, object], command: str, where: str) -> No
     code = {option: text for option, text in stored.items() if is_reference(text)}
     if code:
         options = " ".join(f"--{option} {text}" for option, text in code.items())
-        raise ValueError(
+        raise InvalidValueError(
             f"{where} names code, {', '.join(map(str, code.values()))}, which is only run when you name it yourself: "
             f"{command} {options} (or --trust, for all that it names)"
         )
@@ -189,7 +193,7 @@ def _told(what: str) -> Iterator[None]:
         if isinstance(error, SyntaxError):  # raised by the importer, of a line that it read
             frames, told = [*frames, (error.filename or "?", error.lineno)], error.msg
         place = f" in {frames[-1][0]}, line {frames[-1][1]}" if len(frames) > 1 else ""
-        raise ValueError(
+        raise InvalidValueError(
             f"{what} raised {type(error).__name__}{place}: {told}; analogsim --debug ... shows it"
         ) from error
 
@@ -203,7 +207,7 @@ def _of_name(name: str, option: str) -> ModuleType:
             cause = error.__cause__
             # of the module itself, or of a package that it lies in; not of what it imports
             if isinstance(cause, ModuleNotFoundError) and cause.name and f"{name}.".startswith(f"{cause.name}."):
-                raise ImportError(
+                raise MissingPackageError(
                     f"{option}: there is no module {cause.name!r}, neither installed nor in {os.getcwd()}; give the "
                     "name of one, or path/file.py:name"
                 ) from error
@@ -213,7 +217,7 @@ def _of_name(name: str, option: str) -> ModuleType:
 def _of_file(text: str, option: str) -> ModuleType:
     path = Path(text).expanduser().resolve()
     if not path.is_file():
-        raise FileNotFoundError(f"{option}: no file {text!r} (in {os.getcwd()}); give the path to it from here")
+        raise MissingFileError(f"{option}: no file {text!r} (in {os.getcwd()}); give the path to it from here")
     stat = path.stat()
     state = (stat.st_mtime_ns, stat.st_size)
     name, before = _files.get(path, (None, None))
@@ -223,7 +227,7 @@ def _of_file(text: str, option: str) -> ModuleType:
         name = _free_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{option}: {text!r} cannot be imported")
+        raise MissingPackageError(f"{option}: {text!r} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     _forget_namesakes(path.parent)
     replaced = sys.modules.get(name)

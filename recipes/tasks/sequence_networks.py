@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from analogsim.errors import InvalidValueError
+
 
 class Block(nn.Module):
     """Causal self-attention and a perceptron, each behind a layer norm and beside a residual path.
@@ -61,7 +63,7 @@ class CharGPT(nn.Module):
             ValueError: more places than the context.
         """
         if x.shape[1] > len(self.places.weight):
-            raise ValueError(f"char-gpt: {x.shape[1]} characters, and its context is {len(self.places.weight)}")
+            raise InvalidValueError(f"char-gpt: {x.shape[1]} characters, and its context is {len(self.places.weight)}")
         states = self.tokens(x) + self.places(torch.arange(x.shape[1], device=x.device))
         for block in self.blocks:
             states = block(states)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
+from analogsim.errors import InvalidValueError
+
 CONTEXT = 64
 _PARTS = {"train": (0, 18), "validation": (18, 19), "test": (19, 20)}  # from, to, in twentieths of the text
 
@@ -28,11 +30,11 @@ def capitals(folder: str | None = None) -> dict[str, Any]:
         FileNotFoundError: there is none.
     """
     if folder is None:
-        raise ValueError("capitals: name a text file with --folder")
+        raise InvalidValueError("capitals: name a text file with --folder")
     text = Path(folder).read_text(encoding="utf-8")
     small = [letter.lower()[:1] for letter in text]
     if len(small) < 20 * CONTEXT:
-        raise ValueError(f"capitals: {folder} has {len(small)} characters; give {20 * CONTEXT} or more")
+        raise InvalidValueError(f"capitals: {folder} has {len(small)} characters; give {20 * CONTEXT} or more")
     numbers = {letter: number for number, letter in enumerate(sorted(set(small)))}
     inputs = torch.tensor([numbers[letter] for letter in small])
     targets = torch.tensor([int(letter.isupper()) if letter.isalpha() else -100 for letter in text])

@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.metrics import METRICS, Accumulator, MetricLike, as_metric
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
@@ -66,7 +67,9 @@ class Task:
         """
         inputs, target = split(raw)
         if not isinstance(target, Tensor):
-            raise TypeError(f"task {self.name}: the target of a batch must be a tensor, got {type(target).__name__}")
+            raise InvalidTypeError(
+                f"task {self.name}: the target of a batch must be a tensor, got {type(target).__name__}"
+            )
         return inputs, target
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
@@ -140,19 +143,19 @@ class Classification(Task):
         if targets is None:
             return facts
         if targets.dtype not in (*_IDS, torch.uint8, torch.int8):
-            raise ValueError(
+            raise InvalidValueError(
                 f"task {self.name}: targets must be class numbers, integers, got {targets.dtype}; say task=regression "
                 "for numbers, or task=multi-label for several labels of 0 and 1"
             )
         if targets.shape[1:] == (1,) and self.counted == "classes":  # a sequence may be of one place
-            raise ValueError(
+            raise InvalidValueError(
                 f"task {self.name}: targets must be one class number for each sample, (N,), got "
                 f"{tuple(targets.shape)}; take the last axis away"
             )
         counted = targets[targets.long() != _IGNORED]
         if not len(counted) or int(counted.min()) < 0:
             low = "none that counts" if not len(counted) else f"one of {int(counted.min())}"
-            raise ValueError(
+            raise InvalidValueError(
                 f"task {self.name}: targets must be class numbers from 0 on, or {_IGNORED} for what does not count, "
                 f"got {low}"
             )
@@ -166,7 +169,7 @@ class Classification(Task):
         if own or classes is None or not isinstance(answer, Tensor):
             return
         if answer.ndim < 2 or max(answer.shape[1], answer.shape[-1]) < classes:
-            raise ValueError(
+            raise InvalidValueError(
                 f"task {self.name}: the network answers {tuple(answer.shape)} to {len(answer) if answer.ndim else 1} "
                 f"samples, and the data have {classes} classes; let it give a logit for each"
             )
@@ -214,7 +217,7 @@ class Regression(Task):
         if answer.shape != target.shape and (answer.shape == (*target.shape, 1) or (*answer.shape, 1) == target.shape):
             answer = answer.reshape(target.shape)
         if answer.shape != target.shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"task {self.name}: outputs of shape {tuple(answer.shape)} for targets of shape {tuple(target.shape)}; "
                 "let the network give a number for each number of the target"
             )
@@ -230,7 +233,7 @@ class Regression(Task):
         if targets is None:
             return facts
         if targets.is_complex() or not bool(targets.isfinite().all()):
-            raise ValueError(f"task {self.name}: targets must be finite real numbers; some are not")
+            raise InvalidValueError(f"task {self.name}: targets must be finite real numbers; some are not")
         variance = float(targets.double().var(0, correction=0).mean())
         return {**facts, "outputs": math.prod(targets.shape[1:]), "target_variance": variance}
 
@@ -250,7 +253,7 @@ class MultiLabel(Task):
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy, the mean over all labels."""
         if answer.shape != target.shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"task {self.name}: outputs of shape {tuple(answer.shape)} for targets of shape {tuple(target.shape)}; "
                 "let the network give a logit for each label"
             )
@@ -262,7 +265,7 @@ class MultiLabel(Task):
         if targets is None:
             return facts
         if targets.ndim < 2 or not bool(((targets == 0) | (targets == 1)).all()):
-            raise ValueError(
+            raise InvalidValueError(
                 f"task {self.name}: targets must be 0 or 1 for each label, (N, labels), got a shape of "
                 f"{tuple(targets.shape)} with values from {float(targets.min()):g} to {float(targets.max()):g}"
             )
@@ -292,7 +295,7 @@ def as_task(task: str | Task) -> Task:
     if isinstance(task, str) and not is_reference(task):
         near = difflib.get_close_matches(task.lower(), TASKS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
+        raise InvalidValueError(
             f"task: unknown name {task!r}, known are {', '.join(TASKS)}, and file.py:YourTask for one of your own{hint}"
         )
     found: Any = load_object(task, "task") if isinstance(task, str) else task
@@ -300,7 +303,7 @@ def as_task(task: str | Task) -> Task:
         found = call_factory(found, "task", {})
     if not isinstance(found, Task) or not isinstance(getattr(found, "metric", None), Metric):
         lacks = "it has no metric, an analogsim.evaluation.Metric" if isinstance(found, Task) else "got " + repr(found)
-        raise TypeError(f"task: {named(task)} must be a subclass of analogsim.recipes.tasks.task.Task; {lacks}")
+        raise InvalidTypeError(f"task: {named(task)} must be a subclass of analogsim.recipes.tasks.task.Task; {lacks}")
     return found
 
 
@@ -318,7 +321,7 @@ def load_metric(metric: MetricLike) -> Metric:
         if isinstance(metric, str) and metric not in METRICS:
             near = difflib.get_close_matches(metric.lower(), METRICS, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
+            raise InvalidValueError(
                 f"metric: unknown name {metric!r}, known are {', '.join(METRICS)}, and file.py:score for one of your "
                 f"own{hint}"
             )
@@ -329,7 +332,7 @@ def load_metric(metric: MetricLike) -> Metric:
     try:
         return as_metric(found)
     except (TypeError, ValueError) as error:
-        raise TypeError(
+        raise InvalidTypeError(
             f"metric: {metric} must be a function of (output, target), an object with update, compute and reset, or a "
             f"Metric, got {type(found).__name__}"
         ) from error

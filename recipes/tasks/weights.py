@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidValueError, MissingFileError
+
 # Under which names training scripts keep a state dict beside other things, the likeliest first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights", "params", "ema")
 _COMPILED = "_orig_mod."  # what torch.compile puts before names, wherever a compiled module stands
@@ -38,11 +40,11 @@ def check_file(path: str) -> None:
     """
     place = Path(path).expanduser()
     if place.is_dir() and not any((place / name).is_file() for name in _OF_FOLDERS):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"weights: the folder {path!r} holds none of {', '.join(_OF_FOLDERS)}; give the path of a file"
         )
     if not place.exists():
-        raise FileNotFoundError(f"weights: no file {path!r} (in {os.getcwd()}); give the path to it from here")
+        raise MissingFileError(f"weights: no file {path!r} (in {os.getcwd()}); give the path to it from here")
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -71,14 +73,14 @@ def _read_several(index: Path) -> dict[str, Tensor]:
         files = [index.parent / name for name in names]
         strange = [name for name in names if Path(name).name != name]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"weights: {str(index)!r} is no index of weights; it needs a weight_map, of tensors to files"
         ) from error
     if strange:
-        raise ValueError(f"weights: {str(index)!r} names {strange[0]!r}, which does not lie beside it")
+        raise InvalidValueError(f"weights: {str(index)!r} names {strange[0]!r}, which does not lie beside it")
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"weights: {str(index)!r} names {file.name!r}, which is missing beside it")
+            raise MissingFileError(f"weights: {str(index)!r} names {file.name!r}, which is missing beside it")
     return {key: value for file in files for key, value in _read_one(file).items()}
 
 
@@ -92,20 +94,22 @@ def _read_one(place: Path) -> dict[str, Tensor]:
         try:
             return load_file(place)
         except Exception as error:
-            raise ValueError(f"weights: {path!r} is no whole safetensors file: {shorten(str(error), 120)}") from error
+            raise InvalidValueError(
+                f"weights: {path!r} is no whole safetensors file: {shorten(str(error), 120)}"
+            ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats, for people who write them; what cannot be read is told below
             content = torch.load(place, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"weights: {path!r} is neither a safetensors file nor one of tensors alone, which is all that is read: "
             f"{_why(error)}; save torch.save(model.state_dict(), ...) where it was made"
         ) from error
     found = _state_dict(content)
     if found is None:
         got = f"a dict of {_few(map(str, content)) or 'nothing'}" if isinstance(content, Mapping) else None
-        raise ValueError(
+        raise InvalidValueError(
             f"weights: {path!r} holds no state dict, a dict of tensors by their names, but "
             f"{got or type(content).__name__}"
         )
@@ -145,11 +149,11 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> lis
     _add_aliases(named, model, own, source)
     wrong = _differences(named, own)
     if wrong:
-        raise ValueError(f"{source} are of another network; {'; '.join(wrong)}")
+        raise InvalidValueError(f"{source} are of another network; {'; '.join(wrong)}")
     _check_kinds(named, own, source)
     bad = [key for key, value in named.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
-        raise ValueError(f"{source} hold NaN or infinite values: {_few(bad)}")
+        raise InvalidValueError(f"{source} hold NaN or infinite values: {_few(bad)}")
     model.load_state_dict(named)
     return notes
 
@@ -183,7 +187,7 @@ def _check_kinds(named: Mapping[str, Tensor], own: Mapping[str, Any], source: st
         )
     ]
     if wrong:
-        raise ValueError(
+        raise InvalidValueError(
             f"{source} hold other kinds of numbers: {_few(wrong)}; save them as plain floats where they were made"
         )
 
@@ -237,7 +241,7 @@ def _inside(plain: Mapping[str, Tensor], own: Mapping[str, Any], source: str) ->
         if own.keys() == inner.keys() and len(inner) < len(plain):
             found[prefix] = inner
     if len(found) > 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"{source} hold {len(found)} such networks, under {', '.join(map(repr, found))}; save the one "
             "that is meant alone"
         )
@@ -269,7 +273,7 @@ def _add_aliases(named: dict[str, Tensor], model: nn.Module, own: Mapping[str, A
         there = next((key for key in keys if key in named), None)
         for key in keys:
             if there is not None and key in named and not _equal(named[key], named[there]):
-                raise ValueError(
+                raise InvalidValueError(
                     f"{source} are of another network; {there} and {key} are one Parameter in it, and differ there"
                 )
         for key in keys if there is not None else []:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
+from analogsim.errors import InvalidValueError, UnreachableError
 from analogsim.recipes.tracking import stores
 
 PORT = 5000  # where `analogsim ui` serves a database, unless it is told otherwise
@@ -65,7 +66,7 @@ def compare_link(runs: Sequence[Stored], port: int = PORT) -> str:
     """The page that compares `runs`, which have to be in one store."""
     shown = sorted({stores.shown(run.uri) for run in runs})
     if len(shown) != 1:
-        raise ValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {shown}")
+        raise InvalidValueError(f"wanted runs of one store to compare, got {len(runs)} runs in {shown}")
     ids = [run.run_id for run in runs]
     experiments = list(dict.fromkeys(run.experiment_id for run in runs))
     chosen, among = (quote(json.dumps(each, separators=(",", ":")), safe="") for each in (ids, experiments))
@@ -83,7 +84,7 @@ def open_page(link: str) -> None:
     try:
         socket.create_connection((host, port), timeout=3).close()
     except OSError as error:
-        raise ConnectionError(
+        raise UnreachableError(
             f"nothing answers at {parts.scheme}://{host}:{port} ({error.strerror or error}): start the server first, "
             "in another terminal: analogsim ui"
         ) from error

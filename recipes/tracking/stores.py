@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from analogsim.errors import InvalidValueError, MissingFileError, MissingPackageError, UnreachableError
 from analogsim.recipes.tracking import mlflow_private
 
 if TYPE_CHECKING:
@@ -51,12 +52,14 @@ def check_exists(uri: str) -> None:
     """
     path = _database(uri)
     if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no MLflow database {path!r}: go to the directory in which `analogsim train` was started, name its "
             f"database with --uri sqlite:///FOLDER/mlflow.db, or make the first runs: analogsim train"
         )
     if path is None and ":" not in uri and Path(uri).is_file():
-        raise ValueError(f"tracking URI {uri!r}: this is a path; write sqlite:///{Path(uri).absolute().as_posix()}")
+        raise InvalidValueError(
+            f"tracking URI {uri!r}: this is a path; write sqlite:///{Path(uri).absolute().as_posix()}"
+        )
 
 
 def connect(uri: str) -> MlflowClient:
@@ -76,7 +79,7 @@ def connect(uri: str) -> MlflowClient:
         try:
             from mlflow import MlflowClient
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "tracking needs mlflow: pip install 'analogsim-torch[recipes]', or set tracking.enabled=false"
             ) from error
         scope.enter_context(alone(uri))
@@ -125,12 +128,12 @@ def _reach(uri: str) -> None:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         if not host:
-            raise ValueError("there is no host in it")
+            raise InvalidValueError("there is no host in it")
         if parts.scheme in getproxies() and not proxy_bypass(host):
             return  # only the proxy can tell
         socket.create_connection((host, port), timeout=3).close()
     except ValueError as error:
-        raise ConnectionError(str(error)) from error
+        raise UnreachableError(str(error)) from error
 
 
 def artifact_folder(uri: str) -> Path | None:
@@ -154,7 +157,7 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
                 raise
             return experiment_id(client, name, uri)  # another process has made it since
     if found.lifecycle_stage == "deleted":
-        raise ValueError(
+        raise InvalidValueError(
             f"the experiment {name!r} in {shown(uri)} is deleted: choose another name, or bring it back with "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
         )
@@ -176,8 +179,8 @@ def explained(uri: str, otherwise: str = _OTHERWISE) -> Iterator[None]:
         raise
     except errors() as error:
         if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-            raise ValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
-        raise ConnectionError(
+            raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
+        raise UnreachableError(
             f"cannot reach the MLflow store {shown(uri)}: {brief(error)}; start it (`mlflow server`), {otherwise}"
         ) from error
 

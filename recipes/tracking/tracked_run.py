@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from analogsim.errors import InvalidValueError, MissingFileError, OperationError
 from analogsim.recipes.tracking import links, stores
 from analogsim.recipes.tracking.mlflow_private import LOGGED_ARTIFACTS
 from analogsim.recipes.tracking.tracker import NoRun, Status, Tracker
@@ -160,7 +161,7 @@ class Run(Tracker):
         """See `Tracker`."""
         steps = [round(float(second)) for second in seconds]
         if len(steps) != len(values) or len(set(steps)) != len(steps):
-            raise ValueError(
+            raise InvalidValueError(
                 f"curve {name!r}: wanted one value for each of several different whole seconds, "
                 f"got {len(values)} values for the seconds {list(seconds)}"
             )
@@ -186,7 +187,7 @@ class Run(Tracker):
         """See `Tracker`."""
         kind = posixpath.splitext(path)[1].removeprefix(".")
         if not kind:
-            raise ValueError(f"figure {path!r}: wanted a suffix that names the format, such as {path}.png")
+            raise InvalidValueError(f"figure {path!r}: wanted a suffix that names the format, such as {path}.png")
         picture = io.BytesIO()  # drawn now: the caller may close or change the figure before it is delivered
         figure.savefig(picture, format=kind)
         self._store(picture.getvalue(), path)
@@ -195,7 +196,7 @@ class Run(Tracker):
         """See `Tracker`."""
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) != 1 or not path.endswith(".json"):
-            raise ValueError(f"table {path!r}: wanted a .json path and columns of one length, got {lengths}")
+            raise InvalidValueError(f"table {path!r}: wanted a .json path and columns of one length, got {lengths}")
         rows = [[_plain(cell) for cell in row] for row in zip(*columns.values(), strict=True)]
         # the format of MlflowClient.log_table, which appends: a retry would double the rows
         self._store(json.dumps({"columns": list(columns), "data": rows}, default=str).encode(), path)
@@ -226,7 +227,7 @@ class Run(Tracker):
         """See `Tracker`."""
         local = Path(local_path).absolute()
         if not local.exists():
-            raise FileNotFoundError(f"no file or folder {str(local)!r} to keep as an artifact")
+            raise MissingFileError(f"no file or folder {str(local)!r} to keep as an artifact")
         if folder is not None:
             _check_path(folder)
         self._deliver(_Call(str(local), lambda: self._client.log_artifact(self.run_id, str(local), folder)))
@@ -247,7 +248,7 @@ class Run(Tracker):
     def end(self, status: Status = "FINISHED") -> None:
         """See `Tracker`."""
         if status not in get_args(Status):
-            raise ValueError(f"a run ends as one of {', '.join(get_args(Status))}, got {status!r}")
+            raise InvalidValueError(f"a run ends as one of {', '.join(get_args(Status))}, got {status!r}")
         now = _milliseconds()
         with self._lock:
             if self._ended:
@@ -264,7 +265,7 @@ class Run(Tracker):
         """Send what waits, then `call`, in order; what the store does not take now waits for next time."""
         with self._lock:
             if self._ended:
-                raise RuntimeError(f"run {self.run_id} has ended: {call.what} must be logged before end()")
+                raise OperationError(f"run {self.run_id} has ended: {call.what} must be logged before end()")
             began = time.monotonic()
             if call.metrics and began < self._metrics_due:
                 self._join(call)
@@ -344,7 +345,7 @@ def _reopened(client: MlflowClient, run_id: str) -> MlflowRun:
     """A run that is there, said to be running again."""
     found = client.get_run(run_id)
     if found.info.lifecycle_stage == "deleted":
-        raise ValueError(f"run {run_id} is deleted: restore it in the MLflow UI, or start a new one")
+        raise InvalidValueError(f"run {run_id} is deleted: restore it in the MLflow UI, or start a new one")
     client.update_run(run_id, status="RUNNING")
     return found
 
@@ -377,7 +378,7 @@ def check_name(what: str, name: str) -> None:
         ValueError: which name, and what is wanted.
     """
     if not re.fullmatch(r"[\w.\-: /]{1,250}", name) or not _is_path(name):
-        raise ValueError(
+        raise InvalidValueError(
             f"{what} {name!r}: wanted a name of at most 250 letters, digits, _ - . : and spaces, "
             "with single slashes between its parts"
         )
@@ -385,7 +386,7 @@ def check_name(what: str, name: str) -> None:
 
 def _check_path(path: str) -> None:
     if not _is_path(path) or "\\" in path:
-        raise ValueError(f"artifact {path!r}: wanted a relative path with single slashes, such as plots/a.png")
+        raise InvalidValueError(f"artifact {path!r}: wanted a relative path with single slashes, such as plots/a.png")
 
 
 def _point(name: str, step: int, value: float) -> tuple[str, int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.utils.files import write_whole
 
 _FORMAT = "analogsim-checkpoint-1"
@@ -24,15 +25,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: the file is something else, or damaged.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint: no file {os.fspath(path)!r}")
+        raise MissingFileError(f"checkpoint: no file {os.fspath(path)!r}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"checkpoint: {os.fspath(path)!r} cannot be read, it may be damaged: {shorten(str(error), 150)}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"checkpoint: {os.fspath(path)!r} was not written by analogsim train ({_FORMAT})")
+        raise InvalidValueError(f"checkpoint: {os.fspath(path)!r} was not written by analogsim train ({_FORMAT})")
     return content
 
 
@@ -41,7 +42,7 @@ def load_weights(model: nn.Module, state: dict[str, Any], source: str) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{source} belongs to another architecture: {shorten(str(error), 400)}") from error
+        raise InvalidValueError(f"{source} belongs to another architecture: {shorten(str(error), 400)}") from error
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:

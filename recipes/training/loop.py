@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.errors import NonFiniteError
+from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.report import Report
 from analogsim.recipes.config.hardware import array_of
@@ -48,7 +48,7 @@ class Progress:
     batches: int
 
 
-class DivergedError(ValueError):
+class DivergedError(InvalidValueError):
     """Training diverged: the loss is NaN, infinite, or far above that of guessing."""
 
 
@@ -216,7 +216,7 @@ class Training:
             value: Any = self.task.loss(answer(call(net, inputs)), targets)
             if not isinstance(value, Tensor) or value.ndim:
                 got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-                raise TypeError(f"task {self.task.name}: loss must return a scalar tensor, the mean, got {got}")
+                raise InvalidTypeError(f"task {self.task.name}: loss must return a scalar tensor, the mean, got {got}")
             return value if weight == 1 else value * weight
 
         return loss
@@ -297,7 +297,7 @@ class Training:
     def _restore(self, content: dict[str, Any]) -> None:
         load_weights(self.model, content["model"], self._name)
         if self._ranges.learned and not any(content.get("ranges", [])):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self._name} lacks the ranges that its crossbar learns: it was written before they were trained; "
                 "start anew in another folder"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 
+from analogsim.errors import InvalidValueError
 from analogsim.training import SeveralDraws, SharpnessAware, Step, plain_step
 from analogsim.utils.text import named_call
 
@@ -29,8 +30,8 @@ def method_of(text: str) -> Step:
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"training.step: there is no {name!r}; {hint}known are {', '.join(METHODS)}")
+        raise InvalidValueError(f"training.step: there is no {name!r}; {hint}known are {', '.join(METHODS)}")
     try:
         return METHODS[name](**parameters)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"training.step: {text!r}: {error}") from error
+        raise InvalidValueError(f"training.step: {text!r}: {error}") from error

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import analogsim
+from analogsim.errors import InvalidValueError, OperationError
 from analogsim.evaluation.report import Report
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ _TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 _PATIENCE = timedelta(hours=2)
 
 
-class ElsewhereError(RuntimeError):
+class ElsewhereError(OperationError):
     """Another process failed, and tells it."""
 
 
@@ -223,7 +224,7 @@ class Processes(Group):
             return result  # type: ignore[return-value]
         if not self.main:
             raise ElsewhereError(failures[0]) from error
-        raise error or RuntimeError(failures[0])
+        raise error or OperationError(failures[0])
 
     def first(self, work: Callable[[], T]) -> T:
         """See `Group`."""
@@ -246,7 +247,7 @@ class Processes(Group):
             if kind != "cuda":
                 return torch.device(kind)
             if self.local_rank >= torch.cuda.device_count():
-                raise ValueError(
+                raise InvalidValueError(
                     f"run_on: each process needs a GPU of its own, this machine has {torch.cuda.device_count()}; start "
                     "no more processes than that (--nproc-per-node), or use run_on=cpu"
                 )
@@ -256,7 +257,7 @@ class Processes(Group):
 
         device = self.each(own)
         if len({other.type for other in self.gather(device)}) > 1:
-            raise ValueError("run_on: some of the processes have a GPU and others have none; use run_on=cpu")
+            raise InvalidValueError("run_on: some of the processes have a GPU and others have none; use run_on=cpu")
         return device
 
     def synchronized(self, model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import nn
 import analogsim
 from analogsim.chip.ranges import Ranges, set_ranges
 from analogsim.crossbar import Crossbar
+from analogsim.errors import MissingFileError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.monte_carlo import Clean
 from analogsim.recipes.config.hardware import array_of
@@ -113,7 +114,7 @@ def checkpoints(path: Path, program: str = "evaluate") -> dict[str, Path]:
     # "plain" before "hardware-aware", as they were trained.
     found = {file.parent.name: file for file in sorted(path.glob("*/checkpoint.pt"), reverse=True)}
     if not found:
-        raise FileNotFoundError(f"{program}: no checkpoint at {str(path)!r}; give a run's folder or a checkpoint file")
+        raise MissingFileError(f"{program}: no checkpoint at {str(path)!r}; give a run's folder or a checkpoint file")
     return found
 
 

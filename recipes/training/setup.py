@@ -16,6 +16,7 @@ from analogsim.chip.batch_norm import has_batch_norm
 from analogsim.chip.compensation import as_compensations
 from analogsim.crossbar import as_crossbar
 from analogsim.device.parse import as_device_model
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.recipes.config.options import Config
@@ -39,7 +40,7 @@ def torch_device(run_on: str) -> torch.device:
         ValueError: cuda was asked for, and there is none.
     """
     if run_on == "cuda" and not torch.cuda.is_available():
-        raise ValueError('run_on: "cuda" was asked for, but torch finds no GPU; use "auto" or "cpu"')
+        raise InvalidValueError('run_on: "cuda" was asked for, but torch finds no GPU; use "auto" or "cpu"')
     return torch.device("cuda" if run_on != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -125,11 +126,11 @@ def in_order(times: Sequence[str]) -> tuple[str, ...]:
         ValueError: there is none, one is no time, or two are the same.
     """
     if not times:
-        raise ValueError("evaluation.times: give at least one time")
+        raise InvalidValueError("evaluation.times: give at least one time")
     ordered = sorted(times, key=seconds)
     for first, second in itertools.pairwise(ordered):
         if seconds(first) == seconds(second):
-            raise ValueError(f"evaluation.times: {first!r} and {second!r} are the same time; give each once")
+            raise InvalidValueError(f"evaluation.times: {first!r} and {second!r} are the same time; give each once")
     return tuple(ordered)
 
 
@@ -158,7 +159,7 @@ def check_evaluation(config: Config) -> None:
     report_times(config)
     wanted = as_compensations(_said(config)).names
     if "ranges" in wanted and not as_crossbar(config.crossbar).calibrates:
-        raise ValueError(
+        raise InvalidValueError(
             f"evaluation.compensation: {config.evaluation.compensation!r} sets ranges again, and crossbar="
             f"{config.crossbar!r} leaves none to calibration; take a crossbar such as "
             "\"standard(input_range='calibrated')\", or another compensation"
@@ -209,7 +210,7 @@ def _said(config: Config) -> str | None:
 
 
 def _no_batch_norm(config: Config) -> ValueError:
-    return ValueError(
+    return InvalidValueError(
         f"evaluation.compensation: {config.evaluation.compensation!r} is for networks with batch norm, and model="
         f"{config.model!r} has none; leave batch-norm out"
     )
@@ -227,7 +228,7 @@ def _normalises(model: str, data: str) -> bool:
 def _check_noise(config: Config) -> None:
     noise, device = config.noise, as_device_model(config.noise.device or config.device)
     if noise.clip_start is not None and noise.clip_sigmas is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"noise.clip_start={noise.clip_start:g} is where the limit starts, and noise.clip_sigmas=none sets "
             "none; give both, or none of them"
         )
@@ -235,7 +236,7 @@ def _check_noise(config: Config) -> None:
         return
     ages = [seconds(time) for time in noise.times]
     if not ages or min(ages) <= 0 or (len(ages) == 2 and ages[0] > ages[1]):
-        raise ValueError(
+        raise InvalidValueError(
             f"noise.times: must be ages above 0, and a range from the earlier to the later, got {list(noise.times)}"
         )
     for age in ages:
@@ -263,7 +264,7 @@ def check(config: Config, given: Given = NOTHING) -> None:
     if config.weights is not None:
         check_file(config.weights)
     elif config.optimization.epochs == 0 and given.model is None and not is_reference(config.model):
-        raise ValueError(
+        raise InvalidValueError(
             f"optimization.epochs=0 puts a network on chips as it is, and model={config.model!r} starts at random; "
             "give weights=FILE, or train it"
         )
@@ -276,4 +277,4 @@ def check(config: Config, given: Given = NOTHING) -> None:
     method_of(config.training.step)
     _check_noise(config)
     if config.noise.shape == "exponential" and not (config.noise.start > 0 and config.noise.end > 0):
-        raise ValueError("noise.shape=exponential needs noise.start and noise.end > 0")
+        raise InvalidValueError("noise.shape=exponential needs noise.start and noise.end > 0")

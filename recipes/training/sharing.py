@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.workers import Executor
 from analogsim.recipes.training.processes import ALONE, Group, joined
@@ -71,11 +72,11 @@ def sharing(options: argparse.Namespace, program: str) -> Iterator[Sharing]:
     """
     workers = options.workers
     if workers is not None and workers < 1:
-        raise ValueError(f"{program}: --workers must be an integer >= 1, got {workers}")
+        raise InvalidValueError(f"{program}: --workers must be an integer >= 1, got {workers}")
     with joined() as group:
         if group.world > 1:
             if workers is not None:
-                raise ValueError(f"{program}: torchrun's processes share the chips; leave out --workers")
+                raise InvalidValueError(f"{program}: torchrun's processes share the chips; leave out --workers")
             yield Sharing(group, options.journal, group)
         elif workers is None:
             yield Sharing(None, options.journal)

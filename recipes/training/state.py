@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import flatten
@@ -40,18 +41,18 @@ def check_options(content: dict[str, Any], config: Config, *, aware: bool, metho
         ValueError: what differs, and what to do.
     """
     if content["aware"] != aware:
-        raise ValueError(f"{source} is of the other network: hardware-aware and plain were mixed up")
+        raise InvalidValueError(f"{source} is of the other network: hardware-aware and plain were mixed up")
     before, now = flatten(from_stored(Config, content["config"], source)), flatten(config)
     for key in before:
         again = is_reference(before[key]) and is_reference(now[key])  # code that was named again, from elsewhere maybe
         if before[key] != now[key] and not key.startswith(_FREE) and not again:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{source} was trained with {key}={before[key]!r}, now it is {now[key]!r}; go on with the options "
                 "it was started with, or start anew in another folder"
             )
     known = content.get("step", name_of(plain_step))
     if known != method:
-        raise ValueError(
+        raise InvalidValueError(
             f"{source} was trained by steps of {known}, now they are of {method}; go on from Python with "
             "train(config, folder, step=...), or start anew in another folder"
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
+from analogsim.errors import InvalidTypeError, OperationError
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.training.processes import Group
 from analogsim.recipes.training.state import name_of
@@ -63,7 +64,7 @@ def check_method(method: object) -> None:
         TypeError: it cannot be called.
     """
     if not callable(method):
-        raise TypeError(
+        raise InvalidTypeError(
             f"step: must be a callable (network, loss) that leaves gradients and returns the loss, got {method!r}; see "
             "analogsim.training.plain_step"
         )
@@ -157,14 +158,14 @@ class Stepper:
         """What the method gives, as the loss; its graph, which would keep the memory of every step, is let go."""
         if not isinstance(value, Tensor) or value.ndim:
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise TypeError(
+            raise InvalidTypeError(
                 f"the training step {name_of(self._method)} must return the loss, a scalar tensor, got {got}"
             )
         return value.detach() if value.requires_grad else value
 
     def _check_gradients(self) -> None:
         if all(parameter.grad is None for parameter in self._trained):
-            raise RuntimeError(
+            raise OperationError(
                 f"the training step {name_of(self._method)} left no gradient in the Parameters; it must call backward "
                 "on the loss, and not clear the gradients afterwards"
             )

@@ -46,6 +46,8 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
     "analogsim": (
         {
             "errors": "what users catch: errors and warnings",
+        },
+        {
             "utils": "what knows nothing of hardware: text, times, files, module trees, tensors, batches",
         },
         {
@@ -215,9 +217,13 @@ def test_no_import_circle() -> None:
 
 
 def test_eight_floors_below_the_public_face() -> None:
-    """The face of analogsim, and the rooms above it, are what users hold in their hands."""
-    above = ("__init__", "__main__", "testing", "recipes")
-    edges = [(a, b) for a, b, _ in between("analogsim", IMPORTS) if a not in above and b not in above]
+    """The face of analogsim, and the rooms above it, are what users hold in their hands; errors are the ground.
+
+    Every room raises them, and they import nothing.
+    """
+    assert not [one for one in IMPORTS if one.source == "analogsim.errors"]
+    apart = ("__init__", "__main__", "testing", "recipes", "errors")
+    edges = [(a, b) for a, b, _ in between("analogsim", IMPORTS) if a not in apart and b not in apart]
     found = floors(without_circles(graph(edges)))
     assert max(found.values()) <= 8, found
 
@@ -238,6 +244,52 @@ def test_no_package_hides_a_module() -> None:
 def test_names_of_modules_have_no_underscore() -> None:
     found = [str(one.path) for one in MODULES.values() if is_own(one.path.stem)]
     assert not found, found
+
+
+# What users are told goes by a class of analogsim.errors, which is one of these besides.
+BUILT_IN = {
+    *("AssertionError", "AttributeError", "ConnectionError", "FileNotFoundError", "ImportError", "KeyError"),
+    *(
+        "IndexError",
+        "LookupError",
+        "OSError",
+        "PermissionError",
+        "RuntimeError",
+        "TimeoutError",
+        "TypeError",
+        "ValueError",
+    ),
+}
+# Where Python, pytest or the operating system asks for one of theirs, or no code may be imported yet.
+THEIRS = {
+    "analogsim.devices": "ImportError",
+    "analogsim.recipes": "ImportError",
+    "analogsim.testing.device": "AssertionError",
+    "analogsim.utils.files": "OSError PermissionError",
+    "analogsim.recipes.study.folder": "AssertionError",  # "unreachable": a bug, if it is
+    "analogsim.recipes.study.storages": "AssertionError",
+}
+
+
+def built_in_errors(tree: ast.Module) -> list[tuple[int, str]]:
+    """Where an error of Python's own is made or raised."""
+    found = []
+    for node in ast.walk(tree):
+        made = node.func if isinstance(node, ast.Call) else node.exc if isinstance(node, ast.Raise) else None
+        if isinstance(made, ast.Name) and made.id in BUILT_IN:
+            found.append((made.lineno, made.id))
+    return found
+
+
+def test_errors_are_of_our_own_classes() -> None:
+    found = [
+        f"{module.path}:{line} {name}: take the one of analogsim.errors that is this one besides"
+        for module in MODULES.values()
+        if module.name.startswith("analogsim")
+        for line, name in built_in_errors(module.tree)
+        if name not in THEIRS.get(module.name, "").split()
+    ]
+    assert not found, "\n".join(found)
 
 
 def test_what_a_module_keeps_to_itself_nobody_imports() -> None:
@@ -366,6 +418,13 @@ def test_what_is_reached_into_is_found(made: Made) -> None:
     modules = made({**files, "b.py": "from p.a import f, _g\nfrom p.c import __version__\n", "c.py": "import p.a\n"})
     found = [str(one) for module in modules.values() for one in reached_into(module, modules)]
     assert found == ["p.a:3 imports p.b (_x)", "p.b:1 imports p.a (f, _g)"]
+
+
+def test_a_built_in_error_is_found() -> None:
+    text = "def f(x):\n    raise ValueError\n    return KeyError(x)\n    raise InvalidValueError(x) from TypeError(x)\n"
+    assert built_in_errors(ast.parse(text)) == [(2, "ValueError"), (3, "KeyError"), (4, "TypeError")]
+    text = "try:\n    pass\nexcept ValueError as e:\n    raise type(e)(1)\nisinstance(x, OSError)"
+    assert built_in_errors(ast.parse(text)) == []
 
 
 def test_complexity_is_that_of_the_function_alone() -> None:

@@ -16,7 +16,8 @@ HEAVY = (
 
 # Each stays as long as somebody may have written it.
 PUBLIC = (
-    *("Ablation", "AnalogLayer", "AnalogModule", "Audit", "AuditError", "Cells", "ClipSchedule", "ConversionWarning"),
+    *("Ablation", "AnalogLayer", "AnalogModule", "AnalogsimError", "Audit", "AuditError", "Cells", "ClipSchedule"),
+    "ConversionWarning",
     *("Crossbar", "DeviceModel", "Drift", "Effect", "FitWarning", "Gaussian", "KeptDigital", "Mapping"),
     *("NoiseSchedule", "NotCalibratedError", "NotProgrammedError", "NotRoutedError", "Prepared", "Quantization"),
     *("ReadNoise", "Report", "Sensitivity", "Slot", "StaleChipError", "StuckAt", "Wires", "ablate"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from analogsim.crossbar.adapter import Adapter
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.utils.text import table
@@ -112,7 +113,7 @@ def add_adapters(
     matrices = matrices_of(analog)
     held = [matrix.analog.title for matrix in matrices if matrix.analog.adapter is not None]
     if held:
-        raise ValueError(
+        raise InvalidValueError(
             f"add_adapters: layer {held[0]!r} has an adapter already; analogsim.remove_adapters(analog) takes all off"
         )
     times = _rising(ages)
@@ -132,10 +133,10 @@ def _is_table(matrix: AnalogMatrix) -> bool:
 
 def _rising(ages: Sequence[float | str]) -> tuple[float, ...]:
     if isinstance(ages, str) or not isinstance(ages, Sequence):
-        raise TypeError(f'add_adapters: ages must be a sequence such as ("1h", "1d", "1y"), got {ages!r}')
+        raise InvalidTypeError(f'add_adapters: ages must be a sequence such as ("1h", "1d", "1y"), got {ages!r}')
     times = tuple(seconds(age) for age in ages)
     if any(time <= 0 for time in times) or list(times) != sorted(set(times)):
-        raise ValueError(f"add_adapters: ages must be above 0, each later than the one before, got {ages!r}")
+        raise InvalidValueError(f"add_adapters: ages must be above 0, each later than the one before, got {ages!r}")
     return times
 
 
@@ -144,15 +145,15 @@ def _ranks(rank: int | Mapping[str, int | None], names: Sequence[str]) -> list[i
     patterns = dict(rank) if isinstance(rank, Mapping) else {"*": rank}
     for pattern, wanted in patterns.items():
         if isinstance(wanted, bool) or not (wanted is None or (isinstance(wanted, int) and wanted >= 0)):
-            raise ValueError(f"add_adapters: rank must be an integer >= 0, got {wanted!r}")
+            raise InvalidValueError(f"add_adapters: rank must be an integer >= 0, got {wanted!r}")
         if not any(fnmatchcase(name, pattern) for name in names):
             known = ", ".join(map(repr, names))
-            raise ValueError(f"add_adapters: no analog matrix matches {pattern!r}; there are {known}")
+            raise InvalidValueError(f"add_adapters: no analog matrix matches {pattern!r}; there are {known}")
     found = [
         next((wanted for pattern, wanted in patterns.items() if fnmatchcase(name, pattern)), None) for name in names
     ]
     if all(wanted is None for wanted in found):
-        raise ValueError(f"add_adapters: no matrix is left to have an adapter, got rank={rank!r}")
+        raise InvalidValueError(f"add_adapters: no matrix is left to have an adapter, got rank={rank!r}")
     return found
 
 
@@ -199,7 +200,7 @@ def held_adapters(analog: nn.Module, action: str) -> dict[str, Adapter]:
     states = [matrix.analog for matrix in matrices_of(analog)]
     found = {state.name: state.adapter for state in states if state.adapter is not None}
     if not found:
-        raise ValueError(f"{action}: the twin has no adapters; analogsim.add_adapters(analog) puts them on")
+        raise InvalidValueError(f"{action}: the twin has no adapters; analogsim.add_adapters(analog) puts them on")
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from analogsim.chip.adapters.attached import Adapters, adapters_of, held_adapters
 from analogsim.crossbar.adapter import Adapter
+from analogsim.errors import InvalidValueError, MissingKeyError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.tensor_files import read_tensors, write_tensors
@@ -51,9 +52,9 @@ def read_adapter(matrix: AnalogMatrix, facts: Mapping[str, Any], tensors: Mappin
     if rank and ages:
         wanted["strength"] = (sets, rank)
     if {part: tuple(value.shape) for part, value in held.items()} != wanted:
-        raise KeyError("its adapter")
+        raise MissingKeyError("its adapter")
     if not all(value.is_floating_point() and value.isfinite().all() for value in held.values()):
-        raise KeyError("finite numbers in its adapter")
+        raise MissingKeyError("finite numbers in its adapter")
     place = matrix.torch_device
     placed = {part: value.to(place).requires_grad_() for part, value in held.items()}
     return Adapter(**placed, ages=ages, seed=facts["seed"])
@@ -94,22 +95,24 @@ def load_adapters(analog: nn.Module, path: str | os.PathLike[str]) -> Adapters:
     told = f"load_adapters: {os.fspath(path)!r}"
     everything, metadata = read_tensors(path, "load_adapters", "holds no adapters")
     if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{told} is a safetensors file, but none of adapters ({_FORMAT})")
+        raise InvalidValueError(f"{told} is a safetensors file, but none of adapters ({_FORMAT})")
     try:
         entries = json.loads(metadata["matrices"])
     except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{told} is damaged: its list of matrices cannot be read") from error
+        raise InvalidValueError(f"{told} is damaged: its list of matrices cannot be read") from error
     matrices = {matrix.analog.name: matrix for matrix in matrices_of(analog)}
     odd = sorted(entries.keys() - matrices.keys())
     if odd:
         near = nearest(odd[0], matrices)
-        raise ValueError(f"{told} belongs to another network: {odd[0]!r} is no analog matrix of this one{near}")
+        raise InvalidValueError(f"{told} belongs to another network: {odd[0]!r} is no analog matrix of this one{near}")
     found = {}
     for name, facts in entries.items():
         try:
             found[name] = read_adapter(matrices[name], facts, tensors_under(name, everything))
         except KeyError as error:
-            raise ValueError(f"{told} is damaged or of another network: matrix {name!r} lacks {error}") from error
+            raise InvalidValueError(
+                f"{told} is damaged or of another network: matrix {name!r} lacks {error}"
+            ) from error
     for name, matrix in matrices.items():
         matrix.analog.adapter = found.get(name)
     return adapters_of(analog)

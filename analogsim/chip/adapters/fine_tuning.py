@@ -16,7 +16,7 @@ from analogsim.chip.adapters.attached import Adapters, adapters_as_they_are, ada
 from analogsim.chip.clean import as_trained
 from analogsim.chip.layer_chip import LayerChip, layer_chips
 from analogsim.crossbar.stages import Outputs, Plain
-from analogsim.errors import NonFiniteError
+from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.layers.state import AnalogState, Uses
@@ -107,13 +107,13 @@ def distillation_loss(output: Any, target: Any, *, temperature: float | None = N
         2.0
     """
     if temperature is not None and not 0 < temperature < math.inf:
-        raise ValueError(f"distillation_loss: temperature must be finite and > 0, got {temperature!r}")
+        raise InvalidValueError(f"distillation_loss: temperature must be finite and > 0, got {temperature!r}")
     found, wanted = _numbers_in(output), _numbers_in(target)
     if not found or [leaf.shape for leaf in found] != [leaf.shape for leaf in wanted]:
         shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in (found, wanted)]
         if not found and not wanted:
-            raise TypeError(f"distillation_loss: no numbers to compare in a {type(output).__name__}")
-        raise ValueError(f"distillation_loss: the network answers {shapes[0]}, and its teacher {shapes[1]}")
+            raise InvalidTypeError(f"distillation_loss: no numbers to compare in a {type(output).__name__}")
+        raise InvalidValueError(f"distillation_loss: the network answers {shapes[0]}, and its teacher {shapes[1]}")
     each = [_distance(one, other.detach(), temperature, axis) for one, other in zip(found, wanted, strict=True)]
     return torch.stack(each).mean()
 
@@ -214,11 +214,11 @@ def fine_tune(
 
 def _check(steps: int, lr: float, teacher: object) -> None:
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"fine_tune: steps must be an integer >= 1, got {steps!r}")
+        raise InvalidValueError(f"fine_tune: steps must be an integer >= 1, got {steps!r}")
     if not 0 < lr < math.inf:
-        raise ValueError(f"fine_tune: lr must be finite and > 0, got {lr!r}")
+        raise InvalidValueError(f"fine_tune: lr must be finite and > 0, got {lr!r}")
     if not (teacher is None or teacher == "digital" or isinstance(teacher, nn.Module)):
-        raise TypeError(f'fine_tune: teacher must be "digital", a network or None for labels, got {teacher!r}')
+        raise InvalidTypeError(f'fine_tune: teacher must be "digital", a network or None for labels, got {teacher!r}')
 
 
 @contextmanager
@@ -320,7 +320,7 @@ class _Lesson:
     def __init__(self, analog: nn.Module, data: Any, teacher: nn.Module | str | None, loss: Loss | None) -> None:
         whole = isinstance(data, Tensor | Mapping) and teacher is not None
         if not whole and not isinstance(data, Iterable):
-            raise TypeError(
+            raise InvalidTypeError(
                 "fine_tune: data must be a tensor, a mapping of arguments or a loader of batches, got "
                 f"{type(data).__name__}"
             )
@@ -328,7 +328,7 @@ class _Lesson:
         self._place = matrices_of(analog)[0].torch_device
         self._kept: Iterable[Any] = [data] if whole else read_once(data)
         if isinstance(self._kept, Iterator):
-            raise ValueError("fine_tune: data can be read only once; give a DataLoader or a list of batches")  # noqa: TRY004
+            raise InvalidValueError("fine_tune: data can be read only once; give a DataLoader or a list of batches")
         self._teacher = teacher
         self._loss = loss or (_of_labels if teacher is None else distillation_loss)
         self.uses = Uses([matrix.analog for matrix in matrices_of(analog)])
@@ -350,11 +350,11 @@ class _Lesson:
         for number, (inputs, target) in enumerate(pairs):
             empty = False
             if holds_nonfinite(inputs, masks=True):
-                raise ValueError(f"fine_tune: batch {number} of the data holds NaN or infinite values")
+                raise InvalidValueError(f"fine_tune: batch {number} of the data holds NaN or infinite values")
             placed = moved(inputs, self._place)
             yield placed, moved(target, self._place) if self._teacher is None else self._taught(placed)
         if empty:
-            raise ValueError("fine_tune: the data are empty; give at least one batch")
+            raise InvalidValueError("fine_tune: the data are empty; give at least one batch")
 
     @torch.no_grad()
     def _taught(self, inputs: Inputs) -> Any:
@@ -379,14 +379,14 @@ class _Lesson:
         """Of one batch."""
         found = self._loss(answer(call(self.network, inputs)), target)
         if not isinstance(found, Tensor) or found.ndim:
-            raise TypeError(f"fine_tune: loss must give a tensor with one number, got {found!r}")
+            raise InvalidTypeError(f"fine_tune: loss must give a tensor with one number, got {found!r}")
         return found
 
 
 def _of_labels(output: Any, target: Any) -> Tensor:
     """Cross entropy of classes, the squared error of numbers."""
     if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        raise TypeError(
+        raise InvalidTypeError(
             f"fine_tune: no loss is known for an answer of {type(output).__name__} and a target of "
             f"{type(target).__name__}; give loss=a function of (output, target)"
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
 from analogsim.utils.batches import Inputs, batches_of, inputs_of, is_empty, samples_in
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.torch_private import tree_flatten, tree_unflatten
@@ -30,10 +31,10 @@ def halves_of(inputs: Iterable[Any], most: int) -> tuple[list[Inputs], list[Inpu
     count = 0
     for number, batch in enumerate(inputs_of(batches_of(inputs), "prepare")):
         if holds_nonfinite(batch, masks=True):
-            raise ValueError(f"prepare: batch {number} of the inputs holds NaN or infinite values")
+            raise InvalidValueError(f"prepare: batch {number} of the inputs holds NaN or infinite values")
         size = _samples(batch)
         if not size:
-            raise ValueError(f"prepare: batch {number} of the inputs holds no samples")
+            raise InvalidValueError(f"prepare: batch {number} of the inputs holds no samples")
         fewer = _cut(batch, slice(0, most - count)) if size > most - count else None
         batches.append(batch if fewer is None else fewer)
         count += size

@@ -17,6 +17,7 @@ from analogsim.chip.compensation import CompensationLike, as_compensations
 from analogsim.chip.faults import remap
 from analogsim.chip.layer_errors import FIRST_SEED, Ages, ages_for, is_better
 from analogsim.chip.lifecycle import Faults, erase
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.preparation.choice import Bench, Choice
@@ -125,7 +126,7 @@ def prepare(
     ages = ages_for(analog, time, "prepare")
     given, held_out = halves_of(inputs, samples)
     if given is held_out:
-        raise ValueError(
+        raise InvalidValueError(
             "prepare: half of the inputs is held out to judge by, and there is one sample, or one batch that cannot be "
             "cut in two; give more, or several batches"
         )
@@ -168,23 +169,23 @@ def _seconds_of(budget: float | str) -> float:
     except (TypeError, ValueError):
         found = 0.0
     if found <= 0:
-        raise ValueError(f'prepare: budget must be a time > 0, such as 30 or "30s", got {budget!r}')
+        raise InvalidValueError(f'prepare: budget must be a time > 0, such as 30 or "30s", got {budget!r}')
     return found
 
 
 def _check_values(faults: object, tell: object) -> None:
     if faults is not None and not callable(faults) and not isinstance(faults, Mapping):
-        raise TypeError(
+        raise InvalidTypeError(
             "prepare: faults must be a mapping from layers to maps, or a function of a chip's seed that gives one, got "
             f"{describe(faults)}"
         )
     if not callable(tell):
-        raise TypeError(f"prepare: tell must be a function of a text, such as print, got {tell!r}")
+        raise InvalidTypeError(f"prepare: tell must be a function of a text, such as print, got {tell!r}")
 
 
 def _check_whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"prepare: {name} must be an integer >= {least}, got {value!r}")
+        raise InvalidValueError(f"prepare: {name} must be an integer >= {least}, got {value!r}")
 
 
 def _cells(analog: nn.Module) -> int:
@@ -218,22 +219,22 @@ def _pairs(
         pairs = [(batch, answer(call(analog, moved(batch, place)))) for batch in held_out]
     if isinstance(criterion, Metric):
         if criterion.higher_is_better is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"prepare: the criterion {criterion.name!r} needs a direction: Metric(..., higher_is_better=False)"
             )
         return pairs, criterion
     if criterion not in _NAMES:
-        raise ValueError(f'prepare: criterion must be "error", "agreement" or a Metric, got {criterion!r}')
+        raise InvalidValueError(f'prepare: criterion must be "error", "agreement" or a Metric, got {criterion!r}')
     answers = [target for _, target in pairs]
     for target in answers:
         if not isinstance(target, Tensor) or not target.ndim:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"prepare: the network answers with {describe(target)}, and criterion={criterion!r} is of tensors with "
                 "an axis of samples; give an analogsim.evaluation.Metric of (answer, digital answer)"
             )
     if criterion == "agreement":
         if any(target.ndim < 2 for target in answers):
-            raise ValueError(
+            raise InvalidValueError(
                 'prepare: criterion="agreement" is of classes along axis 1, and the answers have no such axis'
             )
         return pairs, Metric(_NAMES[criterion], _is_other_class, higher_is_better=False)

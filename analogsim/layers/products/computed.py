@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from analogsim.errors import InvalidTypeError, OperationError
 from analogsim.layers.products.calls import CONVOLUTIONS, TRANSPOSED, named_call
 from analogsim.layers.products.contractions import PARSERS, Contraction, contraction_of
 from analogsim.layers.products.taken import Roles, fits, outputs_first
@@ -144,7 +145,9 @@ class ComputedSlot(Slot):
         """See `Slot.matrix`: found by running the forward up to the product, on an input that is made up."""
         found = find_computed(module, self.weight)
         if found is None:
-            raise RuntimeError(f"the forward of {type(module).__name__} computes no weight of its {self.weight!r} now")
+            raise OperationError(
+                f"the forward of {type(module).__name__} computes no weight of its {self.weight!r} now"
+            )
         return found.matrix
 
     def view(self, shape: Any) -> View | None:
@@ -153,7 +156,7 @@ class ComputedSlot(Slot):
 
     def put(self, module: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:
         """See `Slot.put`: it cannot be."""
-        raise TypeError(f"the weight that {type(module).__name__} computes in its forward cannot be written")
+        raise InvalidTypeError(f"the weight that {type(module).__name__} computes in its forward cannot be written")
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class RewrittenSlot(Slot):
         """See `Slot.settled`: after the forward was run on an input that is made up; the Parameter is put back."""
         parameter = own_parameters(module)[self.weight]
         if parameter is None:
-            raise RuntimeError(f"{type(module).__name__} has no {self.weight!r} any more")
+            raise OperationError(f"{type(module).__name__} has no {self.weight!r} any more")
         before = parameter.detach().clone()
         find_computed(module, self.weight)
         after = self.matrix(module).detach().clone()

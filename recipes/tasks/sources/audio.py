@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.tasks.sources.class_folders import Kind, Listing, list_files
 from analogsim.recipes.tasks.sources.log_mel import log_mel, mel_filters
 from analogsim.recipes.tasks.sources.options import (
@@ -153,14 +154,16 @@ def _split(place: Path, listing: Listing, test_index: int | None) -> dict[str, t
     if names is None or "test" in parts or (test_index is None and not _is_official(names, listing)):
         if test_index is None:
             return parts
-        raise ValueError(
+        raise InvalidValueError(
             f"audio:{place}: test_index={test_index} needs files named {{label}}_{{speaker}}_{{index}}.wav and no "
             "folder test"
         )
     below = test_index or _OFFICIAL
     held = torch.tensor([index < below for _, index in names])
     if held.all() or not held.any() or len(set(labels[~held].tolist())) < len(listing.classes):
-        raise ValueError(f"audio:{place}: test_index={below} leaves a part, or a class to train on, without files")
+        raise InvalidValueError(
+            f"audio:{place}: test_index={below} leaves a part, or a class to train on, without files"
+        )
 
     def part(mask: Tensor) -> tuple[list[Path], Tensor]:
         return [file for file, chosen in zip(files, mask.tolist(), strict=True) if chosen], labels[mask]
@@ -190,7 +193,7 @@ def _check_rates(rates: Mapping[Path, int]) -> None:
     if len(counts) > 1:
         examples = [f"{next(file for file in rates if rates[file] == rate)} has {rate} Hz" for rate in counts]
         usual = counts.most_common(1)[0][0]
-        raise ValueError(
+        raise InvalidValueError(
             f"audio: {len(counts)} sampling rates: {first_few(examples)}; let them be resampled by an option: "
             f"audio:PATH(rate={usual})"
         )

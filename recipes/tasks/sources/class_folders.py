@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.tasks.sources.options import check_choice
 from analogsim.recipes.tasks.sources.parts import DataWarning, class_order, first_few
 from analogsim.utils.text import nearest
@@ -151,10 +152,12 @@ def _parts(root: Path, folders: dict[str, Path], kind: Kind, skipped: list[Path]
     for name, path in splits.items():
         part = _split_of(name)
         if part in parts:
-            raise ValueError(f"{kind.scheme}:{root}: {parts[part].name} and {name} are both the {part} part; keep one")
+            raise InvalidValueError(
+                f"{kind.scheme}:{root}: {parts[part].name} and {name} are both the {part} part; keep one"
+            )
         parts[str(part)] = path
     if "train" not in parts:
-        raise ValueError(f"{kind.scheme}:{root}: there is {', '.join(splits)} but no folder train")
+        raise InvalidValueError(f"{kind.scheme}:{root}: there is {', '.join(splits)} but no folder train")
     skipped += [path for name, path in folders.items() if name not in splits]
     return {part: parts[part] for part in dict.fromkeys(_SPLITS.values()) if part in parts}
 
@@ -172,7 +175,7 @@ def _classes(folder: Path, kind: Kind, skipped: list[Path]) -> tuple[_Classes, b
                 classes.setdefault(label, []).append(file)
         return classes, True
     if not folders and any(_is(kind, file) for file in files):
-        raise ValueError(
+        raise InvalidValueError(
             f"{kind.scheme}:{folder}: has {kind.name} in no class folder, such as {files[0].name}; "
             f"put those of each class into a folder of its name"
         )
@@ -199,17 +202,19 @@ def _checked_names(root: Path, train: _Classes, kind: Kind) -> list[str]:
     where = f"{kind.scheme}:{root}"
     if not any(train.values()):
         named = f", or files named {{label}}_*{kind.endings[0]}" if kind.label_of else ""
-        raise ValueError(
+        raise InvalidValueError(
             f"{where}: no {kind.name} found ({', '.join(kind.endings)}); they are looked for in class folders, "
             f"alone or in train, val and test{named}"
         )
     empty = [name for name, files in train.items() if not files]
     if empty:
-        raise ValueError(
+        raise InvalidValueError(
             f"{where}: no {kind.name} of class {first_few(empty)} to train on; fill the folder, or take it away"
         )
     if len(train) < 2:
-        raise ValueError(f"{where}: there is one class only, {next(iter(train))!r}; a network needs two to tell apart")
+        raise InvalidValueError(
+            f"{where}: there is one class only, {next(iter(train))!r}; a network needs two to tell apart"
+        )
     return list(train)
 
 
@@ -217,9 +222,9 @@ def _check_part(folder: Path, classes: _Classes, names: Sequence[str], kind: Kin
     """Refuse a part without files, or with a class that the train part lacks."""
     unknown = [name for name, files in classes.items() if files and name not in names]
     if unknown:
-        raise ValueError(
+        raise InvalidValueError(
             f"{kind.scheme}:{folder}: has class {first_few(list(map(repr, unknown)))}, which the train part lacks"
             f"{nearest(unknown[0], names, 0.7)}; it has {first_few(list(names), 5)}"
         )
     if not any(classes.values()):
-        raise ValueError(f"{kind.scheme}:{folder}: has no {kind.name}; fill it, or take the folder away")
+        raise InvalidValueError(f"{kind.scheme}:{folder}: has no {kind.name}; fill it, or take the folder away")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from analogsim.errors import InvalidValueError, MissingPackageError
 from analogsim.recipes.tasks.sources.class_folders import Kind, list_files
 from analogsim.recipes.tasks.sources.options import check_whole, existing, path_and_options
 from analogsim.recipes.tasks.sources.parts import DataWarning, Parts, first_few
@@ -61,10 +62,10 @@ def _read(place: Path, *, size: Any = None, channels: Any = None, order: str = "
     if size is not None:
         sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
         if len(sides) != 2:
-            raise ValueError(f"folder: size must be a number, or (height, width), got {size!r}")
+            raise InvalidValueError(f"folder: size must be a number, or (height, width), got {size!r}")
         size = (check_whole("folder", "size", sides[0], 1), check_whole("folder", "size", sides[1], 1))
     if channels not in (None, 1, 3) or isinstance(channels, bool):
-        raise ValueError(f"folder: channels must be 1 (grey) or 3 (colour), got {channels!r}")
+        raise InvalidValueError(f"folder: channels must be 1 (grey) or 3 (colour), got {channels!r}")
     listing = list_files(existing(place, "folder", folder=True), _KIND, order)
     files = [file for part in listing.files.values() for file in part]
     form = _form(files, in_threads(_look, files), size, channels)
@@ -168,13 +169,15 @@ def _opened(path: Path, use: Callable[[Any], _Result]) -> _Result:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError('folder: needs Pillow: pip install "analogsim-torch[recipes]"') from error
+        raise MissingPackageError('folder: needs Pillow: pip install "analogsim-torch[recipes]"') from error
     try:
         with Image.open(path) as image:
             return use(image)
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
         why = " ".join(str(error).split())
-        raise ValueError(f"folder:{path}: cannot be read as an image ({why}); mend it, or take it away") from error
+        raise InvalidValueError(
+            f"folder:{path}: cannot be read as an image ({why}); mend it, or take it away"
+        ) from error
 
 
 def _look(path: Path) -> _Look:
@@ -204,7 +207,7 @@ def _form(files: Sequence[Path], looks: Sequence[_Look], size: tuple[int, int] |
         _check_sizes(files, looks)
     floats = [path for path, look in zip(files, looks, strict=True) if look.mode == "F"]
     if floats:
-        raise ValueError(f"folder:{floats[0]}: has pixels that are floats; give such data as npz:FILE")
+        raise InvalidValueError(f"folder:{floats[0]}: has pixels that are floats; give such data as npz:FILE")
     height, width = size or (looks[0].height, looks[0].width)
     grey = all(look.grey for look in looks)
     _say(files, looks, channels, grey)
@@ -223,7 +226,7 @@ def _check_sizes(files: Sequence[Path], looks: Sequence[_Look]) -> None:
             for same in (True, False)
         )
         named = " and ".join(f"{files[at]} is {looks[at].height}x{looks[at].width}" for at in (one, other))
-        raise ValueError(
+        raise InvalidValueError(
             f"folder: images of {len(sizes)} sizes (height x width): {named}; resize them, "
             "or let them be resized by an option: folder:PATH(size=32)"
         )
@@ -259,7 +262,7 @@ def _decode(path: Path, form: Form) -> np.ndarray[Any, Any]:
             image = image if form.channels == 3 else image.convert("L")
         if (image.height, image.width) != (form.height, form.width):
             if not form.resize:
-                raise ValueError(f"it was {form.height}x{form.width}, and is {image.height}x{image.width} now")
+                raise InvalidValueError(f"it was {form.height}x{form.width}, and is {image.height}x{image.width} now")
             image = image.resize((form.width, form.height), Image.Resampling.BILINEAR)
         pixels = np.asarray(image, dtype=np.float32 if form.deep else np.uint8)
         if pixels.ndim == 2:
@@ -275,5 +278,7 @@ def _eight_bits(image: Any) -> Any:
 
     pixels = np.asarray(image)
     if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError(f"values from {pixels.min()} to {pixels.max()}, which are no 16 bits; give them as npz:FILE")
+        raise InvalidValueError(
+            f"values from {pixels.min()} to {pixels.max()}, which are no 16 bits; give them as npz:FILE"
+        )
     return Image.fromarray(pixels.astype(np.float32) / 257)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
+
 _FLOOR = 1e-10  # power below which nothing is told apart, that of 16 bits' rounding being about 1e-9 of full scale
 _DECADES = 8.0  # below the loudest value of a recording, at most
 
@@ -43,7 +45,7 @@ def mel_filters(bands: int, window: int, rate: int) -> Tensor:
     filters = torch.minimum(rising, falling).clamp_(min=0)
     silent = int((filters.sum(1) == 0).sum())
     if silent:
-        raise ValueError(
+        raise InvalidValueError(
             f"audio: mels={bands} is too many for windows of {window} samples at {rate} Hz: {silent} bands lie between "
             "two frequencies; take fewer, or a longer window"
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.tasks.sources.options import check_choice, check_whole, existing, path_and_options
 from analogsim.recipes.tasks.sources.parts import DataWarning, Parts, first_few
 from analogsim.recipes.tasks.sources.targets import TASKS, Array, read_targets
@@ -79,7 +80,7 @@ def _read(place: Path, *, task: Any = None, layout: Any = None, classes: Any = N
         inputs = _inputs({name: x for name, (x, _) in parts.items()}, layout, tokens)
         targets = read_targets({_called(name, "y"): y for name, (_, y) in parts.items()}, task=task, classes=classes)
     except ValueError as error:
-        raise ValueError(f"npz:{place}: {error}") from error
+        raise InvalidValueError(f"npz:{place}: {error}") from error
     sets = {name: TensorDataset(x, targets.parts[_called(name, "y")]) for name, x in inputs.items()}
     facts = {"shape": tuple(inputs["train"].shape[1:]), **targets.facts}
     if tokens:
@@ -96,7 +97,7 @@ def _check_options(task: Any, layout: Any, classes: Any, tokens: Any) -> None:
     if classes is not None:
         check_whole("npz", "classes", classes, 2)
     if tokens is not True and tokens is not False:
-        raise ValueError(f"npz: tokens must be True or False, got {tokens!r}")
+        raise InvalidValueError(f"npz: tokens must be True or False, got {tokens!r}")
 
 
 def _called(part: str, letter: str) -> str:
@@ -109,9 +110,11 @@ def _arrays(place: Path) -> dict[str, Array]:
         with place.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             if not hasattr(content, "files"):
-                raise ValueError("it is one array, not several; save them by numpy.savez(FILE, x_train=..., ...)")
+                raise InvalidValueError(
+                    "it is one array, not several; save them by numpy.savez(FILE, x_train=..., ...)"
+                )
             if len({name.lower() for name in content.files}) < len(content.files):
-                raise ValueError("names differ in capital letters alone; give each array a name of its own")
+                raise InvalidValueError("names differ in capital letters alone; give each array a name of its own")
             return {name.lower(): content[name] for name in content.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError) as error:
         why = " ".join(str(error).split())
@@ -120,7 +123,7 @@ def _arrays(place: Path) -> dict[str, Array]:
                 "it is no npz file, or holds Python objects, which are never read as they can run code; save plain "
                 "arrays of numbers or text, by numpy.savez"
             )
-        raise ValueError(f"npz:{place}: cannot be read: {why}") from error
+        raise InvalidValueError(f"npz:{place}: cannot be read: {why}") from error
 
 
 def _parts(place: Path, arrays: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
@@ -137,12 +140,12 @@ def _parts(place: Path, arrays: Mapping[str, Array]) -> dict[str, tuple[Array, A
             continue
         if x is None or y is None:
             lacking = (inputs if x is None else targets)[0]
-            raise ValueError(
+            raise InvalidValueError(
                 f"npz:{place}: there is no {lacking}; it holds {held}. Needed are x_train and y_train; x_test, y_test "
                 "and x_val, y_val are taken where they are"
             )
         if not 0 < _samples(arrays[x]) == _samples(arrays[y]):
-            raise ValueError(
+            raise InvalidValueError(
                 f"npz:{place}: {x} {arrays[x].shape} and {y} {arrays[y].shape} must have as many samples, one or more"
             )
         parts[part] = (arrays[x], arrays[y])
@@ -167,14 +170,14 @@ def _inputs(arrays: Mapping[str, Array], layout: str | None, tokens: bool) -> di
     for part, array in arrays.items():
         name = _called(part, "x")
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"{name} has the type {array.dtype}; inputs are numbers")
+            raise InvalidValueError(f"{name} has the type {array.dtype}; inputs are numbers")
         if array.shape[1:] != first.shape[1:] or array.ndim < 2 or 0 in array.shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{name} has samples of shape {array.shape[1:]}, x_train of {first.shape[1:]}; they must be the same, "
                 "with one value or more"
             )
         if (array.dtype == np.uint8) != (first.dtype == np.uint8):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{name} is {array.dtype}, x_train {first.dtype}: bytes in one only; are they on one scale?"
             )
     if tokens:
@@ -187,7 +190,7 @@ def _order(array: Array, layout: str | None) -> str | None:
     """How the axes of images lie, "HW", "CHW" or "HWC"; None: they are no images."""
     if layout is not None:
         if array.ndim != 1 + len(layout):
-            raise ValueError(f"x_train has the shape {array.shape}, which does not go with layout={layout!r}")
+            raise InvalidValueError(f"x_train has the shape {array.shape}, which does not go with layout={layout!r}")
         return layout
     if array.ndim == 3 and array.dtype == np.uint8:
         return "HW"
@@ -195,7 +198,7 @@ def _order(array: Array, layout: str | None) -> str | None:
         return None
     before, behind = array.shape[1] in _CHANNELS, array.shape[3] in _CHANNELS
     if before == behind:
-        raise ValueError(
+        raise InvalidValueError(
             f"x_train has the shape {array.shape}, in which the channels cannot be told; say layout='HWC' or "
             "layout='CHW'"
         )
@@ -215,7 +218,7 @@ def _tensor(name: str, array: Array, order: str | None) -> Tensor:
     wrong = ~np.isfinite(values)
     if wrong.any():
         place = tuple(int(at) for at in np.argwhere(wrong)[0])
-        raise ValueError(
+        raise InvalidValueError(
             f"{name} has {int(wrong.sum())} values that are NaN, infinite or beyond float32, the first at {place}; "
             "mend or leave out these samples"
         )
@@ -224,7 +227,7 @@ def _tensor(name: str, array: Array, order: str | None) -> Tensor:
 
 def _tokens(name: str, array: Array) -> Tensor:
     if array.dtype.kind not in "iu" or array.min() < 0:
-        raise ValueError(f"{name} must hold whole numbers from 0 on for tokens=True, got {array.dtype}")
+        raise InvalidValueError(f"{name} must hold whole numbers from 0 on for tokens=True, got {array.dtype}")
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -239,7 +242,7 @@ def _token_parts(parts: Mapping[str, tuple[Array, Array]]) -> Parts:
     for part, (x, y) in parts.items():
         wrong = (y < 0) & (y != -100)
         if wrong.any():
-            raise ValueError(
+            raise InvalidValueError(
                 f"npz: {_called(part, 'y')} has {y[wrong][0]}; targets are >= 0, or -100 where none counts"
             )
         sets[part] = TensorDataset(_tokens(_called(part, "x"), x), torch.from_numpy(y.astype(np.int64)))

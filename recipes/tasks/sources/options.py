@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.utils.text import arguments_of, nearest
 
 
@@ -27,7 +28,7 @@ def path_and_options(text: str, scheme: str, reader: Callable[..., Any]) -> tupl
         ValueError: no path, an option that is not known or given twice, or a value that is no plain one.
     """
     if not text.strip():
-        raise ValueError(f"{scheme}: the path is missing; write {scheme}:PATH")
+        raise InvalidValueError(f"{scheme}: the path is missing; write {scheme}:PATH")
     path = Path(text).expanduser()
     if os.path.lexists(path) or not text.rstrip().endswith(")"):
         return path, {}
@@ -36,7 +37,7 @@ def path_and_options(text: str, scheme: str, reader: Callable[..., Any]) -> tupl
         if _is_options(text[place:]):
             values = arguments_of(text[place:], text, scheme, "limit=10")
             if not text[:place].strip():
-                raise ValueError(f"{scheme}: the path is missing in {text!r}; write {scheme}:PATH{text[place:]}")
+                raise InvalidValueError(f"{scheme}: the path is missing in {text!r}; write {scheme}:PATH{text[place:]}")
             _check_known(values, scheme, reader)
             return Path(text[:place].rstrip()).expanduser(), values
     return path, {}
@@ -56,7 +57,7 @@ def _check_known(values: dict[str, Any], scheme: str, reader: Callable[..., Any]
     known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
     for name in values:
         if name not in known:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{scheme}: there is no option {name!r}{nearest(name, known)}; there are {', '.join(known)}"
             )
 
@@ -68,7 +69,7 @@ def check_whole(scheme: str, name: str, value: object, least: int) -> int:
         ValueError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{scheme}: {name} must be a whole number >= {least}, got {value!r}")
+        raise InvalidValueError(f"{scheme}: {name} must be a whole number >= {least}, got {value!r}")
     return value
 
 
@@ -79,7 +80,7 @@ def check_positive(scheme: str, name: str, value: object) -> float:
         ValueError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{scheme}: {name} must be a number above 0, got {value!r}")
+        raise InvalidValueError(f"{scheme}: {name} must be a number above 0, got {value!r}")
     return float(value)
 
 
@@ -90,7 +91,7 @@ def check_choice(scheme: str, name: str, value: object, choices: tuple[str, ...]
         ValueError: it is not.
     """
     if value not in choices:
-        raise ValueError(f"{scheme}: {name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+        raise InvalidValueError(f"{scheme}: {name} must be {' or '.join(map(repr, choices))}, got {value!r}")
     return str(value)
 
 
@@ -103,11 +104,11 @@ def existing(path: Path, scheme: str, *, folder: bool) -> Path:
     """
     if not path.exists():
         near = nearest(path.name, (one.name for one in path.parent.iterdir()), 0.7) if path.parent.is_dir() else ""
-        raise FileNotFoundError(f"{scheme}:{path}: there is no such {'folder' if folder else 'file'}{near}")
+        raise MissingFileError(f"{scheme}:{path}: there is no such {'folder' if folder else 'file'}{near}")
     if folder and not path.is_dir():
         packed = path.name.lower().endswith((".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z", ".rar", ".zst"))
         what = "an archive; unpack it, and give the folder" if packed else "a file; give the folder that holds the data"
-        raise ValueError(f"{scheme}:{path}: is {what}")
+        raise InvalidValueError(f"{scheme}:{path}: is {what}")
     if not folder and not path.is_file():
-        raise ValueError(f"{scheme}:{path}: is a folder; give one file")
+        raise InvalidValueError(f"{scheme}:{path}: is a folder; give one file")
     return path

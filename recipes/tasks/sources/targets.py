@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.tasks.sources.parts import DataWarning, class_order, first_few
 
 Array = np.ndarray[Any, Any]
@@ -59,12 +60,12 @@ def read_targets(arrays: Mapping[str, Array], *, task: str | None = None, classe
     first = next(iter(arrays.values()))
     for name, array in arrays.items():
         if array.shape[1:] != first.shape[1:]:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{name} has targets of shape {array.shape[1:]}, {next(iter(arrays))} of {first.shape[1:]}; make them "
                 "the same"
             )
     if classes is not None and task not in (None, "classification"):
-        raise ValueError(f"classes={classes} goes with task='classification', got {task!r}")
+        raise InvalidValueError(f"classes={classes} goes with task='classification', got {task!r}")
     task = task or ("classification" if classes is not None else _task_of(arrays))
     if task == "regression":
         return _numbers(arrays)
@@ -78,16 +79,18 @@ def read_targets(arrays: Mapping[str, Array], *, task: str | None = None, classe
 def _plain(name: str, array: Array) -> Array:
     """Numbers or text, without an axis of size 1 at the end where they are no floats, or an error."""
     if array.ndim not in (1, 2) or 0 in array.shape:
-        raise ValueError(
+        raise InvalidValueError(
             f"{name} has the shape {array.shape}; targets are (samples,) or (samples, outputs), with at least one of "
             "each"
         )
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
     if array.dtype.kind not in "biufU":
-        raise ValueError(f"{name} has the type {array.dtype}; targets are whole numbers, floats, bools or text")
+        raise InvalidValueError(f"{name} has the type {array.dtype}; targets are whole numbers, floats, bools or text")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name} has {int((~np.isfinite(array)).sum())} values that are NaN or infinite; mend them")
+        raise InvalidValueError(
+            f"{name} has {int((~np.isfinite(array)).sum())} values that are NaN or infinite; mend them"
+        )
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind != "f" else array
 
 
@@ -95,12 +98,12 @@ def _task_of(arrays: Mapping[str, Array]) -> str:
     name, first = next(iter(arrays.items()))
     if first.ndim == 2:
         if first.dtype.kind == "U":
-            raise ValueError(f"{name} is a matrix of text; give one label a sample")
+            raise InvalidValueError(f"{name} is a matrix of text; give one label a sample")
         if first.shape[1] > 1 and all(np.isin(array, (0, 1)).all() for array in arrays.values()):
             return "classification" if all(map(_is_one_hot, arrays.values())) else "multi-label"
         if first.dtype.kind == "f":
             return "regression"
-        raise ValueError(
+        raise InvalidValueError(
             f"{name} is a matrix of whole numbers, but not of zeros and ones; say task='regression' if they are "
             "numbers, or give one class a sample"
         )
@@ -113,7 +116,7 @@ def _task_of(arrays: Mapping[str, Array]) -> str:
         if values[0] == 0:  # of other ones `_numbered` tells
             _warn(f"{name} holds floats that are just {_listed(values)}: taken as classes; task='regression' if not")
     elif len(values) > max(2, len(first) // 2):
-        raise ValueError(
+        raise InvalidValueError(
             f"{name} has {len(values)} distinct whole numbers in {len(first)} samples; say task='classification' or "
             "task='regression'"
         )
@@ -138,7 +141,9 @@ def _of_one_hot(name: str, array: Array) -> Array:
     if array.shape[1] == 1:
         return array.reshape(-1)
     if not _is_one_hot(array):
-        raise ValueError(f"{name} has the shape {array.shape}, and not one 1 in each row; give one class a sample")
+        raise InvalidValueError(
+            f"{name} has the shape {array.shape}, and not one 1 in each row; give one class a sample"
+        )
     numbers: Array = np.argmax(array, axis=1)
     return numbers
 
@@ -147,10 +152,10 @@ def _numbers(arrays: Mapping[str, Array]) -> Targets:
     parts = {}
     for name, array in arrays.items():
         if array.dtype.kind == "U":
-            raise ValueError(f"{name} is text; task='regression' is for numbers")
+            raise InvalidValueError(f"{name} is text; task='regression' is for numbers")
         parts[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         if not parts[name].isfinite().all():
-            raise ValueError(f"{name} has values beyond what float32 holds; scale them")
+            raise InvalidValueError(f"{name} has values beyond what float32 holds; scale them")
     first = next(iter(arrays.values()))
     return Targets("regression", parts, {"outputs": first.shape[1] if first.ndim == 2 else 1})
 
@@ -159,7 +164,9 @@ def _labels(arrays: Mapping[str, Array]) -> Targets:
     parts = {}
     for name, array in arrays.items():
         if array.ndim != 2 or array.dtype.kind == "U" or not np.isin(array, (0, 1)).all():
-            raise ValueError(f"{name} must be a matrix (samples, labels) of zeros and ones for task='multi-label'")
+            raise InvalidValueError(
+                f"{name} must be a matrix (samples, labels) of zeros and ones for task='multi-label'"
+            )
         parts[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     return Targets("multi-label", parts, {"outputs": next(iter(arrays.values())).shape[1]})
 
@@ -169,7 +176,7 @@ def _classes(arrays: Mapping[str, Array], classes: int | None) -> Targets:
     _check_whole_numbers(arrays)
     values = np.unique(first)
     if classes is None and len(values) < 2:
-        raise ValueError(f"{name} has one class only, {values[0]}; a network needs two to tell apart")
+        raise InvalidValueError(f"{name} has one class only, {values[0]}; a network needs two to tell apart")
     if first.dtype.kind == "U":
         names = class_order([str(value) for value in values])
         values = np.array(names)
@@ -185,7 +192,9 @@ def _classes(arrays: Mapping[str, Array], classes: int | None) -> Targets:
         unknown = sorted(set(np.unique(array).tolist()) - number.keys())
         if unknown:
             known = f"the classes 0 to {classes - 1}" if classes is not None else f"those of {name}"
-            raise ValueError(f"{other} has the label {first_few(list(map(repr, unknown)))}, which is none of {known}")
+            raise InvalidValueError(
+                f"{other} has the label {first_few(list(map(repr, unknown)))}, which is none of {known}"
+            )
         found, back = np.unique(array, return_inverse=True)
         numbers = np.array([number[value] for value in found.tolist()], dtype=np.int64)
         parts[other] = torch.from_numpy(numbers[back.reshape(-1)])
@@ -197,7 +206,7 @@ def _classes(arrays: Mapping[str, Array], classes: int | None) -> Targets:
 def _check_whole_numbers(arrays: Mapping[str, Array]) -> None:
     for name, array in arrays.items():
         if array.dtype.kind == "f" and (array != np.floor(array)).any():
-            raise ValueError(f"{name} has classes that are no whole numbers, such as {array[array % 1 != 0][0]}")
+            raise InvalidValueError(f"{name} has classes that are no whole numbers, such as {array[array % 1 != 0][0]}")
 
 
 def _numbered(name: str, values: Array) -> Array:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.tasks.sources.options import check_whole, existing, path_and_options
 from analogsim.recipes.tasks.sources.parts import DataWarning, Parts
 
@@ -48,12 +49,12 @@ def _read(place: Path, *, context: Any = 64, stride: Any = None, encoding: Any =
     parts = {part: text[len(text) * first // 20 : len(text) * last // 20] for part, first, last in _PARTS}
     shortest = min(map(len, parts.values()))
     if shortest <= context:
-        raise ValueError(
+        raise InvalidValueError(
             f"text:{place}: has {len(text)} characters, too few: a part has {shortest}, and a window of "
             f"context={context} takes {context + 1}; give {20 * (context + 1)} or more, or a smaller context"
         )
     if len(characters) < 2:
-        raise ValueError(f"text:{place}: has one character only, {characters!r}; there is nothing to tell")
+        raise InvalidValueError(f"text:{place}: has one character only, {characters!r}; there is nothing to tell")
     unseen = sorted(set(characters) - set(parts["train"]))
     if unseen:
         shown = "".join(unseen[:20])
@@ -85,14 +86,16 @@ def _text(place: Path, encoding: str) -> str:
         # A mark of the byte order at the head is none of the text.
         text = place.read_text(encoding="utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"text:{place}: is not {encoding} at byte {error.start}; say the right encoding, such as "
             "text:FILE(encoding='latin-1'), or convert it"
         ) from error
     except (LookupError, TypeError) as error:
-        raise ValueError(f"text: encoding must be one that Python knows, such as 'utf-8', got {encoding!r}") from error
+        raise InvalidValueError(
+            f"text: encoding must be one that Python knows, such as 'utf-8', got {encoding!r}"
+        ) from error
     if "\0" in text:
-        raise ValueError(
+        raise InvalidValueError(
             f"text:{place}: has bytes of zero, so it is no text in {encoding}; UTF-16? say encoding='utf-16'"
         )
     return text

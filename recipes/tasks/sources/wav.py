@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from analogsim.errors import InvalidValueError
+
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
 _ZERO_AND_FULL = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31), "int64": (0, 2**63)}
@@ -31,15 +33,17 @@ def read_wav(path: Path) -> tuple[int, Sound]:
             rate, samples = wavfile.read(path)
     except (ValueError, OSError, EOFError, ArithmeticError, LookupError, wavfile.WavFileWarning, struct.error) as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"audio:{path}: cannot be read as a wav file ({why}); mend it, or take it away") from error
+        raise InvalidValueError(
+            f"audio:{path}: cannot be read as a wav file ({why}); mend it, or take it away"
+        ) from error
     if not samples.size:
-        raise ValueError(f"audio:{path}: holds no sound; take it away")
+        raise InvalidValueError(f"audio:{path}: holds no sound; take it away")
     if rate < 1:
-        raise ValueError(f"audio:{path}: has a sampling rate of {rate} Hz; mend it, or take it away")
+        raise InvalidValueError(f"audio:{path}: has a sampling rate of {rate} Hz; mend it, or take it away")
     if samples.dtype.kind == "f":
         sound = samples.astype(np.float32)
         if not np.isfinite(sound).all():
-            raise ValueError(f"audio:{path}: has samples that are NaN or infinite; mend it, or take it away")
+            raise InvalidValueError(f"audio:{path}: has samples that are NaN or infinite; mend it, or take it away")
     else:
         zero, full = _ZERO_AND_FULL[samples.dtype.name]
         sound = ((samples.astype(np.float64) - zero) / full).astype(np.float32)
