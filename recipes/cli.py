@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import inspect
 import os
+import platform
 import signal
 import sys
 import sysconfig
@@ -14,8 +15,11 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+
+import torch
 
 import analogsim
 from analogsim.device.parse import as_device_model
@@ -28,8 +32,12 @@ from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.references import is_reference
 from analogsim.utils.text import table
 
-# The errors that say themselves what is wrong and what to do; anything else is a bug and keeps its traceback.
-_EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError)
+# The errors that say themselves what is wrong: ours, and those of the machine that it runs on. What the user's own code
+# raises is told with its place; anything else is a bug and keeps its traceback.
+_EXPECTED = (analogsim.AnalogsimError, OSError, MemoryError, torch.OutOfMemoryError)
+
+# Whose versions are told with a bug, where they are installed.
+_PACKAGES = ("torch", "numpy", "optuna", "mlflow", "safetensors", "matplotlib")
 
 _LONG = 1200  # letters of an error that are told
 
@@ -145,6 +153,24 @@ def _one_line(error: Exception) -> str | None:
     return f"{type(error).__name__} in {place}: {_told(error) or 'no message'}; analogsim --debug ... shows it"
 
 
+def _request() -> str:
+    """What is asked of a user who met a bug, below its traceback."""
+    versions = [f"{name} {version}" for name in _PACKAGES if (version := _version(name)) is not None]
+    return (
+        "analogsim: this error was not foreseen: a bug of analogsim, or of a library that it uses. Please report it "
+        "with the lines above, the command, and these versions:\n"
+        f"analogsim {analogsim.__version__}, Python {platform.python_version()}, {', '.join(versions)}, "
+        f"{platform.platform()}"
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _users_line(error: Exception) -> str | None:
     """Where in the user's own files an error came from; None if it did not."""
     ours = str(Path(__file__).resolve().parents[1])
@@ -230,7 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except Exception as error:
-        line = None if options.debug else _one_line(error)
+        line = _one_line(error)
         if line is None:
+            error.add_note(_request())
+        if line is None or options.debug:
             raise
         _fail(line)

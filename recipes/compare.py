@@ -23,6 +23,7 @@ from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.tracking import links
 from analogsim.utils.files import write_whole
+from analogsim.utils.outputs import check_output
 from analogsim.utils.times import label
 
 LIMIT = 10  # runs of an experiment, unless another number is asked for
@@ -185,8 +186,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_command(options: argparse.Namespace) -> None:
-    if options.html is not None and not Path(options.html).absolute().parent.is_dir():
-        raise MissingFileError(f"compare: there is no folder for {options.html!r}; make it first")
+    check_output(options.html, "compare")
     found = compare(
         options.runs,
         experiment=options.experiment,

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 import analogsim
-from analogsim.errors import InvalidValueError, MissingFileError
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.preparation import Prepared
 from analogsim.evaluation.report import Report, compare_plot, compare_table
@@ -29,6 +30,7 @@ from analogsim.recipes.tracking.tracked_run import start
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.outputs import check_figure, check_output
 from analogsim.utils.times import seconds
 
 
@@ -37,6 +39,7 @@ def evaluate(
     *,
     show: bool = True,
     tell: Callable[[str], None] = lambda _: None,
+    done: Callable[[str, Report], None] = lambda _, __: None,
     shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
     **asked: Unpack[Asked],
 ) -> dict[str, Report]:
@@ -46,6 +49,7 @@ def evaluate(
         path: a run's folder, or one checkpoint file.
         show: progress bars.
         tell: told a line where ranges of converters are not those of the run.
+        done: given each network's name and what was found of it, as soon as it is.
         shared: who judges the chips, and where they are kept.
         asked: see `Asked`.
 
@@ -58,8 +62,9 @@ def evaluate(
     Warns:
         UserWarning: the training of a network was stopped before its end.
     """
-    return {
-        name: analogsim.evaluate(
+    found = {}
+    for name, network in restored(path, asked, tell, place=shared.place):
+        found[name] = analogsim.evaluate(
             network.analog,
             network.test,
             progress=show,
@@ -67,8 +72,8 @@ def evaluate(
             **judging(network, asked),
             **shared.options(name),
         )
-        for name, network in restored(path, asked, tell, place=shared.place)
-    }
+        done(name, found[name])
+    return found
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ def prepare(
     track: bool = False,
     show: bool = True,
     tell: Callable[[str], None] = lambda _: None,
+    done: Callable[[str, PreparedReports], None] = lambda _, __: None,
     shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
     **asked: Unpack[Asked],
 ) -> dict[str, PreparedReports]:
@@ -108,6 +114,7 @@ def prepare(
         track: whether what it brings is added to the network's run in MLflow.
         show: progress bars.
         tell: told a line.
+        done: given what was found of each network, as soon as it is, and before it is added to anything.
         shared: who judges.
         asked: how.
 
@@ -137,6 +144,7 @@ def prepare(
         how["compensation"] = prepared.compensation
         after = analogsim.evaluate(prepared.analog, network.test, **how, **shared.options(f"{name}, prepared"))
         found[name] = PreparedReports(before, after, prepared)
+        done(name, found[name])
         if track:
             _track(network, name, found[name])
     return found
@@ -162,6 +170,7 @@ def ablate(
     path: Path,
     *,
     tell: Callable[[str], None] = lambda _: None,
+    done: Callable[[str, Ablation], None] = lambda _, __: None,
     shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
     **asked: Unpack[Asked],
 ) -> dict[str, Ablation]:
@@ -170,13 +179,15 @@ def ablate(
     Args:
         path: see `evaluate`, as for all that follow, what is raised and warned.
         tell: told a line.
+        done: given each network's name and what was found of it, as soon as it is.
         shared: who judges.
         asked: how.
     """
-    return {
-        name: analogsim.ablate(network.analog, network.test, **judging(network, asked), **shared.options(name))
-        for name, network in restored(path, asked, tell, place=shared.place)
-    }
+    found = {}
+    for name, network in restored(path, asked, tell, place=shared.place):
+        found[name] = analogsim.ablate(network.analog, network.test, **judging(network, asked), **shared.options(name))
+        done(name, found[name])
+    return found
 
 
 def merge(files: Sequence[str]) -> dict[str, Report]:
@@ -226,9 +237,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Whatever of the arguments does not go together, told before the work."""
-    for file in (options.json, options.plot, options.journal):
-        if file is not None and not Path(file).absolute().parent.is_dir():
-            raise MissingFileError(f"evaluate: there is no folder for {file!r}; make it first")
+    check_output(options.json, "evaluate")
+    check_figure(options.plot, "evaluate")
     if (options.run is None) == (options.merge is None):
         raise InvalidValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
     if options.ablate and (options.json is not None or options.plot is not None):
@@ -242,7 +252,9 @@ def _check_options(options: argparse.Namespace) -> None:
 def _run_command(options: argparse.Namespace) -> None:
     _check_options(options)
     if options.merge is not None:
-        _show(merge(options.merge), options)
+        reports = merge(options.merge)
+        print(compare_table(reports))
+        _write(reports, options)
         return
     asked = asked_by(options, None if options.times is None else options.times.split(","))
     with sharing(options, "evaluate") as shared:
@@ -250,35 +262,52 @@ def _run_command(options: argparse.Namespace) -> None:
             _prepare_command(options, shared, asked)
             return
         if options.ablate:
-            for name, ablation in ablate(Path(options.run), tell=shared.tell, shared=shared, **asked).items():
+
+            def each(name: str, ablation: Ablation) -> None:
                 shared.tell(f"{name} network\n\n{ablation}\n")
+
+            ablate(Path(options.run), tell=shared.tell, done=each, shared=shared, **asked)
             return
-        show = shared.main and not options.quiet
-        reports = evaluate(Path(options.run), show=show, tell=shared.tell, shared=shared, **asked)
+        show, reports = shared.main and not options.quiet, dict[str, Report]()
+        with _told_anyway(reports, shared):
+            evaluate(Path(options.run), show=show, tell=shared.tell, done=reports.__setitem__, shared=shared, **asked)
         if shared.main:
-            _show(reports, options)
+            _write(reports, options)
 
 
 def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked) -> None:
-    found = prepare(
-        Path(options.run),
-        budget=options.prepare,
-        copies=options.copies or 1,
-        track=options.track,
-        show=not options.quiet,
-        tell=lambda line: None if options.quiet else shared.tell(line),
-        shared=shared,
-        **asked,
-    )
     reports: dict[str, Report] = {}
-    for name, each in found.items():
+
+    def done(name: str, each: PreparedReports) -> None:
         shared.tell(f"{name} network\n\n{each.prepared}\n")
-        reports |= {name: each.before, f"{name}, prepared": each.after}
-    _show(reports, options)
+        reports.update({name: each.before, f"{name}, prepared": each.after})
+
+    with _told_anyway(reports, shared):
+        prepare(
+            Path(options.run),
+            budget=options.prepare,
+            copies=1 if options.copies is None else options.copies,
+            track=options.track,
+            show=not options.quiet,
+            tell=lambda line: None if options.quiet else shared.tell(line),
+            done=done,
+            shared=shared,
+            **asked,
+        )
+    _write(reports, options)
 
 
-def _show(reports: dict[str, Report], options: argparse.Namespace) -> None:
-    print(compare_table(reports))
+@contextmanager
+def _told_anyway(reports: dict[str, Report], shared: Sharing) -> Iterator[None]:
+    """Print the table of what a block puts into `reports`, also of what there is when an error ends it."""
+    try:
+        yield
+    finally:
+        if reports:
+            shared.tell(compare_table(reports))
+
+
+def _write(reports: dict[str, Report], options: argparse.Namespace) -> None:
     if options.json is not None:
         write_whole(options.json, json.dumps({name: report.to_dict() for name, report in reports.items()}))
     if options.plot is not None:

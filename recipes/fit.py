@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import analogsim
-from analogsim.errors import InvalidValueError, MissingFileError
+from analogsim.errors import InvalidValueError
 from analogsim.fit import FittedDevice
 from analogsim.recipes.config.arguments import Program
 from analogsim.utils.files import write_figure
+from analogsim.utils.outputs import check_figure, check_output
 
 
 def fit(
@@ -25,16 +26,18 @@ def fit(
     g_max: float | None = None,
     bootstrap: int = 200,
     seed: int = 0,
+    done: Callable[[FittedDevice], None] = lambda _: None,
 ) -> FittedDevice:
     """Fit, write the device file and the figure; the arguments besides are those of `analogsim.fit_device`.
+
+    ``done`` is given what was fitted, before anything is written.
 
     Raises:
         FileNotFoundError: there is no such table, or no folder for what is to be written.
         ValueError: the table cannot be used, or the device file would not end in ``.toml``.
     """
-    for file in (out, plot):  # told before the work, not after it
-        if file is not None and not Path(file).absolute().parent.is_dir():
-            raise MissingFileError(f"fit: there is no folder for {file!r}; make it first")
+    check_output(out, "fit")  # told before the work, not after it
+    check_figure(plot, "fit")
     if not out.endswith(".toml"):
         raise InvalidValueError(f"fit: the device file must end in .toml, so that convert knows it; got {out!r}")
     with warnings.catch_warnings():
@@ -49,6 +52,7 @@ def fit(
             bootstrap=bootstrap,
             seed=seed,
         )
+    done(fitted)
     fitted.save(out)
     if plot is not None:
         write_figure(plot, fitted.plot())
@@ -89,7 +93,7 @@ def _run_command(options: argparse.Namespace) -> None:
         if not equals:
             raise InvalidValueError(f"fit: --unit takes COLUMN=UNIT, such as time=h, got {text!r}")
         units[name] = unit
-    fitted = fit(
+    fit(
         options.measurements,
         options.out,
         plot=options.plot,
@@ -99,8 +103,8 @@ def _run_command(options: argparse.Namespace) -> None:
         g_max=options.g_max,
         bootstrap=options.bootstrap,
         seed=options.seed,
+        done=lambda fitted: print(fitted, flush=True),
     )
-    print(fitted)
     print(f'\nuse it: analog = analogsim.convert(model, device="{options.out}")')
 
 

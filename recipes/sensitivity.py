@@ -7,16 +7,19 @@ analogsim sensitivity runs/20260101-120000-digits-resnet20-pcm/plain/checkpoint.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import analogsim
 from analogsim import KeptDigital, Report, Sensitivity
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.kept_digital import Per
+from analogsim.evaluation.metrics import check_share
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.training.restored import Asked, add_judging, asked_by, judging, restored
+from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 
 # Chips far away from those that the layers are chosen by.
@@ -53,6 +56,7 @@ def sensitivity(
     keep: float | None = None,
     per: Per = "macs",
     tell: Callable[[str], None] = lambda _: None,
+    done: Callable[[str, Found], None] = lambda _, __: None,
     shared: Sharing = Sharing(),  # noqa: B008  a value that nothing changes
     **asked: Unpack[Asked],
 ) -> dict[str, Found]:
@@ -63,6 +67,7 @@ def sensitivity(
         keep: the score to reach by keeping layers digital, such as 0.97; None to leave it at the table.
         per: share of what a layer is weighed by, see `Sensitivity.keep_digital`.
         tell: told a line where ranges of converters are not those of the run.
+        done: given a network's name and what was found of it as soon as it is, also where an error ends it there.
         shared: who judges the chips, and where they are kept.
         asked: see `Asked`; the last of its times counts.
 
@@ -70,29 +75,53 @@ def sensitivity(
         What was found, for each network by its name.
 
     Raises:
-        ValueError: what is asked for cannot be.
+        ValueError: what is asked for cannot be; a share in percent among it.
     """
+    if keep is not None and not math.isfinite(keep):
+        raise InvalidValueError(f"sensitivity: keep must be a score, such as 0.97, got {keep!r}")
     results = {}
     for name, network in restored(path, asked, tell, "sensitivity", place=shared.place):
         how, where = judging(network, asked), shared.options(name)
+        if keep is not None:
+            check_share(keep, how["metric"].unit, "sensitivity: keep")
         *_, time = how.pop("times")
         layers = analogsim.sensitivity(network.analog, network.validation, t=time, **how, **where)
         if keep is None:
             results[name] = Found(layers)
+            done(name, results[name])
             continue
-        kept = layers.keep_digital(keep, per=per, **where)
-        how |= {"times": (time,), "seed": how["seed"] + _OTHER_CHIPS}
-        judged = shared.options(f"{name}, on test data")
-        before = analogsim.evaluate(network.analog, network.test, clean=network.clean, **how, **judged)
-        chosen = analogsim.convert(analogsim.to_digital(network.analog), kept.device, crossbar=kept.crossbar)
-        ranges = analogsim.get_ranges(network.analog)
-        left = {matrix.analog.name for matrix in analogsim.layers.matrices_of(chosen)}
-        analogsim.set_ranges(chosen, {layer: ranges[layer] for layer in ranges if layer in left})
-        if judged["journal"] is not None:
-            judged["journal"] = judged["journal"].of(f"digital: {', '.join(map(repr, kept.layers))}")
-        after = analogsim.evaluate(chosen, network.test, clean=network.clean, **how, **judged)
-        results[name] = Found(layers, kept, before, after)
+        try:
+            results[name] = _chosen(layers, keep, per, name, network, how, time, shared)
+        except BaseException:
+            done(name, Found(layers))
+            raise
+        done(name, results[name])
     return results
+
+
+def _chosen(
+    layers: Sensitivity,
+    keep: float,
+    per: Per,
+    name: str,
+    network: Restored,
+    how: dict[str, Any],
+    time: float | str,
+    shared: Sharing,
+) -> Found:
+    """Which layers to keep digital, and what that brings on test data."""
+    kept = layers.keep_digital(keep, per=per, **shared.options(name))
+    how |= {"times": (time,), "seed": how["seed"] + _OTHER_CHIPS}
+    judged = shared.options(f"{name}, on test data")
+    before = analogsim.evaluate(network.analog, network.test, clean=network.clean, **how, **judged)
+    chosen = analogsim.convert(analogsim.to_digital(network.analog), kept.device, crossbar=kept.crossbar)
+    ranges = analogsim.get_ranges(network.analog)
+    left = {matrix.analog.name for matrix in analogsim.layers.matrices_of(chosen)}
+    analogsim.set_ranges(chosen, {layer: ranges[layer] for layer in ranges if layer in left})
+    if judged["journal"] is not None:
+        judged["journal"] = judged["journal"].of(f"digital: {', '.join(map(repr, kept.layers))}")
+    after = analogsim.evaluate(chosen, network.test, clean=network.clean, **how, **judged)
+    return Found(layers, kept, before, after)
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
@@ -114,9 +143,15 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run_command(options: argparse.Namespace) -> None:
     asked = asked_by(options, (options.time,))
     with sharing(options, "sensitivity") as shared:
-        how = {"keep": options.keep, "per": options.per, "tell": shared.tell, "shared": shared}
-        found = sensitivity(Path(options.run), **how, **asked)
-        shared.tell("\n\n".join(f"{name} network\n\n{result}" for name, result in found.items()))
+        gap = ""
+
+        def done(name: str, found: Found) -> None:
+            nonlocal gap
+            shared.tell(f"{gap}{name} network\n\n{found}")
+            gap = "\n"
+
+        how = {"keep": options.keep, "per": options.per, "tell": shared.tell, "done": done, "shared": shared}
+        sensitivity(Path(options.run), **how, **asked)
 
 
 PROGRAM = Program("sensitivity", "which layers cost most, and which to keep digital", _declare, _run_command)

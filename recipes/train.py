@@ -50,6 +50,7 @@ from analogsim.recipes.training.setup import NOTHING, Given, check, load_data, r
 from analogsim.recipes.training.step import check_method
 from analogsim.training import Step
 from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.outputs import missing_folders, remove_empty
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -260,6 +261,7 @@ def train(
     splits = (group.by_turns if config.data.download else group.each)(lambda: load_data(config, given))
     _tell_all(splits.notes, group, tell)
     new = folder is None
+    made = missing_folders(config.out) if new and group.main else []
     folder = group.first(lambda: _ready_folder(config, folder))
     trackers: dict[str, Tracker] = {}
     try:
@@ -271,8 +273,7 @@ def train(
         for tracker in trackers.values():
             tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         if new and group.main:
-            with contextlib.suppress(OSError):  # only where nothing is in it yet
-                folder.rmdir()
+            remove_empty([folder, *made])
         if isinstance(error, KeyboardInterrupt) and group.main and folder.is_dir():
             error.add_note(f"go on with: {group.command} train --resume {shlex.quote(str(folder))}")
         raise

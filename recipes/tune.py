@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analogsim.errors import InvalidValueError
+from analogsim.errors import AnalogsimError, InvalidValueError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import compare_plot
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
@@ -37,7 +37,7 @@ from analogsim.recipes.study.folder import study_folder, study_name, writable_pl
 from analogsim.recipes.study.lease import Lease, LostLease
 from analogsim.recipes.study.objectives import Objective
 from analogsim.recipes.study.runs import StudyRuns
-from analogsim.recipes.study.samplers import pruner, sampler
+from analogsim.recipes.study.samplers import pruner, sampler, try_out
 from analogsim.recipes.study.shared_database import storage_explained
 from analogsim.recipes.study.storages import storage_url
 from analogsim.recipes.study.trials import at_work, try_again
@@ -48,6 +48,7 @@ from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracker import Status
 from analogsim.recipes.training.setup import NOTHING, Given, check, load_data
 from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.outputs import missing_folders, remove_empty
 from analogsim.utils.times import seconds
 
 if TYPE_CHECKING:
@@ -124,9 +125,10 @@ def _check(config: StudyConfig, given: Given) -> None:
     if given.model is not None and "model" in dict(config.search.parts):
         raise InvalidValueError("search.model: there is one network, which was handed over; take it out of the search")
     all_times(config)
-    config.search.distributions(Config)
+    distributions = config.search.distributions(Config)
     sampler(config.study.sampler, 0)
     pruner(config.study.pruner, config.optimization.epochs)
+    try_out(config.study.sampler, config.study.pruner, distributions, config.study.pareto)
     if config.study.timeout is not None:
         seconds(config.study.timeout)
     lowest = {name: part.choices[0] if isinstance(part, Choice) else part.low for name, part in config.search.parts}
@@ -134,7 +136,7 @@ def _check(config: StudyConfig, given: Given) -> None:
         for value in part.choices if isinstance(part, Choice) else (part.low, part.high):
             try:
                 check(training_config(config, {**lowest, name: value}), given)
-            except ValueError as error:
+            except AnalogsimError as error:
                 raise InvalidValueError(f"search: {name}={value} cannot be trained: {error}") from error
 
 
@@ -207,12 +209,22 @@ def tune(
         ConnectionError: Optuna's storage or MLflow cannot be reached at the start.
         KeyboardInterrupt: as it comes, with a note that says how to go on; the trial at work is tried again then.
     """
-    import optuna
-
     given = Given(model, data, task, metric)
     config = given.described(config)
     _check(config, given)
+    made = missing_folders(config.out)
     writable_place(config)
+    try:
+        return _take_part(config, given, show)
+    except BaseException:
+        remove_empty(made)
+        raise
+
+
+def _take_part(config: StudyConfig, given: Given, show: Callable[[str], None]) -> Tuned:
+    """Work on the study of a configuration that was checked."""
+    import optuna
+
     goal = _goal(config, given, wanted=config.study.trials)
     for note in goal.data.notes:
         show(note)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 _LETTERS = 84  # of a line above a figure, as many as fit
+_MANY = 6  # curves from which their legend has a place of its own
+_NAME = 48  # letters of a name there
+_LETTER, _LINE = 0.055, 0.155  # inches of it, about
 _INSTALL = 'install it with: pip install "analogsim-torch[plot]"'
 
 
@@ -76,6 +79,26 @@ def in_unit(axis: Axis, unit: str | None) -> None:
         from matplotlib.ticker import PercentFormatter
 
         axis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+
+
+def legend(axes: Axes) -> None:
+    """Say which curve is which: among the curves where they are few, beside them from six on, in a figure that grows.
+
+    The curves keep the room that they have, however many and long the names are.
+    """
+    lines, names = axes.get_legend_handles_labels()
+    if len(names) < _MANY:
+        axes.legend(lines, names)
+        return
+    drawn = axes.get_figure()
+    assert drawn is not None
+    width, height = drawn.get_size_inches()
+    columns = -(-len(names) // max(1, int((height - 1) / _LINE)))
+    # names of runs differ at either end
+    short = [name if len(name) <= _NAME else f"{name[: _NAME // 2 - 3]}...{name[-_NAME // 2 :]}" for name in names]
+    axes.legend(lines, short, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.5, fontsize=7, ncols=columns)
+    widest = max(len(name) for name in short)
+    drawn.set_size_inches(width + columns * (_LETTER * widest + 0.55), height)
 
 
 def titled(axes: Axes, *lines: str) -> None:

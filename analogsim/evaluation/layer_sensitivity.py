@@ -22,7 +22,7 @@ from analogsim.errors import ConversionWarning, InvalidValueError
 from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, in_unit, number, spread, titled
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.kept_digital import KeptDigital, Per, Selection, Share, by_loss_per_share, search, sum_shares
-from analogsim.evaluation.metrics import MetricLike, as_metric
+from analogsim.evaluation.metrics import MetricLike, as_metric, check_share
 from analogsim.evaluation.monte_carlo import judge_chips
 from analogsim.evaluation.operations import analog_macs, macs
 from analogsim.evaluation.report import Report
@@ -193,8 +193,10 @@ class Sensitivity:
             digital.
 
         Raises:
-            ValueError: the digital network itself does not reach the target, or its weights have changed.
+            ValueError: the target is no share where scores are shares; the digital network itself does not reach it, or
+                its weights have changed.
         """
+        check_share(target, self.everything.unit, "keep_digital: target")
         if not self._reaches(self.clean, target):
             raise InvalidValueError(
                 f"keep_digital: the digital network has {self.metric} {self.clean:g}, which does not reach {target!r}"

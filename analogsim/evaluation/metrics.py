@@ -354,3 +354,19 @@ def as_metric(metric: MetricLike) -> Metric:
             "with update, compute and reset, or an analogsim.evaluation.Metric"
         )
     return METRICS[metric]
+
+
+def check_share(score: float, unit: str | None, what: str) -> None:
+    """Refuse a target that no share reaches, most of all percent in place of a share.
+
+    Args:
+        score: to be reached.
+        unit: of the metric; ``"%"`` for shares, which lie between 0 and 1. All else is taken as it is.
+        what: it is, for the message.
+
+    Raises:
+        ValueError: with the share that was meant, where it can be guessed.
+    """
+    if unit == "%" and not 0 <= score <= 1:
+        meant = f"; did you mean {score / 100:g}?" if 1 < score <= 100 else ""
+        raise InvalidValueError(f"{what}: a share lies between 0 and 1, got {score:g}{meant}")

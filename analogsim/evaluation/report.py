@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analogsim.errors import InvalidTypeError, InvalidValueError
-from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, number, spread, titled
+from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, legend, number, spread, titled
 from analogsim.evaluation.metrics import METRICS
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
@@ -357,6 +357,6 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     of = described.pop() if len(described) == 1 else "different settings, see the table"
     dashed = "dashed: clean" + (", dotted: digital" if clean_columns(listed)[1:] else "")
     titled(axes, f"mean and 5th to 95th percentile of the chips; {dashed}", of)
-    axes.legend()
+    legend(axes)
     axes.grid(alpha=0.3)
     return drawn

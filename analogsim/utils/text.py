@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,6 +27,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: int = 1) ->
         return "  ".join(cells).rstrip()
 
     return "\n".join([join(lines[0]), "  ".join("-" * width for width in widths), *map(join, lines[1:])])
+
+
+def in_short(value: object, most: int = 200) -> str:
+    """A value as errors show it: what is longer than ``most`` letters, and numbers too long to be written, in short."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits, which Python does not write
+        return f"a number of about {int(math.log10(2) * int(value).bit_length()) + 1} digits"  # type: ignore[call-overload]
+    except Exception:
+        return f"something of type {type(value).__name__}, whose repr fails"
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:

@@ -137,7 +137,7 @@ def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
     }
     with matplotlib.rc_context(settings):
         figure = compare_plot(reports)
-        figure.set_size_inches(8.5, 4.5)
+        figure.set_size_inches(figure.get_figwidth() + 2.1, 4.5)  # a page is wider than a column
         for band in figure.axes[0].collections:  # many of them together must not hide the lines
             band.set_alpha(0.2 * min(1, 4 / len(reports)))
         picture = io.StringIO()

@@ -14,6 +14,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, Self, Union
 
 from analogsim.errors import InvalidTypeError, InvalidValueError
+from analogsim.utils.text import in_short
 
 NONE = "none"
 BOUNDS = {
@@ -73,7 +74,8 @@ class Reader:
             for bound, (sign, holds) in BOUNDS.items():
                 limit = part.metadata.get(bound)
                 if limit is not None and isinstance(item, (int, float)) and not holds(item, limit):
-                    raise self.wrong(name, item, f"a value {sign} {limit}")
+                    share = limit == 1 and bound in ("le", "lt") and 1 < item <= 100
+                    raise self.wrong(name, item, f"a value {sign} {limit}", f"{item / 100:g}" if share else None)
             if choices and item is not None and item not in choices:
                 raise self.wrong(name, item, f"one of {', '.join(map(repr, choices))}")
         return result
@@ -163,9 +165,12 @@ class Reader:
             return text
         return parsed["value"] if len(parsed) == 1 else text  # more: a line break smuggled in a second key
 
-    def wrong(self, name: str, value: object, wanted: str) -> ValueError:
-        """The error for a value that is not what is wanted."""
-        return InvalidValueError(f"{self.source}: {name}: wanted {wanted}, got {value!r} ({type(value).__name__})")
+    def wrong(self, name: str, value: object, wanted: str, meant: str | None = None) -> ValueError:
+        """The error for a value that is not what is wanted, with what was meant if that can be guessed."""
+        guess = "" if meant is None else f"; did you mean {meant}?"
+        return InvalidValueError(
+            f"{self.source}: {name}: wanted {wanted}, got {in_short(value)} ({type(value).__name__}){guess}"
+        )
 
     def unknown(self, name: str, here: Iterable[str]) -> ValueError:
         """The error for an option that is not among those `here`, with the nearest one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from analogsim.errors import InvalidValueError
@@ -76,14 +76,21 @@ class Space(Table):
         noise.shape = { choices = ["linear", "cosine"] }
 
     On the command line: ``search.noise.end="{low=0.5, high=4}"``; ``search.noise.end=none`` takes it out.
+
+    Args:
+        parts: what is searched.
+        left_out: names that were said to be none, which must be those of settings too.
     """
 
     parts: tuple[tuple[str, Range | Choice], ...]
+    left_out: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def from_plain(cls, value: Mapping[str, Any]) -> Self:
         """The space of a nested table; raises ValueError where an entry is no range and no choice."""
-        return cls(tuple(_parts(value, "")))
+        parts = _parts(value, "")
+        left_out = tuple(name for name, part in parts if part is None)
+        return cls(tuple((name, part) for name, part in parts if part is not None), left_out)
 
     def to_plain(self) -> dict[str, Any]:
         """The nested table."""
@@ -106,12 +113,15 @@ class Space(Table):
             ValueError: nothing is searched, a setting does not exist or cannot be searched, or a value is one that it
                 does not take.
         """
+        known = {name: (part, hint) for name, part, hint in every_option(cls)}
+        reader = Reader("search", tuple(known))
+        for name in self.left_out:
+            if not any(option == name or option.startswith(f"{name}.") for option in known):
+                raise reader.unknown(name, known)
         if not self.parts:
             raise InvalidValueError(
                 "search: nothing is searched; name at least one setting with low and high, or choices"
             )
-        known = {name: (part, hint) for name, part, hint in every_option(cls)}
-        reader = Reader("search", tuple(known))
         result = {}
         for name, part in self.parts:
             if name not in known:
@@ -138,11 +148,13 @@ def suggest(distributions: Mapping[str, BaseDistribution], trial: Trial) -> dict
     return values
 
 
-def _parts(value: Mapping[str, Any], prefix: str) -> list[tuple[str, Range | Choice]]:
-    found: list[tuple[str, Range | Choice]] = []
+def _parts(value: Mapping[str, Any], prefix: str) -> list[tuple[str, Range | Choice | None]]:
+    """The entries of a table by their dotted names; None is for what is not to be searched."""
+    found: list[tuple[str, Range | Choice | None]] = []
     for key, inner in value.items():
         name = f"{prefix}{key}"
         if inner == NONE:
+            found.append((name, None))
             continue
         if isinstance(inner, (list, tuple)):
             inner = {"choices": inner}

@@ -23,7 +23,7 @@ from torch import nn
 
 import analogsim
 from analogsim.chip.compensation import as_compensations
-from analogsim.errors import ConversionWarning, InvalidValueError, MissingFileError
+from analogsim.errors import ConversionWarning, InvalidValueError
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.workers import Executor, Ranks
@@ -44,6 +44,7 @@ from analogsim.recipes.tasks.weights import load_into, read_weights
 from analogsim.recipes.training.restored import Asked, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_whole
+from analogsim.utils.outputs import check_output
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 
 _MOST_SAMPLES = 5_000
@@ -433,9 +434,8 @@ def _command(options: argparse.Namespace) -> list[str]:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    for file in (options.html, options.json, options.journal):  # told before the work, not after it
-        if file is not None and not Path(file).absolute().parent.is_dir():
-            raise MissingFileError(f"judge: there is no folder for {file!r}; make it first")
+    for file in (options.html, options.json):  # told before the work, not after it
+        check_output(file, "judge")
     if options.run is None and (options.model is None or options.data is None):
         raise InvalidValueError("judge: give a run's folder, or --model and --data (and --weights)")
     if options.run is not None and options.weights is not None:
@@ -483,9 +483,9 @@ def _found(options: argparse.Namespace, shared: Sharing) -> dict[str, Judgement]
         if options.run is None:
             return judge_named(options=options, tell=tell, **how)
         return judge_run(Path(options.run), options=options, tell=tell, **how)
-    except KeyboardInterrupt:
+    except BaseException:  # what was found out is not lost to what comes after it, be it an error or Ctrl-C
         if so_far and shared.main:
-            print(so_far[-1])
+            print(so_far[-1], flush=True)
         raise
 
 

@@ -65,9 +65,10 @@ def _value(index: int) -> Callable[[Any], float]:
 
 
 def _drawn(name: str, draw: Callable[[], Any]) -> Iterator[tuple[str, Figure]]:
-    from matplotlib import pyplot
+    from matplotlib import pyplot, rc_context
 
-    with warnings.catch_warnings():
+    # Optuna's figures choose a style for all of matplotlib, which our own are not to be drawn in.
+    with rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna marks these as experimental; colour bars do not take part in layouts
         axes = draw()
         figure = getattr(axes, "figure", None) or axes.flat[0].figure  # several panels come as an array

@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from analogsim.errors import InvalidValueError
+from analogsim.errors import AnalogsimError, InvalidValueError, MissingPackageError
 from analogsim.recipes.study.storages import quietly
 from analogsim.utils.text import named_call
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
@@ -28,6 +31,7 @@ _SAMPLERS = {
     "qmc": "QMCSampler",
     "brute-force": "BruteForceSampler",
 }
+_FEW = 12  # trials after which every sampler has left those that it draws by chance
 _PRUNERS = {
     "median": "MedianPruner",
     "percentile": "PercentilePruner",
@@ -128,8 +132,86 @@ def _factory(
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise InvalidValueError(f"{what}: unknown name {name!r}, known are {', '.join(known)}{guess}")
     make: Callable[..., Any] = getattr(module, known[name])
-    has = [word for word in inspect.signature(make).parameters if word not in ("args", "kwargs")]
-    for word in arguments:
+    has = {word: part for word, part in inspect.signature(make).parameters.items() if word not in ("args", "kwargs")}
+    for word, value in arguments.items():
         if word not in has:
             raise InvalidValueError(f"{what}: {name!r} has no parameter {word!r}; it has {', '.join(has) or 'none'}")
+        _check_kind(f"{what}: {word} of {name!r}", has[word].annotation, value)
     return make
+
+
+def _check_kind(what: str, annotation: Any, value: object) -> None:
+    """Refuse a value that is not of the kind that Optuna writes beside the parameter, and takes without a look."""
+    written = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    kinds = [part.strip() for part in written.split("|")]
+    plain = [kind for kind in kinds if kind in ("int", "float", "str", "bool")]
+    if value is None and "None" in kinds:
+        return
+    if not plain:
+        if isinstance(value, dict) and written.startswith("dict"):
+            return
+        raise InvalidValueError(f"{what}: is a {kinds[0].partition('[')[0]}, which cannot be said here; leave it out")
+    fits = type(value).__name__ in plain or (type(value) is int and "float" in plain)
+    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+        raise InvalidValueError(f"{what}: must be of type {' or '.join(plain)}, got {value!r}")
+
+
+def try_out(sampler_text: str, pruner_text: str, distributions: Mapping[str, BaseDistribution], many: bool) -> None:
+    """Let a sampler and a pruner choose a few times, on a study in memory.
+
+    Args:
+        sampler_text: see `sampler`.
+        pruner_text: see `pruner`.
+        distributions: of what is searched.
+        many: whether there are two objectives.
+
+    Raises:
+        ValueError: they cannot, with what they are told.
+        ImportError: the sampler needs a package that is not installed.
+    """
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come again with the study
+            _choose_a_few(sampler_text, pruner_text, dict(distributions), ["maximize"] * (1 + many))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _choose_a_few(
+    sampler_text: str, pruner_text: str, distributions: dict[str, BaseDistribution], directions: list[str]
+) -> None:
+    import optuna
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), directions=directions)
+    for value in range(_FEW):
+        trial = study.ask(distributions)
+        if len(directions) == 1:
+            trial.report(value, 0)
+        study.tell(trial, [float(value)] * len(directions))
+    name, arguments = named_call(sampler_text, "study.sampler", "n_startup_trials=20")
+    if "n_startup_trials" in arguments:  # what comes after them is what can go wrong
+        rest = ", ".join(f"{word}={value!r}" for word, value in arguments.items() if word != "n_startup_trials")
+        sampler_text = f"{name}({', '.join(filter(None, (rest, 'n_startup_trials=1')))})"
+    what = "sampler"
+    try:
+        study.sampler = sampler(sampler_text, 0)
+        trial = study.ask(distributions)
+        what = "pruner"
+        study.pruner = pruner(pruner_text, 4)
+        if len(directions) == 1:
+            trial.report(0.0, 0)
+            trial.should_prune()
+    except AnalogsimError:
+        raise
+    except ImportError as error:
+        package = error.name or "the package"
+        raise MissingPackageError(
+            f"study.{what}: {name!r} needs {package}, which is not installed: pip install {package}"
+        ) from error
+    except Exception as error:
+        told = sampler_text if what == "sampler" else pruner_text
+        raise InvalidValueError(f"study.{what}: {told!r} cannot choose: {error}") from error

@@ -96,7 +96,8 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
         except ImportError as error:
             raise MissingPackageError(
                 f"study.storage: no driver for {stores.shown(url)}: {stores.brief(error)}; for PostgreSQL: "
-                'pip install "psycopg[binary]" and write postgresql+psycopg://...'
+                'pip install "psycopg[binary]" and write postgresql+psycopg://...; for MySQL: pip install pymysql and '
+                "write mysql+pymysql://..."
             ) from error
         except Exception as error:
             # Two workers that make the same tables: the second finds them made when it tries again.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from analogsim.errors import InvalidValueError, MissingFileError, MissingPackageError, UnreachableError
+from analogsim.errors import AnalogsimError, InvalidValueError, MissingFileError, MissingPackageError, UnreachableError
 from analogsim.recipes.tracking import mlflow_private
 
 if TYPE_CHECKING:
@@ -175,8 +175,15 @@ def explained(uri: str, otherwise: str = _OTHERWISE) -> Iterator[None]:
     """Turn what goes wrong at the start into an error that says what to do, `otherwise` at its end."""
     try:
         yield
-    except (ValueError, ImportError):
+    except AnalogsimError:
         raise
+    except ImportError as error:
+        raise MissingPackageError(
+            f"MLflow at {shown(uri)} needs a package that is not installed: {brief(error)}; pip install it, and name "
+            "the driver in the address: postgresql+psycopg://..., mysql+pymysql://..."
+        ) from error
+    except ValueError as error:
+        raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
     except errors() as error:
         if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error

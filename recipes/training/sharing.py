@@ -17,6 +17,7 @@ from analogsim.errors import InvalidValueError
 from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.workers import Executor
 from analogsim.recipes.training.processes import ALONE, Group, joined
+from analogsim.utils.outputs import check_output
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ def sharing(options: argparse.Namespace, program: str) -> Iterator[Sharing]:
     """What the arguments of `add_sharing` say, for a block; under torchrun the processes that it started.
 
     Raises:
+        FileNotFoundError, OSError: the journal cannot be written.
         ValueError: no number of workers, or workers under torchrun, whose processes share the chips as they are.
     """
+    check_output(options.journal, program)
     workers = options.workers
     if workers is not None and workers < 1:
         raise InvalidValueError(f"{program}: --workers must be an integer >= 1, got {workers}")

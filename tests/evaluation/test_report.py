@@ -351,3 +351,22 @@ def test_merged_reports_agree_on_both() -> None:
     assert Report.merged([first, second]).digital == 0.87
     with pytest.raises(ValueError, match=r"merged: the clean networks score 0\.93 and 0\.9"):
         Report.merged([first, report(clean=0.9, digital=0.87, seeds=(4, 5, 6, 7))])
+
+
+@pytest.mark.parametrize("count", [6, 13, 30])
+def test_a_long_legend_leaves_the_curves_their_room(count: int) -> None:
+    pytest.importorskip("matplotlib")
+
+    def sizes(number: int) -> tuple[Any, Any, Any]:
+        drawn = compare_plot({f"20260101-120000-digits-lenet5-pcm hardware-aware {i}": report() for i in range(number)})
+        png(drawn)
+        (axes,) = drawn.axes
+        return drawn.bbox, axes.get_window_extent(), axes.get_legend().get_window_extent()
+
+    _, room, _ = sizes(2)
+    whole, curves, legend = sizes(count)
+    assert curves.width > 0.9 * room.width
+    assert curves.height > 0.9 * room.height
+    assert legend.x0 > curves.x1, "beside the curves"
+    assert legend.x1 <= whole.x1, "in the picture"
+    assert legend.y0 >= whole.y0, "in the picture"

@@ -256,8 +256,39 @@ def test_a_bug_keeps_its_traceback(alone: Path, monkeypatch: pytest.MonkeyPatch)
         raise KeyError("a bug")
 
     monkeypatch.setattr(recipe, "train", bug)
-    with pytest.raises(KeyError, match="a bug"):
+    with pytest.raises(KeyError, match="a bug") as told:
         main(["train"])
+    (request,) = told.value.__notes__
+    assert "Please report it with the lines above, the command, and these versions:\nanalogsim " in request
+    assert f"torch {torch.__version__.partition('+')[0]}" in request
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError, ImportError])
+def test_an_error_that_nobody_foresaw_is_a_bug(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Whatever built-in type it has: what is said in one line is of a class of ours."""
+    monkeypatch.setattr(recipe, "train", lambda *_, **__: _raise(error))
+    with pytest.raises(error, match="Overflow when unpacking") as told:
+        main(["train"])
+    assert told.value.__notes__
+
+
+def _raise(error: type[Exception]) -> None:
+    raise error("Overflow when unpacking long long")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device", "x"), MemoryError("too much"), torch.OutOfMemoryError("too much")]
+)
+def test_what_the_machine_lacks_is_no_bug(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[..., str], error: Exception
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipe, "train", full)
+    assert str(error) in fail("train")
 
 
 def test_a_file_whose_path_has_an_equals_sign(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +335,7 @@ def test_ctrl_c_before_there_is_anything_to_go_on_with(
                 main(["train", "--no-tracking"])
         assert ended.value.code == 130
         assert capsys.readouterr().err == "\nstopped\n"
-        assert not list(Path().glob("runs/*"))
+        assert not Path("runs").exists()
 
 
 class Odd(nn.Module):
@@ -426,7 +457,13 @@ def test_tune_tells_each_trial_and_the_result(
             "study.storage: 'optuna.db' is not the URL of a database; write sqlite:///optuna.db",
         ),
         (["--storage", "sqlite:////missing/optuna.db"], "study.storage: cannot open sqlite:////missing/optuna.db: "),
-        (["--min-clean", "90"], "study.min_clean: wanted a value < 1, got 90.0"),
+        (["--min-clean", "90"], "study.min_clean: wanted a value < 1, got 90.0 (float); did you mean 0.9?"),
+        (["study.sampler=tpe(gamma=3)"], "study.sampler: gamma of 'tpe': is a Callable, which cannot be said here"),
+        (["study.sampler=tpe(n_ei_candidates=0)"], "study.sampler: 'tpe(n_ei_candidates=0"),
+        (["search.noise.ende=none"], "search: no option 'noise.ende'; did you mean 'noise.end'?"),
+        (["search.noize=none"], "search: no option 'noize'"),
+        (['search.device=["pcm", "pmc"]'], "search: device=pmc cannot be trained: "),
+        (["study.seed=1000000000000000000000000000000"], "study.seed: wanted a value < 4294967296, got 1000"),
         (["search.noise.ende={low=1, high=2}"], "search: no option 'noise.ende'; did you mean 'noise.end'?"),
         (["missing.toml"], "no configuration file 'missing.toml'"),
         (["--out", "taken"], "out: cannot write to the folder 'taken': File exists"),
@@ -437,6 +474,7 @@ def test_what_is_wrong_with_a_study_is_told_in_one_line(
 ) -> None:
     (alone / "taken").write_text("a file")
     assert words in fail("tune", *settings, "--no-tracking", "--quiet", *arguments)
+    assert [path.name for path in alone.iterdir()] == ["taken"], "a refused command leaves nothing"
 
 
 def test_tune_is_not_for_torchrun(alone: Path, fail: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

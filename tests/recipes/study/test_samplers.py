@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
-from analogsim.recipes.study.samplers import pruner, sampler
+from analogsim.recipes.study.samplers import pruner, sampler, try_out
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
 
@@ -109,8 +110,52 @@ def test_pruners_know_how_long_a_trial_is() -> None:
             lambda: pruner("percentile(percentile=200)", 5),
             "study.pruner: 'percentile.percentile=200.': Percentile must be",
         ),
+        (lambda: sampler("tpe(gamma=3)", 0), "study.sampler: gamma of 'tpe': is a Callable, which cannot be said here"),
+        (lambda: sampler("tpe(n_startup_trials=2.5)", 0), r"n_startup_trials of 'tpe': must be of type int, got 2.5"),
+        (lambda: sampler("tpe(group='no')", 0), "group of 'tpe': must be of type bool, got 'no'"),
+        (lambda: sampler("gp(deterministic_objective=1)", 0), "deterministic_objective of 'gp': must be of type bool"),
+        (lambda: sampler("cmaes(sigma0=1e999)", 0), "sigma0 of 'cmaes': must be of type float, got inf"),
+        (lambda: pruner("median(n_startup_trials='a')", 5), "n_startup_trials of 'median': must be of type int"),
+        (lambda: pruner("hyperband(max_resource=None)", 5), "max_resource of 'hyperband': must be of type str or int"),
     ],
 )
 def test_what_is_wrong_is_told(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def distributions() -> dict[str, Any]:
+    return {
+        "x": optuna.distributions.FloatDistribution(0.1, 2.0, log=True),
+        "n": optuna.distributions.IntDistribution(1, 4),
+        "kind": optuna.distributions.CategoricalDistribution(("a", "b")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tpe(n_ei_candidates=0)", "study.sampler: .* cannot choose: "),
+        ("tpe(n_startup_trials=500, n_ei_candidates=0)", "study.sampler: .* cannot choose: "),
+        ("nsgaii(crossover_prob=7)", "study.sampler: 'nsgaii.crossover_prob=7.': "),
+        ("qmc(qmc_type='sobel')", "study.sampler: .qmc.* is invalid"),
+    ],
+)
+def test_what_shows_when_it_chooses_is_told_at_once(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        try_out(text, "median", distributions(), many=False)
+
+
+def test_a_package_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna looks for it when the second trial begins."""
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    with pytest.raises(ImportError, match="'cmaes' needs cmaes, which is not installed: pip install cmaes"):
+        try_out("cmaes", "median", distributions(), many=False)
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("text", ["tpe(multivariate=True)", "gp", "random(seed=3)", "nsgaii(seed=None)"])
+def test_what_chooses_is_let_through(text: str, many: bool) -> None:
+    before = optuna.logging.get_verbosity()
+    try_out(text, "percentile(percentile=50)", distributions(), many=many)
+    assert optuna.logging.get_verbosity() == before
