@@ -214,6 +214,24 @@ TABLES: Mapping[str, Table] = {
 }
 
 
+@dataclass(frozen=True)
+class Only:
+    """Parts of a table by their names; of what is empty, all."""
+
+    rows: Sequence[str] = ()
+    chips: Sequence[str] = ()
+    remedies: Sequence[str] = ()
+
+    @staticmethod
+    def of(known: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
+        """Those of the parts that are asked for."""
+        return [(name, part) for name, part in known.items() if not names or name in names]
+
+
+Maps = dict[tuple[int, bool, int], Any]
+"""Maps of stuck cells by copies, whether lines were exchanged, and chip."""
+
+
 class Tables:
     """Trains and judges what is not in the file yet.
 
@@ -222,6 +240,7 @@ class Tables:
         work: the folder of trained networks.
         settings: of all rows, such as ``"data.name=mnist"``.
         samples: of the test data, drawn once for all; None: all of them.
+        budget: time that `analogsim.prepare` may take.
         show: told a line for each cell.
     """
 
@@ -232,11 +251,12 @@ class Tables:
         settings: Sequence[str],
         *,
         samples: int | None = None,
+        budget: str = "2min",
         show: Callable[[str], object] = print,
     ) -> None:
         self.cells: list[dict[str, Any]] = []
         self._out, self._work = out, work
-        self._settings, self._samples = tuple(settings), samples
+        self._settings, self._samples, self._budget = tuple(settings), samples, budget
         self._show = show
         self._load = cache(lambda seed: load_data(self._config(seed, ())))
         if out is not None and out.is_file():
@@ -248,28 +268,25 @@ class Tables:
         config: Config = load_toml(Config, None, asked)
         return config
 
-    def measure(
-        self, name: str, seed: int, *, chips: int, rows: Sequence[str] = (), columns: Sequence[str] = ()
-    ) -> None:
+    def measure(self, name: str, seed: int, *, chips: int, only: Only) -> None:
         """Whatever is missing of a table for one training seed.
 
         Args:
             name: of `TABLES`.
             seed: of training.
             chips: how many.
-            rows: only those; empty: all.
-            columns: the chips, only those; empty: all.
+            only: what of the table.
         """
         found = TABLES[name]
-        for (told, row), (column, made) in itertools.product(found.rows.items(), found.chips.items()):
-            if (rows and told not in rows) or (columns and column not in columns):
-                continue
-            for remedy, done in found.remedies.items():
+        asked = (only.of(found.rows, only.rows), only.of(found.chips, only.chips))
+        for (told, row), (column, made) in itertools.product(*asked):
+            maps: Maps = {}  # which remedies with and without affine share
+            for remedy, done in only.of(found.remedies, only.remedies):
                 question = {"table": name, "row": told, "chips": column, "remedy": remedy, "seed": seed}
                 question |= {"count": chips, "samples": self._samples, "settings": list(self._settings)}
                 if (not row.remedies or remedy in row.remedies) and _applies(done, made) and not self._known(question):
                     started = time.perf_counter()
-                    report = self._judged(found, row, made, done, seed, chips)
+                    report = self._judged(found, row, made, done, seed, chips, maps)
                     scores = report.values[:, 0].tolist()
                     cell = question | {"clean": report.clean, "scores": scores}
                     self._keep(cell | {"seconds": time.perf_counter() - started})
@@ -293,7 +310,16 @@ class Tables:
             return train_ternary(config, data, self._work), data
         return train(config, data, self._work, aware=row.aware), data
 
-    def _judged(self, found: Table, row: Row, made: Chips, done: Remedy, seed: int, chips: int) -> Report:
+    def _judged(
+        self,
+        found: Table,
+        row: Row,
+        made: Chips,
+        done: Remedy,
+        seed: int,
+        chips: int,
+        maps: Maps,
+    ) -> Report:
         model, data = self._trained(found, row, made, seed)
         inputs = _first(data, CALIBRATION)
         test = data.test
@@ -302,7 +328,7 @@ class Tables:
         analog = analogsim.convert(model, _device(model, made, done, inputs)).eval()
         compensation: Any = None if done.compensation == "none" else done.compensation
         if done.prepare:
-            prepared = analogsim.prepare(analog, inputs, compensation=compensation, copies=1)
+            prepared = analogsim.prepare(analog, inputs, budget=self._budget, compensation=compensation)
             compensation = prepared.compensation
         return analogsim.evaluate(
             analog,
@@ -311,7 +337,7 @@ class Tables:
             times=("0s",),
             compensation=compensation,
             calibration=inputs,
-            faults=partial(_faults, analog, made.stuck, done.remap) if done.known else None,
+            faults=partial(_known_faults, analog, made.stuck, done, maps) if done.known else None,
         )
 
 
@@ -337,10 +363,13 @@ def _device(model: nn.Module, made: Chips, done: Remedy, inputs: Tensor) -> Any:
     return device.replace(mapping=replace(device.laid, copies=done.copies)) if done.copies > 1 else device
 
 
-def _faults(analog: nn.Module, stuck: str, remap: bool, seed: int) -> Any:
-    """The map of a chip's stuck cells, as the weights meet them."""
-    found = analogsim.draw_faults(analog, stuck, seed)
-    return analogsim.remap(analog, found, signs=True) if remap else found
+def _known_faults(analog: nn.Module, stuck: str, done: Remedy, maps: Maps, seed: int) -> Any:
+    """The map of a chip's stuck cells, as the weights meet them; what ``maps`` has is not made again."""
+    key = (done.copies, done.remap, seed)
+    if key not in maps:
+        found = analogsim.draw_faults(analog, stuck, seed)
+        maps[key] = analogsim.remap(analog, found, signs=True) if done.remap else found
+    return maps[key]
 
 
 def _spread(scores: Sequence[float]) -> str:
@@ -386,11 +415,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, from 0 on")
     parser.add_argument("--chips", type=int, default=25)
-    parser.add_argument("--rows", action="append", default=[], metavar="NAME", help="only this row; may be given again")
-    parser.add_argument(
-        "--on", action="append", default=[], metavar="CHIPS", help="only these chips; may be given again"
-    )
+    parser.add_argument("--rows", action="append", default=[], metavar="NAME", help="only these; may be given again")
+    parser.add_argument("--on", action="append", default=[], metavar="CHIPS", help="likewise")
     parser.add_argument("--samples", type=int, help="of the test data (default: all)")
+    parser.add_argument("--budget", default="2min", help="of prepare (default: 2min)")
+    parser.add_argument("--remedies", action="append", default=[], metavar="NAME", help="likewise")
     parser.add_argument("--data", default="mnist", help="other data than the published")
     parser.add_argument("--folder", type=Path, help="where the data lie (default: data/mnist)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings of all rows")
@@ -404,9 +433,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check(parser, options)
     settings = [f"data.name={options.data}", *options.set]
     settings += [] if options.folder is None else [f"data.folder={options.folder}"]
-    tables = Tables(options.out, options.work, settings, samples=options.samples, show=partial(print, flush=True))
+    kept = {"samples": options.samples, "budget": options.budget, "show": partial(print, flush=True)}
+    tables = Tables(options.out, options.work, settings, **kept)
+    only = Only(options.rows, options.on, options.remedies)
     for name, seed in itertools.product(options.tables, range(options.seeds)):
-        tables.measure(name, seed, chips=options.chips, rows=options.rows, columns=options.on)
+        tables.measure(name, seed, chips=options.chips, only=only)
     print(f"\n{summary(tables.cells)}")
     return 0
 
@@ -417,7 +448,11 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if unknown or not options.tables:
         parser.error(f"there is no table {', '.join(unknown)!r}; there are {', '.join(TABLES)}")
     asked = [TABLES[name] for name in options.tables]
-    kinds = (("--rows", options.rows, [one.rows for one in asked]), ("--on", options.on, [one.chips for one in asked]))
+    kinds: tuple[tuple[str, list[str], list[Mapping[str, object]]], ...] = (
+        ("--rows", options.rows, [one.rows for one in asked]),
+        ("--on", options.on, [one.chips for one in asked]),
+        ("--remedies", options.remedies, [one.remedies for one in asked]),
+    )
     for option, names, known in kinds:
         for name in names:
             if not any(name in one for one in known):

@@ -123,6 +123,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
                     "peers",
                     "physics",
                     "pieces",
+                    "published",
                     "robust",
                     "startup",
                     "tracking",
