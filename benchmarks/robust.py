@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 }
 """The settings of each row."""
 PREPARE = "prepare"
+_TO_CHOOSE = 1_000_000  # the first of the chips to choose by, see "Decisions" in CONTRIBUTING.md
 _OF_NO_CHIP = ("plain", "gaussian")  # trained the same whatever they will run on
 
 
@@ -118,6 +120,9 @@ class Ladder:
         work: the folder of trained networks.
         settings: of all rows, such as ``"optimization.epochs=5"``.
         samples: of the test data, drawn once for all; None: all of them.
+        chosen: judge on validation data and on chips that no final evaluation meets, to choose by.
+        brought: by the name of a row, what gives a training the network that another tool has trained, and says how
+            many seconds that took.
         show: told a line for each cell.
     """
 
@@ -128,11 +133,14 @@ class Ladder:
         settings: Sequence[str] = (),
         *,
         samples: int | None = None,
+        chosen: bool = False,
+        brought: Mapping[str, Callable[[Training], float]] = MappingProxyType({}),
         show: Callable[[str], object] = print,
     ) -> None:
         self.cells: list[dict[str, Any]] = []
         self._out, self._work = out, work
         self._settings, self._samples = tuple(settings), samples
+        self._chosen, self._brought = chosen, brought
         self._show = show
         self._data: dict[str, Splits] = {}
         if out is not None and out.is_file():
@@ -140,7 +148,7 @@ class Ladder:
 
     def measure(
         self, task: str, row: Row, seed: int, *, device: str, crossbar: str, remedies: Iterable[str], chips: int
-    ) -> None:
+    ) -> list[dict[str, Any]]:
         """Train the network of a row, if nobody has, and judge it with each remedy.
 
         Args:
@@ -151,13 +159,17 @@ class Ladder:
             crossbar: that it runs on.
             remedies: compensations, or `PREPARE`.
             chips: how many.
+
+        Returns:
+            The cells of what is asked for, one for each remedy.
         """
+        remedies = tuple(remedies)
         text, times = DEVICES.get(device, (device, ()))
         question = {"task": task, "row": row.name, "seed": seed, "device": device, "crossbar": crossbar}
         question |= {"chips": chips, "settings": [*row.settings, *self._settings], "samples": self._samples}
         left = [one for one in remedies if not self._known(question | {"remedy": one})]
         if not left:
-            return
+            return [self._known(question | {"remedy": one})[0] for one in remedies]
         judged = [f"device={text}", f"crossbar={crossbar}", "evaluation.validation_chips=1", "tracking.enabled=false"]
         asked = [*settings_of(LADDER[task], self._work), *self._settings, f"seed={seed}", *row.settings]
         if times:
@@ -174,9 +186,10 @@ class Ladder:
             report = self._judge(config, trained.path, remedy, chips)
             cell = question | {"remedy": remedy, **_numbers(report, trained.data), "trained": trained.seconds}
             self._keep(cell | {"judged": time.perf_counter() - started})
+        return [self._known(question | {"remedy": one})[0] for one in remedies]
 
-    def _known(self, question: Mapping[str, Any]) -> bool:
-        return any(all(cell.get(name) == value for name, value in question.items()) for cell in self.cells)
+    def _known(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [cell for cell in self.cells if all(cell.get(name) == value for name, value in question.items())]
 
     def _keep(self, cell: dict[str, Any]) -> None:
         self.cells.append(cell)
@@ -198,7 +211,9 @@ class Ladder:
         """The checkpoint of a row, trained if there is none; and the seconds that its epochs took."""
         data = self._load(config)
         versions = [analogsim.__version__, torch.__version__]
-        asked = json.dumps([to_mapping(config), row.aware, versions], sort_keys=True)
+        bring = self._brought.get(row.name)
+        other = [] if bring is None else [row.name]
+        asked = json.dumps([to_mapping(config), row.aware, versions, *other], sort_keys=True)
         key = hashlib.sha256(asked.encode()).hexdigest()[:16]
         path = self._work / "networks" / key / "checkpoint.pt"
         took = path.with_name("seconds.json")
@@ -206,6 +221,9 @@ class Ladder:
         training.set_random_state()
         training.save()
         seconds = json.loads(took.read_text(encoding="utf-8")) if took.is_file() else []
+        if bring is not None and not training.done:
+            seconds = [bring(training)]
+            write_whole(took, json.dumps(seconds))
         while not training.done:
             started = time.perf_counter()
             training.run_epoch(lambda _: None)
@@ -219,7 +237,7 @@ class Ladder:
         asked |= {"times": config.evaluation.times, "compensation": config.evaluation.compensation}
         ((_, network),) = restored(path, asked, lambda _: None)
         data = self._load(config)
-        test = data.test
+        test = data.validation if self._chosen else data.test
         if self._samples is not None and self._samples < len(test):
             drawn = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: self._samples]
             test = take(test, drawn)
@@ -235,6 +253,7 @@ class Ladder:
             compensation=compensation,
             calibration=network.calibration,
             clean=network.clean,
+            seed=_TO_CHOOSE if self._chosen else 0,
         )
 
 

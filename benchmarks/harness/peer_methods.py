@@ -7,7 +7,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
+from functools import reduce
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +20,12 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.tasks.data_sets import Splits
+from analogsim.recipes.tasks.networks import make_network
+from analogsim.training import Loss
 from benchmarks.harness.methods import RELATIVE, Contender, Method, Twin, descend
+from benchmarks.harness.peer_networks import PeerNetwork, question
 
 LIGHTNING = "aihwkit-lightning"
 
@@ -178,3 +188,110 @@ def theirs(inputs: Tensor) -> tuple[Contender, ...]:
         Contender(_THEIRS[1], lambda model: Lightning(model, CONVERTERS, inputs)),
         Contender(_THEIRS[2], lambda model: Lightning(model, CONVERTERS, inputs, fast=True)),
     )
+
+
+RECOMMENDED: Mapping[str, Any] = MappingProxyType(
+    {
+        "forward.inp_res": 254,
+        "forward.out_res": 254,
+        "forward.out_bound": _BOUND,
+        "forward.out_noise": 0.01,
+        "forward.out_noise_per_channel": True,
+        "clip.type": "LAYER_GAUSSIAN_PER_CHANNEL",
+        "clip.sigma": 2.5,
+        "modifier.noise_type": "ADD_NORMAL_PER_CHANNEL",
+        "modifier.std_dev": 0.05,
+        "mapping.max_input_size": 512,
+        "pre_post.input_range.enable": True,
+        "pre_post.input_range.init_from_data": 100,
+        "pre_post.input_range.init_std_alpha": 3.0,
+    }
+)
+"""The settings of its user guide (2.1.0); clipping within the 2.0 to 3.5 sigma that it recommends."""
+
+
+def configured(settings: Mapping[str, Any]) -> Any:
+    """The configuration of aihwkit-lightning with these fields, enumerations by the names of their members.
+
+    Raises:
+        ValueError: it has no such field, or no such member.
+    """
+    config = _imported("aihwkit_lightning.simulator.configs").TorchInferenceRPUConfig()
+    for key, value in settings.items():
+        *path, field = key.split(".")
+        try:
+            place = reduce(getattr, path, config)
+            held = getattr(place, field)
+            setattr(place, field, type(held)[value] if isinstance(held, Enum) else value)
+        except (AttributeError, KeyError) as error:
+            raise ValueError(f"{LIGHTNING} {version()} has no {key}={value!r} in its configuration") from error
+    return config
+
+
+class Trainee:
+    """A network on the way through the training of aihwkit-lightning, with its own optimizer, which clips weights.
+
+    Args:
+        model: the digital network, which is copied.
+        settings: of the tool.
+        config: says the optimizer and the learning rate, along the same cosine as ours.
+        steps: of the whole training.
+
+    Raises:
+        ValueError: it has no such setting.
+    """
+
+    def __init__(self, model: nn.Module, settings: Mapping[str, Any], config: Config, steps: int) -> None:
+        rule = config.optimization
+        convert = _imported("aihwkit_lightning.nn.conversion").convert_to_analog
+        self.network: nn.Module = convert(model, configured(settings)).train()
+        wrapper = _imported("aihwkit_lightning.optim").AnalogOptimizer
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[rule.optimizer]
+        layers: Any = self.network.analog_layers
+        self._optimizer = wrapper(kind, layers, self.network.parameters(), lr=rule.lr, weight_decay=rule.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, max(1, steps))
+
+    def step(self, loss: Loss) -> None:
+        """One training step."""
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss())
+        self._optimizer.step()
+        self._schedule.step()
+
+    def weights(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Those under the names of the digital network's state dict."""
+        state = self.network.state_dict()
+        return {name: state[name].detach().clone() for name in names}
+
+    def ranges(self) -> dict[str, Tensor]:
+        """The input ranges of its layers that have some."""
+        network: Any = self.network
+        found = {name: layer.input_range for name, layer in network.named_analog_layers()}
+        return {name: value.detach().clone() for name, value in found.items() if value is not None}
+
+
+def train_peer(config: Config, data: Splits, settings: Mapping[str, Any]) -> PeerNetwork:
+    """Train a network with aihwkit-lightning, from the weights and through the batches that our recipes give it.
+
+    Args:
+        config: data, network, optimisation and seed.
+        data: of the task.
+        settings: of the tool.
+
+    Returns:
+        The network, for a file.
+    """
+    model = make_network(config.model, data.facts, seed=config.seed)
+    shuffle = torch.Generator().manual_seed(config.seed)  # the order of samples of analogsim.recipes.training
+    loader = data.batches(data.train, config.data.batch_size, generator=shuffle)
+    trainee = Trainee(model, settings, config, config.optimization.epochs * len(loader))
+    torch.manual_seed(config.seed)
+    seconds = 0.0
+    for _ in range(config.optimization.epochs):
+        for inputs, targets in loader:
+            started = time.process_time()
+            trainee.step(lambda inputs=inputs, targets=targets: data.task.loss(trainee.network(inputs), targets))
+            seconds += time.process_time() - started
+    asked = question(config, LIGHTNING, settings)
+    versions = {LIGHTNING: version(), "torch": torch.__version__}
+    return PeerNetwork(asked, trainee.weights(model.state_dict()), trainee.ranges(), seconds, versions)
