@@ -8,8 +8,8 @@ r"""Accuracy that is left on chips: networks of aihwkit-lightning at the setting
 and leaves a file for each network in ``--peers``: weights and input ranges. ``judge`` trains ours and puts both on the
 same chips: from the same first weights, through the same batches, with the same optimizer, steps and learning rates;
 theirs runs on ``standard(input_range='learned')`` with the ranges that it has learned. Of several learning rates each
-row has the one that is best on validation data and on chips that no table shows. ``time`` takes a training step of
-plain torch, of theirs and of ours in one interleaved run.
+row has the one that is best for the first seed, on validation data and on chips that no table shows; the other seeds
+need no other. ``time`` takes a training step of plain torch, of theirs and of ours in one interleaved run.
 """
 
 from __future__ import annotations
@@ -100,6 +100,20 @@ class Asked:
         """Where the network of a row of the other tool lies."""
         return path_of(self.peers, question(config, peer_methods.LIGHTNING, PEERS[name]))
 
+    def find(self, name: str, config: Config) -> Path:
+        """The same, where it is there.
+
+        Raises:
+            FileNotFoundError: it is not.
+        """
+        path = self.file_of(name, config)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"beside: {str(self.peers)!r} has no network of {name} with lr {config.optimization.lr:g} and seed "
+                f"{config.seed} ({path.name}); train it with the same arguments: python -m benchmarks.beside train"
+            )
+        return path
+
 
 def train(asked: Asked, show: Callable[[str], object]) -> None:
     """Train the networks of the other tool that nobody has trained."""
@@ -114,8 +128,8 @@ def train(asked: Asked, show: Callable[[str], object]) -> None:
 
 
 def _bring(asked: Asked, name: str, training: Training) -> float:
-    wanted = question(training.config, peer_methods.LIGHTNING, PEERS[name])
-    network = PeerNetwork.load(asked.peers, wanted)
+    asked.find(name, training.config)
+    network = PeerNetwork.load(asked.peers, question(training.config, peer_methods.LIGHTNING, PEERS[name]))
     network.give_to(training)
     return network.seconds
 
@@ -126,14 +140,9 @@ def judge(asked: Asked, options: argparse.Namespace, show: Callable[[str], objec
     Raises:
         FileNotFoundError: networks of the other tool are missing.
     """
-    missing = [
-        path for path in (asked.file_of(name, config) for _, name, config in asked.networks()) if not path.is_file()
-    ]
-    if missing:
-        raise FileNotFoundError(
-            f"beside: {len(missing)} networks of {peer_methods.LIGHTNING} are not in {str(asked.peers)!r}, such as "
-            f"{missing[0].name!r}; train them with the same arguments: python -m benchmarks.beside train"
-        )
+    for _, name, config in asked.networks():
+        if config.seed == 0:  # of the others only those are needed whose learning rate is chosen
+            asked.find(name, config)
     brought = {name: partial(_bring, asked, name) for name in PEERS}
     where = {"crossbar": options.crossbar, "remedies": options.remedies, "chips": options.chips}
     make = partial(Ladder, settings=asked.settings, brought=brought, show=show)
@@ -153,15 +162,15 @@ def _at(row: Row, rate: float) -> Row:
 def _chosen(
     ladder: Ladder, asked: Asked, task: str, row: Row, device: str, crossbar: str, show: Callable[[str], object]
 ) -> float:
-    """The learning rate with the best mean over seeds, chips and times on validation data."""
+    """The learning rate with the best mean over chips and times on validation data, of the first training seed."""
     rates = asked.rates_of(task)
     if len(rates) == 1:
         return rates[0]
     means = []
     for rate in rates:
         where = {"device": device, "crossbar": crossbar, "remedies": ("auto",), "chips": _CHIPS}
-        found = [cell for seed in range(asked.seeds) for cell in ladder.measure(task, _at(row, rate), seed, **where)]
-        means.append(np.mean([cell["mean"] for cell in found]))
+        (cell,) = ladder.measure(task, _at(row, rate), 0, **where)
+        means.append(np.mean(cell["mean"]))
     better = np.argmax if LADDER[task].metric is None else np.argmin  # accuracy, or bits per character
     best = int(better(means))
     told = ", ".join(f"{rate:g} ({mean:.4f})" for rate, mean in zip(rates, means, strict=True))
@@ -230,7 +239,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--crossbar", default="standard", help="array, converters and wires")
     of_judge = found.add_argument_group("judge")
     of_judge.add_argument("--device", nargs="+", default=["pcm", "stuck-at"], help=f"of {', '.join(DEVICES)}, or text")
-    found.add_argument("--rows", nargs="+", default=["plain", "default", *PEERS], help="how networks are trained")
+    found.add_argument("--rows", nargs="*", default=["plain", "default", *PEERS], help="how networks are trained")
     found.add_argument("--row", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="one more row")
     of_judge.add_argument("--remedies", nargs="+", default=["auto", "prepare"], help="compensations, or prepare")
     of_judge.add_argument("--chips", type=int, default=25)

@@ -93,9 +93,21 @@ def test_networks_that_are_missing_are_told_with_the_command(
 ) -> None:
     assert beside.main(["judge", *QUICK, "--peers", str(tmp_path), "--out", str(tmp_path / "beside.json")]) == 2
     told = capsys.readouterr().err
-    assert "2 networks of aihwkit-lightning are not in" in told
+    assert "has no network of lightning with lr 0.005 and seed 0" in told
     assert "python -m benchmarks.beside train" in told
     assert len(told.splitlines()) == 1
+
+
+def test_seeds_that_are_missing_are_told_when_they_are_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_ours_as_theirs(tmp_path)
+    places = ["--peers", str(tmp_path / "peers"), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "b.json")]
+    asked = [*QUICK, "--seeds", "2", "--rows", "lightning", "--device", "pcm", "--chips", "1", "--remedies", "auto"]
+    assert beside.main(["judge", *asked, *places]) == 2
+    told = capsys.readouterr()
+    assert "digits-mlp lightning 0 pcm standard auto" in told.out
+    assert "has no network of lightning with lr 0.005 and seed 1" in told.err
 
 
 @pytest.mark.parametrize("step", ["train", "time"])
@@ -150,7 +162,8 @@ def test_all_three_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert [cell["row"] for cell in judged(tmp_path, "--device", "pcm")] == ["plain", "default", *beside.PEERS]
     capsys.readouterr()
     assert beside.main(["time", *QUICK, *places, "--rounds", "2"]) == 0
-    assert all(name in capsys.readouterr().out for name in ("plain", "lightning", "default"))
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("plain", "lightning", "default"))
 
 
 @with_lightning
