@@ -19,6 +19,7 @@ from analogsim.fit.model import Params, Problem
 from analogsim.fit.readings import Readings
 from analogsim.fit.result import Check, FitReport, FittedDevice, Panel, Parameter
 from analogsim.fit.sample import sample_measurements
+from analogsim.fit.sanity import check_effects, check_follow
 from analogsim.fit.summary import cannot_tell, chain, checks, panels, parameters
 
 __all__ = [
@@ -101,13 +102,13 @@ def fit_device(
         data: a CSV file, a mapping of arrays or a pandas frame with the columns target, time, measured, cell: one row
             for each reading of one cell. Several rows of one cell and time are repeated readings. Units may stand in
             the headers: ``target [µS]``, ``time [h]``; other columns are not used.
-        units: or here, ``{"target": "µS", "measured": "nS", "time": "h"}``: nS, µS, mS or S; s, min, h or d. Default:
-            µS and seconds.
+        units: or here, ``{"target": "µS", "measured": "kΩ", "time": "h"}``: nS, µS, mS or S; Ω (ohm), kΩ, MΩ or GΩ,
+            resistances; % of g_max; ns, µs, ms, s, min, h or d. Default: µS and seconds.
         t0: seconds between programming and the first reading, if the column time counts from the first reading.
             Default: the column counts from programming, and t0 is the first time in it. Either way time 0 of the device
             model is the first reading.
         g_min: conductance of a cell that stands for zero, µS. Default: the lowest target.
-        g_max: conductance of the largest weight, µS. Default: the highest target.
+        g_max: conductance of the largest weight, µS. Default: the highest target; needed where columns are in %.
         name: of the device model. Default: that of the file.
         bootstrap: number of samples of the cells for the intervals; 0 for none.
         seed: of these samples.
@@ -119,7 +120,8 @@ def fit_device(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: columns are missing, swapped, in the wrong unit or not numeric; a time or target is negative; there
-            are no rows; a cell has several targets.
+            are no rows; a cell has several targets; readings do not follow their targets; times are dates or a
+            clock's; or the fit gives what no memory cell has.
         TypeError: something else was given.
 
     Warns:
@@ -133,13 +135,16 @@ def fit_device(
     """
     if isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < 0 or bootstrap == 1:
         raise InvalidValueError(f"fit_device: bootstrap must be 0 or an integer above 1, got {bootstrap!r}")
-    measured = read(data, units)
+    top = None if g_max is None else _end("g_max", g_max, 0.0)
+    measured = read(data, units, top)
+    loose = check_follow(measured)
     low, high = _range(measured, g_min, g_max)
     clock = set_clock(measured, t0, high)
     problem = Problem(_readings(measured, clock, high))
     params = problem.fit()
+    effects = chain(problem, params, clock.t0)
+    told = (*clock.warnings, *loose, *check_effects(effects), *cannot_tell(problem, params, clock, low, high))
     samples = _bootstrap(problem, params, bootstrap, seed)
-    told = (*clock.warnings, *cannot_tell(problem, params, clock, low, high))
     tested = checks(problem, params)
     told += tuple(
         f"{one.name}: what is left is not normal (p = {one.p:.1g}); look at the plot before trusting its tails"
@@ -149,6 +154,11 @@ def fit_device(
     notes = measured.notes + clock.notes
     if problem.outliers:
         notes += (f"{problem.outliers} of {len(measured.cell)} readings left out: far from the others of their cell",)
+    if problem.torn:
+        notes += (
+            f"{problem.torn} of {problem.torn + len(problem.x)} cells left out: their readings contradict each other "
+            "(telegraph noise between two states, or several cells under one name?)",
+        )
     times = len(np.unique(measured.time))
     report = FitReport(
         described=f"{len(problem.x)} cells, {len(np.unique(problem.x))} targets, {times} times, "
@@ -162,5 +172,4 @@ def fit_device(
     )
     for text in told:
         warnings.warn(f"fit_device: {text}", FitWarning, stacklevel=2)
-    effects = chain(problem, params, clock.t0)
     return FittedDevice(effects, g_min=low, g_max=high, name=_name(name, data), report=report)

@@ -59,6 +59,14 @@ def best_t0(time: FloatArray, y: FloatArray, cell: IntArray, start: float) -> fl
     return float(np.exp(minimize_scalar(misfit, bounds=near, method="bounded").x))
 
 
+_LONG = 1e8  # seconds, 3 years: a first reading so late, in a series that took less than a tenth of that
+
+
+def _is_a_clock(times: FloatArray) -> bool:
+    """Whether times are those of a clock that nobody set to zero: seconds since 1970, or days of a spreadsheet."""
+    return float(times[0]) >= _LONG and float(np.ptp(times)) < 0.1 * float(times[0])
+
+
 def set_clock(measured: Measurements, t0: float | None, g_max: float) -> Clock:
     """What the column time counts from; see `analogsim.fit_device`.
 
@@ -73,12 +81,21 @@ def set_clock(measured: Measurements, t0: float | None, g_max: float) -> Clock:
         if not 0 < t0 < np.inf:
             raise InvalidValueError(f"fit_device: t0 must be > 0 seconds, got {t0!r}")
         told: tuple[str, ...] = ()
+        if _is_a_clock(times):
+            note = f"time is a clock's, {first:.6g} s at the first reading of all, from which it is counted"
+            return Clock(float(t0), first, notes=(note,))
         if first and abs(np.log(first / t0)) < 0.7:
             told = (
                 f"with t0={t0:g} s the column time counts from the first reading, but it begins at {first:g} s; leave "
                 "t0 out if it counts from programming",
             )
         return Clock(float(t0), 0.0, warnings=told)
+    if _is_a_clock(times):
+        raise InvalidValueError(
+            f"fit_device: time begins at {first:.6g} s, {first / 31536000:.0f} years, and goes on for "
+            f"{float(np.ptp(times)):.3g} s: it is a clock's. Give the time since the cell was programmed, or t0, the "
+            "seconds between programming and the first reading, if all cells were programmed at once"
+        )
     if first > 0:
         note = f"time counts from programming; t0 = {first:g} s, the first reading, which is time 0 of the device"
         return Clock(first, first, notes=(note,))

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analogsim.errors import InvalidTypeError, InvalidValueError, MissingFileError
+from analogsim.errors import InvalidValueError
+from analogsim.fit.tables import MISSING, numbers_of, read_table
+from analogsim.fit.units import ASSUMED, UNITS, unit_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
 COLUMNS = ("target", "time", "measured", "cell")
-_CONDUCTANCE = {"nS": 1e-3, "µS": 1.0, "uS": 1.0, "μS": 1.0, "mS": 1e3, "S": 1e6}  # in µS; both signs for micro
-_TIME = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-UNITS: dict[str, dict[str, float]] = {"target": _CONDUCTANCE, "measured": _CONDUCTANCE, "time": _TIME}
-_ASSUMED = {"target": "µS", "measured": "µS", "time": "s"}
-_HEAD = re.compile(r"\s*([A-Za-z]+)\s*(?:[\[(]\s*([^\])]*?)\s*[\])])?\s*")
-_MISSING = {"", "nan", "na", "n/a", "none", "null"}
+_HEAD = re.compile(r"\s*([A-Za-z]+)\s*(?:[\[(]\s*([^\])]*?)\s*[\])]|/\s*(\S.*?))?\s*")
 _FINE = 0.9  # share of different values among readings that an instrument of fine steps gives
 
 
@@ -56,44 +50,7 @@ class Measurements:
         )
 
 
-def _read_csv(path: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """The columns of a CSV file as text, and the line each row stands on."""
-    if not path.is_file():
-        raise MissingFileError(f"fit_device: no file {os.fspath(path)!r}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InvalidValueError(
-            f"fit_device: {os.fspath(path)!r} is no text in UTF-8; save it as CSV in UTF-8"
-        ) from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"]
-    if not numbered:
-        raise InvalidValueError(f"fit_device: {os.fspath(path)!r} is empty; give a header {','.join(COLUMNS)} and rows")
-    separator = max(",;\t", key=numbered[0][1].count)
-    rows = list(csv.reader((line for _, line in numbered), delimiter=separator))
-    head, body = rows[0], rows[1:]
-    for (number, line), row in zip(numbered[1:], body, strict=True):
-        if len(row) != len(head):
-            raise InvalidValueError(
-                f"fit_device: line {number} has {len(row)} values, the header has {len(head)}: {line!r}; give every "
-                "row a value for each column, nothing between the separators where one is missing"
-            )
-    return {name: [row[place] for row in body] for place, name in enumerate(head)}, [n for n, _ in numbered[1:]]
-
-
-def _columns(data: Any) -> tuple[dict[str, Any], list[int] | None]:
-    """Columns by header, and line numbers if there are lines."""
-    if isinstance(data, str | os.PathLike):
-        return _read_csv(Path(data))
-    if not callable(getattr(data, "keys", None)):
-        raise InvalidTypeError(
-            "fit_device: give a CSV file, a mapping of columns or a pandas frame, with the columns "
-            f"{', '.join(COLUMNS)}; got {type(data).__name__}"
-        )
-    return {str(name): data[name] for name in data.keys()}, None  # noqa: SIM118 - a frame iterates over other things
-
-
-def _named(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+def _named(columns: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     """The four columns, the units in their headers, and the headers that are none of them."""
     found: dict[str, Any] = {}
     units: dict[str, str] = {}
@@ -107,8 +64,9 @@ def _named(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], lis
         if name in found:
             raise InvalidValueError(f"fit_device: two columns are named {name!r}; keep one of them")
         found[name] = values
-        if match and match.group(2):
-            units[name] = match.group(2)
+        unit = match and (match.group(2) or match.group(3))
+        if unit:
+            units[name] = unit
     missing = [name for name in COLUMNS if name not in found]
     if missing:
         raise InvalidValueError(
@@ -116,37 +74,6 @@ def _named(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], lis
             f"{', '.join(COLUMNS)}, as in 'target [µS],time [s],measured [µS],cell'; got {', '.join(columns) or 'none'}"
         )
     return found, units, other
-
-
-def _factor(name: str, unit: str) -> float:
-    known = UNITS[name]
-    if unit not in known:
-        shown = [word for word in known if word != "μS"]
-        raise InvalidValueError(f"fit_device: unknown unit {unit!r} of {name}; give one of {', '.join(shown)}")
-    return known[unit]
-
-
-def _numbers(name: str, values: Any, lines: list[int] | None) -> FloatArray:
-    """A column as numbers, NaN where a value is missing."""
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise InvalidValueError(f"fit_device: column {name!r} must have one axis, got shape {array.shape}")
-    if array.dtype.kind in "fiu":
-        return array.astype(np.float64)
-    numbers = np.empty(len(array))
-    for place, value in enumerate(array.tolist()):
-        if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
-            numbers[place] = np.nan
-            continue
-        try:
-            numbers[place] = float(value)
-        except (TypeError, ValueError):
-            where = f"line {lines[place]}" if lines else f"row {place}"
-            raise InvalidValueError(
-                f"fit_device: {name} must be a number, got {value!r} in {where}; write 1.5 with a point, and nothing "
-                "where a value is missing"
-            ) from None
-    return numbers
 
 
 def _numbered(values: Any) -> tuple[IntArray, BoolArray, NDArray[Any]]:
@@ -159,7 +86,7 @@ def _numbered(values: Any) -> tuple[IntArray, BoolArray, NDArray[Any]]:
     else:
         # 7 and "7" and " 7" are one cell, as a person would say.
         array = np.asarray([str(value).strip() for value in array.tolist()])
-        known = np.asarray([value.lower() not in _MISSING for value in array.tolist()], dtype=bool)
+        known = np.asarray([value.lower() not in MISSING for value in array.tolist()], dtype=bool)
     names, cell = np.unique(array, return_inverse=True)
     return cell.astype(np.intp), known, names
 
@@ -169,7 +96,7 @@ def _units(stated: dict[str, str], given: Mapping[str, str] | None) -> dict[str,
     for name, unit in (given or {}).items():
         if name not in UNITS:
             raise InvalidValueError(f"fit_device: units has {name!r}; it takes {', '.join(UNITS)}")
-        if name in stated and _factor(name, unit) != _factor(name, stated[name]):
+        if unit_of(name, unit) != unit_of(name, stated.get(name, unit)):
             raise InvalidValueError(
                 f"fit_device: {name} is in {stated[name]} by its header and in {unit} by units; give one of them"
             )
@@ -178,7 +105,7 @@ def _units(stated: dict[str, str], given: Mapping[str, str] | None) -> dict[str,
 
 def _assumptions(units: dict[str, str], other: list[str]) -> tuple[str, ...]:
     """Notes on columns without a unit, and on headers that are no column of ours."""
-    assumed = [f"{name} in {_ASSUMED[name]}" for name in UNITS if name not in units]
+    assumed = [f"{name} in {ASSUMED[name]}" for name in UNITS if name not in units]
     notes = (f"no unit given, assumed: {', '.join(assumed)}",) if assumed else ()
     return (*notes, f"columns not used: {', '.join(other)}") if other else notes
 
@@ -192,24 +119,33 @@ def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
         raise InvalidValueError("fit_device: there are no rows; give one row for each reading")
 
 
-def read(data: Any, units: Mapping[str, str] | None = None) -> Measurements:
+def read(data: Any, units: Mapping[str, str] | None = None, g_max: float | None = None) -> Measurements:
     """Measurements as they stand in a table, in µS and seconds, without the rows that say nothing.
+
+    Args:
+        data: see `analogsim.fit_device`, as for what follows.
+        units: of its columns.
+        g_max: conductance of the largest weight, µS, of which shares are.
 
     Raises:
         ValueError: there is no such table, or no readings in it; see `analogsim.fit_device`.
     """
-    columns, lines = _columns(data)
-    found, stated, other = _named(columns)
+    source = read_table(data, COLUMNS)
+    found, stated, other = _named(source.columns)
     known = _units(stated, units)
-    numbers = {
-        name: _numbers(name, found[name], lines) * _factor(name, known.get(name, _ASSUMED[name])) for name in UNITS
-    }
+    numbers, notes = {}, source.notes
+    for name in UNITS:
+        values, told = numbers_of(name, found[name], source)
+        numbers[name] = unit_of(name, known.get(name, ASSUMED[name])).convert(values, g_max)
+        notes += told
     cell, has_cell, names = _numbered(found["cell"])
     _check_lengths({**numbers, "cell": cell})
     whole = has_cell & np.logical_and.reduce([np.isfinite(values) for values in numbers.values()])
     _check_swapped(numbers, cell, whole)
     _check_values(numbers, cell, names, whole)
-    everything = Measurements(numbers["target"], numbers["time"], numbers["measured"], cell, _assumptions(known, other))
+    everything = Measurements(
+        numbers["target"], numbers["time"], numbers["measured"], cell, notes + _assumptions(known, other)
+    )
     if not whole.all():
         empty = int((~whole).sum())
         everything = everything.only(whole, f"{empty} of {len(whole)} rows dropped: a value is missing")
@@ -337,7 +273,7 @@ def _check_units(measurements: Measurements) -> None:
         "in µS by header, units= or assumption"
     )
     for unit in ("nS", "mS", "S"):
-        if ratio > 0 and 1 / 8 < ratio * _CONDUCTANCE[unit] < 8:
+        if ratio > 0 and 1 / 8 < ratio * unit_of("measured", unit).factor < 8:
             raise InvalidValueError(
                 f"{told}; if measured is in {unit}, say units={{'measured': '{unit}'}} or 'measured [{unit}]' in the "
                 "header; if the target is wrong, correct its unit"

@@ -32,7 +32,7 @@ from analogsim.fit.estimate import (
     minimize,
 )
 from analogsim.fit.lines import Lines
-from analogsim.fit.readings import Readings, follow_their_cell, grouped
+from analogsim.fit.readings import Readings, grouped, without_torn
 
 _WHITE, _SLOW, _DRIFT, _PROGRAMMING = 3, 2, (3, 3), (3, 4)  # so many coefficients at most
 _BLURRED = 0.25  # where readings scatter by more than this about a power law, its exponent is not looked for
@@ -74,18 +74,16 @@ class Problem:
         x: target of each cell, ``(cells,)``.
         groups: readings of one cell at one time, without the outliers.
         outliers: how many readings do not go with the others of their cell.
+        torn: how many cells are left out, as none of their readings goes with the others.
         repeated: the groups with more than one reading, ``(groups,)``.
         drifting: the cells whose exponent can be seen, ``(cells,)``.
         kept: what each part is fitted to, known after `fit`.
     """
 
     def __init__(self, readings: Readings) -> None:
+        readings, level, self.outliers, self.torn = without_torn(readings)
         self.x = readings.x
-        good, level = follow_their_cell(readings)
-        self.outliers = int((~good).sum())
-        groups = grouped(
-            replace(readings, y=readings.y[good], log_time=readings.log_time[good], cell=readings.cell[good]), level
-        )
+        groups = grouped(readings, level)
         self.groups, self.level = groups, level
         self.kept = Kept()
 

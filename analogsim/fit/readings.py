@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analogsim.errors import InvalidValueError
 from analogsim.fit.estimate import ROUGH, TINY, BoolArray, FloatArray, IntArray, bins, median_by, normal_scale
 
 
@@ -77,6 +78,31 @@ def follow_their_cell(readings: Readings) -> tuple[BoolArray, FloatArray]:
     count = np.bincount(readings.cell, minlength=cells)[readings.cell]
     keep = (away <= ROUGH * scale) | (count < 3)
     return keep, median_by(back[keep], readings.cell[keep], cells)
+
+
+def without_torn(readings: Readings) -> tuple[Readings, FloatArray, int, int]:
+    """The readings that go with the others of their cell, and what was left out.
+
+    Cells of which none does are left out as a whole: the median of what jumps between two states is neither of them.
+
+    Returns:
+        The readings, with the cells numbered anew; the conductance of each cell at L = 0 by its median, ``(cells,)``;
+        how many readings of the cells that are kept were left out; how many cells.
+
+    Raises:
+        ValueError: no cell is left.
+    """
+    keep, level = follow_their_cell(readings)
+    cells = len(readings.x)
+    there = np.bincount(readings.cell[keep], minlength=cells) > 0
+    if not there.any():
+        raise InvalidValueError(
+            "fit_device: the readings of every cell contradict each other; give one row for each reading, with a cell "
+            "of its own for each device and each time that it was programmed"
+        )
+    number = (np.cumsum(there) - 1).astype(np.intp)
+    kept = Readings(readings.y[keep], readings.log_time[keep], number[readings.cell[keep]], readings.x[there])
+    return kept, level[there], int((~keep & there[readings.cell]).sum()), int((~there).sum())
 
 
 def grouped(readings: Readings, level: FloatArray) -> Groups:

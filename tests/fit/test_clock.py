@@ -88,3 +88,19 @@ def test_a_clock_that_starts_at_zero_needs_a_bend_to_be_seen():
     clock = set_clock(taken((0.0, 60.0, 600.0, 6000.0)), None, 25.0)
     assert clock.t0 == pytest.approx(30, rel=0.02)
     assert "fitted as 30 s" in clock.warnings[0]
+
+
+@pytest.mark.parametrize("zero", [1.7e9, 1.7e12, 45000 * 86400.0])
+def test_clocks_that_nobody_set_to_zero(columns, clean, zero):
+    """Seconds and milliseconds since 1970, and a spreadsheet's days."""
+    stamped = changed(columns, time=columns["time"] - 20 + zero)
+    with pytest.raises(ValueError, match=r"it is a clock's\. Give the time since the cell was programmed, or t0"):
+        fit_device(stamped)
+    fit = quiet(stamped, t0=20)
+    assert any("from which it is counted" in note for note in fit.report.notes)
+    assert fit.effects[1].nu[0] == pytest.approx(clean.effects[1].nu[0], rel=1e-3)
+
+
+def test_a_series_of_years_is_no_clock():
+    assert set_clock(taken((1e8, 2e8, 1e9)), None, 25.0).t0 == 1e8
+    assert set_clock(taken((1e6, 1.001e6)), None, 25.0).t0 == 1e6

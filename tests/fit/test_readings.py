@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analogsim.fit.readings import Readings, follow_their_cell, grouped, rough_exponent
+from analogsim.fit.readings import Readings, follow_their_cell, grouped, rough_exponent, without_torn
 from tests.fit.conftest import agree, changed, quiet
 
 
@@ -79,3 +79,28 @@ def test_readings_of_one_cell_and_time_are_taken_together(drifting):
         assert groups.mean[place] == pytest.approx(own.mean())
         assert groups.squares[place] == pytest.approx(((own - own.mean()) ** 2).sum())
         assert groups.expected[place] == pytest.approx(drifting.x[cell] * np.exp(-0.05 * log_time), rel=0.01)
+
+
+def test_a_cell_between_two_states_is_left_out_and_counted(columns, clean):
+    """Telegraph noise: as many readings in one state as in the other, so that their median is neither."""
+    measured, kept = columns["measured"].copy(), np.ones(len(columns["cell"]), dtype=bool)
+    for cell in (201, 208):
+        of_cell = np.flatnonzero(columns["cell"] == cell)[:-1]
+        kept[columns["cell"] == cell] = False
+        kept[of_cell] = True
+        measured[of_cell] *= 1 + 0.5 * (-1.0) ** np.arange(len(of_cell))
+        assert len(of_cell) % 2 == 0
+    fit = quiet({name: values[kept] for name, values in changed(columns, measured=measured).items()})
+    (told,) = [note for note in fit.report.notes if "contradict each other" in note]
+    assert told.startswith("2 of 240 cells left out")
+    agree(fit, clean, 0.1)
+
+
+def test_cells_are_numbered_anew(drifting):
+    y = drifting.y.copy()
+    y[12:24] *= 1 + 0.9 * (-1.0) ** np.arange(12)
+    kept, level, outliers, cells = without_torn(replace(drifting, y=y))
+    assert (outliers, cells) == (0, 1)
+    np.testing.assert_array_equal(kept.x, np.delete(drifting.x, 1))
+    np.testing.assert_allclose(level, kept.x, rtol=0.02)
+    np.testing.assert_array_equal(np.unique(kept.cell), np.arange(59))
