@@ -73,7 +73,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN=UNIT",
         action="append",
         default=[],
-        help="of target and measured (nS, uS, mS, S) or time (s, min, h, d); default: the header's, else uS and s",
+        help="of target and measured (nS, uS, mS, S, ohm, kohm, Mohm, %%) or time (ms, s, min, h, d); default: the "
+        "header's, else uS and s",
     )
     parser.add_argument(
         "--t0", type=float, metavar="S", help="from programming to the first reading, if time starts there"

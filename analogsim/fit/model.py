@@ -74,7 +74,7 @@ class Problem:
         x: target of each cell, ``(cells,)``.
         groups: readings of one cell at one time, without the outliers.
         outliers: how many readings do not go with the others of their cell.
-        torn: how many cells are left out, as none of their readings goes with the others.
+        torn: how many cells are left out, as most of their readings do not go with the others.
         repeated: the groups with more than one reading, ``(groups,)``.
         drifting: the cells whose exponent can be seen, ``(cells,)``.
         kept: what each part is fitted to, known after `fit`.

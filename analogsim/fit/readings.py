@@ -83,7 +83,8 @@ def follow_their_cell(readings: Readings) -> tuple[BoolArray, FloatArray]:
 def without_torn(readings: Readings) -> tuple[Readings, FloatArray, int, int]:
     """The readings that go with the others of their cell, and what was left out.
 
-    Cells of which none does are left out as a whole: the median of what jumps between two states is neither of them.
+    A cell of which less than half do is left out as a whole: the median of what jumps between two states may lie
+    between them, or is that of either by chance.
 
     Returns:
         The readings, with the cells numbered anew; the conductance of each cell at L = 0 by its median, ``(cells,)``;
@@ -94,7 +95,8 @@ def without_torn(readings: Readings) -> tuple[Readings, FloatArray, int, int]:
     """
     keep, level = follow_their_cell(readings)
     cells = len(readings.x)
-    there = np.bincount(readings.cell[keep], minlength=cells) > 0
+    there = 2 * np.bincount(readings.cell[keep], minlength=cells) >= np.bincount(readings.cell, minlength=cells)
+    keep &= there[readings.cell]
     if not there.any():
         raise InvalidValueError(
             "fit_device: the readings of every cell contradict each other; give one row for each reading, with a cell "

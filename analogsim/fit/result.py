@@ -10,7 +10,7 @@ import numpy as np
 
 from analogsim.device.file import save_device
 from analogsim.device.model import DeviceModel
-from analogsim.errors import InvalidValueError
+from analogsim.errors import InvalidValueError, MissingKeyError, MissingPackageError
 from analogsim.fit.estimate import FloatArray
 from analogsim.utils.text import table
 

@@ -66,6 +66,10 @@ def read_table(data: Any, expected: tuple[str, ...]) -> Table:
     return Table({str(name): data[name] for name in data.keys()})  # noqa: SIM118 - a frame iterates over other things
 
 
+def _no_text(path: Path) -> InvalidValueError:
+    return InvalidValueError(f"fit_device: {os.fspath(path)!r} is no text in UTF-8; save it as CSV in UTF-8")
+
+
 def _text_of(path: Path) -> tuple[str, tuple[str, ...]]:
     """What stands in a file, and in which encoding that was if it is not the usual one."""
     raw = path.read_bytes()
@@ -94,7 +98,7 @@ def _read_csv(path: Path, expected: tuple[str, ...]) -> Table:
         raise MissingFileError(f"fit_device: no file {os.fspath(path)!r}")
     text, notes = _text_of(path)
     if "\0" in text:
-        raise InvalidValueError(f"fit_device: {os.fspath(path)!r} is no text in UTF-8; save it as CSV in UTF-8")
+        raise _no_text(path)
     lines = text.splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"]
     if not numbered:
