@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.module import matrices_of
+from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import call, inputs_of, moved
-from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
 
 
@@ -78,11 +77,11 @@ Observe = Callable[[AnalogMatrix, str, Tensor, int, int | None], None]
 
 @contextmanager
 def _observed(model: nn.Module, layers: list[AnalogMatrix], observe: Observe) -> Iterator[None]:
-    """Let layers show what reaches their converters, in eval mode, programmed or not."""
+    """Let layers show what reaches their converters, in eval mode: on the chip, and without one on clean weights."""
     for layer in layers:
         layer.analog.observe = partial(observe, layer)
     try:
-        with in_eval(model):
+        with drawn_in_eval(model, lambda state: 0.0 if state.chip is None else None):
             yield
     finally:
         for layer in layers:

@@ -22,10 +22,9 @@ from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix, Drawn
-from analogsim.layers.module import matrices_of
+from analogsim.layers.module import exactly, matrices_of
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import call, inputs_of, is_empty, moved
-from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.times import seconds
 
@@ -111,10 +110,9 @@ class _Record:
         self.squares = torch.zeros(len(self.trials), len(self.chips.seeds), dtype=torch.float64)
         self._made: dict[tuple[int, int, int, int, float], LayerChip] = {}
 
-    def __call__(self, drawn: Drawn, input: Tensor) -> Tensor:
-        """See `analogsim.layers.state.Probe`."""
-        clean = drawn.clean(input)
-        wanted = _numbers(clean)
+    def __call__(self, drawn: Drawn, input: Tensor) -> None:
+        """See `analogsim.layers.state.Look`."""
+        wanted = _numbers(drawn.clean(input))
         for place, trial in enumerate(self.trials):
             with trial.under(self.matrix.analog):
                 for (column, seed), age in itertools.product(enumerate(self.chips.seeds), self.chips.ages):
@@ -123,7 +121,6 @@ class _Record:
         self.count += wanted.numel()
         self.total += float(wanted.sum())
         self.power += float(wanted.square().sum())
-        return clean
 
     def _chip(self, trial: Trial, seed: int, age: float) -> LayerChip:
         """A chip; trials that differ in input ranges alone have it in common."""
@@ -141,29 +138,6 @@ class _Record:
 
 def _numbers(answer: Tensor) -> Tensor:
     return (answer.values() if answer.is_nested else answer).detach().double()
-
-
-@contextmanager
-def probed(analog: nn.Module, probes: Mapping[AnalogMatrix, _Record]) -> Iterator[None]:
-    """Let a twin answer as the digital network, in eval mode, and some of its matrices be looked into.
-
-    Args:
-        analog: the twin; a chip in it stays, and has no part.
-        probes: for matrices by themselves.
-    """
-    matrices = matrices_of(analog)
-    for matrix in matrices:
-        matrix.analog.probe = probes.get(matrix, _answer_clean)
-    try:
-        with in_eval(analog):
-            yield
-    finally:
-        for matrix in matrices:
-            matrix.analog.probe = None
-
-
-def _answer_clean(drawn: Drawn, input: Tensor) -> Tensor:
-    return drawn.clean(input)
 
 
 @torch.no_grad()
@@ -197,7 +171,7 @@ def measure_layers(
     for group in _groups(trials, chips):
         records = {matrix: _Record(matrix, trials[matrix], chips) for matrix in group}
         uses = Uses([matrix.analog for matrix in matrices])
-        with probed(analog, records):
+        with exactly(analog, looks=records):
             for number, batch in enumerate(inputs_of(inputs, action)):
                 if is_empty(batch):
                     raise InvalidValueError(f"{action}: batch {number} of the inputs holds no samples")

@@ -14,7 +14,7 @@ from analogsim.chip.compensation import CompensationLike, gain_of
 from analogsim.chip.layer_chip import LayerChip, MeasuredGain, layer_chips
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.module import drawn_in_eval, matrices_of
+from analogsim.layers.module import exactly, matrices_of
 from analogsim.utils.modules import in_eval
 from analogsim.utils.times import seconds
 
@@ -124,7 +124,7 @@ def without_errors(analog: nn.Module) -> Iterator[nn.Module]:
     Args:
         analog: the twin; its modes are as before afterwards.
     """
-    with drawn_in_eval(analog, lambda state: 0.0):
+    with exactly(analog, converters=True, adapters=True):
         yield analog
 
 

@@ -268,14 +268,14 @@ class _Beside:
     def after(self, product: Tensor, input: Tensor, outputs: Outputs) -> Tensor:
         """See `Stage.after`."""
         state, matrix = self._matrix.analog, self._matrix
-        held = state.chip, state.crossbar, state.stages, state.eval_scale
+        held = state.chip, state.crossbar, state.stages, state.answering
         state.chip, state.crossbar, state.stages = self._chip, self._crossbar, (_Look(self.moments),)
-        state.eval_scale = None
+        state.answering = None
         try:
             drawn = Drawn(matrix, matrix.still()[0])
             (drawn if outputs is matrix else drawn.taken_by(cast(Taking, outputs)))(input)
         finally:
-            state.chip, state.crossbar, state.stages, state.eval_scale = held
+            state.chip, state.crossbar, state.stages, state.answering = held
         return product
 
     def folded(self, weight: Tensor, bias: Tensor | None) -> Plain | None:

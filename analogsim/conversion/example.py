@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import InvalidTypeError, InvalidValueError, NotRoutedError
-from analogsim.layers.module import matrices_of
+from analogsim.layers.module import exactly, matrices_of
 from analogsim.layers.registry import discover
-from analogsim.layers.state import AnalogState, Uses
+from analogsim.layers.state import Uses
 from analogsim.utils.batches import Inputs, call, moved
 from analogsim.utils.modules import names_of, title_of
 from analogsim.utils.torch_private import own_buffers, tree_leaves, tree_map, version_of
@@ -54,7 +53,7 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
             ) from error
     with _left_as_it_was(model, twin):  # again: what the model's forward wrote into buffers would be seen by the twin's
         uses = Uses(states)
-        with _without_noise(states), _Place(twin) as place:
+        with exactly(twin), _Place(twin) as place:
             try:
                 found = _answer(twin, inputs)
             except NotRoutedError:  # which names the layer
@@ -132,23 +131,6 @@ def _left_as_it_was(*trees: nn.Module) -> Iterator[None]:
             for buffer, before, version in buffers.values():
                 if version_of(buffer) != version:
                     buffer.resize_(before.shape).copy_(before)
-
-
-def _ignore(kind: str, values: Tensor, place: int, block: int | None) -> None:
-    """Takes the place of what watches converters: with it a layer in eval that has no chip gives its exact answer."""
-
-
-@contextmanager
-def _without_noise(states: list[AnalogState]) -> Iterator[None]:
-    """Exact answers in eval, without chip and converters, within a block."""
-    before = [(state.crossbar, state.observe) for state in states]
-    try:
-        for state in states:
-            state.crossbar, state.observe = IDEAL, _ignore
-        yield
-    finally:
-        for state, (crossbar, observe) in zip(states, before, strict=True):
-            state.crossbar, state.observe = crossbar, observe
 
 
 class _Place:

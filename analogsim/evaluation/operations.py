@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analogsim.chip.clean import CleanWeights, on_clean_weights
 from analogsim.conversion.digital import to_digital
-from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.module import AnalogModule, matrices_of
+from analogsim.layers.module import AnalogModule, exactly, matrices_of
 from analogsim.utils.modules import in_eval, names_of, visited
 from analogsim.utils.torch_private import (
     TorchDispatchMode,
@@ -221,18 +219,6 @@ def macs(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
     return counter.modules
 
 
-class _Held(CleanWeights):
-    """A copy of the clean weights, which is met in the products made with it."""
-
-    def __init__(self, matrix: AnalogMatrix) -> None:
-        super().__init__(matrix.analog)
-        self.weight = matrix.analog.layout.lay(matrix.matrix.detach(), matrix.bias).detach().clone()
-
-    def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, None]:
-        """The copy, and no read noise."""
-        return self.weight, None
-
-
 def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
     """Multiply-accumulates that run on crossbars in one forward of a twin in eval mode, by analog matrix.
 
@@ -258,10 +244,11 @@ def analog_macs(analog: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
         {'0': 96}
     """
     matrices = matrices_of(analog)
-    held = {matrix.analog.name: _Held(matrix) for matrix in matrices}
+    # Copies, by which the weights of matrices are told apart that lie in one Parameter.
+    laid = {matrix: matrix.analog.layout.lay(matrix.matrix, matrix.bias).detach().clone() for matrix in matrices}
     # What is read from a table is an activation, and a product with it is that of another layer.
-    stored = {matrix.analog.name for matrix in matrices if getattr(matrix, "stored", False)}
-    counter = _Counter(analog, {name: each.weight for name, each in held.items() if name not in stored})
-    with on_clean_weights(analog, {**held}):
+    marked = {matrix.analog.name: held for matrix, held in laid.items() if not getattr(matrix, "stored", False)}
+    counter = _Counter(analog, marked)
+    with exactly(analog, laid=laid):
         _forward(analog, counter, args, kwargs)
-    return {name: round(counter.marked.get(name, 0.0)) for name in held}
+    return {matrix.analog.name: round(counter.marked.get(matrix.analog.name, 0.0)) for matrix in matrices}

@@ -22,9 +22,9 @@ from analogsim.device.model import DeviceModel
 from analogsim.draws.noisy_weight import noisy_array, noisy_weight
 from analogsim.errors import NotProgrammedError, StaleTwinError
 from analogsim.layers.slot import still
-from analogsim.layers.state import AnalogState, MatrixChip
+from analogsim.layers.state import AnalogState, Answering, Look, MatrixChip
 from analogsim.mapping.layout import Layout
-from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise
+from analogsim.noise.sources import GlobalNoise, Noise, Scale, StreamNoise, TrainingNoise, is_silent
 from analogsim.utils.gradient_notices import tied_answer, tied_constant
 from analogsim.utils.recompute import Recipe, can_seed, fresh_seed, keeping
 from analogsim.utils.torch_private import is_exporting, own_parameters
@@ -171,6 +171,11 @@ class AnalogMatrix:
         """
         return Drawn(self)
 
+    @property
+    def answering(self) -> Answering | None:
+        """What answers in eval in the place of the chip; None where that does, and in training."""
+        return None if self.training else self.analog.answering
+
     def _fresh_scale(self) -> Scale | None:
         """How much of a fresh draw a forward sees; None where the chip answers."""
         if self.training:
@@ -178,9 +183,8 @@ class AnalogMatrix:
             if torch.compiler.is_compiling() and state.compiled_scale is not None:
                 return state.compiled_scale
             return state.noise_scale
-        if self.analog.eval_scale is not None:
-            return self.analog.eval_scale
-        return 0.0 if self.analog.observe is not None and self.analog.chip is None else None
+        answering = self.answering
+        return None if answering is None else answering.scale
 
     def _chip(self) -> MatrixChip:
         chip = self.analog.chip
@@ -292,9 +296,6 @@ class Drawn:
         layout = state.layout
         self._clean = weight, bias
         scale = self._scale = owner._fresh_scale()
-        if state.probe is not None:
-            self._weight, self._bias, self._tie, self._stages = weight, bias, None, ()
-            return
         if state.adapter is not None:
             self._stages = (*state.stages, self._adapted(state.adapter, weight.device))
         if scale is not None:
@@ -335,13 +336,15 @@ class Drawn:
         self.owner.check_shape(weight)  # a chip knows its own
         circumstances = state.device, scale, state.train_times, state.layout, state.crossbar
         noise: TrainingNoise = _GLOBAL
-        if state.recompute and can_seed():
+        # An exact answer draws nothing, and leaves torch's generator where it is.
+        if state.recompute and (self.owner.training or not is_silent(scale)) and can_seed():
             seed = fresh_seed()
             noise = StreamNoise(str(seed))
             clean = weight.detach(), None if bias is None else bias.detach()
             held = [tensor for tensor in clean if tensor is not None]
             self._recipe = Recipe(partial(_again, clean, circumstances, state.shape, seed), held, state.title)
-        laid = state.layout.lay(weight, bias)
+        answering = self.owner.answering
+        laid = state.layout.lay(weight, bias) if answering is None or answering.laid is None else answering.laid
         if state.crossbar.converts:
             self._array, self._linear = noisy_array(laid, *circumstances, noise)
             return weight
@@ -402,12 +405,19 @@ class Drawn:
         return bool(self._stages)
 
     @property
+    def _look(self) -> Look | None:
+        """What is shown the inputs."""
+        answering = self.owner.answering
+        return None if answering is None else answering.look
+
+    @property
     def plain(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight and bias where a product with them is the whole answer.
 
-        None behind converters or read noise, and where a digital stage is more than a scale and an offset.
+        None behind converters or read noise, where a digital stage is more than a scale and an offset, and where each
+        product is looked at.
         """
-        if self._array is not None or self._variance is not None or self.owner.analog.probe is not None:
+        if self._array is not None or self._variance is not None or self._look is not None:
             return None
         weight, bias = self._weight, self._bias
         for stage in self._stages:
@@ -425,8 +435,9 @@ class Drawn:
             return self._read(input)
 
     def _read(self, input: Tensor) -> Tensor:
-        if self.owner.analog.probe is not None:
-            return self.owner.analog.probe(self, input)
+        look = self._look
+        if look is not None:
+            look(self, input)
         if self._zero is not None:
             return tied_answer(self._answer(input, self._weight), self._zero)
         if self._recipe is None or not torch.is_grad_enabled():

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import (
     InvalidTypeError,
     InvalidValueError,
@@ -19,7 +20,7 @@ from analogsim.errors import (
 )
 from analogsim.layers.matrix import AnalogMatrix, Drawn, ModuleMatrix
 from analogsim.layers.slot import OLDER_RULES, Slot
-from analogsim.layers.state import AnalogState, MatrixChip
+from analogsim.layers.state import AnalogState, Answering, Look, MatrixChip
 from analogsim.utils.modules import in_eval
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
@@ -305,15 +306,51 @@ def drawn_in_eval(analog: nn.Module, scale_of: Callable[[AnalogState], float | N
         scale_of: how much of a draw's error each matrix sees; None where its chip answers.
     """
     states = [matrix.analog for matrix in matrices_of(analog)]
-    before = [state.eval_scale for state in states]
+    before = [state.answering for state in states]
     try:
         for state in states:
-            state.eval_scale = scale_of(state)
+            scale = scale_of(state)
+            state.answering = None if scale is None else Answering(scale)
         with in_eval(analog):
             yield
     finally:
-        for state, scale in zip(states, before, strict=True):
-            state.eval_scale = scale
+        for state, answering in zip(states, before, strict=True):
+            state.answering = answering
+
+
+@contextmanager
+def exactly(
+    analog: nn.Module,
+    *,
+    converters: bool = False,
+    adapters: bool = False,
+    looks: Mapping[AnalogMatrix, Look] | None = None,
+    laid: Mapping[AnalogMatrix, Tensor] | None = None,
+) -> Iterator[None]:
+    """For a block, a twin is in eval mode and answers without any error of devices and wires, whatever chip it has.
+
+    By default that is its digital network, through the forwards of its own layers.
+
+    Args:
+        analog: the twin; its modes are as before afterwards.
+        converters: let its converters act, their ranges and steps, without their noise and mismatch.
+        adapters: let its adapters act.
+        looks: what is shown the inputs of matrices.
+        laid: for matrices, their weights in tensors by themselves, laid with their bias rows.
+    """
+    states = [(matrix, matrix.analog) for matrix in matrices_of(analog)]
+    before = [(state, state.answering, state.crossbar, state.adapter) for _, state in states]
+    looks, laid = looks or {}, laid or {}
+    try:
+        for matrix, state in states:
+            state.answering = Answering(0.0, laid.get(matrix), looks.get(matrix))
+            state.crossbar = state.crossbar if converters else IDEAL
+            state.adapter = state.adapter if adapters else None
+        with in_eval(analog):
+            yield
+    finally:
+        for state, answering, crossbar, adapter in before:
+            state.answering, state.crossbar, state.adapter = answering, crossbar, adapter
 
 
 def chips_of(analog: nn.Module, action: str) -> list[tuple[AnalogMatrix, MatrixChip]]:

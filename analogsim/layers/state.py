@@ -86,17 +86,32 @@ def weights_are_fixed() -> Notice:
     )
 
 
-class Probe(Protocol):
-    """Stands in for a matrix while it is looked into: gets each product of a forward, and gives the answer to it."""
+class Look(Protocol):
+    """Is shown each product of a matrix while that is looked into, whatever takes it."""
 
-    def __call__(self, drawn: Any, input: Tensor) -> Tensor:
-        """The answer.
+    def __call__(self, drawn: Any, input: Tensor) -> None:
+        """Look at an input that is about to be answered.
 
         Args:
-            drawn: the `analogsim.layers.matrix.Drawn` that was asked, whose ``clean`` and ``on`` give answers.
+            drawn: the `analogsim.layers.matrix.Drawn` that is asked, whose ``clean`` and ``on`` give answers.
             input: as the layer takes it.
         """
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """What a matrix in eval answers with in the place of its chip: a draw made for each forward, as in training.
+
+    Args:
+        scale: how much of the device's errors it sees; with 0 the weights are as they were to be written.
+        laid: the weights, laid with their bias rows, in a tensor of which others hold nothing; None: the module's own.
+        look: is shown the inputs.
+    """
+
+    scale: float
+    laid: Tensor | None = None
+    look: Look | None = None
 
 
 @dataclass
@@ -132,9 +147,8 @@ class AnalogState:
         traced: whether it has a part in a graph of ``torch.compile``, whose runs nobody counts.
         fixed: says that weights on a chip have no gradient, once for all matrices of a twin.
         tie: of the chip's answers to the clean weights, for who asks for their gradient.
-        observe: during calibration, is shown what reaches the converters.
-        eval_scale: how much of a fresh draw a forward in eval sees in place of the chip; None: the chip answers.
-        probe: while it is looked into, answers in its place; there need not be a chip then.
+        observe: is shown what reaches the converters, which need no ranges meanwhile.
+        answering: what answers in eval in place of the chip; None: the chip does.
     """
 
     name: str
@@ -162,8 +176,7 @@ class AnalogState:
     fixed: Notice = field(default_factory=weights_are_fixed)
     tie: Tie = field(default_factory=Tie)
     observe: Observe | None = None
-    eval_scale: float | None = None
-    probe: Probe | None = None
+    answering: Answering | None = None
 
     def __post_init__(self) -> None:
         self.device.prepare()

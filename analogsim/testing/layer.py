@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.chip.clean import on_clean_weights
 from analogsim.chip.outputs import output_moments
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.crossbar.stages import Outputs
 from analogsim.device.model import Cells, DeviceModel, Effect
 from analogsim.devices import Drift, Gaussian, ReadNoise, StuckAt
-from analogsim.layers.module import matrices_of
+from analogsim.layers.module import exactly, matrices_of
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise
 from analogsim.utils.torch_private import tree_leaves, tree_map
@@ -347,7 +346,7 @@ class LayerContract:
         analog = self.convert(model, DeviceModel((Drift(nu=0.05, nu_std=0.03), StuckAt(p_off=0.05)))).eval()
         analogsim.program(analog, seed=5)
         analogsim.drift(analog, "1y")
-        with torch.no_grad(), on_clean_weights(analog):
+        with torch.no_grad(), exactly(analog):
             digital = output_moments(analog, lambda: self.answer(analog, x))
         seen = min(int(each.vectors.min()) for each in digital)
         batches = [(x,)] * (1 + 63 // max(1, seen))  # of fewer than 64 vectors not every scale is believed

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import analogsim
-from analogsim.chip.clean import on_clean_weights
 from analogsim.chip.outputs import Moments, OutputCalibration, calibrate_outputs, fitted, output_moments
-from analogsim.layers.module import matrices_of
+from analogsim.layers.module import exactly, matrices_of
 
 
 def made(model: nn.Module, device: Any = "pcm", t: str = "1y", **more: Any) -> Any:
@@ -27,7 +27,7 @@ def both_moments(analog: nn.Module, x: tuple[Any, ...]) -> list[tuple[Moments, M
     """Of each matrix on the chip, and in the digital network."""
     with torch.no_grad():
         chip = output_moments(analog, lambda: analog(*x))
-        with on_clean_weights(analog):
+        with exactly(analog):
             return list(zip(chip, output_moments(analog, lambda: analog(*x)), strict=True))
 
 
@@ -147,24 +147,28 @@ def test_what_is_used_many_times_is_matched_on_the_inputs_of_the_digital_network
 
     records: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
 
-    def beside(matrix: Any) -> Callable[[Any, Tensor], Tensor]:
+    def beside(matrix: Any) -> Callable[[Any, Tensor], None]:
         """Every product of the digital network, and the chip's to the same input, with the correction by hand."""
         chip, bias, affine = matrix.analog.chip, matrix.still()[1], matrix.analog.chip.correction.stage
         clean, seen = records.setdefault(matrix, ([], []))
 
-        def probe(drawn: Any, input: Tensor) -> Tensor:
-            answer = drawn.clean(input)
+        def look(drawn: Any, input: Tensor) -> None:
             digital = 0.0 if drawn._clean[1] is None else bias
-            clean.append((answer - digital).flatten(0, -2))
-            seen.append(((drawn.on(chip, input) - digital) * affine.scale + affine.offset).flatten(0, -2))
-            return answer
+            clean.append((drawn.clean(input) - digital).flatten(0, -2))
+            with behind(matrix, crossbar):
+                answer = drawn.on(chip, input)
+            seen.append(((answer - digital) * affine.scale + affine.offset).flatten(0, -2))
 
-        return probe
+        crossbar = matrix.analog.crossbar
+        return look
 
-    matrices = matrices_of(analog)
-    for matrix in matrices:
-        matrix.analog.probe = beside(matrix)
-    with torch.no_grad():
+    @contextmanager
+    def behind(matrix: Any, crossbar: Any) -> Iterator[None]:
+        held, matrix.analog.crossbar = matrix.analog.crossbar, crossbar
+        yield
+        matrix.analog.crossbar = held
+
+    with torch.no_grad(), exactly(analog, looks={matrix: beside(matrix) for matrix in matrices_of(analog)}):
         analog(x)
     several = [record for record in records.values() if len(record[0]) > 1]
     assert several

@@ -17,11 +17,16 @@ from torch.nn.functional import conv1d, conv2d, conv_transpose2d
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, Gaussian, Mapping, ReadNoise
+from analogsim.chip.lifecycle import without_errors
 from analogsim.inspection.carrying import audit
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, matrices_of, register_layer, register_routed
+from analogsim.layers.module import drawn_in_eval, exactly
 from analogsim.layers.registry import analog_types
+from analogsim.layers.state import AnalogState
 from analogsim.testing import LayerContract
 from tests.hardware import IDEAL, PERIPHERIES
+
+NOISY = "drift()+read-noise(std=0.1)"
 
 
 def test_a_draw_of_what_is_no_matrix_names_those_there_are() -> None:
@@ -387,3 +392,115 @@ def test_a_layer_with_one_matrix_gives_it_no_label(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(analog_types, Told, AnalogTold)
     with pytest.raises(ValueError, match="whose one matrix has the label ''"):
         analogsim.convert(Told(), "pcm")
+
+
+def settings(analog: nn.Module) -> list[tuple[Any, ...]]:
+    return [(s.answering, s.crossbar, s.adapter, s.chip) for s in (matrix.analog for matrix in matrices_of(analog))]
+
+
+@pytest.mark.parametrize("programmed", [True, False])
+@pytest.mark.parametrize("bias_rows", [0, 2])
+def test_a_twin_answers_exactly_as_its_digital_network(bias_rows: int, programmed: bool) -> None:
+    """Whatever the device, the converters and the chip, which are there again afterwards."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(2), nn.LSTM(9, 5, batch_first=True)).double()
+    device = analogsim.DeviceModel(
+        (analogsim.Drift(), analogsim.ReadNoise(std=0.1)), mapping=analogsim.Mapping("pair", bias_rows=bias_rows)
+    )
+    analog = analogsim.convert(model, device, crossbar="standard(input_range=1.0)")
+    x = torch.randn(3, 2, 5, 5).double()
+    if programmed:
+        analogsim.program(analog)
+    before = settings(analog)
+    with exactly(analog):
+        assert not analog.training
+        torch.testing.assert_close(analog(x)[0], model(x)[0])
+    assert settings(analog) == before
+    assert analog.training
+
+
+def test_fresh_draws_and_adapters_are_left_out() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).double(), torch.randn(5, 4).double()
+    analog = analogsim.convert(model, "pcm").eval()
+    analogsim.add_adapters(analog)
+    with torch.no_grad():
+        analog.analog.adapter.offset += 1.0
+    with drawn_in_eval(analog, lambda state: 1.0):
+        with exactly(analog):
+            torch.testing.assert_close(analog(x), model(x))
+        with exactly(analog, adapters=True):
+            torch.testing.assert_close(analog(x), model(x) + 1.0)
+        assert (analog(x) - model(x)).abs().min() > 0.3
+
+
+def test_converters_act_without_their_errors() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3), torch.randn(50, 4)
+    noisy = analogsim.convert(model, NOISY, crossbar="standard(input_range=1.0, output_noise=0.1, gain_mismatch=0.1)")
+    still = analogsim.convert(model, NOISY, crossbar="standard(input_range=1.0, output_noise=0)")
+    with exactly(noisy, converters=True), exactly(still, converters=True):
+        found = noisy(x)
+        assert torch.equal(found, still(x))
+    assert (found - model(x)).abs().max() > 0.1  # inputs beyond 1 are cut off
+    with without_errors(noisy):
+        assert torch.equal(noisy(x), found)
+
+
+def test_an_error_leaves_all_as_it_was() -> None:
+    analog = analogsim.convert(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), NOISY)
+    before = settings(analog)
+
+    def fails(state: AnalogState) -> float:
+        if state.name == "1":
+            raise KeyError(state.name)
+        return 1.0
+
+    with pytest.raises(KeyError), drawn_in_eval(analog, fails):
+        pass
+    with pytest.raises(RuntimeError), exactly(analog):
+        analog(torch.ones(1, 7))
+    assert settings(analog) == before
+
+
+@pytest.mark.parametrize("kind", ["linear", "recurrent", "attention"])
+def test_a_look_sees_every_input_and_changes_no_answer(kind: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, 4).double()
+    model: nn.Module = {
+        "linear": nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)),
+        "recurrent": nn.GRU(4, 4, batch_first=True),
+        "attention": nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+    }[kind].double()
+    analog = analogsim.convert(model, NOISY, crossbar="standard(input_range=1.0)").eval()
+    seen: dict[str, list[Tensor]] = {matrix.analog.name: [] for matrix in matrices_of(analog)}
+
+    def look(drawn: Any, input: Tensor) -> None:
+        torch.testing.assert_close(drawn.clean(input).detach(), drawn._answer(input, drawn._weight).detach())
+        seen[drawn.owner.analog.name].append(input)
+
+    with torch.no_grad(), exactly(analog, looks=dict.fromkeys(matrices_of(analog), look)):
+        torch.testing.assert_close(analog(x), model.eval()(x))
+    assert all(seen.values())
+    if kind == "recurrent":
+        assert sorted(map(len, seen.values())) == [1, 6]  # all inputs at once, states one after the other
+
+
+def test_an_exact_answer_draws_nothing() -> None:
+    analog = analogsim.convert(nn.Linear(4, 3), NOISY)
+    analogsim.set_recompute(analog)
+    x = torch.ones(2, 4)
+    before = torch.get_rng_state()
+    with exactly(analog):
+        analog(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    with drawn_in_eval(analog, lambda state: 1.0):
+        analog(x)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_in_tensors_by_themselves_are_what_is_multiplied() -> None:
+    analog = analogsim.convert(nn.Linear(4, 3, bias=False), NOISY)
+    other = torch.randn(3, 4)
+    with exactly(analog, laid={analog: other}):
+        assert torch.equal(analog(torch.eye(4)), other.t())
