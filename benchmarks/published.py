@@ -39,7 +39,7 @@ from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.loaders import take
 from analogsim.recipes.training.setup import check, load_data
 from analogsim.utils.text import table
-from benchmarks.harness.published_chips import verified_chips
+from benchmarks.harness.published_chips import register_chips, verified_chips
 from benchmarks.harness.published_networks import HERE, chosen, importance, train, train_ternary
 from benchmarks.harness.timing import environment, write
 
@@ -254,6 +254,7 @@ class Tables:
         budget: str = "2min",
         show: Callable[[str], object] = print,
     ) -> None:
+        register_chips()
         self.cells: list[dict[str, Any]] = []
         self._out, self._work = out, work
         self._settings, self._samples, self._budget = tuple(settings), samples, budget

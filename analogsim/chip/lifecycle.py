@@ -47,8 +47,8 @@ def program(analog: nn.Module, seed: int = 0, *, faults: Faults | None = None) -
         faults: for layers by name, a map of the cells known to be stuck (measured ones, or `draw_faults`), besides
             those that effects draw: ``(cells, out (+ reference columns), ...)`` with 0 for a cell that works, 1 for one
             stuck at ``g_min`` and 2 for one stuck at ``g_max``; or with the conductance (µS) of stuck cells, shorts and
-            opens among them, and NaN for those that work. The working cell of a pair takes up what its stuck partner
-            cannot.
+            opens among them, and NaN for those that work. The working cells of a pair, its copies among them, take up
+            what the stuck ones cannot.
 
     Raises:
         ValueError: a weight is NaN or infinite, ``analog`` has no analog layer, or the faults are no map of its layers.

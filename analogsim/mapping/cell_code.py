@@ -171,10 +171,11 @@ class CellCode:
         return None if self.percentile == 100 or self.cells == "signed" else weight.abs() > largest
 
     def around(self, target: Tensor, faults: Tensor, g_min: float, g_max: float) -> Tensor:
-        """Targets that make the best of cells known to be stuck: where one cell of a pair is, its partner moves.
+        """Targets that make the best of cells known to be stuck: where one cell of a pair is, the others move.
 
-        The difference is what counts, and the working cell takes up what the stuck one cannot, as far as the range
-        goes. Slices, copies and single cells keep their targets.
+        The difference is what counts, and working cells take up what the stuck ones cannot, as far as the range goes:
+        of copies first those of the same side, all by as much, then those of the other one. Slices and single cells
+        keep their targets.
 
         Args:
             target: conductances ``(cells, out (+ references), ...)``.
@@ -188,11 +189,27 @@ class CellCode:
         held = faults.to(target.dtype)
         if not faults.is_floating_point():
             held = torch.where(faults == 1, g_min, g_max).to(target.dtype)
-        if self.cells_per_weight != 2 or self.planes != 2:
+        if self.planes != 2 or self.slices != 1:
             return torch.where(stuck, held, target)
+        if self.copies > 1:
+            return torch.where(stuck, held, self._shared(target, stuck, held, g_min, g_max))
         difference = target[0] - target[1]
         partner = torch.stack((held[1] + difference, held[0] - difference)).clamp(g_min, g_max)
         return torch.where(stuck, held, torch.where(stuck.flip(0), partner, target))
+
+    def _shared(self, target: Tensor, stuck: Tensor, held: Tensor, g_min: float, g_max: float) -> Tensor:
+        """Targets of the working copies of pairs, the same for all of a side; those where none is stuck are kept."""
+        sides = (2, self.copies, *target.shape[1:])
+        held_together = torch.where(stuck, held, 0.0).view(sides).sum(1)
+        working = (~stuck).view(sides).sum(1)
+        lacking = target.view(sides).sum(1) - held_together
+
+        def shares(together: Tensor) -> Tensor:
+            return (together / working.clamp(min=1)).clamp(g_min, g_max)
+
+        short = lacking - working * shares(lacking)
+        moved = shares(lacking - short.flip(0)).unsqueeze(1)  # what one side is short of, the other has less
+        return torch.where(stuck.view(sides).any(1).any(0), moved, target.view(sides)).view(target.shape)
 
     def following(self, weight: Tensor, held: Tensor) -> Tensor:
         """How far each weight still moves the output when cells are held: 1 all the way, 0 not at all.

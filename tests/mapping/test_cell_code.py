@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 import torch
 
@@ -86,3 +88,38 @@ def test_the_order_of_cells_is_plane_slice_copy():
 )
 def test_parts_are_between_zero_and_one(cells, parts):
     assert Mapping(cells).parts(torch.tensor([[1.0, -0.5]]), 1).tolist() == parts
+
+
+@pytest.mark.parametrize("cells", ["pair", "two-sided"])
+@pytest.mark.parametrize("copies", [1, 2, 3, 6])
+@pytest.mark.parametrize("outside", [False, True])
+def test_working_copies_come_as_near_as_the_range_lets_them(
+    cells: Literal["pair", "two-sided"], copies: int, outside: bool
+) -> None:
+    low, high = 5.0, 25.0
+    mapping = Mapping(cells, copies=copies)
+    torch.manual_seed(0)
+    weight = torch.randn(7, 40, dtype=torch.float64)
+    target = mapping.to_conductance(weight, mapping.largest(weight), low, high)
+    stuck = torch.rand(target.shape, dtype=torch.float64) < 0.5
+    ends = torch.tensor([0.0, 60.0] if outside else [low, high], dtype=torch.float64)
+    held = ends[torch.randint(0, 2, target.shape)]
+    faults = torch.where(stuck, held, torch.nan) if outside else stuck * (1 + (held == high).to(torch.int8))
+    written = mapping.around(target, faults, low, high)
+    assert torch.equal(written[stuck], held[stuck])
+    assert float(written[~stuck].min()) >= low
+    assert float(written[~stuck].max()) <= high
+
+    def difference(values: torch.Tensor) -> torch.Tensor:
+        sides = values.view(2, copies, *weight.shape).sum(1)
+        return sides[0] - sides[1]
+
+    up, down = torch.ones_like(target), torch.ones_like(target)
+    up[:copies], up[copies:] = high, low
+    down[:copies], down[copies:] = low, high
+    least, most = (difference(torch.where(stuck, held, free)) for free in (down, up))
+    best = torch.minimum(torch.maximum(difference(target), least), most)
+    torch.testing.assert_close(difference(written), best)
+    whole = ~stuck.view(2, copies, *weight.shape).any(1).any(0)
+    untouched = whole.expand(2 * copies, *weight.shape)
+    assert torch.equal(written[untouched], target[untouched])

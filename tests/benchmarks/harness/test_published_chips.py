@@ -5,8 +5,17 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.device import registry
+from analogsim.device.parse import as_device_model
 from analogsim.testing import DeviceContract
-from benchmarks.harness.published_chips import RightCensored, Verified, daffodil, verified_chips
+from benchmarks.harness.published_chips import (
+    NAMES,
+    RightCensored,
+    Verified,
+    daffodil,
+    register_chips,
+    verified_chips,
+)
 
 
 def written(model: nn.Module, device: object) -> torch.Tensor:
@@ -61,3 +70,12 @@ def test_the_published_chip_is_stuck_outside_its_range(layer: nn.Module) -> None
     # 500 µS against 133: 3.67 of what the largest weight of a column takes.
     ratio = (weight.abs().amax(1) / layer.weight.abs().amax(1)).detach()  # type: ignore[union-attr,operator]
     assert 3.6 < float(ratio.min()) < float(ratio.max()) < 6.5
+
+
+def test_text_names_them_when_asked_for_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "factories", dict(registry.factories))
+    assert not NAMES.keys() & registry.factories.keys()
+    register_chips()
+    register_chips()
+    assert as_device_model("right-censored(std=0.2,limit=1.5)").effects == (RightCensored(0.2, 1.5),)
+    assert as_device_model("daffodil") == daffodil()
