@@ -56,9 +56,7 @@ def cnn_7018(shape: tuple[int, int, int], classes: int) -> nn.Module:
         parts[f"act{place}"] = nn.ReLU()
         parts[f"pool{place}"] = nn.MaxPool2d(2)
         channels, height, width = wide, height // 2, width // 2
-    return nn.Sequential(
-        parts | {"flatten": nn.Flatten(), "fc": nn.Linear(channels * height * width, classes)}  # type: ignore[arg-type]
-    )
+    return nn.Sequential(parts | {"flatten": nn.Flatten(), "fc": nn.Linear(channels * height * width, classes)})
 
 
 class Ternary(nn.Module):
@@ -118,7 +116,7 @@ def train_ternary(config: Config, data: Splits, work: Path) -> nn.Module:
     for _ in range(rule.epochs):
         for inputs, targets in loader:
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(inputs), targets).backward()
+            nn.functional.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     for layer in layers:
@@ -167,7 +165,7 @@ def _curvature(model: nn.Module, inputs: Tensor, generator: torch.Generator) -> 
 
     each = vmap(grad(loss), in_dims=(None, 0, 0))
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    for part, told in zip(inputs.split(32), labels.split(32), strict=True):
+    for part, told in zip(torch.split(inputs, 32), torch.split(labels, 32), strict=True):
         for name, gradient in each(parameters, part, told).items():
             total[name] += gradient.square().sum(0) / len(inputs)
     return total
@@ -183,5 +181,5 @@ def chosen(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     flat = torch.cat([score.flatten() for score in scores.values()])
     mask = torch.zeros(len(flat), dtype=torch.bool)
     mask[flat.argsort(descending=True, stable=True)[: round(share * len(flat))]] = True
-    parts = mask.split([score.numel() for score in scores.values()])
+    parts = torch.split(mask, [score.numel() for score in scores.values()])
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
