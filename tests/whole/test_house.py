@@ -134,7 +134,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
             ),
             "one benchmark each",
         ),
-        {"__main__": "python -m benchmarks"},
+        {"__main__": "python -m benchmarks", "beside": "the ladder for networks that another tool has trained"},
     ),
 }
 
