@@ -35,7 +35,10 @@ class SharpnessAware:
 
     Args:
         radius: :math:`\rho`, in standard deviations of the device.
-        draws: from which the standard deviations are found at each step, the same ones for all steps.
+        draws: from which the standard deviations are found at each step, the same ones for all steps. Few ones do not
+            bias the step: what they find of :math:`\sigma^2` is right in the mean, and so is how far the loss rises to
+            first order. But the step is longer by what they scatter, :math:`\sqrt{1 + 2 / (n - 1)}` of n draws for
+            normal errors: 1.29 of 4, 1.13 of 8, 1.03 of 32.
 
     Source: the adaptive form of J. Kwon et al., ICML 2021, with the device's standard deviation in the place of the
     weight's magnitude.
