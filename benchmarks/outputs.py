@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast, get_args
 
 import torch
@@ -20,41 +21,28 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim.chip.outputs import Match
+from analogsim.recipes.tasks import networks
 from analogsim.recipes.tasks.data_sets import load
 from analogsim.utils.text import table
-from benchmarks.harness.networks import mlp
+from benchmarks.harness.small_tasks import TASKS
 
 AGED = ("pcm", "1y")
 STUCK = ("stuck-at(p_off=0.0904, p_on=0.0175)", "0s")
 
 
-def _narrow_cnn() -> nn.Module:
-    """Two convolutions and a linear layer on images of 14x14."""
-    return nn.Sequential(
-        nn.AvgPool2d(2),
-        *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(144, 10)),
-    )
+def _lenet5(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return networks.build("lenet5", shape, classes, seed=0)
 
 
-def _lenet5() -> nn.Module:
-    return nn.Sequential(
-        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
-    )
-
-
-# Data, network, learning rate, epochs.
-NETWORKS: dict[str, tuple[str, Callable[[], nn.Module], float, int]] = {
-    "digits-mlp": ("digits", lambda: mlp((64, 24, 24, 10)), 5e-3, 30),
-    "narrow-cnn": ("fashion-mnist", _narrow_cnn, 7e-3, 5),
-    "lenet5": ("fashion-mnist", _lenet5, 3e-3, 5),
+NETWORKS = {
+    "digits-mlp": TASKS["digits"],
+    "narrow-cnn": TASKS["fashion"],
+    "lenet5": replace(TASKS["fashion"], model=_lenet5, lr=3e-3),
 }
+"""The networks of the small tasks, by their names here."""
 
 
-def _trained(model: nn.Module, x: Tensor, y: Tensor, rate: float, epochs: int) -> nn.Module:
+def _train(model: nn.Module, x: Tensor, y: Tensor, rate: float, epochs: int) -> None:
     steps = len(x) // 64
     optimizer = torch.optim.Adam(model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps)
@@ -64,7 +52,7 @@ def _trained(model: nn.Module, x: Tensor, y: Tensor, rate: float, epochs: int) -
             nn.functional.cross_entropy(model(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    return model.eval()
+    model.eval()
 
 
 @torch.no_grad()
@@ -109,11 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     counts = [int(count) for count in options.inputs.split(",")]
     for name in options.networks:
-        source, make, rate, epochs = NETWORKS[name]
-        data = load(source, limit=options.limit)
+        task = NETWORKS[name]
+        data = load(task.data, limit=options.limit)
         (x, y), (tx, ty) = data.train.tensors, data.test.tensors
         torch.manual_seed(0)
-        model = _trained(make(), x, y, rate, options.epochs or epochs)
+        model = task.model(data.facts["shape"], data.facts["classes"])
+        _train(model, x, y, task.lr, options.epochs or task.epochs)
         print(f"{name}, clean {_score(model, tx, ty):.2f}, crossbar {options.crossbar}, {options.chips} chips")
         for device, t in (AGED, STUCK):
             analog = analogsim.convert(model, device, crossbar=options.crossbar)

@@ -287,22 +287,33 @@ def normalised(cell: Mapping[str, Any], clean: float, key: str = "mean") -> list
 
 
 def tables(cells: Sequence[Mapping[str, Any]]) -> str:
-    """A table for each task, device and crossbar: rows and remedies, mean over seeds, and the last time normalised."""
+    """A table for each task, device and crossbar: rows and remedies, mean over seeds, and the last time normalised.
+
+    By the clean score of the plain network, which is one whatever it runs on: where it was measured on other hardware
+    alone, it is taken from there. Where it was not measured, a line below the table says so.
+    """
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    plain: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["task"], cell["device"], cell["crossbar"]), []).append(cell)
-    return "\n\n".join(f"{', '.join(name)}\n{_table(group)}" for name, group in groups.items())
+        if cell["row"] == "plain":
+            plain.setdefault(cell["task"], []).append(cell)
+    return "\n\n".join(f"{', '.join(name)}\n{_table(group, plain.get(name[0], []))}" for name, group in groups.items())
 
 
-def _table(group: Sequence[Mapping[str, Any]]) -> str:
+def _table(group: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, Any]]) -> str:
+    """A table of cells, and the plain networks of the task on any hardware, of which each seed counts once."""
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for cell in group:
         rows.setdefault((cell["row"], cell["remedy"]), []).append(cell)
-    plain = [cell for cell in group if cell["row"] == "plain"]
+    plain = list({(cell["seed"], cell["samples"], *cell["settings"]): cell for cell in trained}.values())
     times = group[0]["times"]
     head = ("row", "compensation", "seeds", "clean", *times, f"5th pct. {times[-1]}", "std over seeds")
     lines = [(*name, *_line(found, plain)) for name, found in rows.items()]
-    return table((*head, "normalised", "5th pct.", "training time"), lines, right=2)
+    shown = table((*head, "normalised", "5th pct.", "training time"), lines, right=2)
+    if plain:
+        return shown
+    return f"{shown}\nnot normalised, and no training time: no row {'plain'!r} of this task was measured"
 
 
 def _line(found: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,26 @@ def test_scores_are_normalised_by_chance_and_the_clean_plain_network() -> None:
     bits = {"chance": 6.0, "mean": [2.0, 4.0]}
     assert robust.normalised(bits, 2.0) == pytest.approx([1.0, 0.5])
     assert robust.normalised({"chance": None, "mean": [1.0]}, 1.0) is None
+
+
+def test_the_plain_network_of_a_task_is_found_on_any_hardware_and_missed_where_there_is_none() -> None:
+    def cell(row: str, device: str, seed: int = 0, **more: Any) -> dict[str, Any]:
+        scores = {"clean": 0.9, "digital": 0.9, "mean": [0.5], "std": [0.0], "tail": [0.3], "chance": 0.1}
+        asked = {"task": "digits-mlp", "crossbar": "ideal", "remedy": "global", "settings": [], "samples": None}
+        return {"row": row, "device": device, "seed": seed, "times": ["1y"], "metric": "accuracy", "trained": 2.0} | (
+            asked | scores | more
+        )
+
+    plain = [cell("plain", "pcm", 0, trained=1.0), cell("plain", "pcm", 1, digital=0.5, trained=3.0)]
+    alone = [cell("default", "stuck-at")]
+    beside = robust.tables([*alone, *plain, cell("plain", "4-bit", 0, trained=1.0)])  # the seed 0 counts once
+    first = beside.split("\n\n")[0]
+    assert "0.667" in first  # (0.5 - 0.1) / (0.7 - 0.1)
+    assert "1.00x" in first
+    assert "not normalised" not in beside
+    shown = robust.tables(alone)
+    assert "0.667" not in shown
+    assert "no row 'plain' of this task was measured" in shown
 
 
 @pytest.mark.parametrize("name", DEVICES)
