@@ -10,7 +10,6 @@ import platform
 import signal
 import sys
 import sysconfig
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.config.reader import every_option
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.references import is_reference
+from analogsim.recipes.training.stopping import Stopped, ended_in_order
 from analogsim.utils.text import table
 
 # The errors that say themselves what is wrong: ours, and those of the machine that it runs on. What the user's own code
@@ -214,27 +214,6 @@ def _readable_warnings() -> Iterator[None]:
         yield
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it before they kill."""
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: checkpoints are whole, runs are ended, how to go on is told."""
-
-    def stop(*_: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
     parser = _parser()
@@ -247,11 +226,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         getattr(options, words).extend(rest)
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files; a window toolkit only costs time
     try:
-        with contextlib.nullcontext() if options.debug else _readable_warnings(), _terminated_as_interrupted():
+        with contextlib.nullcontext() if options.debug else _readable_warnings(), ended_in_order():
             options.program.run(options)
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)
-        raise SystemExit(143 if isinstance(stop, _Terminated) else 130) from None
+        raise SystemExit(128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)) from None
     except BrokenPipeError:  # who reads our output has seen enough; what is still to be written goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -30,7 +30,7 @@ from analogsim.recipes.tracking.tracked_run import start
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_figure, write_whole
-from analogsim.utils.outputs import check_figure, check_output
+from analogsim.utils.seals import sealed
 from analogsim.utils.times import seconds
 
 
@@ -205,7 +205,9 @@ def merge(files: Sequence[str]) -> dict[str, Report]:
             stored = json.loads(Path(file).read_text(encoding="utf-8"))
             parts.append({name: Report.from_dict(report) for name, report in stored.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidValueError(f"evaluate: {file!r} holds no reports; give files that --json wrote") from error
+            raise ValueError(
+                f"evaluate: {file!r} holds no reports, or damaged ones ({error}); give files that --json wrote"
+            ) from error
         if parts[-1].keys() != parts[0].keys():
             found, first = (", ".join(sorted(part)) for part in (parts[-1], parts[0]))
             raise InvalidValueError(f"evaluate: {file!r} has reports of {found}, and {files[0]!r} of {first}")
@@ -309,7 +311,7 @@ def _told_anyway(reports: dict[str, Report], shared: Sharing) -> Iterator[None]:
 
 def _write(reports: dict[str, Report], options: argparse.Namespace) -> None:
     if options.json is not None:
-        write_whole(options.json, json.dumps({name: report.to_dict() for name, report in reports.items()}))
+        write_whole(options.json, json.dumps({name: sealed(report.to_dict()) for name, report in reports.items()}))
     if options.plot is not None:
         write_figure(options.plot, compare_plot(reports))
 

@@ -38,19 +38,22 @@ from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model
 from analogsim.recipes.tasks.references import short
 from analogsim.recipes.tasks.task import Task
-from analogsim.recipes.tracking import tracked_run
+from analogsim.recipes.tracking import stores, tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.links import compare_link
 from analogsim.recipes.tracking.log_report import ends, log_ranges, log_report, parameters
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.tracking.tracker import NoRun, Tracker
 from analogsim.recipes.training.loop import Progress, Training
+from analogsim.recipes.training.owner import Owned, owned
 from analogsim.recipes.training.processes import ALONE, Group, joined
 from analogsim.recipes.training.setup import NOTHING, Given, check, load_data, refuse_stored_code, report_times
+from analogsim.recipes.training.state import without_password
 from analogsim.recipes.training.step import check_method
+from analogsim.recipes.training.stopping import deferred
 from analogsim.training import Step
 from analogsim.utils.files import write_figure, write_whole
-from analogsim.utils.outputs import missing_folders, remove_empty
+from analogsim.utils.seals import CHANGED, is_as_written, sealed
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -136,7 +139,7 @@ class _Bar:
             self._bar.close()
 
 
-def _start_tracking(config: Config, kind: str, training: Training, folder: Path) -> Tracker:
+def _start_tracking(config: Config, kind: str, training: Training, folder: Path, ours: Owned) -> Tracker:
     try:
         return tracked_run.start(
             config.tracking.enabled,
@@ -144,6 +147,8 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path)
             name=f"{folder.name} {kind}",
             uri=config.tracking.uri,
             run_id=training.run_id or None,
+            mark=f"{ours.key} {kind}",
+            again=ours.again,
             params=parameters(config, training.analog, kind),
             tags={
                 "training": kind,
@@ -186,7 +191,7 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> tu
 
     def keep() -> None:
         path = training.path.with_name("report.json")
-        write_whole(path, json.dumps(report.to_dict()))
+        write_whole(path, json.dumps(sealed(report.to_dict())))
         log_report(report, tracker, step=training.epoch, part="test")
         log_ranges(training.analog, tracker)
         tracker.artifact(training.path, "checkpoint")
@@ -195,7 +200,7 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> tu
             tracker.metrics(ends(other, "test"), step=training.epoch)
         if also:
             beside = path.with_name("also.json")
-            write_whole(beside, json.dumps({name: other.to_dict() for name, other in also.items()}))
+            write_whole(beside, json.dumps({name: sealed(other.to_dict()) for name, other in also.items()}))
             tracker.artifact(beside)
 
     training.group.first(keep)
@@ -248,6 +253,7 @@ def train(
     Raises:
         ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
             be; told before training starts.
+        BlockingIOError: another process is at work in the folder.
         ValueError: training diverged.
         TypeError: ``step`` is no callable, or gives no loss.
         RuntimeError: ``step`` leaves no gradients.
@@ -259,27 +265,40 @@ def train(
     config = given.described(config)
     group.each(lambda: check(config, given))
     splits = (group.by_turns if config.data.download else group.each)(lambda: load_data(config, given))
-    _tell_all(splits.notes, group, tell)
+    _tell_all([*splits.notes, *_password_told(config)], group, tell)
     new = folder is None
     made = missing_folders(config.out) if new and group.main else []
     folder = group.first(lambda: _ready_folder(config, folder))
     trackers: dict[str, Tracker] = {}
     try:
-        kinds = _prepared(config, splits, folder, group, step, model)
-        _tell_all([note for training in kinds.values() for note in training.notes], group, tell)
-        reports, also = _run(kinds, config, splits, folder, trackers, show and group.main)
+        with contextlib.ExitStack() as scope:
+            ours = group.first(lambda: scope.enter_context(owned(folder, tell)))
+            try:
+                kinds = _prepared(config, splits, folder, group, step, model)
+                _tell_all([note for training in kinds.values() for note in training.notes], group, tell)
+                reports, also = _run(kinds, config, splits, folder, trackers, show and group.main, ours)
+                for tracker in trackers.values():
+                    tracker.end()
+            except BaseException as error:
+                group.leaving()
+                for tracker in trackers.values():
+                    tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                raise
     except BaseException as error:
-        group.leaving()
-        for tracker in trackers.values():
-            tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         if new and group.main:
             remove_empty([folder, *made])
         if isinstance(error, KeyboardInterrupt) and group.main and folder.is_dir():
             error.add_note(f"go on with: {group.command} train --resume {shlex.quote(str(folder))}")
         raise
-    for tracker in trackers.values():
-        tracker.end()
     return Result(folder, reports, trackers, also)
+
+
+def _password_told(config: Config) -> list[str]:
+    """A line on where the password of the tracking server comes from, where the run has not kept it."""
+    uri = config.tracking.uri
+    if not (config.tracking.enabled and stores.lacks_password(uri)) or stores.lacks_password(stores.tracking_uri(uri)):
+        return []
+    return [f"the password of {uri} is not kept with the run; it is that of {stores.PASSWORD} or MLFLOW_TRACKING_URI"]
 
 
 def _ready_folder(config: Config, folder: Path | None) -> Path:
@@ -315,6 +334,7 @@ def _run(
     folder: Path,
     trackers: dict[str, Tracker],
     show: bool,
+    ours: Owned,
 ) -> tuple[dict[str, Report], dict[str, dict[str, Report]]]:
     """Train and judge; each tracker is put into ``trackers`` once it is started, for the caller to end."""
     kinds = tuple(trainings)
@@ -322,15 +342,25 @@ def _run(
     trackers.update(dict.fromkeys(kinds, NoRun()))
 
     def announce() -> None:
-        for kind in kinds:
-            trackers[kind] = _start_tracking(config, kind, trainings[kind], folder)
-        if not (folder / "config.toml").exists():
-            dump_toml(config, folder / "config.toml")
+        told = folder / "config.toml"
+        new = not told.exists()
+        if new:  # first: with it the run can be gone on with, whatever comes
+            dump_toml(without_password(config), told)
+        elif (text := told.read_text(encoding="utf-8")) != stores.shown(text):  # of a version that kept passwords
+            write_whole(told, stores.shown(text))
+        try:
+            for kind in kinds:
+                trackers[kind] = _start_tracking(config, kind, trainings[kind], folder, ours)
+        except BaseException:
+            if new:
+                told.unlink()
+            raise
 
-    group.first(announce)
-    for kind in kinds:
-        trainings[kind].run_id = trackers[kind].run_id or trainings[kind].run_id
-        trainings[kind].save()
+    with deferred():  # a run that was made is one that is known
+        group.first(announce)
+        for kind in kinds:
+            trainings[kind].run_id = trackers[kind].run_id or trainings[kind].run_id
+            trainings[kind].save()
     reports: dict[str, Report] = {}
     also: dict[str, dict[str, Report]] = {}
     for kind in kinds:
@@ -363,11 +393,13 @@ def resume_config(folder: Path, *, tracking: bool = True, given: Given = NOTHING
 
     Raises:
         FileNotFoundError: the folder is not one of ``analogsim train``.
-        ValueError: its configuration names code, and nobody asked for it.
+        ValueError: its configuration names code, and nobody asked for it; or it is not as it was written.
     """
     path = folder / "config.toml"
     if not path.is_file():
-        raise MissingFileError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
+        raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
+    if not is_as_written(path.read_text(encoding="utf-8", errors="replace")):
+        raise ValueError(f"resume: {str(path)!r} is not as it was written when the run began: {CHANGED}")
     config = from_stored(Config, load_mapping(Config, path), str(path))
     if not trust:
         command = f"analogsim train --resume {shlex.quote(str(folder))}"

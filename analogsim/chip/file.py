@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from analogsim.device.model import Cells, Written
 from analogsim.errors import InvalidValueError, MissingKeyError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
+from analogsim.utils.numbers import as_number
 from analogsim.utils.tensor_files import read_tensors, write_tensors
 
 _FORMAT = "analogsim-chip-5"
@@ -165,6 +168,7 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
             "belongs to the chip first"
         )
     tensors = {key: tensor.to(weight.device) for key, tensor in tensors.items()}
+    _check_values(layer, entry, tensors)
     largest = tensors["largest"]
     g_max = largest if device.signed else device.g_max
     cells = Cells(tensors["target"], device.g_min, g_max, device.signed, tensors["programmed"])
@@ -187,6 +191,31 @@ def _restore(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tens
     chip.set_time(entry["time"], _gain_named(entry["compensation"], name), bound)
     chip.correction = _correction(entry, tensors, len(source))
     return chip
+
+
+def _check_values(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Refuse what no chip has, which a file without a digest may hold for one bit that flipped.
+
+    Raises:
+        KeyError: what it should have had.
+    """
+    for key, value in tensors.items():
+        elsewhere = key.startswith(("output_", "adapter."))  # looked at where they are put together
+        if value.is_floating_point() and not elsewhere and not torch.equal(value, value.nan_to_num(0, 0, 0)):
+            raise KeyError(f"finite numbers in {key!r}")
+    for key in ("source", "largest", "target", "programmed"):
+        if not tensors[key].is_floating_point():
+            raise KeyError(f"real numbers in {key!r}")
+    largest = tensors["largest"]
+    if tensors["programmed"].shape != tensors["target"].shape or not torch.equal(largest, largest.abs()):
+        raise KeyError("one conductance for each that was aimed at, and a largest weight")
+    if type(entry["seed"]) is not int or not 0 <= as_number(entry["time"]) < math.inf:
+        raise KeyError("a seed and a time")
+    for kind in ("input_range", "output_bound"):
+        if entry[kind] is not None:
+            found = np.asarray(entry[kind], dtype=np.float64)
+            if found.shape not in ((), layer.analog.range_shape(kind)) or not (np.isfinite(found) & (found != 0)).all():
+                raise KeyError(f"{kind} of finite numbers, one for each of its blocks")
 
 
 def _correction(entry: dict[str, Any], tensors: dict[str, Tensor], outputs: int) -> OutputCorrection | None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tomllib
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from analogsim.device.registry import available_devices, factory
 from analogsim.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from analogsim.mapping.mapping import Mapping
 from analogsim.utils.files import write_whole
+from analogsim.utils.seals import CHANGED, is_as_written, seal_text
 from analogsim.utils.text import nearest
 
 _FORMAT = "analogsim-device-1"
@@ -117,10 +119,8 @@ def save_device(device: DeviceModel, path: str | os.PathLike[str]) -> None:
     for effect in device.effects:
         name = type(effect).__name__
         if _effect_class(name) is not type(effect):
-            raise InvalidValueError(
-                f"save_device: several classes of effects are named {name!r}; give yours another name"
-            )
-    write_whole(path, _document(device, Path(path).name))
+            raise ValueError(f"save_device: several classes of effects are named {name!r}; give yours another name")
+    write_whole(path, seal_text(_document(device, Path(path).name)))
 
 
 def _made(kind: type[Any], values: dict[str, Any]) -> Any:
@@ -162,7 +162,10 @@ def _model(content: dict[str, Any]) -> DeviceModel:
 
 
 def load_device(path: str | os.PathLike[str]) -> DeviceModel:
-    """The device model that `save_device` wrote.
+    """The device model that `save_device` wrote, or a person.
+
+    Warns:
+        UserWarning: the digest at its end is not of what stands above it; a person changed it, or a disk did.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -173,6 +176,13 @@ def load_device(path: str | os.PathLike[str]) -> DeviceModel:
     if not Path(path).is_file():
         raise MissingFileError(f"load_device: no file {shown!r}")
     try:
-        return _model(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        text = Path(path).read_text(encoding="utf-8")
+        model = _model(tomllib.loads(text))
     except (ValueError, TypeError) as error:  # also what is no TOML and no text
-        raise InvalidValueError(f"load_device: {shown!r}: {error}") from error
+        raise ValueError(f"load_device: {shown!r}: {error}") from error
+    if not is_as_written(text):
+        warnings.warn(
+            f"load_device: {shown!r} is not as save_device wrote it: {CHANGED}",
+            stacklevel=2,
+        )
+    return model

@@ -28,6 +28,7 @@ import numpy as np
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.course import ChipScores
 from analogsim.evaluation.display import FloatArray
+from analogsim.utils.files import lock_file, sync_folder
 
 Question = Mapping[str, Any]
 """What chips are judged by, in plain numbers and text; see `describe_question`."""
@@ -286,8 +287,8 @@ def _owned(path: str) -> Iterator[BinaryIO]:
         _HELD.add(place)
     try:
         with contextlib.closing(_opened(place, path)) as file:
-            if not _lock(file):
-                raise InvalidValueError(
+            if not lock_file(file):
+                raise ValueError(
                     f"journal: {path!r} is being written to by another process; wait for it, or give a file of its own"
                 )
             yield file
@@ -303,6 +304,7 @@ def _opened(place: str, path: str) -> BinaryIO:
         OSError: there is no folder for it, or it may not be written.
         ValueError: it is no file, but a device or a pipe, which gives back nothing of what it takes.
     """
+    new = not os.path.exists(place)
     try:
         number = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -314,24 +316,6 @@ def _opened(place: str, path: str) -> BinaryIO:
         raise InvalidValueError(
             f"journal: {path!r} is no ordinary file, from which chips could be read again; give another one"
         )
+    if new:
+        sync_folder(os.path.dirname(place))
     return os.fdopen(number, "r+b")
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Lock a file, until it is closed or the process dies; False where another process has."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where a range far behind the end stands for the file
-        import msvcrt
-
-        file.seek(2**40)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,41 @@ import numpy as np
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, legend, number, spread, titled
 from analogsim.evaluation.metrics import METRICS
+from analogsim.utils.seals import unsealed
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_times(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(_is_number(time) and 0 <= time < math.inf for time in value)
+
+
+def _are_seeds(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(type(seed) is int for seed in value)
+
+
+# What a stored report may hold, by the names of its fields; the values are looked at with their shape.
+_STORED: dict[str, Callable[[Any], bool]] = {
+    "times": _are_times,
+    "clean": _is_number,
+    "metric": lambda value: isinstance(value, str),
+    "device": lambda value: isinstance(value, str),
+    "seeds": _are_seeds,
+    "compensation": lambda value: isinstance(value, str | None),
+    "chance": lambda value: value is None or _is_number(value),
+    "samples": lambda value: type(value) is int and value >= 0,
+    "unit": lambda value: isinstance(value, str | None),
+    "higher_is_better": lambda value: isinstance(value, bool | None),
+    "digital": lambda value: value is None or _is_number(value),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,12 +235,27 @@ class Report:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
-        """The report that ``to_dict()`` was taken of."""
-        fields = dict(data)
-        fields["values"] = np.asarray(fields["values"], dtype=np.float64)
-        fields["times"] = tuple(fields["times"])
-        fields["seeds"] = tuple(fields["seeds"])
-        return cls(**fields)
+        """The report that ``to_dict()`` was taken of, also as it is in files, with a digest.
+
+        Raises:
+            ValueError: it is none, or not as it was written.
+        """
+        plain = unsealed(data)
+        every = {spec.name: spec.default is MISSING for spec in fields(cls)}
+        odd = [f"no {key!r}" for key, needed in every.items() if needed and key not in plain]
+        odd += [f"an unknown {key!r}" for key in plain if key not in every]
+        given = {key: (plain[key], holds) for key, holds in _STORED.items() if key in plain}
+        odd += [f"{key}={_shown(value)}" for key, (value, holds) in given.items() if not holds(value)]
+        if odd:
+            raise ValueError(f"report: it has {odd[0]}")
+        values = np.asarray(plain["values"], dtype=np.float64)
+        chips, times = tuple(plain["seeds"]), tuple(plain["times"])
+        if values.shape != (len(chips), len(times)) or np.isinf(values).any() or len({*chips}) < len(chips):
+            raise ValueError(
+                f"report: it has {values.shape} values for {len(chips)} chips and {len(times)} times, infinite "
+                "ones, or a chip twice"
+            )
+        return cls(**{**plain, "values": values, "times": times, "seeds": chips})
 
     @classmethod
     def merged(cls, reports: Iterable[Report]) -> Report:

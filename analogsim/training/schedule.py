@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import Any, ClassVar, get_args
 
 from torch import nn
 
@@ -19,6 +20,7 @@ Factor = Callable[[float], float]
 """How far a schedule is from its start to its end, for the progress in [0, 1]."""
 
 _Scale = Callable[[float, float, float, int], float]  # of start, end, progress and stairs
+_REAL = ("start", "end", "jitter")  # settings that are no whole numbers
 
 
 def _rises(progress: float, stairs: int) -> int:
@@ -80,6 +82,16 @@ class _Schedule:
     _word: ClassVar[str]
 
     def __init__(self, analog: nn.Module, shape: str | Factor, settings: dict[str, Any]) -> None:
+        self._check(shape, settings)
+        matrices_of(analog)
+        self._analog = analog
+        self._settings: dict[str, Any] = {"shape": _name_of(shape), **self._in_floats(settings)}
+        self._own = shape if callable(shape) else None
+        self._step = 0
+        self._value_at(settings["steps"])  # a callable that fails at the end fails at once
+
+    def _check(self, shape: str | Factor, settings: Mapping[str, Any]) -> None:
+        """Refuse settings, given or loaded, that are out of their range."""
         title = self._title
         if not callable(shape) and not (isinstance(shape, str) and shape in _SCALES):
             raise InvalidValueError(
@@ -90,15 +102,16 @@ class _Schedule:
         if shape == "exponential" and not (start > 0 and end > 0):
             raise InvalidValueError(f"{title}: exponential needs start and end > 0, got {start!r} and {end!r}")
         for name, least in (("steps", 1), ("warmup", 0), ("stairs", 1)):
-            count = settings.get(name, least)
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise InvalidValueError(f"{title}: {name} must be an integer >= {least}, got {count!r}")
-        matrices_of(analog)
-        self._analog = analog
-        self._settings: dict[str, Any] = {"shape": _name_of(shape), **settings}
-        self._own = shape if callable(shape) else None
-        self._step = 0
-        self._value_at(settings["steps"])  # a callable that fails at the end fails at once
+            self._check_count(name, settings.get(name, least), least)
+
+    def _check_count(self, name: str, count: object, least: int) -> None:
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise ValueError(f"{self._title}: {name} must be an integer >= {least}, got {count!r}")
+
+    @staticmethod
+    def _in_floats(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of one type each, whatever numbers were given."""
+        return {name: float(value) if name in _REAL else value for name, value in settings.items()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"
@@ -127,20 +140,23 @@ class _Schedule:
         """Go on where ``state_dict()`` was taken, and act on the twin.
 
         Raises:
-            ValueError: the state is not that of such a schedule, or its shape is a callable that this one was not made
-                with.
+            ValueError: the state is not that of such a schedule, holds a value that the constructor would refuse, or
+                its shape is a callable that this one was not made with. The schedule is as it was then.
         """
         wanted = {*self._settings, "last_step"}
         if set(state) != wanted:
             raise InvalidValueError(f"{self._title}: the state needs the keys {sorted(wanted)}, got {sorted(state)}")
         held, own = state["shape"], self._settings["shape"]
-        if held != own and (self._own is not None or held not in _SCALES):
-            made = f"{type(self).__name__}(..., shape={held!r})" if held in _SCALES else "the callable of that name"
-            raise InvalidValueError(
+        known = isinstance(held, str) and held in _SCALES
+        if held != own and (self._own is not None or not known):
+            made = f"{type(self).__name__}(..., shape={held!r})" if known else "the callable of that name"
+            raise ValueError(
                 f"{self._title}: the state has the shape {held}, and this schedule was made with {own}; make it with "
                 f"{made}"
             )
-        self._settings = {name: state[name] for name in self._settings}
+        self._check(held if self._own is None else self._own, state)
+        self._check_count("last_step", state["last_step"], 0)
+        self._settings = self._in_floats({name: state[name] for name in self._settings})
         self._step = state["last_step"]
         self._apply()
 
@@ -201,22 +217,28 @@ class NoiseSchedule(_Schedule):
         stairs: int = 4,
         seed: int = 0,
     ) -> None:
-        for name, value in (("start", start), ("end", end)):
-            if not 0 <= as_number(value) < math.inf:
-                raise InvalidValueError(f"noise schedule: {name} must be finite and >= 0, got {value!r}")
-        if not 0 <= as_number(jitter) <= 1:
-            raise InvalidValueError(f"noise schedule: jitter must be in [0, 1], got {jitter!r}")
         settings = {
-            "start": float(start),
-            "end": float(end),
+            "start": start,
+            "end": end,
             "steps": steps,
             "warmup": warmup,
-            "jitter": float(jitter),
+            "jitter": jitter,
             "stairs": stairs,
             "seed": seed,
         }
         super().__init__(analog, shape, settings)
         self._apply()
+
+    def _check(self, shape: str | Factor, settings: Mapping[str, Any]) -> None:
+        for name in ("start", "end"):
+            if not 0 <= as_number(settings[name]) < math.inf:
+                raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {settings[name]!r}")
+        if not 0 <= as_number(settings["jitter"]) <= 1:
+            raise ValueError(f"noise schedule: jitter must be in [0, 1], got {settings['jitter']!r}")
+        whole = isinstance(settings["seed"], Integral) and not isinstance(settings["seed"], bool)
+        if not whole:
+            raise ValueError(f"noise schedule: seed must be an integer, got {settings['seed']!r}")
+        super()._check(shape, settings)
 
     def _apply(self) -> None:
         set_noise_scale(self._analog, self.scale_at(self._step))
@@ -275,12 +297,16 @@ class ClipSchedule(_Schedule):
         per: Per = "layer",
         stairs: int = 4,
     ) -> None:
-        for name, value in (("start", start), ("end", end)):
-            if not 0 < as_number(value) < math.inf:
-                raise InvalidValueError(f"clip schedule: {name} must be finite and > 0, got {value!r}")
-        settings = {"start": float(start), "end": float(end), "steps": steps, "per": per, "stairs": stairs}
-        super().__init__(analog, shape, settings)
+        super().__init__(analog, shape, {"start": start, "end": end, "steps": steps, "per": per, "stairs": stairs})
         self._apply()
+
+    def _check(self, shape: str | Factor, settings: Mapping[str, Any]) -> None:
+        for name in ("start", "end"):
+            if not 0 < as_number(settings[name]) < math.inf:
+                raise ValueError(f"clip schedule: {name} must be finite and > 0, got {settings[name]!r}")
+        if settings["per"] not in get_args(Per):
+            raise ValueError(f"clip schedule: per must be one of {', '.join(get_args(Per))}, got {settings['per']!r}")
+        super()._check(shape, settings)
 
     def _apply(self) -> None:
         clip_weights(self._analog, self.sigmas_at(self._step), per=self._settings["per"])

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import io
 import os
 import secrets
+import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_DAY = 86400.0  # seconds
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview | Callable[[Path], object]) -> None:
     """Write a file so that whoever looks finds the old one or the new one: after an error, a kill, a loss of power.
 
-    The content goes into a file with a name of its own in the same folder, on to the disk, and takes the place of the
-    old one there. So several may write the same file at once, and the last one's stays. As with `open`, a file that is
-    there keeps its mode, a new one has what the umask leaves, a link is followed, and what has no content to keep
-    (``/dev/stdout``, a pipe) is written directly.
+    The content goes into a file with a name of its own in the same folder (``.NAME...part``), on to the disk, and takes
+    the place of the old one there; what a writer that was killed has left so, the next one takes away. So several may
+    write the same file at once, and the last one's stays. As with `open`, a file that is there keeps its mode, a new
+    one has what the umask leaves, a link is followed, and what has no content to keep (``/dev/stdout``, a pipe) is
+    written directly.
 
     Args:
         path: the file; its folder is there.
@@ -61,7 +67,7 @@ def _fill(file: Path, content: bytes | memoryview | Callable[[Path], object]) ->
 def _replace(target: Path, content: bytes | memoryview | Callable[[Path], object]) -> None:
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    draft = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.part")
+    draft = target.with_name(f"{_drafts_of(target)}{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part")
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # the umask takes its part of the mode
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -74,17 +80,82 @@ def _replace(target: Path, content: bytes | memoryview | Callable[[Path], object
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
+    _clear(target)
 
 
-def _sync_folder(folder: Path) -> None:
-    """The new name on to the disk, where the system can: Windows and some network drives know no such thing."""
+def _drafts_of(target: Path) -> str:
+    """What the names of all drafts of a file begin with."""
+    return f".{target.name[:40]}."
+
+
+@functools.cache
+def _machine() -> str:
+    """A short name of this machine, of letters that a file's name may have."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _clear(target: Path) -> None:
+    """Take away the drafts of a file whose writers were killed.
+
+    Those of this machine whose process is no more; of others, or on systems that cannot tell, what is older than a day,
+    by the clock of the file system alone.
+    """
+    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+        drafts = [each for each in entries if each.name.startswith(_drafts_of(target)) and each.name.endswith(".part")]
+        for draft in drafts:
+            machine, _, rest = draft.name.removeprefix(_drafts_of(target)).partition("-")
+            number = rest.partition("-")[0]
+            known = machine == _machine() and number.isdecimal() and os.name == "posix"
+            if _is_gone(int(number)) if known else draft.stat().st_mtime < target.stat().st_mtime - _DAY:
+                os.unlink(draft.path)
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Bring the names in a folder on to the disk, where the system can: Windows and some network drives cannot."""
     with contextlib.suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(opened)
         finally:
             os.close(opened)
+
+
+def lock_file(file: BinaryIO) -> bool:
+    """Lock a file that is open for writing, until it is closed here or the process dies; children do not inherit it.
+
+    Returns:
+        False where another process has locked it.
+
+    Raises:
+        OSError: the file system knows no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a range far behind the end stands for the file
+        import msvcrt
+
+        file.seek(2**40)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def write_figure(path: str | os.PathLike[str], figure: Figure, *, dpi: int = 120) -> None:

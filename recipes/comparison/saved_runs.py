@@ -256,8 +256,6 @@ def read_report(path: Path, what: str) -> Report:
     """
     try:
         report = Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        if not report.seeds or report.values.shape != (len(report.seeds), len(report.times)):
-            raise InvalidValueError(f"{report.values.shape} values for {len(report.seeds)} chips")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidValueError(f"{what}: its {_REPORT} is no report of analogsim, or damaged: {error}") from error
     return report

@@ -24,6 +24,7 @@ import json
 import os
 import tomllib
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any, TypeVar
 from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.recipes.config.reader import BOUNDS, NONE, Reader, Table, default_of, every_option, is_table, type_name
 from analogsim.utils.files import write_whole
+from analogsim.utils.seals import CHANGED, is_as_written, seal_text
 
 T = TypeVar("T")
 
@@ -111,24 +113,30 @@ def load_toml(cls: type[T], path: str | os.PathLike[str] | None, overrides: Sequ
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is not TOML (with the line), or holds what `cls` refuses.
+
+    Warns:
+        UserWarning: The file was written by `dump_toml` and is another one now, by hand or by damage.
     """
     return from_mapping(cls, load_mapping(cls, path, overrides), _source(path))
 
 
 def load_mapping(cls: type[Any], path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Only what a TOML file and overrides say, without the defaults of `cls`; raises as `load_toml` does."""
+    """Only what a TOML file and overrides say, without the defaults of `cls`; raises and warns as `load_toml` does."""
     source = _source(path)
     mapping: dict[str, Any] = {}
     if path is not None:
         try:
             # utf-8-sig: some editors put a byte-order mark in front, which tomllib refuses
-            mapping = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+            text = Path(path).read_text(encoding="utf-8-sig")
+            mapping = tomllib.loads(text)
         except FileNotFoundError as error:
             raise MissingFileError(
                 f"no configuration file {source!r} (in {Path.cwd()}); give the path of a TOML file"
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
+            raise ValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
+        if not is_as_written(text):
+            warnings.warn(f"{source} is not as it was written: {CHANGED}", stacklevel=2)
     return apply_overrides(mapping, overrides, cls)
 
 
@@ -192,7 +200,7 @@ def dump_toml(config: Any, path: str | os.PathLike[str]) -> None:
             f"{target}: would be read back as {again!r}, not {config!r}; use from_mapping to build it"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, text)
+    write_whole(target, seal_text(text))
 
 
 def describe(cls: type[Any]) -> str:

@@ -10,6 +10,7 @@ from analogsim.evaluation.display import number, spread
 from analogsim.evaluation.report import Report, compare_table
 from analogsim.recipes.judge.page import page, written
 from analogsim.recipes.judge.paired import Difference
+from analogsim.utils.seals import unsealed
 from analogsim.utils.text import table
 
 NOTHING_TO_DO = "nothing to do"
@@ -112,8 +113,12 @@ class Judgement:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Judgement:
-        """The judgement that ``to_dict()`` was taken of."""
-        fields = dict(data)
+        """The judgement that ``to_dict()`` was taken of, also as it is in files, with a digest.
+
+        Raises:
+            ValueError: it is not as it was written.
+        """
+        fields = unsealed(data)
         for name in ("report", "final"):
             fields[name] = None if fields[name] is None else Report.from_dict(fields[name])
         for name in ("loss", "gain"):

@@ -44,7 +44,7 @@ from analogsim.recipes.tasks.weights import load_into, read_weights
 from analogsim.recipes.training.restored import Asked, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_whole
-from analogsim.utils.outputs import check_output
+from analogsim.utils.seals import sealed
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 
 _MOST_SAMPLES = 5_000
@@ -456,7 +456,7 @@ def _run_command(options: argparse.Namespace) -> None:
             found[name] = each.replace(command=shlex.join(words))
     print("\n\n".join(f"{name} network\n\n{each}" for name, each in found.items()))
     if options.json is not None:
-        write_whole(options.json, json.dumps({name: each.to_dict() for name, each in found.items()}))
+        write_whole(options.json, json.dumps({name: sealed(each.to_dict()) for name, each in found.items()}))
     if options.html is not None:
         write_whole(options.html, page_of(found))
 

@@ -160,8 +160,7 @@ def _enqueue_default(study: optuna.Study, config: StudyConfig) -> None:
 
 def without_secrets(config: StudyConfig) -> StudyConfig:
     """What may be kept where others read it: an address may hold a password."""
-    uri = config.tracking.uri
-    uri = uri if uri is not None and shown(uri) == uri else None
+    uri = None if config.tracking.uri is None else shown(config.tracking.uri)
     return replace(config, study=replace(config.study, storage=None), tracking=replace(config.tracking, uri=uri))
 
 

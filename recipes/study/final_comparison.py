@@ -28,6 +28,7 @@ from analogsim.recipes.tracking.tracker import Tracker
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.utils.files import write_whole
+from analogsim.utils.seals import sealed
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
         tracker.metrics(training.run_epoch(lambda _: None), step=training.epoch)
     report = _judged(training, config, data.test)
     place = training.path.parent
-    write_whole(place / "report.json", json.dumps(report.to_dict()))
+    write_whole(place / "report.json", json.dumps(sealed(report.to_dict())))
     dump_toml(training.config, place / "config.toml")
     log_report(report, tracker, step=training.epoch, part="test")
     for metric in training.task.also:

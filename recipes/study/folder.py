@@ -14,7 +14,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.study.trials import identity
 from analogsim.recipes.tasks.references import short
-from analogsim.utils.files import write_whole
+from analogsim.utils.files import sync_folder, write_whole
 
 if TYPE_CHECKING:
     import optuna
@@ -41,6 +41,7 @@ def owned_folder(parent: Path, name: str, owner: str) -> Path:
                 write_whole(draft / _OWNER, owner)
                 with contextlib.suppress(OSError):  # another process was faster
                     os.rename(draft, folder)
+                    sync_folder(parent)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         mark = folder / _OWNER

@@ -26,6 +26,7 @@ from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.utils.files import write_whole
+from analogsim.utils.seals import sealed
 
 if TYPE_CHECKING:
     import optuna
@@ -133,7 +134,7 @@ class Objective:
                 except optuna.exceptions.UpdateFinishedTrialError:
                     outcome.why = "others took its worker for dead"
                     raise
-                write_whole(folder / "report.json", json.dumps(report.to_dict()))
+                write_whole(folder / "report.json", json.dumps(sealed(report.to_dict())))
                 outcome.state = "COMPLETE"
                 outcome.metrics = {"seconds": time.monotonic() - began}
                 if not self.config.study.pareto:

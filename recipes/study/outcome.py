@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from analogsim.utils.seals import unsealed
 
 if TYPE_CHECKING:
     import optuna
@@ -64,10 +67,14 @@ def outcome_of(trial: FrozenTrial) -> tuple[Outcome, bool]:
     folder, run_id = trial.user_attrs[FOLDER], trial.user_attrs.get(RUN)
     path = Path(folder) / OUTCOME
     if path.is_file():
-        outcome = Outcome(**json.loads(path.read_text()))
-        if in_optuna(outcome.state) == trial.state.name:
-            return outcome, True
-        run_id = run_id or outcome.run_id
+        try:
+            outcome = Outcome(**unsealed(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:  # what it holds besides is in the storage and in the other files
+            warnings.warn(f"study: {str(path)!r} is left out: {error}", RuntimeWarning, stacklevel=2)
+        else:
+            if in_optuna(outcome.state) == trial.state.name:
+                return outcome, True
+            run_id = run_id or outcome.run_id
     return Outcome(trial.number, folder, run_id, trial.state.name, why="its worker died, or was taken for dead"), False
 
 

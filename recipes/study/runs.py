@@ -53,6 +53,7 @@ from analogsim.recipes.tracking.tracker import NoRun, Status, Tracker
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.utils.files import write_whole
+from analogsim.utils.seals import sealed
 
 if TYPE_CHECKING:
     import optuna
@@ -182,7 +183,7 @@ class StudyRuns:
                     with contextlib.suppress(UpdateFinishedTrialError):  # given away just now
                         trial.set_user_attr(LOGGED, outcome.state)
             finally:  # last: from then on others may send what MLflow did not take
-                write_whole(Path(outcome.folder) / OUTCOME, json.dumps(asdict(outcome)))
+                write_whole(Path(outcome.folder) / OUTCOME, json.dumps(sealed(asdict(outcome))))
 
     def final(self, study: optuna.Study, name: str, training: Training, tags: Mapping[str, str]) -> Tracker:
         """The run of a network of the comparison at the end; one that takes nothing where MLflow is away.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analogsim.errors import InvalidValueError, MissingFileError
+from analogsim.utils.tensor_files import read_archive
 
 # Under which names training scripts keep a state dict beside other things, the likeliest first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights", "params", "ema")
@@ -100,7 +100,7 @@ def _read_one(place: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats, for people who write them; what cannot be read is told below
-            content = torch.load(place, map_location="cpu", weights_only=True)
+            content = read_archive(place)
     except Exception as error:
         raise InvalidValueError(
             f"weights: {path!r} is neither a safetensors file nor one of tensors alone, which is all that is read: "

@@ -11,6 +11,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 CHECKED = ("3.17.2",)
 
@@ -19,6 +20,15 @@ LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"
 
 CHATTY = ("alembic", "mlflow.store.db.utils")
 """Loggers that tell each step of making a database."""
+
+ARTIFACT_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""The tables and columns of a database in which places of artifacts stand."""
 
 SQL_STORE = "mlflow.store.tracking.sqlalchemy_store"
 """The module of stores in a database; it uses a part of SQLAlchemy that is deprecated."""
@@ -38,6 +48,15 @@ def quieten() -> None:
 
 def _is_no_traceback(record: logging.LogRecord) -> bool:
     return record.exc_info is None  # the error itself comes to us, and is told in one line
+
+
+def make_database(file: Path) -> None:
+    """Make the tables of a new database in a file, and close it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    uri = f"sqlite:///{file.as_posix()}"
+    SqlAlchemyStore(uri, "./mlruns")  # the place that MLflow's own client gives its first experiment
+    SqlAlchemyStore._engine_map.pop(uri).dispose()
 
 
 @contextlib.contextmanager

@@ -10,14 +10,16 @@ import socket
 import sqlite3
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from analogsim.errors import AnalogsimError, InvalidValueError, MissingFileError, MissingPackageError, UnreachableError
 from analogsim.recipes.tracking import mlflow_private
+from analogsim.utils.files import write_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,14 +30,29 @@ _OTHERWISE = (
 )
 _LOCKED = 60.0  # seconds to wait for a database that another process holds; by itself SQLite waits for five
 _MADE = 600.0  # and for one that another process is making
+_ARTIFACTS = "mlartifacts"
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432, "mysql": 3306, "mssql": 1433}
+
+PASSWORD = "MLFLOW_TRACKING_PASSWORD"
+"""The variable from which a password comes that is not kept with an address."""
+
+_LEFT_OUT = "***"
+# user:password@ of an address, the password with any sign but blanks and not that port/... of a server; and options.
+_PASSWORDS = re.compile(
+    r"(?<=://)([^\s/@:]*:)(?!\d+/)\S*@|([?&](?:password|passwd|pwd|sslpassword|token)=)[^&\s'\"]*", re.IGNORECASE
+)
 
 
 def tracking_uri(uri: str | None) -> str:
     """Choose the store: `uri`, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
 
-    The path of an SQLite store is made absolute, so that it stays the same store when the directory changes.
+    The path of an SQLite store is made absolute, so that it stays the same store when the directory changes. A password
+    that was left out where the address was kept comes from ``MLFLOW_TRACKING_PASSWORD``, or from
+    ``MLFLOW_TRACKING_URI`` where that is the same address.
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if lacks_password(chosen):
+        chosen = _with_password(chosen)
     path = _database(chosen)
     if path is None:
         return chosen
@@ -62,10 +79,35 @@ def check_exists(uri: str) -> None:
         )
 
 
+def lacks_password(uri: str | None) -> bool:
+    """Whether an address had a password, which is not kept."""
+    return uri is not None and _LEFT_OUT in uri
+
+
+def _with_password(uri: str) -> str:
+    """An address with the password that the environment holds, if it does."""
+    whole, password = os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get(PASSWORD)
+    if shown(whole) == uri:
+        return whole
+    return uri if not password else uri.replace(_LEFT_OUT, quote(password, safe=""))
+
+
 def connect(uri: str) -> MlflowClient:
-    """A client of the store, which is made or migrated if it is a database; see ``explained`` for the errors."""
-    if is_http(uri):
+    """A client of the store, which is made or migrated if it is a database; see ``explained`` for the errors.
+
+    Warns:
+        UserWarning: the database was moved; its artifacts are looked for and kept beside it from now on.
+    """
+    if lacks_password(uri):
+        raise ValueError(
+            f"tracking.uri: the password of {uri} is kept nowhere; set {PASSWORD} to it, or MLFLOW_TRACKING_URI to the "
+            "whole address, or leave tracking out: --no-tracking"
+        )
+    path = _database(uri)
+    if path is None:
         _reach(uri)
+    elif Path(path).is_dir():
+        raise OSError(f"{path!r} is a folder; name a file in it, such as sqlite:///{path.rstrip('/')}/mlflow.db")
     # by itself MLflow tries again for minutes, prints links and reports usage; a user's own settings stay
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -83,7 +125,56 @@ def connect(uri: str) -> MlflowClient:
                 "tracking needs mlflow: pip install 'analogsim-torch[recipes]', or set tracking.enabled=false"
             ) from error
         scope.enter_context(alone(uri))
+        if path is not None:
+            _ready(Path(path))
         return MlflowClient(tracking_uri=_patient(uri))
+
+
+def _ready(path: Path) -> None:
+    """Have a database that is whole: a new one is made elsewhere, and one that was moved finds its artifacts again."""
+    if not path.exists() or not path.stat().st_size:
+        write_whole(path, mlflow_private.make_database)
+        return
+    beside = path.parent / _ARTIFACTS
+    with contextlib.closing(sqlite3.connect(path, timeout=_LOCKED)) as database:
+        try:
+            held = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+        except sqlite3.DatabaseError:  # another version's, or none: MLflow has its own words for that
+            return
+        for (place,) in held:
+            if _was_moved(place, beside, database):
+                _move(place, beside.as_uri(), database)
+                warnings.warn(
+                    f"the MLflow database {str(path)!r} was moved: artifacts that it knew in {place} are those beside "
+                    "it now, and new ones go there",
+                    stacklevel=4,
+                )
+
+
+def _was_moved(place: str | None, beside: Path, database: sqlite3.Connection) -> bool:
+    """Whether artifacts of ours are not beside the database any more, or also there, in the copy that goes with it."""
+    if not place or not place.startswith("file://") or not place.endswith(f"/{_ARTIFACTS}"):
+        return False
+    there = Path(unquote(urlsplit(place).path))
+    if os.path.realpath(there) == os.path.realpath(beside):
+        return False
+    if not there.exists():
+        return True
+    runs = database.execute("SELECT run_uuid FROM runs WHERE substr(artifact_uri, 1, ?) = ?", (len(place), place))
+    return beside.is_dir() and any((beside / run).exists() for (run,) in runs)
+
+
+def _move(place: str, to: str, database: sqlite3.Connection) -> None:
+    """Put another place of artifacts into all that a database says of them, in one step."""
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        for table, column in mlflow_private.ARTIFACT_COLUMNS:
+            with contextlib.suppress(sqlite3.OperationalError):  # a table that this version of MLflow has not
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (to, len(place) + 1, place, len(place) + 1, f"{place}/"),
+                )
 
 
 def _patient(uri: str) -> str:
@@ -123,10 +214,15 @@ def alone(uri: str) -> Iterator[None]:
 
 
 def _reach(uri: str) -> None:
-    """Fail within seconds where nothing listens at an http address."""
+    """Fail within seconds where nothing listens at the address of a server, which MLflow would ask for minutes."""
     try:
         parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        usual = _PORTS.get(parts.scheme.partition("+")[0])
+        if usual is None:
+            return
+        host, port = parts.hostname, parts.port or usual
+        if not host and not is_http(uri):  # a socket of this machine, or its name stands elsewhere
+            return
         if not host:
             raise InvalidValueError("there is no host in it")
         if parts.scheme in getproxies() and not proxy_bypass(host):
@@ -139,7 +235,7 @@ def _reach(uri: str) -> None:
 def artifact_folder(uri: str) -> Path | None:
     """Where the artifacts of a database on disk go: beside it. A server decides for itself, None."""
     path = _database(uri)
-    return None if path is None else Path(path).parent / "mlartifacts"
+    return None if path is None else Path(path).parent / _ARTIFACTS
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
@@ -186,9 +282,13 @@ def explained(uri: str, otherwise: str = _OTHERWISE) -> Iterator[None]:
         raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
     except errors() as error:
         if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-            raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
-        raise UnreachableError(
-            f"cannot reach the MLflow store {shown(uri)}: {brief(error)}; start it (`mlflow server`), {otherwise}"
+            raise ValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
+        path = _database(uri)
+        cure = "start it (`mlflow server`)"
+        if path is not None:
+            cure = f"if {path!r} was left half made, move it away and a new one is made"
+        raise ConnectionError(
+            f"cannot reach the MLflow store {shown(uri)}: {brief(error)}; {cure}, {otherwise}"
         ) from error
 
 
@@ -201,8 +301,8 @@ def errors() -> tuple[type[Exception], ...]:
 
 
 def brief(error: Exception) -> str:
-    """The first line of an error, if it has one."""
-    return (str(error) or type(error).__name__).split("\n", 1)[0][:300]
+    """The first line of an error, if it has one, without passwords."""
+    return shown((str(error) or type(error).__name__).split("\n", 1)[0])[:300]
 
 
 def is_http(uri: str) -> bool:
@@ -211,5 +311,5 @@ def is_http(uri: str) -> bool:
 
 
 def shown(uri: str) -> str:
-    """`uri` without the password in it."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+    """An address, or text with addresses in it, without passwords."""
+    return re.sub(_PASSWORDS, lambda found: f"{found[1] or found[2]}{_LEFT_OUT}{'@' if found[1] else ''}", uri)

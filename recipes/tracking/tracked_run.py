@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 
+MARK = "analogsim.mark"
+"""The tag by which a run is found of which nobody noted the id."""
+
 _LONGEST = 6000  # MLflow's limit for a parameter; that for a tag is larger
 _METRICS_AT_ONCE, _PARAMS_AT_ONCE = 1000, 100  # MLflow's limits for one log_batch
 _SHARE = 0.01  # of the time may go into sending metrics; those that come faster are sent together
@@ -80,6 +83,8 @@ class Run(Tracker):
         name: str,
         uri: str | None = None,
         run_id: str | None = None,
+        mark: str | None = None,
+        again: bool = False,
         parent_run_id: str | None = None,
         params: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
@@ -96,6 +101,8 @@ class Run(Tracker):
             uri: Tracking URI; see ``stores.tracking_uri``.
             run_id: The run to reopen. Parameters cannot change: those that differ become tags
                 ``resumed.<name>``.
+            mark: A text that no other run has, kept as a tag: by it a run is found of which nobody noted the id.
+            again: A run of that mark may be there, of a process that was killed; then it is reopened.
             parent_run_id: A run of the same experiment under which MLflow's UI shows this one.
             params: Parameters; a value longer than MLflow takes ends in ``…`` and is kept whole as an artifact.
             tags: Tags.
@@ -115,7 +122,11 @@ class Run(Tracker):
         with stores.explained(store):
             client = stores.connect(store)
             if run_id is None:
-                found = client.create_run(stores.experiment_id(client, experiment, store), run_name=name)
+                place = stores.experiment_id(client, experiment, store)
+                run_id = _marked(client, place, mark) if mark is not None and again else None
+            if run_id is None:
+                born = None if mark is None else {MARK: mark}  # with the run in one step
+                found = client.create_run(place, run_name=name, tags=born)
             else:
                 found = _reopened(client, run_id)
             run = cls(client, store, found.info.experiment_id, found.info.run_id, keep_undelivered=keep_undelivered)
@@ -256,10 +267,12 @@ class Run(Tracker):
             self._not_before = 0.0
             try:
                 self._deliver(_Call("status", lambda: self._client.set_terminated(self.run_id, status, now)))
-            finally:
+            except Exception:
                 self._ended = True
-                if self._keep:
-                    self._keep_undelivered()
+                self._keep_undelivered()
+                raise
+            self._ended = True  # not where it was interrupted: then it can be ended again
+            self._keep_undelivered()
 
     def _deliver(self, call: _Call) -> None:
         """Send what waits, then `call`, in order; what the store does not take now waits for next time."""
@@ -304,7 +317,7 @@ class Run(Tracker):
 
     def _keep_undelivered(self) -> None:
         lost = [*self._refused, *self._waiting]
-        if not lost:
+        if not self._keep or not lost:
             return
         message = f"MLflow at {stores.shown(self.uri)} did not take all of run {self.run_id}"
         lines = [self._line(metric) for call in lost for metric in call.metrics]
@@ -339,6 +352,12 @@ def _labels(tags: Mapping[str, str], parent_run_id: str | None) -> dict[str, str
     """The tags of a run, as short as MLflow takes them, and the one that puts it under another."""
     parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
     return {key: _cut(str(value)) for key, value in {**tags, **parent}.items()}
+
+
+def _marked(client: MlflowClient, experiment_id: str, mark: str) -> str | None:
+    """The id of the run with that mark; None where there is none."""
+    found = client.search_runs([experiment_id], f"tags.`{MARK}` = '{mark}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
 
 
 def _reopened(client: MlflowClient, run_id: str) -> MlflowRun:

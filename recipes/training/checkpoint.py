@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import torch
 from torch import nn
 
-from analogsim.errors import InvalidValueError, MissingFileError
-from analogsim.utils.files import write_whole
+from analogsim.utils.tensor_files import read_archive, write_archive
 
 _FORMAT = "analogsim-checkpoint-1"
 
@@ -27,7 +24,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise MissingFileError(f"checkpoint: no file {os.fspath(path)!r}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_archive(path)
     except Exception as error:
         raise InvalidValueError(
             f"checkpoint: {os.fspath(path)!r} cannot be read, it may be damaged: {shorten(str(error), 150)}"
@@ -52,9 +49,7 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
         OSError: the disk is full, or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = io.BytesIO()  # torch's own writing says nothing of a disk that is full
-    torch.save({"format": _FORMAT, **content}, whole)
-    write_whole(path, whole.getbuffer())
+    write_archive(path, {"format": _FORMAT, **content})
 
 
 def copy_checkpoint(source: Path, target: Path) -> bool:

@@ -30,7 +30,7 @@ from analogsim.recipes.training.methods import method_of
 from analogsim.recipes.training.processes import ALONE, Group
 from analogsim.recipes.training.ranges import TwinRanges, calibration_batches
 from analogsim.recipes.training.setup import check_network, compensation_of, torch_device
-from analogsim.recipes.training.state import RandomStates, check_options, name_of
+from analogsim.recipes.training.state import RandomStates, check_options, name_of, without_password
 from analogsim.recipes.training.step import Stepper, first_noisy, noise_schedule
 from analogsim.training import Loss, Step, plain_step
 from analogsim.utils.batches import Inputs, answer, call, moved, split
@@ -277,7 +277,7 @@ class Training:
     def save(self) -> None:
         """Write the checkpoint, with the random states of all processes."""
         content = {
-            "config": to_mapping(self.config),
+            "config": to_mapping(without_password(self.config)),
             "aware": self.aware,
             "step": self._method,
             "epoch": self.epoch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,11 +15,18 @@ from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import flatten
 from analogsim.recipes.tasks.references import is_reference
+from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.training.processes import Group
 from analogsim.training import plain_step
 
 # What may be another one when a run is continued: nothing of it touches the weights.
 _FREE = ("out", "run_on", "baseline", "data.folder", "data.download", "evaluation.", "tracking.")
+
+
+def without_password(config: Config) -> Config:
+    """The options as they are kept where others may read them: of an address without its password."""
+    uri = config.tracking.uri
+    return config if uri is None else replace(config, tracking=replace(config.tracking, uri=shown(uri)))
 
 
 def name_of(method: Callable[..., Any]) -> str:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +88,7 @@ def test_the_first_measurement_comes_from_the_file_or_is_made_again(tmp_path: Pa
         with safe_open(path, framework="pt") as file:
             metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         assert tensors.pop("/reference").shape == (20, 1)
+        metadata.pop("sha256")
         save_file(tensors, path, metadata=metadata)
     analogsim.load_chip(other, path)
     gains = [twin.analog.chip.array.scale / twin.analog.chip.written.largest for twin in (analog, other)]  # type: ignore[union-attr]
@@ -192,6 +195,7 @@ def _weights_file(path: Path) -> nn.Module:
 def _rewritten(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], None]) -> nn.Module:
     with safe_open(path, framework="pt") as file:
         metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    metadata.pop("sha256")  # as files of before: what is wrong is found without it
     change(tensors, metadata)
     save_file(tensors, path, metadata=metadata)
     return programmed(seed=5)
@@ -365,6 +369,7 @@ def test_corrected_outputs_are_kept(tmp_path: Path, match: Any) -> None:
     assert [matrix.analog.chip.correction.time for matrix in matrices_of(other)] == [3600.0] * 3
     with safe_open(path, framework="pt") as file:
         tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    about.pop("sha256")
     for wrong in (torch.ones(1), tensors["0/output_offset"] * torch.nan, None):
         broken = {**tensors, "0/output_offset": wrong}
         if wrong is None:
@@ -391,3 +396,55 @@ def test_a_file_from_before_outputs_were_corrected_loads_without_a_word(tmp_path
     analogsim.load_chip(other, path)
     assert torch.equal(other(X), first)
     assert all(matrix.analog.chip.correction is None for matrix in matrices_of(other))
+
+
+def test_one_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Or hides that there is a digest, of which no answer is hurt."""
+    path, draw = tmp_path / "chip", random.Random(0)
+    analog = programmed()
+    analogsim.save_chip(analog, path)
+    whole, first = path.read_bytes(), analog(X)
+    for place in (draw.randrange(8 * len(whole)) for _ in range(200)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            analogsim.load_chip(analog, path)
+        assert torch.equal(analog(X), first), place
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "told"),
+    [
+        ("2/target", lambda value: value / 0, "finite numbers in 'target'"),
+        ("2/drawn.1.nu", lambda value: value * torch.nan, "finite numbers in 'drawn.1.nu'"),
+        ("2/programmed", lambda value: value.long(), "real numbers in 'programmed'"),
+        ("2/programmed", lambda value: value[..., :1].clone(), "one conductance for each"),
+        ("2/largest", lambda value: -value, "a largest weight"),
+    ],
+)
+def test_values_of_a_file_without_a_digest_are_looked_at(
+    tmp_path: Path, key: str, change: Callable[[Tensor], Tensor], told: str
+) -> None:
+    path = tmp_path / "chip"
+    analog = programmed()
+    analogsim.save_chip(analog, path)
+    _rewritten(path, lambda tensors, metadata: tensors.update({key: change(tensors[key])}))
+    with pytest.raises(ValueError, match=f"is damaged: layer '2' lacks .*{told}"):
+        analogsim.load_chip(analog, path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("time", -1.0), ("time", "1d"), ("seed", 1.5), ("input_range", [0.0])])
+def test_so_is_what_is_said_of_a_layer(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "chip"
+    analog = programmed()
+    analogsim.save_chip(analog, path)
+
+    def change(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        layers = json.loads(metadata["layers"])
+        layers["2"][name] = value
+        metadata["layers"] = json.dumps(layers)
+
+    _rewritten(path, change)
+    with pytest.raises(ValueError, match=r"is damaged: layer '2' lacks .*(a seed and a time|input_range of finite)"):
+        analogsim.load_chip(analog, path)

@@ -1,3 +1,4 @@
+import random
 import re
 import tomllib
 from dataclasses import dataclass, fields
@@ -55,7 +56,9 @@ def test_round_trip(model, tmp_path):
 
 def test_the_file_is_small_and_readable(tmp_path):
     save_device(DeviceModel((Drift(nu=0.06),), name="mine"), tmp_path / "mine.toml")
-    assert (tmp_path / "mine.toml").read_text() == (
+    content, mark, _ = (tmp_path / "mine.toml").read_text().rpartition("# sha256 of what stands above: ")
+    assert mark
+    assert content == (
         '# a device model; use it with analogsim.convert(model, device="mine.toml")\n'
         'format = "analogsim-device-1"\n'
         'name = "mine"\n'
@@ -158,3 +161,30 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="taken"):
         save_device(DeviceModel((Drift(),)), tmp_path / "taken")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_change_since_it_was_written_is_told(tmp_path):
+    """Files are made to be changed: it is used, and no more is said once the digest is taken out."""
+    path = tmp_path / "mine.toml"
+    save_device(DeviceModel((Drift(nu=0.06),), name="mine"), path)
+    text = path.read_text().replace("nu = 0.06", "nu = 0.04")
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=r"mine.toml' is not as save_device wrote it: changed by hand .*, or damaged"):
+        assert load_device(path).effects == (Drift(nu=0.04),)
+    path.write_text("\n".join(text.splitlines()[:-1]))
+    assert load_device(path).effects == (Drift(nu=0.04),)
+
+
+def test_one_flipped_bit_is_noticed(tmp_path):
+    path, draw = tmp_path / "mine.toml", random.Random(0)
+    model = DeviceModel((Gaussian(0.05), Drift(nu=0.06)), name="mine")
+    save_device(model, path)
+    whole = path.read_bytes()
+    for place in (draw.randrange(8 * len(whole)) for _ in range(200)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            assert load_device(path) == model, place
+        except (ValueError, UserWarning):  # warnings are errors here
+            continue

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 
 from analogsim.evaluation.report import Report, compare_plot, compare_table
+from analogsim.utils.seals import sealed
 
 VALUES = np.array([[0.90, 0.80, 0.60], [0.92, 0.78, 0.70], [0.88, 0.82, 0.50], [0.91, 0.79, 0.65]])
 
@@ -353,20 +355,44 @@ def test_merged_reports_agree_on_both() -> None:
         Report.merged([first, report(clean=0.9, digital=0.87, seeds=(4, 5, 6, 7))])
 
 
-@pytest.mark.parametrize("count", [6, 13, 30])
-def test_a_long_legend_leaves_the_curves_their_room(count: int) -> None:
-    pytest.importorskip("matplotlib")
+def test_one_flipped_bit_of_a_file_is_noticed() -> None:
+    """Or changes nothing, as one in a name of a number's power does."""
+    one, draw = report(**APART), random.Random(0)
+    whole = json.dumps(sealed(one.to_dict())).encode()
+    assert Report.from_dict(json.loads(whole)) == one
+    for place in (draw.randrange(8 * len(whole)) for _ in range(200)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            found = Report.from_dict(json.loads(damaged))
+        except ValueError:
+            continue
+        assert found == one, place
 
-    def sizes(number: int) -> tuple[Any, Any, Any]:
-        drawn = compare_plot({f"20260101-120000-digits-lenet5-pcm hardware-aware {i}": report() for i in range(number)})
-        png(drawn)
-        (axes,) = drawn.axes
-        return drawn.bbox, axes.get_window_extent(), axes.get_legend().get_window_extent()
 
-    _, room, _ = sizes(2)
-    whole, curves, legend = sizes(count)
-    assert curves.width > 0.9 * room.width
-    assert curves.height > 0.9 * room.height
-    assert legend.x0 > curves.x1, "beside the curves"
-    assert legend.x1 <= whole.x1, "in the picture"
-    assert legend.y0 >= whole.y0, "in the picture"
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"times": [1.0, float("inf")]}, "times="),
+        ({"seeds": [1, 1.5]}, "seeds="),
+        ({"seeds": []}, "seeds="),
+        ({"clean": "0.9"}, "clean='0.9'"),
+        ({"clean": True}, "clean=True"),
+        ({"metric": None}, "metric=None"),
+        ({"samples": -1}, "samples=-1"),
+        ({"higher_is_better": "yes"}, "higher_is_better='yes'"),
+        ({"values": [[float("inf")] * 3] * 4}, "infinite"),
+        ({"values": [[0.5]]}, r"\(1, 1\) values for "),
+        ({"more": 1}, "an unknown 'more'"),
+    ],
+)
+def test_what_is_stored_is_looked_at(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=f"^report: it has .*{told}"):
+        Report.from_dict({**report().to_dict(), **change})
+
+
+def test_what_is_missing_is_told() -> None:
+    stored = report().to_dict()
+    del stored["clean"]
+    with pytest.raises(ValueError, match="it has no 'clean'"):
+        Report.from_dict(stored)

@@ -27,6 +27,7 @@ from analogsim.recipes.train import AWARE, PLAIN, train
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.recipes.training.setup import load_data
+from analogsim.utils.seals import unsealed
 
 Tiny = Callable[..., Config]
 
@@ -65,7 +66,7 @@ def test_the_folder_holds_everything(finished: Any) -> None:
     assert (finished.folder / "drift.png").read_bytes().startswith(b"\x89PNG")
     for kind, report in finished.result.reports.items():
         stored = json.loads((finished.folder / kind / "report.json").read_text())
-        assert stored == report.to_dict() == Report.from_dict(stored).to_dict()
+        assert unsealed(stored) == report.to_dict() == Report.from_dict(stored).to_dict()
 
 
 def test_a_checkpoint_holds_the_network_that_was_judged(finished: Any) -> None:

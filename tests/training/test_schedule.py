@@ -261,3 +261,40 @@ def test_bad_clip_schedules(changes: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         ClipSchedule(analog, **changes)  # type: ignore[arg-type]
     assert torch.equal(analog[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("end", math.nan),
+        ("end", math.inf),
+        ("start", -1.0),
+        ("start", "1"),
+        ("steps", 0),
+        ("steps", 2.5),
+        ("warmup", -1),
+        ("stairs", True),
+        ("jitter", 1.5),
+        ("seed", None),
+        ("shape", "linea2"),
+        ("shape", ["linear"]),
+        ("last_step", -3),
+        ("last_step", 0.5),
+        ("last_step", None),
+    ],
+)
+def test_a_state_is_looked_at_as_arguments_are(name: str, value: object) -> None:
+    schedule = NoiseSchedule(twin(), "linear", end=2.0, steps=4)
+    schedule.step()
+    before = schedule.state_dict()
+    with pytest.raises(ValueError, match=f"^noise schedule: .*{'shape' if name == 'shape' else name}"):
+        schedule.load_state_dict({**before, name: value})
+    assert schedule.state_dict() == before
+    assert schedule.get_last_scale() == 0.5
+
+
+@pytest.mark.parametrize(("name", "value"), [("start", 0.0), ("end", math.inf), ("per", "row"), ("last_step", "1")])
+def test_so_is_that_of_clipping(name: str, value: object) -> None:
+    schedule = ClipSchedule(twin(), "linear", steps=4)
+    with pytest.raises(ValueError, match=f"^clip schedule: {name} must be "):
+        schedule.load_state_dict({**schedule.state_dict(), name: value})

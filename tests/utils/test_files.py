@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.files import lock_file, write_figure, write_whole
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, links and streams are those of POSIX")
 
@@ -229,3 +229,47 @@ def test_figures_take_their_format_from_the_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nonsense"):
         write_figure(tmp_path / "a.nonsense", Figure())
     assert names(tmp_path) == ["a.png", "a.svg", "plain.png"]
+
+
+@POSIX
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path: Path) -> None:
+    """Its draft, that of nobody else: not those of writers that live, or of another machine."""
+    code = (
+        "import os, sys\nfrom analogsim.utils.files import write_whole\n"
+        "write_whole(sys.argv[1], lambda draft: os.kill(os.getpid(), 9))\n"
+    )
+    path = tmp_path / "report.json"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = names(tmp_path)
+    machine = left.removeprefix(".report.json.").partition("-")[0]
+    others = [
+        f".report.json.{machine}-{os.getppid()}-00.part",
+        f".report.json.0{machine[1:]}x-{2**22}-00.part",
+        ".other.json.x.part",
+    ]
+    for name in others:
+        (tmp_path / name).touch()
+    write_whole(path, "{}")
+    assert names(tmp_path) == sorted([*others, "report.json"])
+    for name in others:
+        os.utime(tmp_path / name, (0, 0))
+    write_whole(path, "{}")
+    assert names(tmp_path) == sorted([others[0], others[2], "report.json"]), "older than a day"
+
+
+def test_a_lock_holds_until_the_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    code = (
+        "import sys\nfrom analogsim.utils.files import lock_file\nprint(lock_file(open(sys.argv[1], 'r+b')), end='')\n"
+    )
+
+    def elsewhere() -> str:
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    path.touch()
+    with path.open("r+b") as file:
+        assert lock_file(file)
+        assert elsewhere() == "False"
+    assert elsewhere() == "True"

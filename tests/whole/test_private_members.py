@@ -529,6 +529,28 @@ def _pages() -> str:
     return "".join(Path(file).read_text(encoding="utf-8", errors="ignore") for file in files)
 
 
+@canary(MLFLOW, "SqlAlchemyStore._engine_map", "columns of places of artifacts")
+def _() -> None:
+    """Engines are kept by address, and each place of artifacts is a column of text."""
+    stores = pytest.importorskip("mlflow.store.tracking.sqlalchemy_store", reason="needs analogsim-torch[recipes]")
+    from mlflow.store.db.base_sql_model import Base
+    from mlflow.store.model_registry import sqlalchemy_store
+
+    from analogsim.recipes.tracking.mlflow_private import ARTIFACT_COLUMNS
+
+    assert sqlalchemy_store is not None
+    assert isinstance(stores.SqlAlchemyStore._engine_map, dict)
+    tables = Base.metadata.tables
+    assert all(column in tables[table].columns for table, column in ARTIFACT_COLUMNS)
+    places = {
+        (name, column.name)
+        for name, table in tables.items()
+        for column in table.columns
+        if column.name in ("artifact_location", "artifact_uri", "storage_location")
+    }
+    assert places <= set(ARTIFACT_COLUMNS)
+
+
 @canary(MLFLOW, "logger mlflow.store.db.utils", "module mlflow.store.tracking.sqlalchemy_store")
 def _() -> None:
     from importlib.util import find_spec

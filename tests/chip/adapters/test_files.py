@@ -83,6 +83,7 @@ def test_bad_files_leave_the_twin_as_it_was(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    metadata.pop("sha256")
 
     def refused(told: str, changed: Any = None, about: Any = None) -> None:
         save_file(tensors if changed is None else changed, path, metadata=metadata if about is None else about)

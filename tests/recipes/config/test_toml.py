@@ -337,3 +337,14 @@ def test_describe_has_a_line_for_each_option() -> None:
     assert 'default "adam"; one of adam, sgd' in lines["train.optimizer"]
     assert 'when to evaluate (default ["1s", "1d"]; time)' in lines["times"]
     assert "(required)" in describe(Demanding)
+
+
+def test_a_change_since_it_was_written_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    dump_toml(Config(train=Train(epochs=7)), path)
+    text = path.read_text().replace("epochs = 7", "epochs = 3")
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=r"run.toml is not as it was written: changed by hand .*, or damaged"):
+        assert load_toml(Config, path).train.epochs == 3
+    path.write_text("\n".join(text.splitlines()[:-1]))
+    assert load_toml(Config, path).train.epochs == 3

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -9,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from analogsim.recipes.tracking import stores
+from analogsim.recipes.tracking import mlflow_private, stores
 from analogsim.recipes.tracking.tracked_run import Run
 
 pytest.importorskip("mlflow", reason="needs analogsim-torch[recipes]")
@@ -147,3 +153,143 @@ def test_a_lock_that_cannot_be_had_holds_up_nothing(alone: Path, monkeypatch: py
     monkeypatch.setattr(tempfile, "tempdir", str(alone / "nowhere"))
     with stores.alone(stores.tracking_uri(None)):
         pass
+
+
+def test_passwords_are_told_to_nobody() -> None:
+    for text, told in (
+        ("http://me:pw@host:5", "http://me:***@host:5"),
+        ("postgresql://me:p@s/w@host/db", "postgresql://me:***@host/db"),
+        ("no 'postgresql+psycopg://me:pw@h/db' at x@y", "no 'postgresql+psycopg://me:***@h/db' at x@y"),
+        ("postgresql://h/db?user=me&password=pw&x=1", "postgresql://h/db?user=me&password=***&x=1"),
+    ):
+        assert stores.shown(text) == told
+        assert stores.shown(told) == told
+    for text in ("http://host:5000/a@b", "sqlite:////a/b@c.db", "postgresql://me@host/db", "http://host:5 x@y"):
+        assert stores.shown(text) == text
+    assert stores.brief(ValueError("could not parse postgres://me:pw@h")) == "could not parse postgres://me:***@h"
+
+
+def test_a_password_that_is_not_kept_comes_from_the_environment(
+    here: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(stores.PASSWORD, raising=False)
+    kept = f"http://me:***@127.0.0.1:{closed_port}"
+    assert stores.tracking_uri(kept) == kept
+    with pytest.raises(ValueError, match=r"the password of .* is kept nowhere; set MLFLOW_TRACKING_PASSWORD to it"):
+        Run.start(experiment="exp", name="n", uri=kept, params={})
+    monkeypatch.setenv(stores.PASSWORD, "p@ss")
+    assert stores.tracking_uri(kept) == kept.replace("***", "p%40ss")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:other@elsewhere")
+    assert stores.tracking_uri(kept) == kept.replace("***", "p%40ss")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", kept.replace("***", "pw"))
+    assert stores.tracking_uri(kept) == kept.replace("***", "pw")
+
+
+def test_nothing_is_waited_for(here: Path, closed_port: int) -> None:
+    (here / "folder").mkdir()
+    began = time.monotonic()
+    for uri, told in (
+        ("sqlite:///folder", "'.*folder' is a folder; name a file in it"),
+        (f"postgresql://me:pw@127.0.0.1:{closed_port}/db", "refused"),
+        (f"mysql+pymysql://127.0.0.1:{closed_port}/db", "refused"),
+    ):
+        with pytest.raises(ConnectionError, match=f"cannot reach the MLflow store .*{told}"):
+            Run.start(experiment="exp", name="n", uri=uri, params={})
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.skipif(os.name != "posix", reason="killed as on POSIX")
+def test_a_kill_while_a_database_is_made_leaves_none(alone: Path, migrated: Path) -> None:
+    """The next one makes it, and takes away what was begun."""
+    code = (
+        "import os\nfrom analogsim.recipes.tracking import mlflow_private, stores\n"
+        "def half(file):\n    file.write_bytes(b'half'); os.kill(os.getpid(), 9)\n"
+        "mlflow_private.make_database = half\nstores.connect(stores.tracking_uri(None))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    assert done.returncode == -9
+    assert not (alone / "mlflow.db").exists()
+    (left,) = alone.iterdir()
+    assert left.name.endswith(".part")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow_private, "make_database", lambda file: shutil.copyfile(migrated, file))
+        with Run.start(experiment="exp", name="n", params={}):
+            pass
+    assert {each.name for each in alone.iterdir()} == {"mlflow.db"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="killed as on POSIX")
+def test_kills_at_any_moment_of_it(alone: Path) -> None:
+    """Those that come while MLflow is imported count too; the last one is let through."""
+    code = (
+        "from analogsim.recipes.tracking import stores\nprint(end='.', flush=True)\n"
+        "stores.connect(stores.tracking_uri(None))\n"
+    )
+    draw = random.Random(0)
+    for _ in range(15):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.read(1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(0.5, 8))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        if (alone / "mlflow.db").exists():
+            with Run.start(experiment="exp", name="n", params={}):
+                pass
+            (alone / "mlflow.db").unlink()
+    with Run.start(experiment="exp", name="n", params={}):
+        pass
+    assert {each.name for each in alone.iterdir()} == {"mlflow.db"}
+
+
+def with_artifact(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run in the database of a folder, with a text; its id."""
+    monkeypatch.chdir(place)
+    with Run.start(experiment="exp", name="n", params={}) as run:
+        run.text("first", "a.txt")
+    return run.run_id
+
+
+def text_of(run_id: str, place: Path) -> str:
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db").download_artifacts(run_id, "a.txt")
+    return Path(found).read_text()
+
+
+def test_a_database_that_was_moved_finds_its_artifacts(
+    alone: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And new ones go beside it, not to where it was."""
+    before, after = alone / "old 100%_", alone / "new"
+    before.mkdir()
+    shutil.copy(migrated, before / "mlflow.db")
+    run_id = with_artifact(before, monkeypatch)
+    monkeypatch.chdir(alone)
+    before.rename(after)
+    with pytest.warns(
+        UserWarning, match=r"the MLflow database '.*new/mlflow.db' was moved: artifacts that it knew in "
+    ):
+        stores.connect(f"sqlite:///{after}/mlflow.db")
+    assert text_of(run_id, after) == "first"
+    again = with_artifact(after, monkeypatch)
+    assert text_of(again, after) == "first"
+    assert not before.exists()
+
+
+def test_a_copy_keeps_its_own_artifacts(alone: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = alone / "old", alone / "copy"
+    before.mkdir()
+    shutil.copy(migrated, before / "mlflow.db")
+    run_id = with_artifact(before, monkeypatch)
+    shutil.copytree(before, after)
+    (before / "mlartifacts" / run_id / "artifacts" / "a.txt").write_text("changed since")
+    with pytest.warns(UserWarning, match="was moved"):
+        stores.connect(f"sqlite:///{after}/mlflow.db")
+    assert text_of(run_id, after) == "first"
+    assert text_of(run_id, before) == "changed since"
+    (alone / "link").symlink_to(after)
+    stores.connect(f"sqlite:///{alone}/link/mlflow.db")

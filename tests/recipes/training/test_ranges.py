@@ -30,6 +30,7 @@ from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.recipes.training.ranges import calibration_batches
 from analogsim.recipes.training.restored import restored
 from analogsim.recipes.training.setup import load_data
+from analogsim.utils.seals import unsealed
 
 Tiny = Callable[..., Config]
 
@@ -237,7 +238,7 @@ def learned(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluate_takes_the_ranges_of_the_run(learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     for kind, report in evaluate(learned, show=False, tell=told.append).items():
-        assert report.to_dict() == json.loads((learned / kind / "report.json").read_text())
+        assert report.to_dict() == unsealed(json.loads((learned / kind / "report.json").read_text()))
     assert told == []
     # The same with its default written out is the same crossbar.
     same = "standard(input_range='learned', output_bound='calibrated', dac_bits=8)"
@@ -291,7 +292,7 @@ def test_compensation_takes_training_data(learned: Path, tiny: Tiny) -> None:
         compensation="column+ranges",
         calibration=calibration_batches(config, data),
     )
-    assert json.loads((learned / AWARE / "report.json").read_text()) == expected.to_dict()
+    assert unsealed(json.loads((learned / AWARE / "report.json").read_text())) == expected.to_dict()
 
 
 def test_the_ablation_takes_the_ranges_of_the_run(learned: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import torch
 
 from analogsim.recipes import train as recipe
 from analogsim.recipes.config.options import Config
+from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.train import AWARE, PLAIN, resume_config, train
+from analogsim.recipes.training import owner
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
 
@@ -267,3 +270,94 @@ def test_a_killed_process_goes_on_to_the_same_numbers(store: Any, here: Path, se
         history = checkpoint(killed, kind)["history"]
         assert store.points(run_id, "train/loss") == [(step, history[step - 1]["train/loss"]) for step in range(1, 16)]
         assert store.run(run_id).info.status == "FINISHED"
+
+
+def killed_before_its_first_checkpoint(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """A folder as SIGKILL leaves it when both runs are made and no checkpoint is; their ids."""
+    made: list[str] = []
+
+    def killed(training: Training) -> None:
+        made.append((folder / owner.MARK).read_text())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "save", killed)
+        patch.setattr(Run, "end", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, folder, show=False)
+    (folder / owner.MARK).write_text(made[0])
+    return {run.info.run_id for run in runs()}
+
+
+def runs() -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
+    return list(client.search_runs([each.experiment_id for each in client.search_experiments()]))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="reads a file that is locked")
+def test_runs_of_a_process_that_was_killed_are_found_again(
+    store: Any, tiny: Tiny, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = here / "run"
+    config = tiny("optimization.epochs=1", tracking=True)
+    before = killed_before_its_first_checkpoint(config, folder, monkeypatch)
+    assert {run.info.status for run in runs()} == {"RUNNING"}
+    train(resume_config(folder), folder, show=False)
+    assert {run.info.run_id for run in runs()} == before
+    assert {run.info.status for run in runs()} == {"FINISHED"}
+    assert len(before) == 2
+    assert not (folder / owner.MARK).exists()
+
+
+def test_a_configuration_that_changed_is_refused(stopped_folder: Path) -> None:
+    path = stopped_folder / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("chips = 2", "chips = 3"))
+    with pytest.raises(ValueError, match=r"config.toml' is not as it was written when the run began: changed by hand"):
+        resume_config(stopped_folder)
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
+    assert resume_config(stopped_folder).evaluation.chips == 3, "as of versions without a digest"
+
+
+@pytest.fixture
+def stopped_folder(tiny: Tiny, tmp_path: Path) -> Path:
+    train(tiny("optimization.epochs=1"), tmp_path / "run", show=False)
+    return tmp_path / "run"
+
+
+def test_a_folder_in_which_a_process_is_at_work_is_refused(stopped_folder: Path) -> None:
+    before = {path: path.read_bytes() for path in stopped_folder.rglob("*") if path.is_file()}
+    with owner.owned(stopped_folder), pytest.raises(BlockingIOError, match="at work"):
+        train(resume_config(stopped_folder), stopped_folder, show=False)
+    assert {path: path.read_bytes() for path in stopped_folder.rglob("*") if path.is_file()} == before
+
+
+def test_no_password_is_kept(tiny: Tiny, here: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the folder, nor in what MLflow gets of it; the run goes on with that of the environment."""
+    real = f"sqlite:///{here}/mlflow.db"
+    given = f"{real}?password=hunter2"
+    connect = stores.connect
+    seen: list[str] = []
+
+    def instead(uri: str) -> Any:
+        seen.append(uri)
+        return connect(real if not stores.lacks_password(uri) else uri)
+
+    monkeypatch.setattr(stores, "connect", instead)
+    config = tiny("optimization.epochs=1", tracking=True)
+    config = replace(config, tracking=replace(config.tracking, uri=given))
+    train(config, here / "run", show=False)
+    kept = [path for path in here.rglob("*") if path.is_file()]
+    assert [path for path in kept if b"hunter2" in path.read_bytes()] == []
+    assert "password=***" in (here / "run" / "config.toml").read_text()
+    assert load_checkpoint(here / "run" / PLAIN / "checkpoint.pt")["config"]["tracking"]["uri"].endswith("=***")
+    monkeypatch.delenv(stores.PASSWORD, raising=False)
+    with pytest.raises(ValueError, match="is kept nowhere; set MLFLOW_TRACKING_PASSWORD"):
+        train(resume_config(here / "run"), here / "run", show=False)
+    monkeypatch.setenv(stores.PASSWORD, "hunter2")
+    told: list[str] = []
+    train(resume_config(here / "run"), here / "run", show=False, tell=told.append)
+    assert any("is not kept with the run; it is that of MLFLOW_TRACKING_PASSWORD" in line for line in told)
+    assert {uri.rpartition("=")[2] for uri in seen} == {"hunter2", "***"}
