@@ -8,9 +8,10 @@ Networks come with the packages, weights included: ``speaker-encoder`` (Resembly
 (Silero VAD, convolutions and LSTM), ``pitch-tracker`` (CREPE tiny, convolutions and batch norm). Sounds are tones,
 and the spoken digits in the folder that ANALOGSIM_TEST_DATA names. Rows, none of which uses a label: ``as-is``;
 ``affine``, outputs matched on each chip at each age; ``prepare``, what `analogsim.prepare` keeps of all that it
-tries; ``adapters``, on what ``prepare`` kept, digital scales and products of rank 2, fine-tuned with each chip in
-the loop by the digital network's answers; ``distilled``, weights fine-tuned under the device's noise by the answers
-of the network as it was, then ``prepare``.
+tries; ``digital``, the same with the matrix that costs most kept digital; ``adapters``, on what ``prepare`` kept,
+digital scales and products of rank 2, fine-tuned with each chip in the loop by the digital network's answers;
+``distilled``, weights fine-tuned under the device's noise by the answers of the network as it was, then
+``prepare``.
 What FILE has is not measured again.
 """
 
@@ -39,9 +40,9 @@ from benchmarks.harness.ladder import DEVICES
 from benchmarks.harness.pretrained_networks import NETWORKS, Pretrained
 from benchmarks.harness.timing import environment, write
 
-ROWS = ("as-is", "affine", "prepare", "adapters", "distilled")
+ROWS = ("as-is", "affine", "prepare", "digital", "adapters", "distilled")
 TIMES: Mapping[str, tuple[str, ...]] = {"pcm": ("1s", "1d", "1y")}
-_PREPARED = ("prepare", "adapters", "distilled")
+_PREPARED = ("prepare", "digital", "adapters", "distilled")
 _BATCH = 32
 _CALIBRATION = 128
 _RANK = 2
@@ -56,12 +57,14 @@ class Asked:
         budget: of `analogsim.prepare`.
         steps: of fine-tuning.
         scale: how many samples there are of each kind, relative to the full number.
+        itself: whether a network is also judged by its own digital answers.
     """
 
     chips: int = 10
     budget: str = "2min"
     steps: int = 200
     scale: float = 1.0
+    itself: bool = False
 
 
 def distil(model: nn.Module, inputs: Tensor, device: str, crossbar: str, steps: int, rate: float = 3e-4) -> nn.Module:
@@ -134,7 +137,8 @@ class Trial:
         if row == "distilled":
             model = distil(model, case.inputs, device, crossbar, self._asked.steps)
         text = DEVICES.get(device, (device, ()))[0]
-        analog = analogsim.convert(model, text, crossbar=crossbar).eval()
+        devices = {case.dearest: None, "*": text} if row == "digital" else text
+        analog = analogsim.convert(model, devices, crossbar=crossbar).eval()
         analogsim.calibrate(analog, case.inputs[:_CALIBRATION])
         prepared = None
         compensation: CompensationLike = "global+affine" if row == "affine" else "global"
@@ -143,7 +147,8 @@ class Trial:
             compensation = prepared.compensation
         spent = time.perf_counter() - began
         judged = {}
-        for question, one in case.questions.items():
+        asked = list(case.questions.items())
+        for question, one in asked if self._asked.itself else asked[:1]:
             report = analogsim.evaluate(
                 analog,
                 one.data,
@@ -251,6 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", default=usual.budget, help="of prepare (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=usual.steps, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=usual.scale, help="samples, relative to the full number")
+    parser.add_argument("--itself", action="store_true", help="judge by the digital network's own answers too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of all cells, gone on with where it is there")
     parser.add_argument("--table", type=Path, metavar="FILE", help="only print the tables of a file")
     options = parser.parse_args(arguments)
@@ -265,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--{name} must be > 0, got {getattr(options, name)}")
     trial = Trial(
         options.out,
-        Asked(options.chips, options.budget, options.steps, options.scale),
+        Asked(options.chips, options.budget, options.steps, options.scale, options.itself),
         partial(print, flush=True),
     )
     for name in options.networks:

@@ -45,12 +45,14 @@ class Pretrained:
     Args:
         model: in eval mode.
         inputs: without labels, none of them of the questions.
-        questions: by their names; the first is the one that the tables are about.
+        questions: by their names; the first is of the truth, one more of the network's own digital answers.
+        dearest: the matrix that costs most on chips of `pcm`, found by `analogsim.sensitivity`.
     """
 
     model: nn.Module
     inputs: Tensor
     questions: Mapping[str, Question]
+    dearest: str
 
 
 def weights_of(package: str, file: str) -> Path:
@@ -233,15 +235,15 @@ def speaker_encoder(scale: float = 1.0) -> Pretrained:
     model = SpeakerEncoder.load()
     generator = torch.Generator().manual_seed(0)
     many = partial(_scaled, scale)
-    known, speakers = utterances(False, many(40), 1, generator)
+    known, speakers = utterances(False, many(40), generator)
     vectors = model(known)
     centres = torch.stack([functional.normalize(vectors[speakers == one].mean(0), dim=0) for one in range(6)])
-    inputs, _ = utterances(False, many(43), 1, generator)
-    asked = utterances(True, many(50), 1, generator)
+    inputs, _ = utterances(False, many(43), generator)
+    asked = utterances(True, many(50), generator)
     metric = Metric("speakers", partial(is_nearest, centres), unit="%", higher_is_better=True, chance=1 / 6)
-    told = "right speakers of six, one digit each, by the nearest of the digital network's mean vectors"
+    told = "right speakers of six, 1.6 s of digits each, by the nearest of the digital network's mean vectors"
     shuffled = inputs[torch.randperm(len(inputs), generator=generator)]
-    return Pretrained(model, shuffled, {"speakers": Question(told, _batches(*asked, 150), metric)})
+    return Pretrained(model, shuffled, {"speakers": Question(told, _batches(*asked, 150), metric)}, "lstm.weight_ih_l0")
 
 
 @torch.no_grad()
@@ -267,6 +269,7 @@ def voice_detector(scale: float = 1.0) -> Pretrained:
                 "balanced agreement with the digital network's answers", _batches(sounds, own, 64), metric("itself")
             ),
         },
+        "conv4",
     )
 
 
@@ -300,6 +303,7 @@ def pitch_tracker(scale: float = 1.0) -> Pretrained:
                 Metric("itself", score, unit="%", higher_is_better=True),
             ),
         },
+        "conv2",
     )
 
 

@@ -125,13 +125,12 @@ def mel_spectrogram(sound: Sound) -> Tensor:
     return (mel_filters(40, size) @ spectrum.abs().square()).T.contiguous()
 
 
-def utterances(test: bool, each: int, digits: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Spectrograms of 1.6 s in which a speaker says some digits, and who it was.
+def utterances(test: bool, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Spectrograms of 1.6 s full of digits that one speaker says, and who it was.
 
     Args:
         test: of the recordings of the test, or of the training.
         each: how many of each speaker.
-        digits: said in each; what is left is silence.
         generator: which are said.
 
     Returns:
@@ -142,11 +141,11 @@ def utterances(test: bool, each: int, digits: int, generator: torch.Generator) -
     for number, speaker in enumerate(sorted({one.speaker for one in of_part})):
         own = [one for one in of_part if one.speaker == speaker]
         for _ in range(each):
-            said = torch.randint(len(own), (digits,), generator=generator).tolist()
-            sound = louder(np.concatenate([own[place].sound for place in said]))
-            length = RATE * 16 // 10
-            sound = np.pad(sound[:length], (0, max(0, length - len(sound))))
-            spectra.append(mel_spectrogram(sound)[:160])
+            sound = np.zeros(0, np.float32)
+            while len(sound) < RATE * 16 // 10:
+                said = own[int(torch.randint(len(own), (), generator=generator))].sound
+                sound = np.concatenate([sound, said[spoken_part(said)]])
+            spectra.append(mel_spectrogram(louder(sound[: RATE * 16 // 10]))[:160])
             numbers.append(number)
     return torch.stack(spectra), torch.tensor(numbers)
 

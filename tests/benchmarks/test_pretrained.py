@@ -20,7 +20,7 @@ def small(scale: float) -> Pretrained:
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
     inputs, asked = torch.randn(64, 6), torch.randn(100, 6)
     metric = Metric("same", is_same, unit="%", higher_is_better=True, chance=0.25)
-    return Pretrained(model, inputs, {"same": Question("same", [(asked, model(asked).argmax(1))], metric)})
+    return Pretrained(model, inputs, {"same": Question("same", [(asked, model(asked).argmax(1))], metric)}, "0")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_every_row_is_judged_once_and_gone_on_with(tmp_path: Path, capsys: pytes
     assert [(cell["device"], cell["row"]) for cell in cells] == [("pcm", row) for row in pretrained.ROWS]
     assert [cell["questions"]["same"]["times"] for cell in cells[:1]] == [["1s", "1d", "1y"]]
     assert all(cell["questions"]["same"]["clean"] == 1 for cell in cells if cell["row"] != "distilled")
-    assert ["prepare" in cell for cell in cells[:5]] == [False, False, True, True, True]
+    assert ["prepare" in cell for cell in cells[:6]] == [False, False, True, True, True, True]
     capsys.readouterr()
     pretrained.main([*QUICK, "--out", str(out)])
     assert json.loads(out.read_text(encoding="utf-8"))["cells"] == cells
