@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from analogsim.conversion.example import learn_products, try_example
+from analogsim.conversion.example import learn_products, try_example, try_layers
 from analogsim.conversion.first_forward import watch_first_forward
 from analogsim.conversion.patterns import (
     Candidate,
@@ -116,6 +116,7 @@ def convert(
         ValueError: nothing can be converted, a pattern has no effect, an unknown device, weights that are NaN,
             infinite, empty or without values, a time that a device has no formula for, a crossbar that cannot hold a
             weight; the example fails in the twin, is answered otherwise, or meets no analog layer.
+        NotRoutedError: a layer of a known type has a forward of its own that takes no product with its weight.
         TypeError: ``model`` is not a module, is scripted, exported or wrapped for several devices, or cannot be copied;
             a weight is complex, sparse or made of integers; a function in it runs layers past the twin.
 
@@ -164,6 +165,7 @@ def convert(
     check_twin(twin, names, layers)
     _close_fast_paths(twin)
     watch_rules(twin)
+    try_layers(twin)
     if example is not None:
         _warn_idle(try_example(model, twin, example))
     watch_first_forward(twin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -13,7 +14,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from analogsim.errors import InvalidTypeError, InvalidValueError, NotRoutedError
 from analogsim.layers.module import exactly, matrices_of
+from analogsim.layers.products.computed import examples_of, untouched
 from analogsim.layers.registry import discover
+from analogsim.layers.routing import RoutedLayer
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Inputs, call, moved
 from analogsim.utils.modules import names_of, title_of
@@ -73,6 +76,56 @@ def try_example(model: nn.Module, twin: nn.Module, example: Inputs) -> list[str]
         )
     _compare(clean, found, type(model).__name__)
     return idle
+
+
+def try_layers(twin: nn.Module) -> None:
+    """Let layers of known types with forwards of their own show that these take their weights in products.
+
+    Each is given made-up inputs of its type, alone, without hooks, in eval and in training; all is left as it was. What
+    a forward raises besides is the inputs' fault, and shows in the network's own.
+
+    Raises:
+        NotRoutedError: a forward takes no product with its weight that can be followed, whatever it was given.
+    """
+    for layer in twin.modules():
+        if isinstance(layer, RoutedLayer):
+            refused = [_refusal(layer, training) for training in (False, True)]
+            for matrix in matrices_of(layer):
+                matrix.analog.uses = 0  # what follows is the network's own
+            if refused[0] is not None and refused[1] is not None:
+                raise refused[0]
+
+
+def _refusal(layer: nn.Module, training: bool) -> NotRoutedError | None:
+    """Why a layer's product cannot be followed; None where it can, or no input goes through it."""
+    refused = None
+    for input in examples_of(layer):
+        with _parameters_kept(layer), untouched(layer), exactly(layer), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is said of made-up inputs is nothing to the user
+            layer.training = training
+            try:
+                with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                    layer.forward(input)
+            except NotRoutedError as error:
+                refused = error
+            except Exception:
+                continue
+            else:
+                return None
+    return refused
+
+
+@contextmanager
+def _parameters_kept(layer: nn.Module) -> Iterator[None]:
+    """Parameters of a layer that are written into within the block are as before afterwards."""
+    kept = [(parameter, parameter.detach().clone()) for parameter in layer.parameters()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, before in kept:
+                if not torch.equal(parameter, before):  # a write to .data counts no version
+                    parameter.copy_(before)
 
 
 def learn_products(model: nn.Module, example: Inputs) -> None:

@@ -220,3 +220,63 @@ def test_an_answer_of_zeros_is_the_same_answer() -> None:
     x = torch.randn(5, 4)
     analog = analogsim.convert(model, Gaussian(0.05), example=x)
     assert torch.equal(analogsim.to_digital(analog)(x), torch.zeros(5, 2))
+
+
+class ByHand(nn.Linear):
+    """Multiplies by itself, and counts how often."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return (x[:, None] * self.weight).sum(-1)
+
+
+class Conv(nn.Conv2d):
+    """The same of a convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.unfold(x, self.kernel_size).sum(1) * self.weight.sum()
+
+
+class Turned(nn.ConvTranspose1d):
+    """The same of a transposed one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum() * self.weight.abs()
+
+
+@pytest.mark.parametrize("layer", [ByHand(4, 3), Conv(2, 3, 3, dilation=2), Turned(2, 3, 3)])
+def test_a_layer_that_multiplies_by_itself_is_refused_before_any_forward(layer):
+    with pytest.raises(NotRoutedError, match=f"layer '0': the forward of {type(layer).__name__} did not take its"):
+        analogsim.convert(nn.Sequential(layer), "pcm")
+    assert isinstance(analogsim.convert(nn.Sequential(layer, nn.Linear(3, 2)), {"0": None, "1": "pcm"}), nn.Sequential)
+
+
+class OnlyInTraining(nn.Linear):
+    """Takes a product in training alone, and what it takes is another shape than its type's."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x + torch.rand(())) if self.training else x * self.weight.sum()
+
+
+class OfPairs(nn.Linear):
+    """Wants two inputs, which nobody can know."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x[:, None] * self.weight).sum(-1) + y
+
+
+def test_what_is_tried_leaves_no_trace():
+    model = nn.Sequential(OnlyInTraining(4, 4)).train()
+    state = torch.random.get_rng_state()
+    twin = analogsim.convert(model, "pcm")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (model[0].calls, twin[0].calls) == (0, 0)
+    assert twin.training
+    assert twin[0].training
+    assert twin[0].analog.uses == 0
+    assert analogsim.convert(nn.Sequential(OfPairs(4, 4)), "pcm")[0].analog.uses == 0

@@ -228,9 +228,9 @@ def find_computed(module: nn.Module, weight: str) -> Computed | None:
 
 def _searched(module: nn.Module, weight: str) -> _Search | None:
     forward = getattr(module, "stands_for", type(module)).forward
-    for example in _examples(module):
+    for example in examples_of(module):
         search = _Search(module, weight)
-        with _untouched(module), torch.no_grad(), search:
+        with untouched(module), torch.no_grad(), search:
             try:
                 forward(module, example)
             except _Found:
@@ -240,7 +240,7 @@ def _searched(module: nn.Module, weight: str) -> _Search | None:
     return None
 
 
-def _examples(module: nn.Module) -> Iterator[Tensor]:
+def examples_of(module: nn.Module) -> Iterator[Tensor]:
     """Inputs of the smallest size that a layer takes."""
     weight = next(module.parameters())
     for size in (getattr(module, name, None) for name in ("in_features", "out_features")):  # some take it the other way
@@ -256,7 +256,7 @@ def _examples(module: nn.Module) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
+def untouched(module: nn.Module) -> Iterator[None]:
     """Within the block a module is in eval; afterwards modes, buffers, attributes and random state are as before."""
     parts = list(module.modules())
     modes = [part.training for part in parts]
