@@ -30,6 +30,7 @@ from analogsim.recipes.tracking.tracked_run import start
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.outputs import check_figure, check_output
 from analogsim.utils.seals import sealed
 from analogsim.utils.times import seconds
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from analogsim.device.parse import as_device_model
-from analogsim.errors import InvalidValueError, MissingFileError
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
@@ -53,6 +53,7 @@ from analogsim.recipes.training.step import check_method
 from analogsim.recipes.training.stopping import deferred
 from analogsim.training import Step
 from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.outputs import missing_folders, remove_empty
 from analogsim.utils.seals import CHANGED, is_as_written, sealed
 
 PLAIN, AWARE = "plain", "hardware-aware"

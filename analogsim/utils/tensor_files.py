@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from analogsim.errors import InvalidValueError, MissingFileError, UnavailableError
+from analogsim.errors import MissingFileError, UnavailableError
 from analogsim.utils.files import write_whole
 from analogsim.utils.seals import SEAL
 

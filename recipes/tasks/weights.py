@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.utils.tensor_files import read_archive
 
 # Under which names training scripts keep a state dict beside other things, the likeliest first.

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.utils.tensor_files import read_archive, write_archive
 
 _FORMAT = "analogsim-checkpoint-1"
