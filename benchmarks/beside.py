@@ -145,7 +145,7 @@ def judge(asked: Asked, options: argparse.Namespace, show: Callable[[str], objec
         if config.seed == 0:  # of the others only those are needed whose learning rate is chosen
             asked.find(name, config)
     brought = {name: partial(_bring, asked, name) for name in PEERS}
-    where = {"crossbar": options.crossbar, "remedies": options.remedies, "chips": options.chips}
+    where: dict[str, Any] = {"crossbar": options.crossbar, "remedies": options.remedies, "chips": options.chips}
     make = partial(Ladder, settings=asked.settings, brought=brought, show=show)
     choosing = make(options.out.with_suffix(".chosen.json"), asked.work, chosen=True, samples=options.samples)
     final = make(options.out, asked.work, samples=options.samples)
@@ -169,7 +169,7 @@ def _chosen(
         return rates[0]
     means = []
     for rate in rates:
-        where = {"device": device, "crossbar": crossbar, "remedies": ("auto",), "chips": _CHIPS}
+        where: dict[str, Any] = {"device": device, "crossbar": crossbar, "remedies": ("auto",), "chips": _CHIPS}
         (cell,) = ladder.measure(task, _at(row, rate), 0, **where)
         means.append(np.mean(cell["mean"]))
     better = np.argmax if LADDER[task].metric is None else np.argmin  # accuracy, or bits per character

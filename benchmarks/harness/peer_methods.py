@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import reduce
+from functools import partial, reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -270,6 +270,10 @@ class Trainee:
         return {name: value.detach().clone() for name, value in found.items() if value is not None}
 
 
+def _loss(data: Splits, network: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    return data.task.loss(network(inputs), targets)
+
+
 def train_peer(config: Config, data: Splits, settings: Mapping[str, Any]) -> PeerNetwork:
     """Train a network with aihwkit-lightning, from the weights and through the batches that our recipes give it.
 
@@ -290,7 +294,7 @@ def train_peer(config: Config, data: Splits, settings: Mapping[str, Any]) -> Pee
     for _ in range(config.optimization.epochs):
         for inputs, targets in loader:
             started = time.process_time()
-            trainee.step(lambda inputs=inputs, targets=targets: data.task.loss(trainee.network(inputs), targets))
+            trainee.step(partial(_loss, data, trainee.network, inputs, targets))
             seconds += time.process_time() - started
     asked = question(config, LIGHTNING, settings)
     versions = {LIGHTNING: version(), "torch": torch.__version__}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import analogsim
 from analogsim.chip.ranges import get_ranges
 from analogsim.recipes.training.loop import Training
 from analogsim.recipes.training.restored import restored
@@ -30,7 +31,8 @@ def judged(tmp_path: Path, *more: str) -> list[dict[str, Any]]:
     places = ["--peers", str(tmp_path / "peers"), "--work", str(tmp_path / "work"), "--out", str(out)]
     status = beside.main(["judge", *QUICK, "--chips", "2", "--remedies", "auto", *places, *more])
     assert status == 0
-    return json.loads(out.read_text(encoding="utf-8"))["cells"]
+    cells: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["cells"]
+    return cells
 
 
 def options_of(tmp_path: Path, *more: str) -> beside.Asked:
@@ -78,10 +80,10 @@ def test_what_is_chosen_by_are_validation_data_and_chips_that_no_table_shows(
         raise InterruptedError
 
     judged(tmp_path, "--rows", "plain", "--device", "pcm")  # trains it
-    monkeypatch.setattr(robust.analogsim, "evaluate", evaluate)
+    monkeypatch.setattr(analogsim, "evaluate", evaluate)
     for chosen in (False, True):
         ladder = robust.Ladder(None, tmp_path / "work", ["optimization.epochs=1", "data.limit=96"], chosen=chosen)
-        where = {"device": "pcm", "crossbar": "standard", "remedies": ("none",), "chips": 2}
+        where: dict[str, Any] = {"device": "pcm", "crossbar": "standard", "remedies": ("none",), "chips": 2}
         with pytest.raises(InterruptedError):
             ladder.measure("digits-mlp", robust.Row.read("plain"), 0, **where)
     data = load_data(options_of(tmp_path).config("digits-mlp", 0))
