@@ -61,7 +61,8 @@ _MISSING = f"""\
 
     python -m benchmarks.peers
 
-says, and start this there; python -m benchmarks.beside judge takes the files that it leaves."""
+says (digits want scikit-learn besides), and start this there; python -m benchmarks.beside judge takes the files that it
+leaves."""
 
 
 class Asked:
