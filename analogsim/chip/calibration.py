@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from analogsim.chip.ranges import ranges_as_they_are
 from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
-from analogsim.layers.module import drawn_in_eval, matrices_of
+from analogsim.layers.module import drawn_in_eval, exactly, matrices_of
 from analogsim.layers.state import Uses
-from analogsim.utils.batches import call, inputs_of, moved
+from analogsim.utils.batches import Inputs, call, inputs_of, moved
 from analogsim.utils.tensors import holds_nonfinite
 
 
@@ -76,13 +76,12 @@ Observe = Callable[[AnalogMatrix, str, Tensor, int, int | None], None]
 
 
 @contextmanager
-def _observed(model: nn.Module, layers: list[AnalogMatrix], observe: Observe) -> Iterator[None]:
-    """Let layers show what reaches their converters, in eval mode: on the chip, and without one on clean weights."""
+def _observed(layers: list[AnalogMatrix], observe: Observe) -> Iterator[None]:
+    """Let layers show what reaches their converters."""
     for layer in layers:
         layer.analog.observe = partial(observe, layer)
     try:
-        with drawn_in_eval(model, lambda state: 0.0 if state.chip is None else None):
-            yield
+        yield
     finally:
         for layer in layers:
             layer.analog.observe = None
@@ -162,7 +161,8 @@ def _set(analog: nn.Module, layers: list[AnalogMatrix], what: str, loader: Itera
                     ) from None
 
     uses = Uses([matrix.analog for matrix in matrices_of(analog)])
-    with _observed(analog, matrices_of(analog), observe), torch.no_grad():
+    on_chip_or_clean = drawn_in_eval(analog, lambda state: 0.0 if state.chip is None else None)
+    with _observed(matrices_of(analog), observe), on_chip_or_clean, torch.no_grad():
         for batch in inputs_of(loader):
             call(analog, moved(batch, layers[0].still()[0].device))
             uses.check("calibrate")
@@ -194,6 +194,68 @@ def _range_of(
     if state.layout.bias_rows:
         found = with_bias(found, layer)
     return found.requires_grad_(state.crossbar.learns)
+
+
+_MUCH = 0.01  # of what converters are given
+
+
+def has_fixed_bound(layer: AnalogMatrix) -> bool:
+    """Whether a matrix's output converters end at a number that no data have set."""
+    return isinstance(layer.analog.crossbar.output_bound, int | float)
+
+
+def find_saturated(analog: nn.Module, inputs: Inputs) -> dict[str, float]:
+    """How much of what output converters are given lies beyond their bounds, and comes out as the bound.
+
+    Without any error of a chip. Where bounds are fixed numbers: those that data set were chosen, by a percentile or by
+    the error of outputs, and may cut off on purpose.
+
+    Args:
+        analog: the twin; its modes and random states are as before afterwards.
+        inputs: one batch, where the network is.
+
+    Returns:
+        For each matrix whose output converters have such a bound, and which had a part, the share in [0, 1].
+    """
+    layers = [layer for layer in matrices_of(analog) if has_fixed_bound(layer)]
+    seen = {layer: [0, 0] for layer in layers}
+
+    def observe(layer: AnalogMatrix, shown: str, values: Tensor, place: int, block: int | None) -> None:
+        if shown != "output":
+            return
+        seen[layer][0] += int((values.abs() > cast(float, layer.analog.crossbar.output_bound)).sum())
+        seen[layer][1] += values.numel()
+
+    if not layers:
+        return {}
+    place = layers[0].torch_device
+    with (
+        _observed(layers, observe),
+        exactly(analog, converters=True, adapters=True),
+        torch.random.fork_rng([place.index or 0] if place.type == "cuda" else []),
+        torch.no_grad(),
+    ):
+        call(analog, inputs)
+    return {layer.analog.title: beyond / total for layer, (beyond, total) in seen.items() if total}
+
+
+def saturation_told(analog: nn.Module, shares: Mapping[str, float]) -> str:
+    """What is to be said of shares that `find_saturated` gave, and what to do; empty where hardly any are beyond.
+
+    Args:
+        analog: the twin.
+        shares: of its matrices.
+    """
+    much = sorted((name for name, share in shares.items() if share > _MUCH), key=lambda name: -shares[name])
+    if not much:
+        return ""
+    worst = ", ".join(f"{name!r} {shares[name]:.0%}" for name in much[:3])
+    more = f" and {len(much) - 3} more" if len(much) > 3 else ""
+    bounds = {matrix.analog.title: matrix.analog.crossbar.output_bound for matrix in matrices_of(analog)}
+    return (
+        f"output converters saturate: of what reaches them in layers {worst}{more} lies beyond "
+        f"output_bound={bounds[much[0]]:g}; with output_bound='calibrated' analogsim.calibrate sets it from data"
+    )
 
 
 def with_bias(found: Tensor, layer: AnalogMatrix) -> Tensor:

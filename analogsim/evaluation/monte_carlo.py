@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
+from analogsim.chip.calibration import find_saturated, has_fixed_bound, saturation_told
 from analogsim.chip.clean import is_trained_behind_converters
 from analogsim.chip.compensation import CalibrationData, CompensationLike, Compensations, as_compensations
 from analogsim.chip.lifecycle import Faults, as_seed, without_errors
@@ -123,7 +125,8 @@ def evaluate(
 
     Warns:
         ConversionWarning: some analog layers had no part in the answers; `audit` tells more.
-        UserWarning: the end of the journal was torn when its process died.
+        UserWarning: the end of the journal was torn when its process died; or more than 1 % of what reaches a layer's
+            output converters lies beyond a fixed bound, on the first batch and without errors of a chip.
     """
     judged = judge_chips(
         analog,
@@ -141,8 +144,11 @@ def evaluate(
         journal=journal,
         clean=clean,
         on_chip=on_chip,
+        look=True,
     )
     judged.uses.warn("evaluate", stacklevel=2)
+    if judged.saturated:
+        warnings.warn(f"evaluate: {judged.saturated}", stacklevel=2)
     return judged.report
 
 
@@ -157,6 +163,7 @@ class Judged:
             `analogsim.evaluation.metrics.Detailed`; None where it keeps nothing.
         details: the same of each chip at each time, ``(chips, times, ...)``.
         anew: how many chips the journal did not have.
+        saturated: what is to be said of output converters that saturate; empty for nothing.
     """
 
     report: Report
@@ -164,6 +171,7 @@ class Judged:
     clean: FloatArray | None
     details: FloatArray | None
     anew: int
+    saturated: str = ""
 
 
 def judge_chips(
@@ -184,6 +192,7 @@ def judge_chips(
     journal: str | os.PathLike[str] | Journal | None = None,
     clean: Clean | None = None,
     on_chip: OnChip | None = None,
+    look: bool = False,
 ) -> Judged:
     """What `evaluate` does, and which layers had a part in the answers, of which it says nothing yet.
 
@@ -204,6 +213,7 @@ def judge_chips(
         journal: where they are kept; whoever judges several networks gives each a part of its own (`Journal.of`).
         clean: what it is the score of.
         on_chip: called for each chip at each age.
+        look: whether output converters saturate is found out, with one more forward of the first batch.
 
     Raises:
         BypassedError: none had.
@@ -225,6 +235,8 @@ def judge_chips(
     digital = to_digital(analog).eval()
     plain = score_networks(ask_alone(digital), data, judged, find_alone(digital, "the digital network"))
     trained = _score_behind_converters(analog, data, judged, plain) if converters else plain
+    bounded = look and any(map(has_fixed_bound, layers))
+    saturated = saturation_told(analog, find_saturated(analog, next(iter(data))[0])) if bounded else ""
     course = Course(
         analog=analog,
         times=instants,
@@ -273,7 +285,7 @@ def judge_chips(
         higher_is_better=judged.higher_is_better,
         digital=plain.values[0],
     )
-    return Judged(report, uses, *_details(trained, [done[seed] for seed in seeds]), anew)
+    return Judged(report, uses, *_details(trained, [done[seed] for seed in seeds]), anew, saturated)
 
 
 def _details(clean: Scores, chips: Sequence[ChipScores]) -> tuple[FloatArray | None, FloatArray | None]:

@@ -28,6 +28,7 @@ from analogsim.recipes.judge.variant import Subject, Variant
 from analogsim.utils.batches import Data, answer, call
 
 _BY_PARTS = "part by part"
+_SEARCH_FORWARDS = 60  # of one chip through the network, about what a search of ranges or percentiles takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +166,8 @@ class Bench:
         takes = self.estimate(variant, part, chips)  # nothing, where a journal has them all
         if takes > max(self.clock.left - reserve, 0.0):
             raise NoTimeError
+        if variant.searched:
+            self.subject.twin(variant)  # where it is searched for, which is no cost of chips
         start = self.clock.now()
         found = self.ask(variant, part, range(part.first + done, part.first + chips))
         self.clock.learn(count, found.anew * len(part.times), self.clock.now() - start, kind)
@@ -176,7 +179,10 @@ class Bench:
     def estimate(self, variant: Variant, part: Part, chips: int) -> float:
         """Seconds until a variant has been on so many chips; those of a journal, too, are not taken again."""
         visits = self._missing(variant, part, chips) * len(part.times)
-        return self.clock.estimate(len(part.samples), visits, self._kind(variant))
+        search = 0.0
+        if visits and not self.subject.is_found(variant):
+            search = self.clock.estimate(self.subject.inputs, _SEARCH_FORWARDS)
+        return search + self.clock.estimate(len(part.samples), visits, self._kind(variant))
 
     def kept(self, variant: Variant, part: Part, *, parts: bool = False) -> int:
         """How many of the first chips of a part are in the journal, so that they take no time.

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.chip.calibration import find_saturated, saturation_told
 from analogsim.chip.compensation import as_compensations
 from analogsim.errors import ConversionWarning, InvalidValueError
 from analogsim.evaluation.journal import Journal, as_journal
@@ -43,6 +44,7 @@ from analogsim.recipes.tasks.task import load_metric
 from analogsim.recipes.tasks.weights import load_into, read_weights
 from analogsim.recipes.training.restored import Asked, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
+from analogsim.utils.batches import moved
 from analogsim.utils.files import write_whole
 from analogsim.utils.outputs import check_output
 from analogsim.utils.seals import sealed
@@ -228,6 +230,10 @@ def _twin_of(model: nn.Module, device: Any, crossbar: Any, inputs: list[Any], no
     )
     if missing:
         set_ranges_again(analog, inputs, 99.99)
+    if inputs:
+        first = moved(inputs[0], matrices_of(analog)[0].torch_device)
+        if saturated := saturation_told(analog, find_saturated(analog, first)):
+            notes.append(f"{saturated[0].upper()}{saturated[1:]}.")
     return analog
 
 

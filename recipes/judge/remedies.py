@@ -1,8 +1,7 @@
 """Remedies: what can be done for a trained network on a chip without training it again, each a value in a table.
 
 Another remedy is one entry more in `REMEDIES`. Compensations that have a name (`analogsim.chip.COMPENSATIONS`) need
-none: every one of them is a remedy. What searches for a setting without labels (`analogsim.prepare`) would stand in
-that table too: its ``apply`` makes a `Variant` of what was found.
+none: every one of them is a remedy. All that `analogsim.prepare` tries is among them; the choice is by the score here.
 """
 
 from __future__ import annotations
@@ -17,10 +16,12 @@ from torch import nn
 from analogsim.chip.compensation import COMPENSATIONS, Compensation, Gain, as_compensations
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.errors import InvalidValueError
-from analogsim.recipes.judge.variant import Subject, Variant
+from analogsim.recipes.judge.variant import LARGEST, PERCENTILE, RANGES, Subject, Variant
 
 DIGITAL = "digital:"
 """Before the names of layers that stay digital, joined by commas."""
+
+_DONE = "it is done already"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _compensating(part: Compensation) -> Remedy:
 
     def why_not(variant: Variant, subject: Subject) -> str:
         if part.name in as_compensations(variant.compensation).names:
-            return "it is done already"
+            return _DONE
         if part.needs_data and not subject.calibration:
             return "it needs data: give calibration=, a loader of inputs"
         if gain and not any(state.device.drifts for state in subject.states.values()):
@@ -99,7 +100,7 @@ def _ranging(name: str, price: float, percentile: float, **changes: Any) -> Reme
             return reason
         same = all(getattr(crossbar, key) == value for crossbar in crossbars for key, value in changes.items())
         if same and percentile == variant.percentile:
-            return "it is done already"
+            return _DONE
         return "" if subject.calibration else "it needs data: give calibration=, a loader of inputs"
 
     return Remedy(name, "ranges", price, "set once, from inputs", apply, why_not)
@@ -129,10 +130,38 @@ def _mapped(name: str, kind: str, price: float, what: str, **changes: Any) -> Re
         if any(device.signed for device in devices):
             return "the device acts on weights, not on cells"
         if all(getattr(device.laid, key) == value for device in devices for key, value in changes.items()):
-            return "it is done already"
+            return _DONE
         return ""
 
     return Remedy(name, kind, price, what, apply, why_not)
+
+
+def _searching_ranges(name: str, price: float, **changes: Any) -> Remedy:
+    """Ranges of converters set by data, and each layer's moved to where its outputs are best."""
+    plain = _ranging(name, price, PERCENTILE, **changes)
+
+    def why_not(variant: Variant, subject: Subject) -> str:
+        reason = plain.why_not(variant, subject)
+        return "" if reason == _DONE and RANGES not in variant.searched and subject.calibration else reason
+
+    return replace(
+        plain,
+        what="set once, each by the error of its layer on inputs",
+        apply=lambda variant, subject: plain.apply(variant, subject).with_search(RANGES),
+        why_not=why_not,
+    )
+
+
+def _search_largest(variant: Variant, subject: Subject) -> Variant:
+    return variant.with_search(LARGEST)
+
+
+def _no_largest(variant: Variant, subject: Subject) -> str:
+    if all(state.device.signed for state in subject.states.values()):
+        return "the device acts on weights, not on cells"
+    if LARGEST in variant.searched:
+        return _DONE
+    return "" if subject.calibration else "it needs data: give calibration=, a loader of inputs"
 
 
 def _around(variant: Variant, subject: Subject) -> Variant:
@@ -195,9 +224,19 @@ REMEDIES: tuple[Remedy, ...] = (
     _ranging("output-bound", 2.0, 99.99, output_bound="calibrated"),
     _ranging("input-range-output-bound", 2.1, 99.99, input_range="calibrated", output_bound="calibrated"),
     _ranging("input-range-output-bound-99.9", 2.1, 99.9, input_range="calibrated", output_bound="calibrated"),
+    _searching_ranges("search-output-bound", 2.2, output_bound="calibrated"),
+    _searching_ranges("search-ranges", 2.3, input_range="calibrated", output_bound="calibrated"),
     _mapped("scale-per-column", "scale", 1.0, "a digital factor for each column", scale="column"),
     _mapped("largest-weight-99.5", "largest weight", 1.1, "nothing: larger weights saturate", percentile=99.5),
     _mapped("largest-weight-97", "largest weight", 1.1, "nothing: larger weights saturate", percentile=97.0),
+    Remedy(
+        "search-largest-weight",
+        "largest weight",
+        1.2,
+        "nothing: larger weights saturate, in each layer as far as its error gets less on inputs",
+        _search_largest,
+        _no_largest,
+    ),
     Remedy("remap", "faults", 4.0, "a test of each chip; lines are exchanged", _around, _no_faults),
     _mapped("copies-2", "copies", 6.0, "twice the cells", copies=2),
     _mapped("copies-4", "copies", 8.0, "four times the cells", copies=4),

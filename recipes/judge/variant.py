@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 import analogsim
 from analogsim.chip.compensation import Compensations, as_compensations
 from analogsim.chip.faults import Faults, draw_faults, remap
+from analogsim.chip.layer_errors import Trial
 from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel, Effect
@@ -20,9 +21,13 @@ from analogsim.errors import InvalidValueError
 from analogsim.evaluation.variants import build_variant
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState
+from analogsim.utils.batches import samples_in
 
 PERCENTILE = 99.99
 """Of the magnitudes that a calibrated range holds, where nothing else is said: see `analogsim.calibrate`."""
+
+RANGES, LARGEST = "ranges", "largest weight"
+"""What can be searched for: `analogsim.search_ranges`, `analogsim.search_percentile`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Variant:
         percentile: of the magnitudes that a calibrated range holds.
         digital: the layers that stay digital.
         laid_around: whether weights are laid around cells known to be stuck.
+        searched: what is searched for, layer by layer, by the error of outputs: `RANGES`, `LARGEST`.
     """
 
     remedies: tuple[str, ...] = ()
@@ -46,6 +52,7 @@ class Variant:
     percentile: float = PERCENTILE
     digital: tuple[str, ...] = ()
     laid_around: bool = False
+    searched: tuple[str, ...] = ()
 
     def with_mapping(self, **changes: Any) -> Variant:
         """Other fields of the mapping."""
@@ -54,6 +61,10 @@ class Variant:
     def with_crossbar(self, **changes: Any) -> Variant:
         """Other fields of the crossbar."""
         return replace(self, crossbar=tuple({**dict(self.crossbar), **changes}.items()))
+
+    def with_search(self, what: str) -> Variant:
+        """More that is searched for."""
+        return replace(self, searched=tuple(sorted({*self.searched, what})))
 
     def with_digital(self, layers: Collection[str]) -> Variant:
         """More layers digital."""
@@ -98,6 +109,7 @@ class Subject:
     crossbar: Any
     digital: nn.Module = field(init=False)
     states: Mapping[str, AnalogState] = field(init=False)
+    _found: dict[Variant, list[Trial]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digital", to_digital(self.analog).eval())
@@ -107,6 +119,17 @@ class Subject:
     def layers(self) -> tuple[str, ...]:
         """The names of all layers that run analog."""
         return tuple(self.states)
+
+    @property
+    def inputs(self) -> int:
+        """How many samples the calibration has; a batch whose samples nobody can count stands for one."""
+        count = 0
+        for batch in self.calibration:
+            try:
+                count += samples_in(batch, None)
+            except ValueError:
+                count += 1
+        return count
 
     def effects(self) -> list[Effect]:
         """What is not ideal in any of the devices."""
@@ -142,7 +165,24 @@ class Subject:
         )
         if variant.mapping or variant.crossbar or not _ranged(twin):
             set_ranges_again(twin, self.calibration, variant.percentile)
+        if variant.searched:
+            self._search(twin, variant)
         return twin
+
+    def is_found(self, variant: Variant) -> bool:
+        """Whether nothing of it has to be searched for any more."""
+        return not variant.searched or _hardware_of(variant) in self._found
+
+    def _search(self, twin: nn.Module, variant: Variant) -> None:
+        """Put a twin on what is best for each of its layers, which is searched for once."""
+        states, key = [matrix.analog for matrix in matrices_of(twin)], _hardware_of(variant)
+        if key not in self._found:
+            for search in _searches(variant):
+                search(twin, self.calibration)
+            self._found[key] = [Trial.now(state) for state in states]
+        for state, held in zip(states, self._found[key], strict=True):
+            state.put_on(held.device, held.crossbar)
+            held.put(state)
 
     def compensation(self, variant: Variant, twin: nn.Module) -> Compensations:
         """What is compensated on its chips: of all that is asked for, what has something to do."""
@@ -164,6 +204,7 @@ class Subject:
         if any(crossbar.needs_range or crossbar.needs_bound for crossbar in crossbars):
             percentile = "" if variant.percentile == PERCENTILE else f", percentile={variant.percentile:g}"
             lines.append(f"analogsim.calibrate(analog, calibration{percentile})")
+        lines += [f"analogsim.{search.__name__}(analog, calibration)" for search in _searches(variant)]
         more = ""
         if as_compensations(variant.compensation).needs_data or len(lines) > 1:
             lines.insert(0, "# calibration: a loader of inputs, without use of labels: some of the training data")
@@ -205,6 +246,16 @@ class Subject:
             return plain
         changes = ", ".join(f"{name}={value!r}" for name, value in variant.crossbar)
         return f"analogsim.as_crossbar({plain}).replace({changes})"
+
+
+def _hardware_of(variant: Variant) -> Variant:
+    return replace(variant.effect, compensation=None)
+
+
+def _searches(variant: Variant) -> list[Callable[..., Any]]:
+    """What searches, in order: ranges again after the largest weights, of which they are multiples."""
+    ranges = [analogsim.search_ranges] if RANGES in variant.searched else []
+    return [*ranges, analogsim.search_percentile, *ranges] if LARGEST in variant.searched else [*ranges]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,9 +266,11 @@ class Training:
     def _validate(self) -> dict[str, float]:
         rule = self.config.evaluation
         # Chips far away from those of the final evaluation: no network is chosen by the chips it is judged on.
-        report = self.judge(
-            self._data.validation, chips=rule.validation_chips, times=(rule.validation_time,), seed=1_000_000
-        )
+        with warnings.catch_warnings():  # told with the report at the end, not after each epoch
+            warnings.filterwarnings("ignore", "evaluate: output converters saturate", UserWarning)
+            report = self.judge(
+                self._data.validation, chips=rule.validation_chips, times=(rule.validation_time,), seed=1_000_000
+            )
         name = self.task.metric.name
         return {
             **{score_name("validation", name, end): score for end, score in clean_scores(report).items()},

@@ -1,12 +1,13 @@
 import inspect
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar, DeviceModel, ReadNoise
-from analogsim.chip.calibration import Magnitudes
+from analogsim.chip.calibration import Magnitudes, find_saturated, saturation_told
 
 OWN = Crossbar(rows=8, dac_bits=8, adc_bits=8, input_range="calibrated", output_bound="calibrated")
 CALIBRATED = OWN.replace(ranges_per="layer")
@@ -290,3 +291,44 @@ def test_counts_grow_to_where_values_are():
         exact = every[max(1, -(-len(every) * int(percent * 1000) // 100_000)) - 1]
         assert exact <= counted.percentile(percent) <= exact * 1.008
     assert Magnitudes().percentile(50) == 0
+
+
+def saturating(bound: object = 1.0, **more: Any) -> tuple[nn.Module, Tensor]:
+    """A twin whose first layer sums up 64 inputs of one sign, and whose second one does not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 5, bias=False), nn.Linear(5, 2, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.arange(64) < torch.tensor([6, 20, 35, 50, 64]).unsqueeze(1))
+        model[1].weight.copy_(torch.tensor([[1.0, 0.1, 0, 0, 0], [0, 0, 0, 0, 1e-3]]))
+    array = analogsim.Crossbar(output_bound=bound, adc_bits=None if bound is None else 8, **more)  # type: ignore[arg-type]
+    return analogsim.convert(model, "pcm", crossbar=array).eval(), torch.ones(4, 64)
+
+
+@pytest.mark.parametrize("rows", [None, 16])
+def test_what_lies_beyond_a_bound_is_counted_without_errors_of_a_chip(rows: int | None) -> None:
+    analog, x = saturating(13.0 if rows is None else 7.0, **({} if rows is None else {"rows": rows}))
+    state = torch.get_rng_state()
+    for t in (None, "1y"):
+        if t is not None:
+            analogsim.program(analog)
+            analogsim.drift(analog, t)
+        # Columns of all rows carry 6, 20, 35, 50 and 64; those of 16 rows 16 in ten of 20 cases, else 6 at most.
+        found = find_saturated(analog, x)
+        assert found == {"0": pytest.approx(0.8 if rows is None else 0.5), "1": 0.0}
+    assert torch.equal(torch.get_rng_state(), state)
+    told = saturation_told(analog, found)
+    assert f"layers '0' {0.8 if rows is None else 0.5:.0%} lies beyond" in told
+    assert "output_bound='calibrated'" in told
+
+
+def test_bounds_that_data_set_may_cut_off() -> None:
+    analog, x = saturating("calibrated", rows=16, input_range=1.0)
+    analogsim.calibrate(analog, [x], percentile=10)
+    assert find_saturated(analog, x) == {}
+
+
+def test_nothing_saturates_without_a_bound() -> None:
+    analog, x = saturating(None)
+    assert find_saturated(analog, x) == {}
+    assert saturation_told(analog, {}) == ""
+    assert saturation_told(analog, {"0": 0.009}) == ""

@@ -363,3 +363,20 @@ def test_a_journal_does_not_ask_what_clean_is(tmp_path: Path) -> None:
     first = analogsim.evaluate(analog, data, **given)
     again = analogsim.evaluate(analog, data, **given, clean="digital")
     np.testing.assert_array_equal(first.values, again.values)
+
+
+def test_converters_that_saturate_are_told_once_for_a_call() -> None:
+    """And not where the bound is set from data."""
+    torch.manual_seed(0)
+    model = nn.Linear(64, 5)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    x = torch.ones(6, 64)
+    data = [(x, torch.zeros(6, dtype=torch.long))]
+    analog = analogsim.convert(model, "pcm", crossbar="standard")
+    with pytest.warns(UserWarning, match="evaluate: output converters saturate: .*100% lies beyond") as caught:
+        analogsim.evaluate(analog, data, chips=2, times=["1s"])
+    assert len(caught) == 1
+    analog = analogsim.convert(model, "pcm", crossbar="standard(output_bound='calibrated')")
+    analogsim.calibrate(analog, [x])
+    analogsim.evaluate(analog, data, chips=2, times=["1s"])

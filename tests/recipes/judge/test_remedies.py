@@ -36,6 +36,7 @@ def test_hardware_comes_before_what_is_measured_on_it(subject):
         ("remap", "the device has no stuck cells"),
         ("crossbar", "one row of crossbars"),
         ("scale-per-column", "it is done already"),
+        ("search-largest-weight+search-largest-weight", "it is done already"),
         ("digital:0,1,5", "nothing else is analog"),
     ],
 )
@@ -60,7 +61,8 @@ def test_what_the_hardware_does_not_have_is_said(model):
     said = {name: remedy.why_not(Variant(), subject) for name, remedy in all_remedies().items()}
     assert said["column"] == "the device does not drift"
     assert said["input-range"] == "the crossbars have no converters"
-    assert said["copies-2"] == "the device acts on weights, not on cells"
+    assert said["copies-2"] == said["search-largest-weight"] == "the device acts on weights, not on cells"
+    assert said["search-ranges"] == said["search-output-bound"] == "the crossbars have no converters"
     assert said["batch-norm"] == "it needs data: give calibration=, a loader of inputs"
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -51,6 +52,8 @@ def test_ranges_without_data_are_refused(model):
         "digital:0,5+output-bound+largest-weight-97",
         "digital-depthwise",
         "remap+copies-2",
+        "search-ranges+search-largest-weight",
+        "search-output-bound+affine",
     ],
 )
 def test_the_code_does_what_was_measured(model, samples, device, remedies, capsys, monkeypatch):
@@ -76,3 +79,22 @@ def test_what_comes_to_the_same_is_the_same():
     one, other = Variant(("a",)).with_digital(["x", "y"]), Variant(("b",)).with_digital(["y", "x"])
     assert one != other
     assert one.effect == other.effect
+
+
+def test_what_is_searched_for_is_searched_for_once(model, samples, monkeypatch):
+    subject = Subject(
+        analogsim.convert(model, "pcm", crossbar="standard"), [inputs for inputs, _ in samples], "pcm", "standard"
+    )
+    variant = combine(read_remedies("search-output-bound+search-largest-weight", subject), Variant(), subject)
+    assert not subject.is_found(variant)
+    first = analogsim.get_ranges(subject.twin(variant))
+    assert subject.is_found(replace(variant, compensation="column"))
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("analogsim.recipes.judge.variant._searches", again)
+    for name, found in analogsim.get_ranges(subject.twin(replace(variant, compensation="column"))).items():
+        torch.testing.assert_close(found["output_bound"], first[name]["output_bound"])
+    assert not subject.is_found(variant.with_mapping(copies=2))
+    assert "searched=('largest weight', 'ranges')" in variant.key
