@@ -125,7 +125,7 @@ def evaluate(
 
     Warns:
         ConversionWarning: some analog layers had no part in the answers; `audit` tells more.
-        UserWarning: the end of the journal was torn when its process died; or more than 1 % of what reaches a layer's
+        UserWarning: the end of the journal was torn when its process died; or more than 5 % of what reaches a layer's
             output converters lies beyond a fixed bound, on the first batch and without errors of a chip.
     """
     judged = judge_chips(
