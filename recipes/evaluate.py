@@ -29,9 +29,9 @@ from analogsim.recipes.tracking.log_report import ends
 from analogsim.recipes.tracking.tracked_run import start
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
+from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.outputs import check_figure, check_output
-from analogsim.utils.seals import sealed
 from analogsim.utils.times import seconds
 
 
@@ -206,7 +206,7 @@ def merge(files: Sequence[str]) -> dict[str, Report]:
             stored = json.loads(Path(file).read_text(encoding="utf-8"))
             parts.append({name: Report.from_dict(report) for name, report in stored.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"evaluate: {file!r} holds no reports, or damaged ones ({error}); give files that --json wrote"
             ) from error
         if parts[-1].keys() != parts[0].keys():

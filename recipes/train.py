@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from analogsim.device.parse import as_device_model
-from analogsim.errors import InvalidValueError
+from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
@@ -52,9 +52,9 @@ from analogsim.recipes.training.state import without_password
 from analogsim.recipes.training.step import check_method
 from analogsim.recipes.training.stopping import deferred
 from analogsim.training import Step
+from analogsim.utils.digests import CHANGED, is_as_written, sealed
 from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.outputs import missing_folders, remove_empty
-from analogsim.utils.seals import CHANGED, is_as_written, sealed
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -254,7 +254,7 @@ def train(
     Raises:
         ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
             be; told before training starts.
-        BlockingIOError: another process is at work in the folder.
+        UnavailableError: another process is at work in the folder.
         ValueError: training diverged.
         TypeError: ``step`` is no callable, or gives no loss.
         RuntimeError: ``step`` leaves no gradients.
@@ -398,9 +398,9 @@ def resume_config(folder: Path, *, tracking: bool = True, given: Given = NOTHING
     """
     path = folder / "config.toml"
     if not path.is_file():
-        raise FileNotFoundError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
+        raise MissingFileError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
     if not is_as_written(path.read_text(encoding="utf-8", errors="replace")):
-        raise ValueError(f"resume: {str(path)!r} is not as it was written when the run began: {CHANGED}")
+        raise InvalidValueError(f"resume: {str(path)!r} is not as it was written when the run began: {CHANGED}")
     config = from_stored(Config, load_mapping(Config, path), str(path))
     if not trust:
         command = f"analogsim train --resume {shlex.quote(str(folder))}"

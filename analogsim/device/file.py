@@ -16,8 +16,8 @@ from analogsim.device.model import DeviceModel, Effect
 from analogsim.device.registry import available_devices, factory
 from analogsim.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from analogsim.mapping.mapping import Mapping
+from analogsim.utils.digests import CHANGED, is_as_written, seal_text
 from analogsim.utils.files import write_whole
-from analogsim.utils.seals import CHANGED, is_as_written, seal_text
 from analogsim.utils.text import nearest
 
 _FORMAT = "analogsim-device-1"
@@ -119,7 +119,9 @@ def save_device(device: DeviceModel, path: str | os.PathLike[str]) -> None:
     for effect in device.effects:
         name = type(effect).__name__
         if _effect_class(name) is not type(effect):
-            raise ValueError(f"save_device: several classes of effects are named {name!r}; give yours another name")
+            raise InvalidValueError(
+                f"save_device: several classes of effects are named {name!r}; give yours another name"
+            )
     write_whole(path, seal_text(_document(device, Path(path).name)))
 
 
@@ -179,7 +181,7 @@ def load_device(path: str | os.PathLike[str]) -> DeviceModel:
         text = Path(path).read_text(encoding="utf-8")
         model = _model(tomllib.loads(text))
     except (ValueError, TypeError) as error:  # also what is no TOML and no text
-        raise ValueError(f"load_device: {shown!r}: {error}") from error
+        raise InvalidValueError(f"load_device: {shown!r}: {error}") from error
     if not is_as_written(text):
         warnings.warn(
             f"load_device: {shown!r} is not as save_device wrote it: {CHANGED}",

@@ -288,7 +288,7 @@ def _owned(path: str) -> Iterator[BinaryIO]:
     try:
         with contextlib.closing(_opened(place, path)) as file:
             if not lock_file(file):
-                raise ValueError(
+                raise InvalidValueError(
                     f"journal: {path!r} is being written to by another process; wait for it, or give a file of its own"
                 )
             yield file

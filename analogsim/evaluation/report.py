@@ -14,7 +14,7 @@ import numpy as np
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, legend, number, spread, titled
 from analogsim.evaluation.metrics import METRICS
-from analogsim.utils.seals import unsealed
+from analogsim.utils.digests import unsealed
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
 
@@ -247,11 +247,11 @@ class Report:
         given = {key: (plain[key], holds) for key, holds in _STORED.items() if key in plain}
         odd += [f"{key}={_shown(value)}" for key, (value, holds) in given.items() if not holds(value)]
         if odd:
-            raise ValueError(f"report: it has {odd[0]}")
+            raise InvalidValueError(f"report: it has {odd[0]}")
         values = np.asarray(plain["values"], dtype=np.float64)
         chips, times = tuple(plain["seeds"]), tuple(plain["times"])
         if values.shape != (len(chips), len(times)) or np.isinf(values).any() or len({*chips}) < len(chips):
-            raise ValueError(
+            raise InvalidValueError(
                 f"report: it has {values.shape} values for {len(chips)} chips and {len(times)} times, infinite "
                 "ones, or a chip twice"
             )

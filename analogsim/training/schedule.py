@@ -106,7 +106,7 @@ class _Schedule:
 
     def _check_count(self, name: str, count: object, least: int) -> None:
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ValueError(f"{self._title}: {name} must be an integer >= {least}, got {count!r}")
+            raise InvalidValueError(f"{self._title}: {name} must be an integer >= {least}, got {count!r}")
 
     @staticmethod
     def _in_floats(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class _Schedule:
         known = isinstance(held, str) and held in _SCALES
         if held != own and (self._own is not None or not known):
             made = f"{type(self).__name__}(..., shape={held!r})" if known else "the callable of that name"
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self._title}: the state has the shape {held}, and this schedule was made with {own}; make it with "
                 f"{made}"
             )
@@ -232,12 +232,12 @@ class NoiseSchedule(_Schedule):
     def _check(self, shape: str | Factor, settings: Mapping[str, Any]) -> None:
         for name in ("start", "end"):
             if not 0 <= as_number(settings[name]) < math.inf:
-                raise ValueError(f"noise schedule: {name} must be finite and >= 0, got {settings[name]!r}")
+                raise InvalidValueError(f"noise schedule: {name} must be finite and >= 0, got {settings[name]!r}")
         if not 0 <= as_number(settings["jitter"]) <= 1:
-            raise ValueError(f"noise schedule: jitter must be in [0, 1], got {settings['jitter']!r}")
+            raise InvalidValueError(f"noise schedule: jitter must be in [0, 1], got {settings['jitter']!r}")
         whole = isinstance(settings["seed"], Integral) and not isinstance(settings["seed"], bool)
         if not whole:
-            raise ValueError(f"noise schedule: seed must be an integer, got {settings['seed']!r}")
+            raise InvalidValueError(f"noise schedule: seed must be an integer, got {settings['seed']!r}")
         super()._check(shape, settings)
 
     def _apply(self) -> None:
@@ -303,9 +303,11 @@ class ClipSchedule(_Schedule):
     def _check(self, shape: str | Factor, settings: Mapping[str, Any]) -> None:
         for name in ("start", "end"):
             if not 0 < as_number(settings[name]) < math.inf:
-                raise ValueError(f"clip schedule: {name} must be finite and > 0, got {settings[name]!r}")
+                raise InvalidValueError(f"clip schedule: {name} must be finite and > 0, got {settings[name]!r}")
         if settings["per"] not in get_args(Per):
-            raise ValueError(f"clip schedule: per must be one of {', '.join(get_args(Per))}, got {settings['per']!r}")
+            raise InvalidValueError(
+                f"clip schedule: per must be one of {', '.join(get_args(Per))}, got {settings['per']!r}"
+            )
         super()._check(shape, settings)
 
     def _apply(self) -> None:

@@ -1,9 +1,15 @@
-"""Digests of values: the same contents, the same digest, in any process; other contents, another one."""
+"""Digests of values: the same contents, the same digest, in any process; other contents, another one.
+
+Some are kept in what they are of, so that a bit that flipped in a file is noticed before it is used: plain values for
+JSON carry theirs as one more entry (`sealed`), text in lines as a comment at its end (`seal_text`). What was written
+before there were digests has none, and is taken as it is.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
@@ -13,6 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from analogsim.errors import InvalidValueError
+
+SEAL = "sha256"
+"""The entry of a mapping that holds its digest."""
+
+CHANGED = "changed by hand (then take out its last line, the digest), or damaged"
+"""What to say of text that is not as it was written."""
+
+_LINE = "# sha256 of what stands above: "
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
 
@@ -148,3 +164,42 @@ def _hash(*parts: str | bytes | memoryview) -> bytes:
 def without_addresses(text: str) -> str:
     """A ``repr`` without the places in memory that stand in it, which are others in each process."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values, as JSON holds them, and the digest of them."""
+    return {**content, SEAL: _digest_of(content)}
+
+
+def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that `sealed` was given; those without a digest are taken as they are.
+
+    Raises:
+        ValueError: they are others than those that were written.
+    """
+    plain = dict(content)
+    seal = plain.pop(SEAL, None)
+    if SEAL in content and seal != _digest_of(plain):
+        raise InvalidValueError(
+            f"what it holds is not what was written: damaged, or changed by hand (if so, take out its {SEAL!r} entry)"
+        )
+    return plain
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def seal_text(text: str) -> str:
+    """Text in lines, and the digest of it as one more line, a comment of TOML."""
+    return f"{text}{_LINE}{_digest_of_text(text)}\n"
+
+
+def is_as_written(text: str) -> bool:
+    """Whether text is what `seal_text` was given; also where it bears no digest."""
+    content, mark, seal = text.rpartition(_LINE)
+    return not mark or seal.strip() == _digest_of_text(content)
+
+
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()  # some editors and systems write other ends

@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from analogsim.errors import MissingFileError, UnavailableError
+from analogsim.errors import InvalidValueError, MissingFileError, UnavailableError
+from analogsim.utils.digests import SEAL
 from analogsim.utils.files import write_whole
-from analogsim.utils.seals import SEAL
 
 _MARK = b"analogsim sha256 "
 _EMPTY = 64 * "0"
@@ -77,10 +77,10 @@ def read_tensors(path: str | os.PathLike[str], action: str, other: str) -> tuple
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
             about = dict(file.metadata() or {})
     except SafetensorError as error:
-        raise ValueError(f"{action}: {os.fspath(path)!r} {other} or is damaged: {error}") from error
+        raise InvalidValueError(f"{action}: {os.fspath(path)!r} {other} or is damaged: {error}") from error
     seal = about.pop(SEAL, None)
     if seal is not None and seal != _digest_of(path):
-        raise ValueError(f"{action}: {os.fspath(path)!r} is damaged: what it holds is not what was written")
+        raise InvalidValueError(f"{action}: {os.fspath(path)!r} is damaged: what it holds is not what was written")
     return tensors, about
 
 
@@ -138,7 +138,7 @@ def read_archive(path: str | os.PathLike[str]) -> Any:
         file.seek(0)
         if comment.startswith(_MARK):
             if comment[len(_MARK) :] != _digest_of_rest(file, length - _COMMENT).encode():
-                raise ValueError("it is damaged: what it holds is not what was written")
+                raise InvalidValueError("it is damaged: what it holds is not what was written")
         else:
             _check_parts(file)
         file.seek(0)
@@ -153,6 +153,6 @@ def _check_parts(file: BinaryIO) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"it is damaged or cut off: {error}") from error
+        raise InvalidValueError(f"it is damaged or cut off: {error}") from error
     if damaged is not None:
-        raise ValueError(f"it is damaged: {damaged} is not what was written")
+        raise InvalidValueError(f"it is damaged: {damaged} is not what was written")

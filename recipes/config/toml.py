@@ -32,8 +32,8 @@ from typing import Any, TypeVar
 
 from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.recipes.config.reader import BOUNDS, NONE, Reader, Table, default_of, every_option, is_table, type_name
+from analogsim.utils.digests import CHANGED, is_as_written, seal_text
 from analogsim.utils.files import write_whole
-from analogsim.utils.seals import CHANGED, is_as_written, seal_text
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ def load_mapping(cls: type[Any], path: str | os.PathLike[str] | None, overrides:
                 f"no configuration file {source!r} (in {Path.cwd()}); give the path of a TOML file"
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
+            raise InvalidValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
         if not is_as_written(text):
             warnings.warn(f"{source} is not as it was written: {CHANGED}", stacklevel=2)
     return apply_overrides(mapping, overrides, cls)

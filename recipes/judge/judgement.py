@@ -10,7 +10,7 @@ from analogsim.evaluation.display import number, spread
 from analogsim.evaluation.report import Report, compare_table
 from analogsim.recipes.judge.page import page, written
 from analogsim.recipes.judge.paired import Difference
-from analogsim.utils.seals import unsealed
+from analogsim.utils.digests import unsealed
 from analogsim.utils.text import table
 
 NOTHING_TO_DO = "nothing to do"

@@ -45,9 +45,9 @@ from analogsim.recipes.tasks.weights import load_into, read_weights
 from analogsim.recipes.training.restored import Asked, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.batches import moved
+from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_whole
 from analogsim.utils.outputs import check_output
-from analogsim.utils.seals import sealed
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 
 _MOST_SAMPLES = 5_000

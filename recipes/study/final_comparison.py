@@ -27,8 +27,8 @@ from analogsim.recipes.tracking.log_report import ends, log_ranges, log_report
 from analogsim.recipes.tracking.tracker import Tracker
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import Training
+from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_whole
-from analogsim.utils.seals import sealed
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:

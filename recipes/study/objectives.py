@@ -25,8 +25,8 @@ from analogsim.recipes.tracking.log_report import clean_scores
 from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
+from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_whole
-from analogsim.utils.seals import sealed
 
 if TYPE_CHECKING:
     import optuna

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogsim.utils.seals import unsealed
+from analogsim.utils.digests import unsealed
 
 if TYPE_CHECKING:
     import optuna

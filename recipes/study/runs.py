@@ -52,8 +52,8 @@ from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.tracking.tracker import NoRun, Status, Tracker
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
+from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_whole
-from analogsim.utils.seals import sealed
 
 if TYPE_CHECKING:
     import optuna

@@ -99,7 +99,7 @@ def connect(uri: str) -> MlflowClient:
         UserWarning: the database was moved; its artifacts are looked for and kept beside it from now on.
     """
     if lacks_password(uri):
-        raise ValueError(
+        raise InvalidValueError(
             f"tracking.uri: the password of {uri} is kept nowhere; set {PASSWORD} to it, or MLFLOW_TRACKING_URI to the "
             "whole address, or leave tracking out: --no-tracking"
         )
@@ -282,12 +282,12 @@ def explained(uri: str, otherwise: str = _OTHERWISE) -> Iterator[None]:
         raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
     except errors() as error:
         if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-            raise ValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
+            raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
         path = _database(uri)
         cure = "start it (`mlflow server`)"
         if path is not None:
             cure = f"if {path!r} was left half made, move it away and a new one is made"
-        raise ConnectionError(
+        raise UnreachableError(
             f"cannot reach the MLflow store {shown(uri)}: {brief(error)}; {cure}, {otherwise}"
         ) from error
 

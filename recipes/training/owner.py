@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from analogsim.errors import UnavailableError
 from analogsim.utils.files import lock_file
 
 MARK = ".run"
@@ -55,13 +56,13 @@ def owned(folder: Path, tell: Callable[[str], None] = lambda line: None, *, beat
         beat: seconds between signs of life.
 
     Raises:
-        BlockingIOError: it is owned: by which process, on which machine.
+        UnavailableError: it is owned: by which process, on which machine.
         OSError: nothing can be written there.
     """
     place = os.path.realpath(folder)
     with _LOCK:
         if place in _HELD:
-            raise BlockingIOError(f"train: this process is at work in {str(folder)!r} already; give each call its own")
+            raise UnavailableError(f"train: this process is at work in {str(folder)!r} already; give each call its own")
         _HELD.add(place)
     try:
         with _opened(folder / MARK, folder) as (file, certain):
@@ -102,7 +103,7 @@ def _opened(path: Path, folder: Path) -> Iterator[tuple[BinaryIO, bool]]:
                 locked, certain = True, False
             if not locked:
                 file.seek(0)
-                raise BlockingIOError(_told(folder, _said(file.read())))
+                raise UnavailableError(_told(folder, _said(file.read())))
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     file.seek(0)
@@ -132,7 +133,7 @@ def _watch(file: BinaryIO, seen: bytes, folder: Path, tell: Callable[[str], None
     """Wait until an owner on another machine must have given a sign of life.
 
     Raises:
-        BlockingIOError: it has.
+        UnavailableError: it has.
     """
     said = _said(seen)
     tell(f"{str(folder)!r} was left by process {said.get('pid', '?')} on {said.get('host', '?')}: is it still alive?")
@@ -141,7 +142,7 @@ def _watch(file: BinaryIO, seen: bytes, folder: Path, tell: Callable[[str], None
         time.sleep(beat / 3)
         file.seek(0)
         if file.read() != seen:
-            raise BlockingIOError(_told(folder, said))
+            raise UnavailableError(_told(folder, said))
 
 
 def _write(file: BinaryIO, mine: dict[str, Any], beats: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analogsim.evaluation.report import Report, compare_plot, compare_table
-from analogsim.utils.seals import sealed
+from analogsim.utils.digests import sealed
 
 VALUES = np.array([[0.90, 0.80, 0.60], [0.92, 0.78, 0.70], [0.88, 0.82, 0.50], [0.91, 0.79, 0.65]])
 

@@ -27,7 +27,7 @@ from analogsim.recipes.train import AWARE, PLAIN, train
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.recipes.training.setup import load_data
-from analogsim.utils.seals import unsealed
+from analogsim.utils.digests import unsealed
 
 Tiny = Callable[..., Config]
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import random
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from analogsim.utils.digests import digest, without_addresses
+from analogsim.utils.digests import SEAL, digest, is_as_written, seal_text, sealed, unsealed, without_addresses
 
 
 @dataclass
@@ -99,3 +101,35 @@ def test_it_is_the_same_in_another_process() -> None:
 
 def test_addresses_are_left_out() -> None:
     assert without_addresses("f(<function g at 0x7f2A10>, 3)") == "f(<function g>, 3)"
+
+
+CONTENT = {"b": [0.1, -2.5e-30, float("nan")], "a": {"text": "µS", "none": None}, "count": 10**20}
+
+
+def test_values_come_back_through_json() -> None:
+    text = json.dumps(sealed(CONTENT))
+    assert json.dumps(unsealed(json.loads(text))) == json.dumps(CONTENT)
+    assert json.dumps(unsealed(json.loads(json.dumps(CONTENT)))) == json.dumps(CONTENT), "of before there were digests"
+    again = {key: sealed(CONTENT)[key] for key in reversed(sealed(CONTENT))}
+    assert unsealed(again).keys() == CONTENT.keys(), "in any order"
+
+
+def test_other_values_are_refused() -> None:
+    for changed in ({"count": 1}, {"more": 0}, {SEAL: ""}, {SEAL: None}):
+        with pytest.raises(ValueError, match="is not what was written: damaged, or changed by hand"):
+            unsealed({**sealed(CONTENT), **changed})
+
+
+def test_every_bit_of_a_text_counts() -> None:
+    """But those of the digest's own line, which say nothing."""
+    text = 'a = 1  # µS\n\n[b]\nc = "x"\n'
+    whole = seal_text(text).encode()
+    assert is_as_written(text)
+    assert is_as_written(whole.decode())
+    assert is_as_written(whole.decode().replace("\n", "\r\n")), "as Windows and git write it"
+    draw = random.Random(0)
+    for _ in range(200):
+        place = draw.randrange(8 * len(text.encode()))
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        assert not is_as_written(flipped.decode(errors="replace")), place

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from analogsim.errors import UnavailableError
 from analogsim.recipes.training import owner
 from analogsim.recipes.training.owner import MARK, owned
 
@@ -46,7 +47,7 @@ def test_it_is_free_before_and_after(tmp_path: Path) -> None:
         said = json.loads((tmp_path / MARK).read_text()) if os.name != "posix" else None
         assert said is None or said["pid"] == os.getpid()
         assert not first.again
-        with pytest.raises(BlockingIOError, match=r"this process is at work in .* already"), owned(tmp_path):
+        with pytest.raises(UnavailableError, match=r"this process is at work in .* already"), owned(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError), owned(tmp_path) as second:
@@ -59,7 +60,7 @@ def test_it_is_free_before_and_after(tmp_path: Path) -> None:
 def test_another_process_is_named_and_its_death_frees(tmp_path: Path, other: tuple[subprocess.Popen[str], str]) -> None:
     process, key = other
     with (
-        pytest.raises(BlockingIOError, match=rf"belongs to process {process.pid} on .*, at work in it"),
+        pytest.raises(UnavailableError, match=rf"belongs to process {process.pid} on .*, at work in it"),
         owned(tmp_path),
     ):
         pass
@@ -107,7 +108,7 @@ def test_one_that_gives_signs_of_life_is_not(tmp_path: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / MARK)])
     try:
-        with pytest.raises(BlockingIOError, match="belongs to process 7 on elsewhere"), owned(tmp_path, beat=0.3):
+        with pytest.raises(UnavailableError, match="belongs to process 7 on elsewhere"), owned(tmp_path, beat=0.3):
             pass
     finally:
         process.kill()
@@ -141,7 +142,7 @@ def test_threads_of_one_process(tmp_path: Path) -> None:
                 most[0] = max(most[0], inside[0])
                 time.sleep(0.02)
                 inside[0] -= 1
-        except BlockingIOError:
+        except UnavailableError:
             refused[0] += 1
 
     threads = [threading.Thread(target=work) for _ in range(8)]

@@ -30,7 +30,7 @@ from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.recipes.training.ranges import calibration_batches
 from analogsim.recipes.training.restored import restored
 from analogsim.recipes.training.setup import load_data
-from analogsim.utils.seals import unsealed
+from analogsim.utils.digests import unsealed
 
 Tiny = Callable[..., Config]
 

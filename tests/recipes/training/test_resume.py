@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from analogsim.errors import UnavailableError
 from analogsim.recipes import train as recipe
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tracking import stores
@@ -329,7 +330,7 @@ def stopped_folder(tiny: Tiny, tmp_path: Path) -> Path:
 
 def test_a_folder_in_which_a_process_is_at_work_is_refused(stopped_folder: Path) -> None:
     before = {path: path.read_bytes() for path in stopped_folder.rglob("*") if path.is_file()}
-    with owner.owned(stopped_folder), pytest.raises(BlockingIOError, match="at work"):
+    with owner.owned(stopped_folder), pytest.raises(UnavailableError, match="at work"):
         train(resume_config(stopped_folder), stopped_folder, show=False)
     assert {path: path.read_bytes() for path in stopped_folder.rglob("*") if path.is_file()} == before
 
