@@ -20,7 +20,7 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -274,17 +274,10 @@ def train(
     try:
         with contextlib.ExitStack() as scope:
             ours = group.first(lambda: scope.enter_context(owned(folder, tell)))
-            try:
+            with _ended(trackers, group):
                 kinds = _prepared(config, splits, folder, group, step, model)
                 _tell_all([note for training in kinds.values() for note in training.notes], group, tell)
                 reports, also = _run(kinds, config, splits, folder, trackers, show and group.main, ours)
-                for tracker in trackers.values():
-                    tracker.end()
-            except BaseException as error:
-                group.leaving()
-                for tracker in trackers.values():
-                    tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-                raise
     except BaseException as error:
         if new and group.main:
             remove_empty([folder, *made])
@@ -292,6 +285,20 @@ def train(
             error.add_note(f"go on with: {group.command} train --resume {shlex.quote(str(folder))}")
         raise
     return Result(folder, reports, trackers, also)
+
+
+@contextlib.contextmanager
+def _ended(trackers: Mapping[str, Tracker], group: Group) -> Iterator[None]:
+    """End all runs after a block, as it ended itself."""
+    try:
+        yield
+        for tracker in trackers.values():
+            tracker.end()
+    except BaseException as error:
+        group.leaving()
+        for tracker in trackers.values():
+            tracker.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
 
 
 def _password_told(config: Config) -> list[str]:

@@ -202,20 +202,20 @@ def _check_values(layer: AnalogMatrix, entry: dict[str, Any], tensors: dict[str,
     for key, value in tensors.items():
         elsewhere = key.startswith(("output_", "adapter."))  # looked at where they are put together
         if value.is_floating_point() and not elsewhere and not torch.equal(value, value.nan_to_num(0, 0, 0)):
-            raise KeyError(f"finite numbers in {key!r}")
+            raise MissingKeyError(f"finite numbers in {key!r}")
     for key in ("source", "largest", "target", "programmed"):
         if not tensors[key].is_floating_point():
-            raise KeyError(f"real numbers in {key!r}")
+            raise MissingKeyError(f"real numbers in {key!r}")
     largest = tensors["largest"]
     if tensors["programmed"].shape != tensors["target"].shape or not torch.equal(largest, largest.abs()):
-        raise KeyError("one conductance for each that was aimed at, and a largest weight")
+        raise MissingKeyError("one conductance for each that was aimed at, and a largest weight")
     if type(entry["seed"]) is not int or not 0 <= as_number(entry["time"]) < math.inf:
-        raise KeyError("a seed and a time")
+        raise MissingKeyError("a seed and a time")
     for kind in ("input_range", "output_bound"):
         if entry[kind] is not None:
             found = np.asarray(entry[kind], dtype=np.float64)
             if found.shape not in ((), layer.analog.range_shape(kind)) or not (np.isfinite(found) & (found != 0)).all():
-                raise KeyError(f"{kind} of finite numbers, one for each of its blocks")
+                raise MissingKeyError(f"{kind} of finite numbers, one for each of its blocks")
 
 
 def _correction(entry: dict[str, Any], tensors: dict[str, Tensor], outputs: int) -> OutputCorrection | None:

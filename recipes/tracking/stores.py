@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from analogsim.errors import AnalogsimError, InvalidValueError, MissingFileError, MissingPackageError, UnreachableError
+from analogsim.errors import (
+    AnalogsimError,
+    InvalidValueError,
+    MissingFileError,
+    MissingPackageError,
+    UnavailableError,
+    UnreachableError,
+)
 from analogsim.recipes.tracking import mlflow_private
 from analogsim.utils.files import write_whole
 
@@ -107,7 +114,9 @@ def connect(uri: str) -> MlflowClient:
     if path is None:
         _reach(uri)
     elif Path(path).is_dir():
-        raise OSError(f"{path!r} is a folder; name a file in it, such as sqlite:///{path.rstrip('/')}/mlflow.db")
+        raise UnavailableError(
+            f"{path!r} is a folder; name a file in it, such as sqlite:///{path.rstrip('/')}/mlflow.db"
+        )
     # by itself MLflow tries again for minutes, prints links and reports usage; a user's own settings stay
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

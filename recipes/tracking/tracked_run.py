@@ -123,10 +123,7 @@ class Run(Tracker):
             client = stores.connect(store)
             if run_id is None:
                 place = stores.experiment_id(client, experiment, store)
-                run_id = _marked(client, place, mark) if mark is not None and again else None
-            if run_id is None:
-                born = None if mark is None else {MARK: mark}  # with the run in one step
-                found = client.create_run(place, run_name=name, tags=born)
+                run_id, found = _made_or_marked(client, place, name, mark, again=again)
             else:
                 found = _reopened(client, run_id)
             run = cls(client, store, found.info.experiment_id, found.info.run_id, keep_undelivered=keep_undelivered)
@@ -354,10 +351,15 @@ def _labels(tags: Mapping[str, str], parent_run_id: str | None) -> dict[str, str
     return {key: _cut(str(value)) for key, value in {**tags, **parent}.items()}
 
 
-def _marked(client: MlflowClient, experiment_id: str, mark: str) -> str | None:
-    """The id of the run with that mark; None where there is none."""
-    found = client.search_runs([experiment_id], f"tags.`{MARK}` = '{mark}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+def _made_or_marked(
+    client: MlflowClient, experiment_id: str, name: str, mark: str | None, *, again: bool
+) -> tuple[str | None, MlflowRun]:
+    """A new run, or the one of that mark with its id, reopened, if one may be there and is."""
+    if mark is not None and again:
+        found = client.search_runs([experiment_id], f"tags.`{MARK}` = '{mark}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id), _reopened(client, found[0].info.run_id)
+    return None, client.create_run(experiment_id, run_name=name, tags=None if mark is None else {MARK: mark})
 
 
 def _reopened(client: MlflowClient, run_id: str) -> MlflowRun:
