@@ -367,8 +367,8 @@ class _Plan:
     def run(self) -> Choice:
         """What is best."""
         self.first = self.reached = self.judge.measure(self.start)
-        for step in self.steps:
-            self.rows[step.name] = self._alone(step)
+        tried = {step.name: self._alone(step) for step in sorted(self.steps, key=lambda step: not step.first)}
+        self.rows |= {step.name: tried[step.name] for step in self.steps}
         kept = self._prune(self._add())
         self.reached = self.judge.measure(self._made(kept))
         for step in kept:

@@ -25,6 +25,7 @@ class Step:
         takes: of the hardware, in a few words.
         change: does it.
         why_not: why there is nothing for it to do in a network, in words; empty if there is.
+        first: whether it is tried before others, since it mostly brings most and a short time shall be enough for it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Step:
     takes: str
     change: Callable[[Choice], Choice]
     why_not: Callable[[nn.Module], str]
+    first: bool = False
 
 
 # What compensations that are known take.
@@ -109,7 +111,8 @@ def _compensating(part: Compensation) -> Step:
         return part.why_not(analog)
 
     price = 3 if part.needs_data else 2
-    return Step(part.name, part.kind, price, _TAKES.get(part.name, "" if gain else _OF_EACH_CHIP), change, why_not)
+    takes = _TAKES.get(part.name, "" if gain else _OF_EACH_CHIP)
+    return Step(part.name, part.kind, price, takes, change, why_not, first=part.name == "affine")
 
 
 def _around(name: str, how: str) -> Step:

@@ -194,6 +194,16 @@ def test_the_budget_is_kept(monkeypatch):
     assert all(step.alone is not None or step.why for step in prepared.steps)
 
 
+def test_outputs_are_matched_first_so_that_a_short_time_is_enough_for_it(monkeypatch):
+    analog = analogsim.convert(network(), "pcm", crossbar="standard")
+    ticks, told = itertools.count(), []
+    monkeypatch.setattr("analogsim.evaluation.preparation.planner.clock.monotonic", lambda: float(next(ticks)))
+    prepared = analogsim.prepare(analog, torch.randn(64, 32), budget=8, chips=2, tell=told.append)
+    assert told[0] == "affine"
+    names = [step.name for step in prepared.steps]
+    assert names.index("global") < names.index("column") < names.index("affine")  # the table is in its own order
+
+
 def test_the_first_measurement_is_made_in_any_case():
     model, x = network(), torch.randn(60, 32)
     prepared = analogsim.prepare(analogsim.convert(model, "pcm"), x, budget=1e-3, chips=2)
