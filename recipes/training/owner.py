@@ -150,7 +150,6 @@ def _write(file: BinaryIO, mine: dict[str, Any], beats: int) -> None:
     file.seek(0)
     file.write(text)
     file.truncate(len(text))
-    os.fsync(file.fileno())
 
 
 def _renew(file: BinaryIO, mine: dict[str, Any], left: threading.Event, beat: float) -> None:
