@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def one_of(owner: str, name: str, value: str, known: Mapping[str, T]) -> T:
     """What stands in ``known`` under ``value``; an error that lists them if nothing does."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InvalidValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return known[value]
 

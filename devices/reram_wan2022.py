@@ -16,6 +16,7 @@ from analogsim.device import Cells, DeviceModel, register
 from analogsim.devices.programming import ProgrammingNoise, check_range, one_of, polynomial
 from analogsim.devices.read_noise import ReadNoise
 from analogsim.devices.relaxation import Relaxation
+from analogsim.utils.checks import as_number
 
 _FITTED_G_MAX = 40.0  # µS: the range on which the coefficients were fitted
 _DAY = 86400.0
@@ -125,4 +126,4 @@ def reram_wan2022(*, g_max: float = 40.0, fit: str = "wan") -> DeviceModel:
     """
     fits = {"wan": WanProgramming(), "crosssim": WanProgrammingCrossSim()}
     effects = (one_of("reram-wan2022", "fit", fit, fits), WanRelaxation(), ReadNoise(std=0.01))
-    return DeviceModel(effects, g_min=g_max / 40, g_max=g_max, name="reram-wan2022")
+    return DeviceModel(effects, g_min=as_number(g_max) / 40, g_max=g_max, name="reram-wan2022")

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import os
 import platform
+import re
 import signal
 import sys
 import sysconfig
@@ -175,7 +176,11 @@ def _users_line(error: Exception) -> str | None:
     """Where in the user's own files an error came from; None if it did not."""
     ours = str(Path(__file__).resolve().parents[1])
     others = (ours, *(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")))
-    frames = ((Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__))
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    for note in getattr(error, "__notes__", []):  # of a worker there is the text of its traceback
+        frames += [
+            (Path(file), int(line)) for file, line in re.findall(r'^  File "(.+)", line (\d+)', note, re.MULTILINE)
+        ]
     own = [(path, line) for path, line in frames if path.is_file() and not str(path.resolve()).startswith(others)]
     return f"{own[-1][0]}, line {own[-1][1]}" if own else None
 

@@ -21,9 +21,9 @@ from analogsim.recipes.comparison.charts import MARKS
 from analogsim.recipes.comparison.comparison import Comparison
 from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.config.outputs import check_output
 from analogsim.recipes.tracking import links
 from analogsim.utils.files import write_whole
-from analogsim.utils.outputs import check_output
 from analogsim.utils.times import label
 
 LIMIT = 10  # runs of an experiment, unless another number is asked for

@@ -11,8 +11,8 @@ import analogsim
 from analogsim.errors import InvalidValueError
 from analogsim.fit import FittedDevice
 from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.config.outputs import check_figure, check_output
 from analogsim.utils.files import write_figure
-from analogsim.utils.outputs import check_figure, check_output
 
 
 def fit(

@@ -32,6 +32,7 @@ from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import SHORT, Config
+from analogsim.recipes.config.outputs import missing_folders, remove_empty
 from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import describe, dump_toml, load_mapping, load_toml
 from analogsim.recipes.tasks.data_sets import Splits
@@ -54,7 +55,6 @@ from analogsim.recipes.training.stopping import deferred
 from analogsim.training import Step
 from analogsim.utils.digests import CHANGED, is_as_written, sealed
 from analogsim.utils.files import write_figure, write_whole
-from analogsim.utils.outputs import missing_folders, remove_empty
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -267,9 +267,7 @@ def train(
     group.each(lambda: check(config, given))
     splits = (group.by_turns if config.data.download else group.each)(lambda: load_data(config, given))
     _tell_all([*splits.notes, *_password_told(config)], group, tell)
-    new = folder is None
-    made = missing_folders(config.out) if new and group.main else []
-    folder = group.first(lambda: _ready_folder(config, folder))
+    folder, made = group.first(lambda: _ready_folder(config, folder))
     trackers: dict[str, Tracker] = {}
     try:
         with contextlib.ExitStack() as scope:
@@ -279,8 +277,8 @@ def train(
                 _tell_all([note for training in kinds.values() for note in training.notes], group, tell)
                 reports, also = _run(kinds, config, splits, folder, trackers, show and group.main, ours)
     except BaseException as error:
-        if new and group.main:
-            remove_empty([folder, *made])
+        if group.main:
+            remove_empty(made)
         if isinstance(error, KeyboardInterrupt) and group.main and folder.is_dir():
             error.add_note(f"go on with: {group.command} train --resume {shlex.quote(str(folder))}")
         raise
@@ -309,11 +307,14 @@ def _password_told(config: Config) -> list[str]:
     return [f"the password of {uri} is not kept with the run; it is that of {stores.PASSWORD} or MLFLOW_TRACKING_URI"]
 
 
-def _ready_folder(config: Config, folder: Path | None) -> Path:
+def _ready_folder(config: Config, folder: Path | None) -> tuple[Path, list[Path]]:
+    """The folder of a run, and those that were made for a new one, to be taken away again if they stay empty."""
     if folder is None:
-        return new_folder(config)
+        made = missing_folders(config.out)
+        folder = new_folder(config)
+        return folder, [folder, *made]
     _make_folder(folder, exist_ok=True)
-    return folder
+    return folder, []
 
 
 def _prepared(

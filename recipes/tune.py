@@ -26,6 +26,7 @@ from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import compare_plot
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
+from analogsim.recipes.config.outputs import missing_folders, remove_empty
 from analogsim.recipes.config.space import DEFAULT_SPACE, Choice
 from analogsim.recipes.config.toml import describe, dump_toml, from_mapping, load_mapping, to_mapping
 from analogsim.recipes.config.trial_config import training_config
@@ -48,7 +49,6 @@ from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracker import Status
 from analogsim.recipes.training.setup import NOTHING, Given, check, load_data
 from analogsim.utils.files import write_figure, write_whole
-from analogsim.utils.outputs import missing_folders, remove_empty
 from analogsim.utils.times import seconds
 
 if TYPE_CHECKING:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import pickle
+import runpy
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
 import analogsim
 from analogsim import errors
 
+ROOT = Path(__file__).resolve().parents[1]
 CLASSES = [
     one
     for _, one in inspect.getmembers(errors, inspect.isclass)
@@ -62,3 +66,29 @@ def test_what_was_caught_before_is_caught() -> None:
         analogsim.Gaussian(std="a")
     with pytest.raises(analogsim.AnalogsimError, match="std"):
         analogsim.Gaussian(std=-1)
+
+
+def test_the_page_of_errors_is_of_these_classes() -> None:
+    if not (ROOT / "docs").is_dir():  # the tests of an installed wheel, away from the checkout
+        pytest.skip("not in a checkout")
+    made = runpy.run_path(str(ROOT / "docs" / "make_errors.py"))
+    page = made["page"]()
+    assert page == (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), "python docs/make_errors.py makes it anew"
+    named = {kind.__name__ for kind in made["classes"]()}
+    assert {kind.__name__ for kind in CLASSES} <= named
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(named) - 1, "all but AnalogsimError"
+    for row in rows:
+        assert all(cell.strip() for cell in row.split(" | ")), f"cause and cure are missing: {row}"
+
+
+def test_the_page_has_every_class_of_ours() -> None:
+    """Wherever it stands."""
+    if not (ROOT / "docs").is_dir():
+        pytest.skip("not in a checkout")
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    kinds = {*(kind.__name__ for kind in CLASSES), "AnalogsimError", "UserWarning"}
+    for file in (*ROOT.glob("analogsim/**/*.py"), *ROOT.glob("recipes/**/*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and {getattr(base, "id", "") for base in node.bases} & kinds:
+                assert f"| `{node.name}` |" in page, f"{file}: {node.name}: add its module to docs/make_errors.py"

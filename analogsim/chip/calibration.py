@@ -17,6 +17,7 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import drawn_in_eval, exactly, matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Inputs, call, inputs_of, moved
+from analogsim.utils.checks import check_flag
 from analogsim.utils.tensors import holds_nonfinite
 
 
@@ -113,6 +114,7 @@ def calibrate(
     """
     if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 < percentile <= 100:
         raise InvalidValueError(f"calibrate: percentile must be in (0, 100], got {percentile!r}")
+    check_flag(keep_learned, "calibrate: keep_learned")
     layers = matrices_of(analog)
     restore = ranges_as_they_are(analog)
     try:

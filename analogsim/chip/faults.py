@@ -13,11 +13,12 @@ from analogsim.chip.lifecycle import as_seed
 from analogsim.device.model import STUCK_OFF, STUCK_ON, Written
 from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.draws.noisy_weight import in_compute_dtype
-from analogsim.errors import InvalidValueError
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.layout import Blocks, Layout
 from analogsim.noise.sources import KeyedNoise
+from analogsim.utils.checks import check_flag
 
 Faults = dict[str, Tensor]
 
@@ -177,7 +178,11 @@ def remap(
     Raises:
         ValueError: a map does not belong to the network.
     """
+    for flag, value in (("rows", rows), ("columns", columns), ("signs", signs)):
+        check_flag(value, f"remap: {flag}")
     layers = {layer.analog.name: layer for layer in matrices_of(analog)}
+    if not isinstance(faults, Mapping):
+        raise InvalidTypeError(f"remap: faults must be a mapping from layers to maps, see draw_faults; got {faults!r}")
     result: Faults = {}
     for name, given in faults.items():
         if name not in layers:

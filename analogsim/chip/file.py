@@ -23,7 +23,7 @@ from analogsim.device.model import Cells, Written
 from analogsim.errors import InvalidValueError, MissingKeyError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
-from analogsim.utils.numbers import as_number
+from analogsim.utils.checks import as_number
 from analogsim.utils.tensor_files import read_tensors, write_tensors
 
 _FORMAT = "analogsim-chip-5"

@@ -25,6 +25,7 @@ from analogsim.layers.matrix import AnalogMatrix, Drawn
 from analogsim.layers.module import exactly, matrices_of
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import call, inputs_of, is_empty, moved
+from analogsim.utils.checks import MOST_TURNS, check_sequence, check_whole
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.times import seconds
 
@@ -221,6 +222,9 @@ def is_better(before: Tensor, after: Tensor, least: float = 0.01) -> bool:
     return float(gained.mean()) > max(2 * spread, least * float(before.mean()))
 
 
+_AGES = '("1s", "1y"), or one'
+
+
 def chips_for(analog: nn.Module, chips: int, time: Ages | None, gain: Gain | None, seed: int, action: str) -> Chips:
     """The chips that hardware is chosen on.
 
@@ -235,10 +239,9 @@ def chips_for(analog: nn.Module, chips: int, time: Ages | None, gain: Gain | Non
     Raises:
         ValueError: no chips, or an age that a device has no formula for.
     """
-    if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
-        raise InvalidValueError(f"{action}: chips must be an integer >= 1, got {chips!r}")
-    first = as_seed(seed)
-    return Chips(range(first, first + chips), ages_for(analog, time, action), gain)
+    first, count = as_seed(seed), check_whole(chips, f"{action}: chips", 1, MOST_TURNS)
+    as_seed(first + count - 1)
+    return Chips(range(first, first + count), ages_for(analog, time, action), gain)
 
 
 def ages_for(analog: nn.Module, time: Ages | None, action: str) -> tuple[float, ...]:
@@ -262,9 +265,7 @@ def ages_for(analog: nn.Module, time: Ages | None, action: str) -> tuple[float, 
             ages = tuple(sorted({min(max(seconds(end), first), last) for end in ("1s", "1y")}))
         ages = ages if any(device.drifts for device in devices) else ages[-1:]
     else:
-        asked = [time] if isinstance(time, str | int | float) else list(time)
-        if not asked:
-            raise InvalidValueError(f"{action}: give at least one time, got {time!r}")
+        asked = [time] if isinstance(time, str | int | float) else list(check_sequence(time, f"{action}: time", _AGES))
         ages = tuple(sorted(map(seconds, asked)))
     for device in devices:
         for age in ages:

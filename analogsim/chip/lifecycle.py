@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import SupportsIndex
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -15,16 +13,14 @@ from analogsim.chip.layer_chip import LayerChip, MeasuredGain, layer_chips
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import exactly, matrices_of
+from analogsim.utils.checks import check_seed
 from analogsim.utils.modules import in_eval
 from analogsim.utils.times import seconds
 
 
 def as_seed(seed: object) -> int:
-    """The seed as Python's own integer; TypeError for anything that is not a whole number."""
-    if isinstance(seed, SupportsIndex) and not isinstance(seed, bool):
-        with suppress(TypeError):  # a tensor has the method and may refuse
-            return operator.index(seed)
-    raise InvalidTypeError(f"seed: must be an integer, got {seed!r}")
+    """The seed as Python's own integer; TypeError for what is no whole number, ValueError for one of too many bits."""
+    return check_seed(seed, "seed:", bits=1024)  # a part of a key, which has room for many
 
 
 Faults = Mapping[str, Tensor]

@@ -18,7 +18,7 @@ from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix, Drawn, Taking
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
-from analogsim.utils.batches import Inputs, call, inputs_of, is_empty, moved, read_once, samples_in
+from analogsim.utils.batches import Inputs, call, inputs_of, is_empty, moved, read_once, refuse_empty, samples_in
 from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
 from analogsim.utils.text import table
@@ -430,6 +430,7 @@ def calibrate_outputs(
         (40, 20)
     """
     whole = isinstance(inputs, Tensor | Mapping)
+    refuse_empty(inputs)
     if not whole and not isinstance(inputs, Iterable):
         raise InvalidTypeError(
             "calibrate_outputs: inputs must be a tensor, a mapping of arguments or a loader of batches, got "

@@ -17,6 +17,7 @@ from analogsim.errors import OperationError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.utils.batches import batches_of
+from analogsim.utils.checks import check_flag
 from analogsim.utils.text import table
 
 _PARTS = tuple(2 ** (-step / 3) for step in range(13))  # of the largest magnitude, down to a sixteenth
@@ -109,6 +110,7 @@ def search_ranges(
     Raises:
         ValueError, BypassedError: see `calibrate`. Ranges are as before then.
     """
+    check_flag(keep_learned, "search_ranges: keep_learned")
     tried_on = chips_for(analog, chips, time, gain_of(compensation), seed, "search_ranges")
     batches = batches_of(inputs, kept=True)
     restore = ranges_as_they_are(analog)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from analogsim.errors import InvalidValueError
+from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
+from analogsim.utils.text import in_short
 
 Ranges = Mapping[str, Mapping[str, Tensor]]
 _NEEDS = {"input_range": "needs_range", "output_bound": "needs_bound"}
@@ -67,10 +68,14 @@ def set_ranges(analog: nn.Module, ranges: Ranges) -> None:
     layers = {layer.analog.name: layer for layer in matrices_of(analog)}
     states = {name: layer.analog for name, layer in layers.items()}
     checked: list[tuple[str, str, Tensor]] = []
+    if not isinstance(ranges, Mapping):
+        raise InvalidTypeError(f"set_ranges: give ranges as get_ranges does, layer by layer, got {in_short(ranges)}")
     for name, given in ranges.items():
         if name not in states:
             known = ", ".join(map(repr, states))
             raise InvalidValueError(f"set_ranges: {name!r} is no analog layer; there are {known}")
+        if not isinstance(given, Mapping):
+            raise InvalidTypeError(f"set_ranges: layer {name!r}: give ranges by their names, got {in_short(given)}")
         for kind, value in given.items():
             if kind not in _NEEDS:
                 raise InvalidValueError(f"set_ranges: layer {name!r}: {kind!r} is none of {', '.join(_NEEDS)}")

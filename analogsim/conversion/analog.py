@@ -30,6 +30,7 @@ from analogsim.layers.registry import analog_type, failed_offer
 from analogsim.layers.slot import still
 from analogsim.layers.state import AnalogState, weights_are_fixed
 from analogsim.utils.batches import Inputs
+from analogsim.utils.checks import check_flag, check_sequence
 from analogsim.utils.copying import Contents
 from analogsim.utils.modules import M, copy_tree, find_unregistered, names_of, title_of
 from analogsim.utils.times import seconds
@@ -136,6 +137,7 @@ def convert(
         True
     """
     check_model(model)
+    check_flag(embeddings, "convert: embeddings")
     span = _read_times(train_times)
     names = names_of(model)
     check_modules(names)
@@ -227,7 +229,7 @@ def _read_times(train_times: tuple[float | str, float | str] | None) -> tuple[fl
     """The two in seconds."""
     if train_times is None:
         return None
-    span = [seconds(t) for t in train_times]
+    span = [seconds(t) for t in check_sequence(train_times, "convert: train_times", '("1s", "1y")')]
     if len(span) != 2 or not 0 < span[0] <= span[1]:
         raise InvalidValueError(f"convert: train_times must be two times, 0 < first <= second, got {train_times!r}")
     return span[0], span[1]

@@ -13,6 +13,7 @@ from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule, chips_of, matrices_of, unwatch_rules
 from analogsim.layers.state import MatrixChip
+from analogsim.utils.checks import check_module
 from analogsim.utils.modules import M, copy_tree, names_of, own_copy
 
 
@@ -29,9 +30,11 @@ def to_digital(analog: M, weights: Literal["clean", "programmed"] = "clean") -> 
     Raises:
         NotProgrammedError, StaleChipError: programmed weights were asked for, and there is no valid chip.
     """
+    check_module(analog, "to_digital: the twin that analogsim.convert(model, ...) returned")
     if weights not in ("clean", "programmed"):
         raise InvalidValueError(f'to_digital: weights must be "clean" or "programmed", got {weights!r}')
     plain = _make_plain(analog)
+    check_module(analog, "to_digital: the twin that analogsim.convert(model, ...) returned")
     if weights == "clean":
         return plain
     values = {matrix: _worth(matrix, chip) for matrix, chip in chips_of(analog, "to_digital")}

@@ -13,6 +13,7 @@ from analogsim.device.model import DeviceModel
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapping import Mapping
+from analogsim.utils.checks import MOST, as_number, check_flag
 from analogsim.utils.text import named_call, nearest
 
 RANGES = ("dynamic", "calibrated", "learned")
@@ -21,18 +22,18 @@ RANGES = ("dynamic", "calibrated", "learned")
 def _check_whole(name: str, value: Any, least: int, most: int | None) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (most or MOST):
         limits = f">= {least}" if most is None else f"from {least} to {most}"
         raise InvalidValueError(f"crossbar: {name} must be an integer {limits} or None, got {value!r}")
 
 
 def _check_positive(name: str, value: Any, others: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < as_number(value) < math.inf:
         raise InvalidValueError(f"crossbar: {name} must be a number > 0 {others}, got {value!r}")
 
 
 def _check_spread(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= as_number(value) < math.inf:
         raise InvalidValueError(f"crossbar: {name} must be a finite number >= 0, got {value!r}")
 
 
@@ -112,8 +113,7 @@ class Crossbar:
             _check_positive("input_range", self.input_range, f"or one of {', '.join(RANGES)}")
         if self.ranges_per not in ("block", "layer"):
             raise InvalidValueError(f'crossbar: ranges_per must be "block" or "layer", got {self.ranges_per!r}')
-        if not isinstance(self.bit_serial, bool):
-            raise InvalidTypeError(f"crossbar: bit_serial must be True or False, got {self.bit_serial!r}")
+        check_flag(self.bit_serial, "crossbar: bit_serial")
         if self.bit_serial and self.dac_bits is None:
             raise InvalidValueError("crossbar: bit_serial needs dac_bits: how many bits to drive one after the other")
 

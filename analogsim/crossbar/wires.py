@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from analogsim.errors import InvalidTypeError, InvalidValueError
+from analogsim.utils.checks import as_number
 
 Mode = Literal["exact", "fast"]
 
@@ -71,7 +72,7 @@ class Wires:
             value = getattr(self, spec.name)
             if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise InvalidTypeError(f"wires: {spec.name} must be a number (ohm), got {value!r}")
-            if not 0 <= value < math.inf:
+            if not 0 <= as_number(value) < math.inf:
                 raise InvalidValueError(f"wires: {spec.name} must be finite and >= 0 ohm, got {value!r}")
             object.__setattr__(self, spec.name, float(value))
         if self.mode not in get_args(Mode):

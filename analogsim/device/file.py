@@ -16,6 +16,7 @@ from analogsim.device.model import DeviceModel, Effect
 from analogsim.device.registry import available_devices, factory
 from analogsim.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from analogsim.mapping.mapping import Mapping
+from analogsim.utils.checks import check_path
 from analogsim.utils.digests import CHANGED, is_as_written, seal_text
 from analogsim.utils.files import write_whole
 from analogsim.utils.text import nearest
@@ -116,6 +117,7 @@ def save_device(device: DeviceModel, path: str | os.PathLike[str]) -> None:
         raise InvalidTypeError(
             f"save_device: give a device model, such as analogsim.as_device_model('pcm'), got {device!r}"
         )
+    check_path(path, "save_device")
     for effect in device.effects:
         name = type(effect).__name__
         if _effect_class(name) is not type(effect):
@@ -174,8 +176,8 @@ def load_device(path: str | os.PathLike[str]) -> DeviceModel:
         ValueError: it is no device file; an effect or a parameter is unknown (with the nearest name); a value is not
             allowed.
     """
-    shown = os.fspath(path)
-    if not Path(path).is_file():
+    shown = check_path(path, "load_device")
+    if not Path(shown).is_file():
         raise MissingFileError(f"load_device: no file {shown!r}")
     try:
         text = Path(path).read_text(encoding="utf-8")

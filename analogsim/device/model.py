@@ -33,6 +33,7 @@ from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapped_weight import MappedWeight
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise
+from analogsim.utils.checks import as_number
 from analogsim.utils.times import label
 
 State = dict[str, Tensor]
@@ -261,7 +262,7 @@ def _conductance(end: str, value: object) -> float:
     """One end of the range, if it is a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise InvalidTypeError(f"device model: {end} must be a number (µS), got {value!r}")
-    return float(value)
+    return as_number(value)
 
 
 def _usual_mapping(effects: Sequence[Effect]) -> Mapping:

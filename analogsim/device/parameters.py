@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import field
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from analogsim.errors import InvalidTypeError, InvalidValueError
+from analogsim.utils.checks import MOST, check_flag, is_finite
+from analogsim.utils.text import in_short
 
 
 def param(
@@ -44,9 +45,7 @@ def checked(owner: str, name: str, value: Any, default: Any, rules: Any) -> Any:
     if isinstance(value, str) and value in words:
         return value
     if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise InvalidTypeError(f"{where} must be True or False, got {value!r}")
-        return value
+        return check_flag(value, where)
     return _number(where, value, int if isinstance(default, int) else float, words, rules)
 
 
@@ -56,8 +55,10 @@ def _number(where: str, value: Any, kind: type, words: Sequence[str], rules: Any
     if isinstance(value, bool) or not isinstance(value, wanted):
         told = " or ".join(("an integer" if kind is int else "a number", *map(repr, words)))
         raise InvalidTypeError(f"{where} must be {told}, got {value!r}")
-    if not math.isfinite(value):
-        raise InvalidValueError(f"{where} must be finite, got {value!r}")
+    if not is_finite(value):
+        raise InvalidValueError(f"{where} must be finite, got {in_short(value)}")
+    if kind is int and not -MOST <= value <= MOST:
+        raise InvalidValueError(f"{where} must be an integer of at most {MOST}, got {value!r}")
     for rule, symbol, holds in (("ge", ">=", operator.ge), ("gt", ">", operator.gt), ("le", "<=", operator.le)):
         limit = rules.get(rule)
         if limit is not None and not holds(value, limit):

@@ -81,7 +81,7 @@ def in_unit(axis: Axis, unit: str | None) -> None:
         axis.set_major_formatter(PercentFormatter(1.0, symbol=""))
 
 
-def legend(axes: Axes) -> None:
+def legend(drawn: Figure, axes: Axes) -> None:
     """Say which curve is which: among the curves where they are few, beside them from six on, in a figure that grows.
 
     The curves keep the room that they have, however many and long the names are.
@@ -90,8 +90,6 @@ def legend(axes: Axes) -> None:
     if len(names) < _MANY:
         axes.legend(lines, names)
         return
-    drawn = axes.get_figure()
-    assert drawn is not None
     width, height = drawn.get_size_inches()
     columns = -(-len(names) // max(1, int((height - 1) / _LINE)))
     # names of runs differ at either end

@@ -30,6 +30,7 @@ from analogsim.evaluation.scores import (
     own_loss,
 )
 from analogsim.utils.batches import describe
+from analogsim.utils.checks import check_flag
 
 Score = Callable[[Any, Any], Tensor]
 
@@ -122,6 +123,7 @@ class Metric:
             if not isinstance(getattr(self, name), str):
                 raise InvalidTypeError(f"metric {self.name!r}: {name} must be text, got {getattr(self, name)!r}")
         _check_direction(f"metric {self.name!r}", self.higher_is_better)
+        check_flag(self.finite, f"metric {self.name!r}: finite")
         number = isinstance(self.chance, int | float) and not isinstance(self.chance, bool)
         if not (self.chance is None or number or callable(self.chance)):
             raise InvalidTypeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,8 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Data, read_once
+from analogsim.utils.checks import MOST_TURNS, check_flag, check_whole
+from analogsim.utils.text import in_short
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
 Clean = Literal["converters", "digital"]
@@ -226,6 +228,8 @@ def judge_chips(
     _check_on_chip(on_chip, together)
     judged = as_metric(metric)
     first = as_seed(seed)
+    as_seed(first + chips - 1)
+    check_flag(progress, "evaluate: progress")
     layers = matrices_of(analog)
     converters = _counts_converters(clean, analog)
     instants = _instants(times, layers)
@@ -387,18 +391,19 @@ def _keep(batch: Collection[ChipScores], done: dict[int, ChipScores], record: Re
 
 
 def _check_count(name: str, count: object) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InvalidValueError(f"evaluate: {name} must be an integer >= 1, got {count!r}")
+    check_whole(count, f"evaluate: {name}", 1, MOST_TURNS)
 
 
 def _check_times(times: Sequence[float | str] | None) -> None:
-    if isinstance(times, str) or (times is not None and not len(times)):
+    if times is not None and (not isinstance(times, Sized) or isinstance(times, str | bytes) or not len(times)):
         raise InvalidValueError(f'evaluate: times must be a sequence such as ("1s", "1d"), got {times!r}')
 
 
 def _check_compensations(
     wanted: Compensations, analog: nn.Module, calibration: Iterable[Any] | None, together: int
 ) -> None:
+    if calibration is not None and not isinstance(calibration, Iterable):
+        raise InvalidTypeError(f"evaluate: calibration must yield inputs, got {in_short(calibration)}")
     if wanted.needs_data and calibration is None:
         raise InvalidValueError(
             f"evaluate: compensation {wanted.text!r} needs data: give calibration=, a loader of inputs"

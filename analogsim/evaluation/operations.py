@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analogsim.conversion.digital import to_digital
 from analogsim.layers.module import AnalogModule, exactly, matrices_of
+from analogsim.utils.checks import check_module
 from analogsim.utils.modules import in_eval, names_of, visited
 from analogsim.utils.torch_private import (
     TorchDispatchMode,
@@ -212,6 +213,7 @@ def macs(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
         >>> macs(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)), torch.ones(3, 4))
         {'0': 96, '1': 48}
     """
+    check_module(model, "macs: a network or a twin")
     if any(isinstance(module, AnalogModule) for module in model.modules()):
         model = to_digital(model)
     counter = _Counter(model)

@@ -401,6 +401,6 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     of = described.pop() if len(described) == 1 else "different settings, see the table"
     dashed = "dashed: clean" + (", dotted: digital" if clean_columns(listed)[1:] else "")
     titled(axes, f"mean and 5th to 95th percentile of the chips; {dashed}", of)
-    legend(axes)
+    legend(drawn, axes)
     axes.grid(alpha=0.3)
     return drawn

@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from analogsim.errors import InvalidTypeError, InvalidValueError, OperationError, WorkerError
+from analogsim.errors import InvalidTypeError, InvalidValueError, WorkerError
 from analogsim.evaluation.course import ChipScores, Course
 from analogsim.layers.module import matrices_of
 from analogsim.utils.files import write_whole
@@ -226,13 +226,11 @@ def _as_far_as_it_goes(course: Course, seeds: Sequence[int], together: int) -> t
 
 def _that_can_be_sent(error: Exception) -> Exception:
     """An error, or one that says the same where it does not survive the way."""
-    try:
+    with suppress(Exception):  # as its constructor and its contents will have it
         copy = pickle.loads(pickle.dumps(error))
         if type(copy) is type(error) and str(copy) == str(error):
             return error
-    except Exception:  # as its constructor and its contents will have it
-        return OperationError(f"{type(error).__name__}: {error}")
-    return OperationError(f"{type(error).__name__}: {error}")
+    return RuntimeError(f"{type(error).__name__}: {error}")  # not one of ours: so is what it stands for
 
 
 def _course_of(parcels: tuple[_Parcel, ...]) -> Course | None:

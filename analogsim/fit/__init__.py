@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
@@ -21,6 +20,7 @@ from analogsim.fit.result import Check, FitReport, FittedDevice, Panel, Paramete
 from analogsim.fit.sample import sample_measurements
 from analogsim.fit.sanity import check_effects, check_follow
 from analogsim.fit.summary import cannot_tell, chain, checks, panels, parameters
+from analogsim.utils.checks import MOST_TURNS, check_whole, is_finite
 
 __all__ = [
     "Check",
@@ -37,7 +37,7 @@ def _end(name: str, value: float | None, default: float) -> float:
     """An end of the range: what was given, else the default."""
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not is_finite(value):
         raise InvalidTypeError(f"fit_device: {name} must be a number (µS), got {value!r}")
     return float(value)
 
@@ -133,7 +133,13 @@ def fit_device(
         >>> [type(effect).__name__ for effect in fit.effects]
         ['FittedProgramming', 'FittedDrift', 'FittedReadNoise']
     """
-    if isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < 0 or bootstrap == 1:
+    check_whole(seed, "fit_device: seed", 0, 2**63 - 1)
+    if (
+        isinstance(bootstrap, bool)
+        or not isinstance(bootstrap, int)
+        or bootstrap == 1
+        or not 0 <= bootstrap <= MOST_TURNS
+    ):
         raise InvalidValueError(f"fit_device: bootstrap must be 0 or an integer above 1, got {bootstrap!r}")
     top = None if g_max is None else _end("g_max", g_max, 0.0)
     measured = read(data, units, top)

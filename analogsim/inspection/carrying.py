@@ -51,7 +51,11 @@ _TOLD = {
 
 
 class AuditError(OperationError):
-    """An analog layer does not carry the computation, or something else than the output moved."""
+    """An analog layer does not carry the computation, or something else than the output moved.
+
+    Cause: weights that are used past their crossbars, or layers that are never called.
+    Cure: the table in `str(audit)` names them.
+    """
 
 
 @dataclass(frozen=True)

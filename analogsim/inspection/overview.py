@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from analogsim.layers.candidates import UNREGISTERED, asked_digital, weight_rules, why_digital
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import AnalogModule
+from analogsim.utils.checks import check_module
 from analogsim.utils.copying import Contents
 from analogsim.utils.modules import find_unregistered, names_of
 from analogsim.utils.text import table
@@ -111,7 +112,11 @@ def summary(analog: nn.Module) -> Summary:
 
     Args:
         analog: the twin (a digital model gives a table with nothing analog).
+
+    Raises:
+        TypeError: it is no module.
     """
+    check_module(analog, "the twin that analogsim.convert(model, ...) returned, or a digital network")
     modules = names_of(analog)
     outside = find_unregistered(Contents(analog), modules)
     total = sum(parameter.numel() for parameter in analog.parameters()) + sum(map(_numbers, outside.values()))

@@ -21,6 +21,7 @@ from analogsim.errors import (
 from analogsim.layers.matrix import AnalogMatrix, Drawn, ModuleMatrix
 from analogsim.layers.slot import OLDER_RULES, Slot
 from analogsim.layers.state import AnalogState, Answering, Look, MatrixChip
+from analogsim.utils.checks import check_module
 from analogsim.utils.modules import in_eval
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
@@ -278,7 +279,12 @@ def checked_slots(kind: type[AnalogModule], module: nn.Module) -> Mapping[str, S
 
 
 def matrices_in(model: nn.Module) -> list[AnalogMatrix]:
-    """The analog matrices in a module, each once; none if there are none."""
+    """The analog matrices in a module, each once; none if there are none.
+
+    Raises:
+        TypeError: it is no module.
+    """
+    check_module(model, "the twin that analogsim.convert(model, ...) returned")
     modules = [module for module in model.modules() if isinstance(module, AnalogModule)]
     return [matrix for module in modules for matrix in module.matrices.values()]
 

@@ -17,6 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from analogsim.errors import InvalidTypeError, InvalidValueError, MissingAttributeError
 from analogsim.layers.products.views import View
+from analogsim.utils.checks import check_flag
 from analogsim.utils.torch_private import forward_pre_hooks, own_parameters
 
 Multiply = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -57,6 +58,7 @@ class Slot:
             TypeError: the product cannot be called.
             ValueError: the product is a convolution of other groups, or is transposed and the slot is not, or the like.
         """
+        check_flag(self.transposed, f"slots: transposed of {self.weight!r}")
         kind, attributes = (
             type(module).__name__,
             dir(module),

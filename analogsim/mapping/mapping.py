@@ -16,9 +16,15 @@ from analogsim.errors import InvalidValueError, OperationError
 from analogsim.mapping.cell_code import CellCode, Kind, Reference
 from analogsim.mapping.layout import Layout
 from analogsim.mapping.mapped_weight import MappedWeight
+from analogsim.utils.text import in_short
 
 SharedBy = Literal["column", "crossbar", "tensor"]
 """Which weights have the largest one of them, and so a scale, in common."""
+
+
+# Beyond them lies no hardware, and no memory to hold it.
+_LIMITS = {"slices": (1, 64), "slice_bits": (1, 24), "copies": (1, 4096), "bias_rows": (0, 2**20)}
+_MOST_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,17 @@ class Mapping(CellCode):
             if getattr(self, name) not in choices:
                 listed = ", ".join(f'"{choice}"' for choice in choices)
                 raise InvalidValueError(f"mapping: {name} must be one of {listed}, got {getattr(self, name)!r}")
-        for name, least in (("slices", 1), ("slice_bits", 1), ("copies", 1), ("bias_rows", 0)):
+        for name, (least, most) in _LIMITS.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InvalidValueError(f"mapping: {name} must be an integer >= {least}, got {value!r}")
+            if value > most:
+                raise InvalidValueError(f"mapping: {name} must be at most {most}, got {in_short(value)}")
+        if self.slices * self.slice_bits > _MOST_BITS:
+            raise InvalidValueError(
+                f"mapping: slices * slice_bits, the bits of a code, must be at most {_MOST_BITS}, got "
+                f"{self.slices} * {self.slice_bits}"
+            )
         value = self.percentile
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
             raise InvalidValueError(f"mapping: percentile must be in (0, 100], got {value!r}")

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analogsim.errors import InvalidTypeError
 from analogsim.noise import counter_based, philox
 from analogsim.noise.flicker import FlickerBand, moment
+from analogsim.utils.checks import check_flag
 from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator, is_exporting, transforms_are_active
 
 Scale = float | Tensor
@@ -76,8 +76,7 @@ def use_compiled_noise(enabled: bool = True) -> None:
         RuntimeError: torch cannot compile here.
     """
     global _compiled
-    if not isinstance(enabled, bool):
-        raise InvalidTypeError(f"use_compiled_noise: must be True or False, got {enabled!r}")
+    check_flag(enabled, "use_compiled_noise:")
     _compiled = counter_based.compiled_normal() if enabled else None
 
 

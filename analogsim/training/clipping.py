@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from analogsim.errors import InvalidValueError
 from analogsim.layers.module import matrices_of
-from analogsim.utils.numbers import as_number
+from analogsim.utils.checks import as_number
+from analogsim.utils.text import in_short
 
 Per = Literal["layer", "column"]
 """What shares a limit: all weights of a matrix, or those of each of its outputs, which lie in one column."""
@@ -33,7 +34,8 @@ def clip_weights(analog: nn.Module, sigmas: float, *, per: Per = "layer") -> Non
         ValueError: an impossible limit, or a weight that is computed from other Parameters.
     """
     if not 0 < as_number(sigmas) < float("inf"):
-        raise InvalidValueError(f"clip_weights: sigmas must be finite and > 0, got {sigmas!r}")
+        raise InvalidValueError(f"clip_weights: sigmas must be finite and > 0, got {in_short(sigmas)}")
+    sigmas = float(sigmas)
     if per not in get_args(Per):
         raise InvalidValueError(f"clip_weights: per must be one of {', '.join(get_args(Per))}, got {per!r}")
     layers = matrices_of(analog)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import Any, ClassVar, get_args
 
 from torch import nn
@@ -13,8 +12,9 @@ from torch import nn
 from analogsim.errors import InvalidValueError
 from analogsim.layers.module import matrices_of
 from analogsim.training.clipping import Per, clip_weights
-from analogsim.training.settings import set_noise_scale
-from analogsim.utils.numbers import as_number
+from analogsim.training.settings import LARGEST_SCALE, set_noise_scale
+from analogsim.utils.checks import as_number, check_whole
+from analogsim.utils.text import in_short
 
 Factor = Callable[[float], float]
 """How far a schedule is from its start to its end, for the progress in [0, 1]."""
@@ -105,8 +105,7 @@ class _Schedule:
             self._check_count(name, settings.get(name, least), least)
 
     def _check_count(self, name: str, count: object, least: int) -> None:
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise InvalidValueError(f"{self._title}: {name} must be an integer >= {least}, got {count!r}")
+        check_whole(count, f"{self._title}: {name}", least)
 
     @staticmethod
     def _in_floats(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,13 +230,13 @@ class NoiseSchedule(_Schedule):
 
     def _check(self, shape: str | Factor, settings: Mapping[str, Any]) -> None:
         for name in ("start", "end"):
-            if not 0 <= as_number(settings[name]) < math.inf:
-                raise InvalidValueError(f"noise schedule: {name} must be finite and >= 0, got {settings[name]!r}")
+            if not 0 <= as_number(settings[name]) <= LARGEST_SCALE:
+                raise InvalidValueError(
+                    f"noise schedule: {name} must be finite and >= 0, got {in_short(settings[name])}"
+                )
         if not 0 <= as_number(settings["jitter"]) <= 1:
             raise InvalidValueError(f"noise schedule: jitter must be in [0, 1], got {settings['jitter']!r}")
-        whole = isinstance(settings["seed"], Integral) and not isinstance(settings["seed"], bool)
-        if not whole:
-            raise InvalidValueError(f"noise schedule: seed must be an integer, got {settings['seed']!r}")
+        check_whole(settings["seed"], "noise schedule: seed", -(2**63), 2**63 - 1)
         super()._check(shape, settings)
 
     def _apply(self) -> None:

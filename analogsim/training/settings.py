@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from analogsim.errors import InvalidTypeError, InvalidValueError
+from analogsim.errors import InvalidValueError
 from analogsim.layers.module import matrices_of
+from analogsim.utils.checks import as_number, check_flag
+from analogsim.utils.text import in_short
 from analogsim.utils.times import seconds
+
+LARGEST_SCALE = 1e30
+"""Of noise: what is more is no single-precision number when it is squared with its cells."""
 
 
 def set_noise_scale(analog: nn.Module, scale: float) -> None:
@@ -19,9 +23,9 @@ def set_noise_scale(analog: nn.Module, scale: float) -> None:
     Raises:
         ValueError: the scale is negative, NaN or infinite.
     """
-    value = float(scale)
-    if not 0 <= value < math.inf:
-        raise InvalidValueError(f"set_noise_scale: the scale must be finite and >= 0, got {scale!r}")
+    value = as_number(scale)
+    if not 0 <= value <= LARGEST_SCALE:
+        raise InvalidValueError(f"set_noise_scale: the scale must be finite and >= 0, got {in_short(scale)}")
     # A graph would hold a number as it is, or as a tensor on the CPU, which keeps it out of CUDA graphs.
     tensors: dict[torch.device, Tensor] = {}
     for layer in matrices_of(analog):
@@ -87,7 +91,6 @@ def set_recompute(analog: nn.Module, recompute: bool = True) -> None:
     Raises:
         TypeError: ``recompute`` is neither True nor False.
     """
-    if not isinstance(recompute, bool):
-        raise InvalidTypeError(f"set_recompute: must be True or False, got {recompute!r}")
+    check_flag(recompute, "set_recompute:")
     for layer in matrices_of(analog):
         layer.analog.recompute = recompute

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from analogsim.errors import InvalidValueError
 from analogsim.training.step import Loss
-from analogsim.utils.numbers import as_number
+from analogsim.utils.checks import as_number
 
 Of = Literal["mean", "worst", "cvar"]
 """What is made of the losses of several draws: their mean, the largest, or the mean of the largest ones."""

@@ -15,7 +15,7 @@ from analogsim.layers.module import matrices_of
 from analogsim.training.repetition import same_noise
 from analogsim.training.step import Loss
 from analogsim.training.weight_spread import spread_of_parameters
-from analogsim.utils.numbers import as_number
+from analogsim.utils.checks import as_number
 
 
 @dataclass(frozen=True)

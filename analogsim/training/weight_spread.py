@@ -10,6 +10,7 @@ from analogsim.errors import InvalidValueError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.noise.sources import StreamNoise
+from analogsim.utils.checks import MOST_TURNS, check_seed, check_whole
 from analogsim.utils.times import seconds
 from analogsim.utils.torch_private import own_parameters
 
@@ -40,8 +41,8 @@ def weight_std(analog: nn.Module, *, t: float | str | None = None, draws: int = 
         >>> analogsim.weight_std(analog)[""].shape
         torch.Size([2, 4])
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
-        raise InvalidValueError(f"weight_std: draws must be an integer >= 2, got {draws!r}")
+    check_whole(draws, "weight_std: draws", 2, MOST_TURNS)
+    check_seed(seed, "weight_std: seed")
     age = None if t is None else seconds(t)
     matrices = matrices_of(analog)
     if age is not None:

@@ -250,6 +250,12 @@ def loss_of(output: Any) -> Tensor:
     return found
 
 
+def refuse_empty(inputs: Any) -> None:
+    """Raise ValueError for keyword arguments of which there are none."""
+    if isinstance(inputs, Mapping) and not inputs:
+        raise InvalidValueError("inputs: a mapping of keyword arguments needs some, got {}")
+
+
 def batches_of(inputs: Any, *, kept: bool = False) -> Iterable[Any]:
     """Inputs as users give them by hand, as batches.
 
@@ -259,7 +265,9 @@ def batches_of(inputs: Any, *, kept: bool = False) -> Iterable[Any]:
 
     Raises:
         TypeError: it yields nothing.
+        ValueError: a mapping without arguments.
     """
+    refuse_empty(inputs)
     if isinstance(inputs, Tensor | Mapping | PackedSequence):
         return [inputs]
     if not isinstance(inputs, Iterable):

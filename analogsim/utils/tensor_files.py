@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from analogsim.errors import InvalidValueError, MissingFileError, UnavailableError
+from analogsim.utils.checks import check_path
 from analogsim.utils.digests import SEAL
 from analogsim.utils.files import write_whole
 
@@ -47,6 +48,7 @@ def write_tensors(
     Raises:
         OSError: it cannot be written; what was there stays.
     """
+    check_path(path, action)
 
     def fill(draft: Path) -> None:
         save_file(dict(tensors), draft, metadata={**metadata, SEAL: _EMPTY})
@@ -70,7 +72,7 @@ def read_tensors(path: str | os.PathLike[str], action: str, other: str) -> tuple
         FileNotFoundError: there is no such file.
         ValueError: it is of another kind, or damaged.
     """
-    if not Path(path).is_file():
+    if not Path(check_path(path, action)).is_file():
         raise MissingFileError(f"{action}: no file {os.fspath(path)!r}")
     try:
         with safe_open(path, framework="pt") as file:

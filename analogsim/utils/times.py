@@ -8,9 +8,12 @@ import re
 import numpy as np
 
 from analogsim.errors import InvalidTypeError, InvalidValueError
+from analogsim.utils.checks import is_finite
+from analogsim.utils.text import in_short
 
 # A month is 30 days and a year 365, as in the drift curves of the literature.
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "mo": 30 * 86400.0, "y": 365 * 86400.0}
+_LONGEST = 1e18
 _TIME = re.compile(r"\s*([0-9.eE+-]+?)\s*(s|min|h|d|mo|y)\s*")
 
 DEFAULT_TIMES = ("1s", "1h", "1d", "1mo", "1y")
@@ -46,9 +49,11 @@ def seconds(time: float | str) -> float:
     elif isinstance(time, bool) or not isinstance(time, int | float | np.integer | np.floating):
         raise InvalidTypeError(f'time: give seconds or text such as "1h", got {time!r}')
     else:
-        value = float(time)
+        value = float(time) if is_finite(time) else math.inf
+    if value > _LONGEST and math.isfinite(value):
+        raise InvalidValueError(f"time: must be at most {_LONGEST:g} seconds, older than the universe, got {time!r}")
     if not (math.isfinite(value) and value >= 0):
-        raise InvalidValueError(f"time: must be finite and >= 0 seconds after programming, got {time!r}")
+        raise InvalidValueError(f"time: must be finite and >= 0 seconds after programming, got {in_short(time)}")
     return value
 
 

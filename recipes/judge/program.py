@@ -30,6 +30,7 @@ from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.workers import Executor, Ranks
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.config.outputs import check_output
 from analogsim.recipes.judge.bench import Bench, Part
 from analogsim.recipes.judge.clock import Clock
 from analogsim.recipes.judge.judgement import Judgement, page_of
@@ -47,7 +48,6 @@ from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.batches import moved
 from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_whole
-from analogsim.utils.outputs import check_output
 from analogsim.utils.times import DEFAULT_TIMES, label, seconds
 
 _MOST_SAMPLES = 5_000

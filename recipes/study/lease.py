@@ -19,7 +19,11 @@ SILENT = 4  # heartbeats without a sign of life after which a worker is dead
 
 
 class LostLease(OperationError):  # noqa: N818 - what another worker goes on with is no error
-    """The others took this worker for dead, and one of them does what it was doing."""
+    """The others took this worker for dead, and one of them does what it was doing.
+
+    Cause: this worker was silent for four heartbeats: stopped, swapped out, or cut off.
+    Cure: none is needed; a larger `study.heartbeat` waits longer.
+    """
 
 
 class Lease:

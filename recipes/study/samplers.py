@@ -176,22 +176,22 @@ def try_out(sampler_text: str, pruner_text: str, distributions: Mapping[str, Bas
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come again with the study
-            _choose_a_few(sampler_text, pruner_text, dict(distributions), ["maximize"] * (1 + many))
+            _choose_a_few(sampler_text, pruner_text, dict(distributions), 1 + many)
     finally:
         optuna.logging.set_verbosity(verbosity)
 
 
 def _choose_a_few(
-    sampler_text: str, pruner_text: str, distributions: dict[str, BaseDistribution], directions: list[str]
+    sampler_text: str, pruner_text: str, distributions: dict[str, BaseDistribution], objectives: int
 ) -> None:
     import optuna
 
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), directions=directions)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), directions=["maximize"] * objectives)
     for value in range(_FEW):
         trial = study.ask(distributions)
-        if len(directions) == 1:
+        if objectives == 1:
             trial.report(value, 0)
-        study.tell(trial, [float(value)] * len(directions))
+        study.tell(trial, [float(value)] * objectives)
     name, arguments = named_call(sampler_text, "study.sampler", "n_startup_trials=20")
     if "n_startup_trials" in arguments:  # what comes after them is what can go wrong
         rest = ", ".join(f"{word}={value!r}" for word, value in arguments.items() if word != "n_startup_trials")
@@ -202,7 +202,7 @@ def _choose_a_few(
         trial = study.ask(distributions)
         what = "pruner"
         study.pruner = pruner(pruner_text, 4)
-        if len(directions) == 1:
+        if objectives == 1:
             trial.report(0.0, 0)
             trial.should_prune()
     except AnalogsimError:

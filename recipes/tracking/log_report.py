@@ -14,7 +14,7 @@ from analogsim.evaluation.report import Report, clean_columns
 from analogsim.recipes.config.hardware import array_of
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten
-from analogsim.recipes.tracking.metric_names import BETTER, drifted, score_name, tail
+from analogsim.recipes.tracking.metric_names import BETTER, drifted, legal, score_name, tail
 from analogsim.recipes.tracking.tracker import Tracker
 
 
@@ -27,10 +27,11 @@ def of_hardware(config: Config, *, aware: bool) -> dict[str, object]:
     """
     array = array_of(config, aware=aware)
     entries = {spec.name: getattr(array, spec.name) for spec in fields(array)}
-    return {
+    named = {
         **{f"device.{key}": value for key, value in as_device_model(config.device).parameters().items()},
         **{f"crossbar.{key}": value for key, value in entries.items() if value != getattr(IDEAL, key)},
     }
+    return legal(named)
 
 
 def parameters(config: Config, analog: nn.Module, kind: str) -> dict[str, object]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # The tag of a run that says whether the "higher" or the "lower" score of its metric is the better one.
 BETTER = "metric.better"
@@ -26,6 +30,22 @@ def metric_name(metric: str) -> str:
     What MLflow does not take there becomes an underscore: ``"F1 (macro)"`` is ``F1 _macro_``.
     """
     return re.sub(r"[^\w.: -]+", "_", metric)[:_LONGEST].strip(". ") or "metric"
+
+
+def legal(names: Mapping[str, T]) -> dict[str, T]:
+    """Parameters under names that MLflow takes, with underscores for what it does not, and numbers for what is alike.
+
+    ``"device.Gaussian#1.std"``, of the second of two effects of one class, is ``device.Gaussian_1.std``.
+    """
+    found: dict[str, T] = {}
+    for name, value in names.items():
+        made = "/".join(part.strip(".") or "_" for part in re.sub(r"[^\w.\-: /]", "_", name)[:_LONGEST].split("/"))
+        number = 2
+        free = made
+        while free in found:
+            free, number = f"{made}_{number}", number + 1
+        found[free] = value
+    return found
 
 
 def drifted(label: str) -> str:

@@ -18,7 +18,6 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from analogsim.errors import (
-    AnalogsimError,
     InvalidValueError,
     MissingFileError,
     MissingPackageError,
@@ -280,7 +279,7 @@ def explained(uri: str, otherwise: str = _OTHERWISE) -> Iterator[None]:
     """Turn what goes wrong at the start into an error that says what to do, `otherwise` at its end."""
     try:
         yield
-    except AnalogsimError:
+    except (InvalidValueError, MissingPackageError):  # which say it all; of others the store is to be named
         raise
     except ImportError as error:
         raise MissingPackageError(

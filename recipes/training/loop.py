@@ -50,7 +50,11 @@ class Progress:
 
 
 class DivergedError(InvalidValueError):
-    """Training diverged: the loss is NaN, infinite, or far above that of guessing."""
+    """Training diverged: the loss is NaN, infinite, or far above that of guessing.
+
+    Cause: too large a learning rate, or noise that is too strong from the first step.
+    Cure: take a smaller `optimization.lr`, or a longer `noise.ramp`.
+    """
 
 
 class Training:

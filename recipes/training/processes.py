@@ -41,7 +41,11 @@ _PATIENCE = timedelta(hours=2)
 
 
 class ElsewhereError(OperationError):
-    """Another process failed, and tells it."""
+    """Another process failed, and tells it.
+
+    Cause: what the other process says, whose words are in the message.
+    Cure: look at the error of that process first.
+    """
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from analogsim.errors import InvalidValueError
 from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.workers import Executor
+from analogsim.recipes.config.outputs import check_output
 from analogsim.recipes.training.processes import ALONE, Group, joined
-from analogsim.utils.outputs import check_output
 
 
 @dataclass(frozen=True)

@@ -375,7 +375,7 @@ def test_corrected_outputs_are_kept(tmp_path: Path, match: Any) -> None:
         if wrong is None:
             broken = {key: value for key, value in tensors.items() if "output_" not in key}
         save_file({key: value for key, value in broken.items() if value is not None}, path, metadata=about)
-        with pytest.raises(ValueError, match="is damaged: layer '0' lacks 'its correction of outputs'"):
+        with pytest.raises(ValueError, match="is damaged: layer '0' lacks its correction of outputs"):
             analogsim.load_chip(other, path)
     assert torch.equal(other(X), first)
 

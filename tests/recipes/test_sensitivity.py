@@ -69,5 +69,6 @@ def test_on_the_command_line(trained: Path, capsys: pytest.CaptureFixture[str], 
     assert str(found(trained)) in capsys.readouterr().out
     main(["sensitivity", str(trained), "--chips", "1", "--keep", "0.5", "--per", "parameters"])
     assert "these digital" in capsys.readouterr().out
-    assert "does not reach 2" in fail("sensitivity", str(trained), "--chips", "1", "--keep", "2")
+    told = fail("sensitivity", str(trained), "--chips", "1", "--keep", "97")
+    assert "keep: a share lies between 0 and 1, got 97; did you mean 0.97?" in told
     assert "sensitivity: no checkpoint at" in fail("sensitivity", "nowhere.pt")

@@ -265,6 +265,7 @@ BUILT_IN = {
 THEIRS = {
     "analogsim.devices": "ImportError",
     "analogsim.recipes": "ImportError",
+    "analogsim.evaluation.workers": "RuntimeError",  # in place of a user's error that cannot be sent
     "analogsim.testing.device": "AssertionError",
     "analogsim.utils.files": "OSError PermissionError",
     "analogsim.recipes.study.folder": "AssertionError",  # "unreachable": a bug, if it is

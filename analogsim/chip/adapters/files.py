@@ -14,6 +14,7 @@ from analogsim.crossbar.adapter import Adapter
 from analogsim.errors import InvalidValueError, MissingKeyError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
+from analogsim.utils.checks import check_path
 from analogsim.utils.tensor_files import read_tensors, write_tensors
 from analogsim.utils.text import nearest
 
@@ -92,7 +93,7 @@ def load_adapters(analog: nn.Module, path: str | os.PathLike[str]) -> Adapters:
         FileNotFoundError: there is no such file.
         ValueError: it holds no adapters, is damaged, or belongs to another network. The twin is as before then.
     """
-    told = f"load_adapters: {os.fspath(path)!r}"
+    told = f"load_adapters: {check_path(path, 'load_adapters')!r}"
     everything, metadata = read_tensors(path, "load_adapters", "holds no adapters")
     if metadata.get("format") != _FORMAT:
         raise InvalidValueError(f"{told} is a safetensors file, but none of adapters ({_FORMAT})")

@@ -20,10 +20,11 @@ from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import drawn_in_eval, matrices_of
 from analogsim.layers.state import AnalogState, Uses
-from analogsim.utils.batches import Inputs, answer, call, inputs_of, moved, read_once, samples_in, split
+from analogsim.utils.batches import Inputs, answer, call, inputs_of, moved, read_once, refuse_empty, samples_in, split
+from analogsim.utils.checks import MOST_TURNS, as_number, check_seed, check_whole
 from analogsim.utils.modules import in_eval
 from analogsim.utils.tensors import holds_nonfinite
-from analogsim.utils.text import table
+from analogsim.utils.text import in_short, table
 from analogsim.utils.times import label
 from analogsim.utils.torch_private import tree_leaves
 
@@ -82,6 +83,10 @@ class FineTuning:
         return table(("on", "samples", "steps", "loss before", "after", "numbers trained"), rows)
 
 
+_HOTTEST = 1e18  # its square is a float, and everything is the same to it
+_AXES = 64  # that a tensor of torch's may have
+
+
 def distillation_loss(output: Any, target: Any, *, temperature: float | None = None, axis: int = -1) -> Tensor:
     r"""How far a network's answer is from its teacher's.
 
@@ -106,8 +111,9 @@ def distillation_loss(output: Any, target: Any, *, temperature: float | None = N
         >>> float(analogsim.distillation_loss(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 2.0]])))
         2.0
     """
-    if temperature is not None and not 0 < temperature < math.inf:
-        raise InvalidValueError(f"distillation_loss: temperature must be finite and > 0, got {temperature!r}")
+    if temperature is not None and not 0 < as_number(temperature) < _HOTTEST:
+        raise InvalidValueError(f"distillation_loss: temperature must be finite and > 0, got {in_short(temperature)}")
+    check_whole(axis, "distillation_loss: axis", -_AXES, _AXES)
     found, wanted = _numbers_in(output), _numbers_in(target)
     if not found or [leaf.shape for leaf in found] != [leaf.shape for leaf in wanted]:
         shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in (found, wanted)]
@@ -191,7 +197,8 @@ def fine_tune(
         >>> done.after < done.before
         True
     """
-    _check(steps, lr, teacher)
+    _check(steps, lr, teacher, loss)
+    check_seed(seed, "fine_tune: seed")
     restore = adapters_as_they_are(analog)
     matrices = matrices_of(analog)
     places = {matrix.torch_device for matrix in matrices}
@@ -212,13 +219,14 @@ def fine_tune(
     return FineTuning(regime.title, lesson.samples, losses, adapters_of(analog))
 
 
-def _check(steps: int, lr: float, teacher: object) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InvalidValueError(f"fine_tune: steps must be an integer >= 1, got {steps!r}")
-    if not 0 < lr < math.inf:
-        raise InvalidValueError(f"fine_tune: lr must be finite and > 0, got {lr!r}")
+def _check(steps: int, lr: float, teacher: object, loss: object) -> None:
+    check_whole(steps, "fine_tune: steps", 1, MOST_TURNS)
+    if not 0 < as_number(lr) < math.inf:
+        raise InvalidValueError(f"fine_tune: lr must be finite and > 0, got {in_short(lr)}")
     if not (teacher is None or teacher == "digital" or isinstance(teacher, nn.Module)):
         raise InvalidTypeError(f'fine_tune: teacher must be "digital", a network or None for labels, got {teacher!r}')
+    if loss is not None and not callable(loss):
+        raise InvalidTypeError(f"fine_tune: loss must be a function of (answer, target), got {in_short(loss)}")
 
 
 @contextmanager
@@ -319,6 +327,7 @@ class _Lesson:
 
     def __init__(self, analog: nn.Module, data: Any, teacher: nn.Module | str | None, loss: Loss | None) -> None:
         whole = isinstance(data, Tensor | Mapping) and teacher is not None
+        refuse_empty(data)
         if not whole and not isinstance(data, Iterable):
             raise InvalidTypeError(
                 "fine_tune: data must be a tensor, a mapping of arguments or a loader of batches, got "

@@ -26,6 +26,7 @@ from analogsim.evaluation.preparation.prepared import Prepared, TriedStep
 from analogsim.evaluation.preparation.steps import Step, find_steps
 from analogsim.layers.module import matrices_of
 from analogsim.utils.batches import Inputs, answer, call, describe, moved
+from analogsim.utils.checks import MOST_TURNS, check_whole
 from analogsim.utils.times import seconds
 
 FIRST_CHIP = FIRST_SEED + 500_000
@@ -184,8 +185,7 @@ def _check_values(faults: object, tell: object) -> None:
 
 
 def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidValueError(f"prepare: {name} must be an integer >= {least}, got {value!r}")
+    check_whole(value, f"prepare: {name}", least, MOST_TURNS)
 
 
 def _cells(analog: nn.Module) -> int:

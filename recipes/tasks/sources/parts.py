@@ -11,7 +11,11 @@ from torch.utils.data import Dataset
 
 
 class DataWarning(UserWarning):
-    """Data were read in a way that whoever gave them may not expect: files left out, labels renumbered, sound cut."""
+    """Data were read in a way that whoever gave them may not expect: files left out, labels renumbered, sound cut.
+
+    Cause: the files are not all as the largest part of them.
+    Cure: the message says how they were read; name the reading that is meant (docs/data.md), or leave these files out.
+    """
 
 
 @dataclass(frozen=True)

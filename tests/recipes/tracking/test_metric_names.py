@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
-from analogsim.recipes.tracking.metric_names import drifted, score_name, tail
+import analogsim
+from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.toml import load_toml
+from analogsim.recipes.tracking.log_report import parameters
+from analogsim.recipes.tracking.metric_names import drifted, legal, score_name, tail
 from analogsim.recipes.tracking.tracked_run import check_name
 
 
@@ -33,3 +38,19 @@ def test_mlflow_takes_whatever_a_metric_is_called(metric: str, name: str) -> Non
 
 def test_the_bad_end_of_the_chips() -> None:
     assert (tail(0.05), tail(0.95)) == ("p05", "p95")
+
+
+def test_parameters_have_names_that_mlflow_takes() -> None:
+    given = {"device.Gaussian#0.std": 1, "device.Gaussian#1.std": 2, "a+b": 3, "a b": 4, "a_b": 5, "x//y": 6, "..": 7}
+    found = legal(given)
+    assert list(found) == ["device.Gaussian_0.std", "device.Gaussian_1.std", "a_b", "a b", "a_b_2", "x/_/y", "_"]
+    assert list(found.values()) == list(given.values())
+    for name in found:
+        check_name("parameter", name)
+
+
+@pytest.mark.parametrize("device", ["gaussian(std=0.1)+gaussian(std=0.2)", "drift+read-noise+drift", "pcm(copies=2)"])
+def test_chains_of_effects_have_names_that_mlflow_takes(device: str) -> None:
+    config = load_toml(Config, None, [f"device={device}", "model=mlp"])
+    for name in parameters(config, analogsim.convert(nn.Linear(4, 2), device), "plain"):
+        check_name("parameter", name)

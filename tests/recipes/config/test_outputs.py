@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analogsim.errors import AnalogsimError
-from analogsim.utils.outputs import check_figure, check_output, missing_folders, remove_empty
+from analogsim.recipes.config.outputs import check_figure, check_output, missing_folders, remove_empty
 
 
 def test_what_can_be_written_is_left_alone(tmp_path: Path) -> None:
