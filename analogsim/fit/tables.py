@@ -106,24 +106,28 @@ def _read_csv(path: Path, expected: tuple[str, ...]) -> Table:
             f"fit_device: {os.fspath(path)!r} is empty; give a header {','.join(expected)} and rows"
         )
     separator = max(",;\t", key=numbered[0][1].count)
-    rows = list(csv.reader((line for _, line in numbered), delimiter=separator))
-    head, body = rows[0], rows[1:]
+    head, *body = csv.reader((line for _, line in numbered), delimiter=separator)
     if len(body) != len(numbered) - 1:
         raise InvalidValueError(
             f"fit_device: a quoted value in {os.fspath(path)!r} goes over several lines; leave quotes out"
         )
-    for (number, line), row in zip(numbered[1:], body, strict=True):
+    _check_rows(head, body, numbered[1:], separator)
+    columns = {name: [row[place] for row in body] for place, name in enumerate(head)}
+    return Table(columns, [number for number, _ in numbered[1:]], notes)
+
+
+def _check_rows(head: list[str], body: list[list[str]], lines: list[tuple[int, str]], separator: str) -> None:
+    """Refuse columns of one name, and rows that have not a value for each column."""
+    repeated = sorted({name for name in head if head.count(name) > 1})
+    if repeated:
+        raise InvalidValueError(f"fit_device: two columns are named {repeated[0]!r}; keep one of them")
+    for (number, line), row in zip(lines, body, strict=True):
         if len(row) != len(head):
             commas = "; where commas are decimal, separate columns by semicolons" if separator == "," else ""
             raise InvalidValueError(
                 f"fit_device: line {number} has {len(row)} values, the header has {len(head)}: {line!r}; give every "
                 f"row a value for each column, nothing between the separators where one is missing{commas}"
             )
-    repeated = sorted({name for name in head if head.count(name) > 1})
-    if repeated:
-        raise InvalidValueError(f"fit_device: two columns are named {repeated[0]!r}; keep one of them")
-    columns = {name: [row[place] for row in body] for place, name in enumerate(head)}
-    return Table(columns, [number for number, _ in numbered[1:]], notes)
 
 
 def numbers_of(name: str, values: Any, table: Table) -> tuple[FloatArray, tuple[str, ...]]:

@@ -85,7 +85,8 @@ class SpeakerEncoder(nn.Module):
         """The vectors."""
         _, (hidden, _) = self.lstm(spectra)
         found = functional.relu(self.linear(hidden[-1]))
-        return found / found.norm(dim=1, keepdim=True)
+        unit: Tensor = found / found.norm(dim=1, keepdim=True)
+        return unit
 
     @classmethod
     def load(cls) -> SpeakerEncoder:
@@ -107,6 +108,7 @@ class VoiceDetector(nn.Module):
 
     CHUNK = 512
     CONTEXT = 64
+    spectrum: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,14 +130,16 @@ class VoiceDetector(nn.Module):
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             found = functional.relu(layer(found))
         remembered, _ = self.lstm(found.view(*chunks.shape[:2], -1))
-        return self.final(functional.relu(remembered).mT).sigmoid().squeeze(1)
+        spoken: Tensor = self.final(functional.relu(remembered).mT).sigmoid()
+        return spoken.squeeze(1)
 
     @classmethod
     def load(cls) -> VoiceDetector:
         """With the weights of the package's compiled network, which is the one that people run."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
-            theirs = torch.jit.load(weights_of("silero_vad", "data/silero_vad.jit"), map_location="cpu").state_dict()
+            load: Callable[..., nn.Module] = torch.jit.load
+            theirs = load(weights_of("silero_vad", "data/silero_vad.jit"), map_location="cpu").state_dict()
         names = {f"encoder.{number}.reparam_conv": f"conv{number + 1}" for number in range(4)}
         names |= {"stft.forward_basis_buffer": "spectrum", "decoder.decoder.2": "final"}
         names |= {f"decoder.rnn.{name}": f"lstm.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
@@ -226,7 +230,7 @@ class BalancedAccuracy:
 
 
 def _batches(inputs: Tensor, truth: Tensor, size: int) -> Batches:
-    return list(zip(inputs.split(size), truth.split(size), strict=True))
+    return list(zip(torch.split(inputs, size), torch.split(truth, size), strict=True))
 
 
 @torch.no_grad()
@@ -253,7 +257,7 @@ def voice_detector(scale: float = 1.0) -> Pretrained:
     generator = torch.Generator().manual_seed(0)
     inputs, _ = streams(False, _scaled(scale, 128), generator)
     sounds, truth = streams(True, _scaled(scale, 128), generator)
-    own = torch.cat([model(part) for part in sounds.split(64)]) > 0.5
+    own = torch.cat([model(part) for part in torch.split(sounds, 64)]) > 0.5
 
     def metric(name: str) -> Metric:
         return Metric(name, BalancedAccuracy(), unit="%", higher_is_better=True, chance=0.5)

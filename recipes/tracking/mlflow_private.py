@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CHECKED = ("3.17.2",)
@@ -55,7 +55,8 @@ def make_database(file: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     uri = f"sqlite:///{file.as_posix()}"
-    SqlAlchemyStore(uri, "./mlruns")  # the place that MLflow's own client gives its first experiment
+    store: Callable[[str, str], object] = SqlAlchemyStore
+    store(uri, "./mlruns")  # the place that MLflow's own client gives its first experiment
     SqlAlchemyStore._engine_map.pop(uri).dispose()
 
 

@@ -123,6 +123,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
                     "peers",
                     "physics",
                     "pieces",
+                    "pretrained",
                     "published",
                     "robust",
                     "startup",

@@ -144,7 +144,7 @@ def test_files_of_reports_are_merged(
     assert json.loads(Path("merged.json").read_text()) == json.loads(Path("whole.json").read_text())
     assert "chip 0 is in two of the reports" in fail("evaluate", "--merge", "a.json", "whole.json")
     Path("x.json").write_text("[]")
-    assert "'x.json' holds no reports; give files that --json wrote" in fail("evaluate", "--merge", "x.json")
+    assert "'x.json' holds no reports, or damaged ones" in fail("evaluate", "--merge", "x.json")
     stored = json.loads(Path("a.json").read_text())
     Path("y.json").write_text(json.dumps({"plain": stored["plain"]}))
     assert "has reports of plain, and 'a.json' of" in fail("evaluate", "--merge", "a.json", "y.json")
