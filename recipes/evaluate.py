@@ -97,6 +97,7 @@ def prepare(
     *,
     budget: float | str = "1min",
     copies: int = 1,
+    digital: float = 0.0,
     track: bool = False,
     show: bool = True,
     tell: Callable[[str], None] = lambda _: None,
@@ -112,6 +113,7 @@ def prepare(
         path: see `evaluate`, as for all that follow, what is raised and warned.
         budget: of time, for each network.
         copies: how many cells may hold one conductance.
+        digital: which share of the weights may stay digital.
         track: whether what it brings is added to the network's run in MLflow.
         show: progress bars.
         tell: told a line.
@@ -138,6 +140,7 @@ def prepare(
             network.calibration,
             budget=budget,
             copies=copies,
+            digital=digital,
             time=how["times"][-1],
             compensation=how["compensation"],
             tell=partial(_tell_step, tell, name),
@@ -233,6 +236,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--copies", type=int, metavar="N", help="with --prepare: how many cells may hold one conductance"
     )
+    parser.add_argument(
+        "--digital",
+        type=float,
+        metavar="SHARE",
+        help="with --prepare: share of the weights that may stay digital, 0 to 1",
+    )
     parser.add_argument("--track", action="store_true", help="with --prepare: add what it brings to the runs in MLflow")
     parser.add_argument("--merge", metavar="FILE", nargs="+", help="join reports of --json, of other chips each")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -246,8 +255,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise InvalidValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
     if options.ablate and (options.json is not None or options.plot is not None):
         raise InvalidValueError("evaluate: --ablate prints a table; leave out --json and --plot")
-    if options.prepare is None and (options.copies is not None or options.track):
-        raise InvalidValueError("evaluate: --copies and --track go with --prepare")
+    if options.prepare is None and (options.copies is not None or options.digital is not None or options.track):
+        raise InvalidValueError("evaluate: --copies, --digital and --track go with --prepare")
     if options.prepare is not None and options.ablate:
         raise InvalidValueError("evaluate: give --ablate or --prepare, not both")
 
@@ -290,6 +299,7 @@ def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked)
             Path(options.run),
             budget=options.prepare,
             copies=1 if options.copies is None else options.copies,
+            digital=0.0 if options.digital is None else options.digital,
             track=options.track,
             show=not options.quiet,
             tell=lambda line: None if options.quiet else shared.tell(line),

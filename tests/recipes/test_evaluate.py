@@ -116,7 +116,7 @@ def test_evaluate_prepared(stopped: Path, capsys: pytest.CaptureFixture[str], fa
     assert list(reports) == ["plain", "plain, prepared", "hardware-aware", "hardware-aware, prepared"]
     for name in ("plain", "hardware-aware"):
         assert (reports[name].values == reports[f"{name}, prepared"].values).all(), "the same chips"
-    assert "--copies and --track go with --prepare" in fail("evaluate", str(stopped), "--copies", "2")
+    assert "--copies, --digital and --track go with --prepare" in fail("evaluate", str(stopped), "--copies", "2")
     assert "not both" in fail("evaluate", str(stopped), "--prepare", "--ablate")
     assert "cannot read 'soon'" in fail("evaluate", str(stopped), "--prepare", "soon")
 

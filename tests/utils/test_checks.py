@@ -14,7 +14,7 @@ from analogsim.utils.text import in_short
 TRUTH = ("no", "False", "", 0, 1, None, [], [True], object(), math.nan)
 
 
-@pytest.mark.parametrize("value", TRUTH, ids=repr)
+@pytest.mark.parametrize("value", TRUTH, ids=range(len(TRUTH)))
 def test_a_flag_is_true_or_false(value: object) -> None:
     with pytest.raises(TypeError, match=r"^convert: embeddings must be True or False, got "):
         check_flag(value, "convert: embeddings")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -12,11 +12,24 @@ from analogsim.chip.compensation import Compensations
 from analogsim.chip.layer_errors import Trial
 from analogsim.chip.percentile_search import search_percentile
 from analogsim.chip.range_search import search_ranges
-from analogsim.crossbar.crossbar import Crossbar
+from analogsim.crossbar.crossbar import IDEAL, Crossbar
+from analogsim.device.model import DeviceModel, Effect
 from analogsim.device.parse import with_mapping
 from analogsim.layers.module import matrices_of
 
 INPUTS, OUTPUTS = "input_range", "output_bound"
+
+
+@dataclass(frozen=True)
+class Exact(Effect):
+    """No error at all: the weight is a digital number."""
+
+    signed: ClassVar[bool] = True
+    cellwise: ClassVar[bool] = True
+
+
+DIGITAL = DeviceModel((Exact(),), name="digital")
+"""What a matrix lies on that stays digital."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Choice:
         copies: how many cells hold one conductance; None: as many as do.
         percentile: whether the largest weights are searched for.
         ranges: of `INPUTS` and `OUTPUTS`, the ranges of converters that are set from data and searched for.
+        digital: the names of matrices that stay digital.
         around: whether weights are laid around known faults; ``"signs"``: with their signs turned too.
     """
 
@@ -35,6 +49,7 @@ class Choice:
     copies: int | None = None
     percentile: bool = False
     ranges: frozenset[str] = frozenset()
+    digital: frozenset[str] = frozenset()
     around: str = ""
 
     @property
@@ -109,6 +124,9 @@ class Bench:
     def _make(self, choice: Choice) -> None:
         self.restore()
         for state in self._states:
+            if state.name in choice.digital:
+                state.put_on(DIGITAL, IDEAL)
+                continue
             device = state.device
             if choice.copies is not None and not device.signed:
                 device = with_mapping(device, copies=choice.copies)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from analogsim.chip.clean import as_trained
 from analogsim.chip.compensation import CompensationLike, as_compensations
 from analogsim.chip.faults import remap
-from analogsim.chip.layer_errors import FIRST_SEED, Ages, ages_for, is_better
+from analogsim.chip.layer_errors import FIRST_SEED, Ages, Chips, Trial, ages_for, is_better, measure_layers
 from analogsim.chip.lifecycle import Faults, erase
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.monte_carlo import judge_chips
-from analogsim.evaluation.preparation.choice import Bench, Choice
+from analogsim.evaluation.preparation.choice import DIGITAL, Bench, Choice
 from analogsim.evaluation.preparation.halves import as_loader, halves_of
 from analogsim.evaluation.preparation.prepared import Prepared, TriedStep
 from analogsim.evaluation.preparation.steps import Step, find_steps
@@ -59,6 +59,7 @@ def prepare(
     time: Ages | None = None,
     compensation: CompensationLike = "global",
     copies: int = 1,
+    digital: float = 0.0,
     faults: KnownFaults | None = None,
     criterion: str | Metric = "error",
     samples: int = 512,
@@ -74,7 +75,8 @@ def prepare(
     what brings nothing any more beside the others is taken out again. Steps are: ranges of converters set from data and
     searched for (`search_ranges`), the largest weight (`search_percentile`), every compensation that has a name (gains,
     batch norm again, ranges and outputs matched on each chip), more cells for each conductance if ``copies`` allows it,
-    and weights laid around ``faults`` if they are known (`remap`).
+    the layers with the largest errors kept digital if ``digital`` allows it, and weights laid around ``faults`` if they
+    are known (`remap`).
 
     The twin is changed in place: mapping, crossbars and ranges are those that were found, chips are gone. The digital
     network stays as it is.
@@ -90,6 +92,8 @@ def prepare(
             them as the devices' formulas go.
         compensation: what it begins with.
         copies: how many cells may hold one conductance at most; of 2, 4, 8 and 16 those are tried that are not more.
+        digital: which share of the weights may stay digital, 0 to 1: the matrices whose products are furthest from the
+            digital ones, as many as fit.
         faults: cells known to be stuck, see `evaluate`: a map for all chips, or a function of the chip's seed.
         criterion: ``"error"``: the mean squared error of the answers, relative to their variance; ``"agreement"``: the
             share of answers whose largest class is another one than the digital network's; or a `Metric` of
@@ -124,6 +128,7 @@ def prepare(
         _check_whole("chips", chips, 2)
     _check_whole("copies", copies, 1)
     _check_whole("samples", samples, 2)
+    _check_share(digital)
     ages = ages_for(analog, time, "prepare")
     given, held_out = halves_of(inputs, samples)
     if given is held_out:
@@ -141,7 +146,8 @@ def prepare(
     try:
         if chips is None:
             judge.choose_chips(start)
-        plan = _Plan(judge, find_steps(copies, faults=faults is not None), start, tell)
+        dearest = _dearest(analog, searched, ages, digital)
+        plan = _Plan(judge, find_steps(copies, faults=faults is not None, digital=dearest), start, tell)
         final = plan.run()
         bench.put(final)
     except BaseException:
@@ -188,8 +194,38 @@ def _check_whole(name: str, value: object, least: int) -> None:
     check_whole(value, f"prepare: {name}", least, MOST_TURNS)
 
 
+def _check_share(digital: object) -> None:
+    if isinstance(digital, bool) or not isinstance(digital, int | float) or not 0 <= digital <= 1:
+        raise InvalidValueError(
+            f"prepare: digital is the share of the weights that may stay digital, 0 to 1, got {digital!r}"
+        )
+
+
 def _cells(analog: nn.Module) -> int:
-    return sum(matrix.analog.cells for matrix in matrices_of(analog))
+    return sum(matrix.analog.cells for matrix in matrices_of(analog) if matrix.analog.device != DIGITAL)
+
+
+def _dearest(analog: nn.Module, inputs: Iterable[Any], ages: Sequence[float], share: float) -> list[tuple[str, ...]]:
+    """The matrices with the largest errors of their products, as many as make up a share of the weights.
+
+    Returns:
+        Their names, in groups of 1, 2, 4, ... of them, the last one of all.
+    """
+    matrices = matrices_of(analog)
+    left = share * sum(matrix.analog.shape.numel() for matrix in matrices)
+    fitting = [matrix for matrix in matrices if matrix.analog.shape.numel() <= left]
+    if not fitting:
+        return []
+    trials = {matrix: [Trial.now(matrix.analog)] for matrix in fitting}
+    chips = Chips([FIRST_SEED, FIRST_SEED + 1], ages, as_compensations("global").gain)
+    errors = measure_layers(analog, inputs, trials, chips, "prepare")
+    names: list[str] = []
+    for matrix in sorted(errors, key=lambda matrix: -float(errors[matrix].mean())):
+        if matrix.analog.shape.numel() <= left:
+            left -= matrix.analog.shape.numel()
+            names.append(matrix.analog.name)
+    sizes = [2**power for power in range(len(names).bit_length()) if 2**power < len(names)]
+    return [tuple(names[:size]) for size in (*sizes, len(names))] if names else []
 
 
 def _squared_error(variance: float, output: Tensor, target: Tensor) -> Tensor:
@@ -283,7 +319,7 @@ class _Judge:
     end: float
     samples: int = 0
     _known: dict[Choice, Tensor] = field(default_factory=dict)
-    _longest: float = 0.0
+    _took: dict[bool, float] = field(default_factory=dict)
     _shortest: float = math.inf
 
     def choose_chips(self, choice: Choice) -> None:
@@ -293,7 +329,7 @@ class _Judge:
         wanted = int(0.5 * (self.end - clock.monotonic()) / (_MEASUREMENTS * each))
         chips = max(_FEWEST, min(_MOST, wanted))
         if chips > self.chips:
-            self._longest *= chips / self.chips
+            self._took = {with_data: took * chips / self.chips for with_data, took in self._took.items()}
             self._shortest *= chips / self.chips
             self.chips = chips
             self._known.clear()
@@ -302,7 +338,9 @@ class _Judge:
         """Whether there is time to measure a choice, as far as can be said."""
         if choice in self._known:
             return True
-        wanted = self._longest
+        with_data = bool(choice.compensations.adjustments)
+        # What is made of data on each chip takes several times as long as asking; of what is not known yet, the most.
+        wanted = self._took.get(with_data, max(self._took.values(), default=0.0))
         if not self.bench.is_made(choice):
             wanted += _SEARCH_FORWARDS * self._shortest / self.chips
         return clock.monotonic() + wanted < self.end
@@ -340,7 +378,9 @@ class _Judge:
                 action="prepare",
             ).report
             spent = clock.monotonic() - start
-            self._longest, self._shortest = max(self._longest, spent), min(self._shortest, spent)
+            with_data = bool(choice.compensations.adjustments)
+            self._took[with_data] = max(self._took.get(with_data, 0.0), spent)
+            self._shortest = min(self._shortest, spent)
             self.samples = report.samples
             values = torch.from_numpy(report.values).double().mean(1)
             self._known[choice] = -values if self.metric.higher_is_better else values

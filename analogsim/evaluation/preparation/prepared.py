@@ -14,6 +14,7 @@ from analogsim.chip.ranges import get_ranges
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.evaluation.display import frame
+from analogsim.evaluation.preparation.choice import DIGITAL
 from analogsim.layers.module import matrices_of
 from analogsim.mapping.mapping import Mapping as WeightMapping
 from analogsim.utils.text import table
@@ -89,8 +90,16 @@ class Prepared:
 
     @property
     def devices(self) -> dict[str, DeviceModel]:
-        """What each layer lies on: ``convert(model, prepared.devices, crossbar=prepared.crossbars)`` makes it again."""
+        """What each layer lies on: ``convert(model, prepared.devices, crossbar=prepared.crossbars)`` makes it again.
+
+        What stays digital lies on a device of that name, which has no error; None in its place says the same.
+        """
         return {matrix.analog.name: matrix.analog.device for matrix in matrices_of(self.analog)}
+
+    @property
+    def digital(self) -> tuple[str, ...]:
+        """The names of what stays digital."""
+        return tuple(matrix.analog.name for matrix in matrices_of(self.analog) if matrix.analog.device == DIGITAL)
 
     @property
     def crossbars(self) -> dict[str, Crossbar]:
@@ -161,6 +170,7 @@ class Prepared:
             "chips": self.chips,
             "samples": self.samples,
             "cells": list(self.cells),
+            "digital": list(self.digital),
             "seconds": self.seconds,
             "steps": [vars(step) for step in self.steps],
             "devices": {name: device.name for name, device in self.devices.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -21,7 +21,8 @@ class Step:
         name: stands in tables.
         kind: of two steps of one kind only one is taken.
         price: of two that come to about the same, the cheaper is taken: 1 for what is set once, 2 for what is measured
-            on each chip without data, 3 for data through each chip, 4 for a test of each cell, more for cells.
+            on each chip without data, 3 for data through each chip, 4 for a test of each cell, more for cells, and most
+            for what stays digital.
         takes: of the hardware, in a few words.
         change: does it.
         why_not: why there is nothing for it to do in a network, in words; empty if there is.
@@ -50,12 +51,13 @@ _TAKES = {
 _OF_EACH_CHIP = "inputs through each chip at each age"
 
 
-def find_steps(copies: int, *, faults: bool) -> list[Step]:
+def find_steps(copies: int, *, faults: bool, digital: Sequence[tuple[str, ...]] = ()) -> list[Step]:
     """What there is to try, in the order in which it is tried.
 
     Args:
         copies: how many cells may hold one conductance.
         faults: whether faults are known.
+        digital: the names of matrices that may stay digital, in groups of which one is taken.
     """
     searched = [
         Step(
@@ -73,6 +75,7 @@ def find_steps(copies: int, *, faults: bool) -> list[Step]:
         *(_compensating(part) for part in COMPENSATIONS.values()),
         *([_around("remap", "lines"), _around("remap-signs", "signs")] if faults else []),
         *(_copying(count) for count in (2, 4, 8, 16) if count <= copies),
+        *map(_keeping, digital),
         *searched,  # which takes longest
     ]
 
@@ -124,6 +127,19 @@ def _around(name: str, how: str) -> Step:
         f"a test of each chip; {what}",
         lambda choice: replace(choice, around=how),
         lambda analog: "" if _on_cells(analog) else "every device acts on weights, not on cells",
+    )
+
+
+def _keeping(names: tuple[str, ...]) -> Step:
+    told = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return Step(
+        f"digital-{len(names)}",
+        "digital",
+        20,
+        f"{told} digital",
+        lambda choice: replace(choice, digital=frozenset(names)),
+        lambda _: "",
+        first=len(names) == 1,
     )
 
 

@@ -277,7 +277,7 @@ def test_the_twin_is_as_it_was_where_it_fails():
         ({"chips": 1}, ValueError, "chips must be an integer >= 2, got 1"),
         ({"copies": 0}, ValueError, "copies must be an integer >= 1, got 0"),
         ({"samples": True}, ValueError, "samples must be an integer >= 2, got True"),
-        ({"time": []}, ValueError, "give at least one time"),
+        ({"time": []}, ValueError, "time must be a sequence such as"),
         ({"criterion": "accuracy"}, ValueError, 'criterion must be "error", "agreement" or a Metric, got \'accuracy\''),
         ({"criterion": Metric("m", lambda a, b: a)}, ValueError, "the criterion 'm' needs a direction"),
         ({"compensation": "colum"}, ValueError, "compensation: must be None, or one of"),
@@ -363,3 +363,77 @@ def test_what_learned_ranges_cut_off_is_not_brought_back():
     prepared = analogsim.prepare(analog, x, **QUICK)
     assert prepared.before == pytest.approx(0, abs=1e-9), "the network that was trained has lost nothing"
     assert not prepared.kept
+
+
+class Loud(nn.Module):
+    """A small layer whose inputs are far apart, as raw powers of a spectrum are, before others that do well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loud, self.first, self.second = nn.Linear(16, 24, bias=False), nn.Linear(24, 64), nn.Linear(64, 8)
+
+    def forward(self, x):
+        return self.second(self.first(self.loud(x * torch.logspace(0, 3, 16)).relu()).relu())
+
+
+def loud():
+    torch.manual_seed(0)
+    model = Loud().eval()
+    with torch.no_grad():  # what counts comes from small inputs
+        model.loud.weight.mul_(torch.logspace(0, -3, 16))
+    return model
+
+
+def test_what_errs_most_stays_digital_where_that_is_allowed():
+    model, x = loud(), torch.randn(128, 16)
+    analog = analogsim.convert(model, "pcm", crossbar="standard")
+    cells = sum(matrix.analog.cells for matrix in matrices_of(analog))
+    prepared = analogsim.prepare(analog, x, digital=0.2, **QUICK)
+    assert prepared.digital == ("loud",)
+    assert "digital-1" in prepared.kept
+    row = next(step for step in prepared.steps if step.name == "digital-1")
+    assert row.takes == "'loud' digital"
+    assert row.alone < 0.5 * prepared.before
+    assert prepared.cells == (cells, cells - 2 * 16 * 24)
+    analogsim.program(analog.eval(), seed=0)
+    assert torch.equal(analog.loud(x), model.loud(x))
+    again = analogsim.convert(model, prepared.devices, crossbar=prepared.crossbars)
+    analogsim.set_ranges(again, prepared.ranges)
+    how = {"compensation": prepared.compensation, "calibration": x}
+    assert (wrong(again, model, x, **how) == wrong(prepared.analog, model, x, **how)).all()
+
+
+def test_nothing_stays_digital_that_is_not_asked_to_or_too_large():
+    model, x = loud(), torch.randn(128, 16)
+    for share in (0.0, 0.1):
+        prepared = analogsim.prepare(analogsim.convert(model, "pcm", crossbar="standard"), x, digital=share, **QUICK)
+        assert prepared.digital == ()
+        assert not any(step.name.startswith("digital") and "loud" in step.takes for step in prepared.steps)
+
+
+@pytest.mark.parametrize("share", [-0.1, 3, True, "0.1", float("nan")])
+def test_a_share_is_one(share):
+    analog = analogsim.convert(network(), "pcm")
+    with pytest.raises(ValueError, match="digital is the share of the weights that may stay digital, 0 to 1, got"):
+        analogsim.prepare(analog, torch.randn(64, 32), digital=share)
+
+
+def test_a_dear_step_does_not_keep_cheap_ones_from_being_tried(monkeypatch):
+    """Each kind of measurement is as long as those of its kind were."""
+    from analogsim.evaluation.preparation import planner
+
+    now = [0.0]
+    monkeypatch.setattr(planner.clock, "monotonic", lambda: now[0])
+    judge = planner.judge_chips
+
+    def timed(*args, compensation, **how):
+        now[0] += 10.0 if compensation.adjustments else 1.0
+        return judge(*args, compensation=compensation, **how)
+
+    monkeypatch.setattr(planner, "judge_chips", timed)
+    analog = analogsim.convert(network(), "pcm")
+    prepared = analogsim.prepare(analog, torch.randn(64, 32), budget="19s", chips=2)
+    tried = {step.name: step.why for step in prepared.steps}
+    assert tried["affine"] == ""
+    assert tried["bias"] == "no time was left"
+    assert tried["column"] in ("", "beside the others no time was left")  # tried alone

@@ -58,3 +58,12 @@ def test_lines_and_cells():
     found = steps(copies=2, faults=True)
     assert found["remap-signs"].change(Choice(Compensations())).around == "signs"
     assert found["copies-2"].change(Choice(Compensations())).copies == 2
+
+
+def test_what_may_stay_digital():
+    steps = {step.name: step for step in find_steps(1, faults=False, digital=[("a",), ("a", "b", "c", "d")])}
+    one, four = steps["digital-1"], steps["digital-4"]
+    assert (one.takes, four.takes) == ("'a' digital", "'a', 'b', 'c' and 1 more digital")
+    assert four.change(one.change(START)).digital == {"a", "b", "c", "d"}
+    assert one.first
+    assert not four.first
