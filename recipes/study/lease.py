@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from analogsim.errors import OperationError
 from analogsim.recipes.study import shared_database
+from analogsim.recipes.study.heartbeats import SILENT
 
 if TYPE_CHECKING:
     import optuna
-
-SILENT = 4  # heartbeats without a sign of life after which a worker is dead
 
 
 class LostLease(OperationError):  # noqa: N818 - what another worker goes on with is no error

@@ -6,7 +6,7 @@ name. `analogsim.recipes.study.shared_database` also puts methods of its own in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +25,18 @@ def storage_of(study: optuna.Study) -> Any:
 def engine_of(study: optuna.Study) -> Any:
     """SQLAlchemy's engine of the database below a study; None where there is no database."""
     return getattr(getattr(storage_of(study), "_backend", None), "engine", None)
+
+
+def journal_of(study: optuna.Study) -> str | None:
+    """The file of a journal that a study is in; None where it is in something else."""
+    backend = getattr(storage_of(study), "_backend", None)
+    path = getattr(backend, "_file_path", None)
+    return path if isinstance(path, str) else None
+
+
+def watch_by(storage: Any, dead: Callable[[int], list[int]]) -> None:
+    """Have a database storage ask `dead` for the ids of a study's trials whose workers died."""
+    storage._get_stale_trial_ids = dead
 
 
 def id_of(trial: FrozenTrial) -> int:
@@ -55,3 +67,14 @@ def heartbeats_table() -> sqlalchemy.TableClause:
     from sqlalchemy import column, table
 
     return table("trial_heartbeats", column("trial_id"))
+
+
+def signs_of_life() -> sqlalchemy.Select[Any]:
+    """Asks for the trials at work that gave one: the trial's id, its study's, and when, by whatever clock."""
+    from sqlalchemy import String, cast, column, select, table
+
+    trials = table("trials", column("trial_id"), column("study_id"), column("state"))
+    beats = table("trial_heartbeats", column("trial_id"), column("heartbeat"))
+    both = trials.join(beats, trials.c.trial_id == beats.c.trial_id)
+    at_work = cast(trials.c.state, String) == "RUNNING"  # a type of its own in PostgreSQL
+    return select(trials.c.trial_id, trials.c.study_id, beats.c.heartbeat).select_from(both).where(at_work)

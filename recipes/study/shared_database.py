@@ -12,17 +12,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from analogsim.errors import UnreachableError
+from analogsim.errors import UnavailableError, UnreachableError
+from analogsim.recipes.study.heartbeats import Watch
 from analogsim.recipes.study.optuna_private import (
     attributes_table,
     earlier_numbers,
     engine_of,
     heartbeats_table,
     id_of,
+    journal_of,
     reading_methods,
+    signs_of_life,
     storage_of,
+    watch_by,
 )
 from analogsim.recipes.tracking import stores
+from analogsim.utils.files import lock_file
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +58,9 @@ def harden(storage: Any) -> None:
 
     SQLite: what is read and then written is one step; by itself two workers may both take the same waiting trial.
     Servers: one that is restarted is waited for, where Optuna would let the worker die. Both: a heartbeat that fails
-    is followed by the next one, where Optuna would send none any more and the worker be taken for dead.
+    is followed by the next one, where Optuna would send none any more and the worker be taken for dead; and who is dead
+    is seen by whether heartbeats come, where Optuna compares clocks: those of two machines that share a file, or the
+    server's before and after it was set.
     """
     if storage.engine.dialect.name == "sqlite":
         _make_steps_whole(storage)
@@ -61,11 +68,28 @@ def harden(storage: Any) -> None:
         _wait_for_server(storage.engine)
     beat = storage.record_heartbeat
 
+    watch, guard = Watch(storage.heartbeat_interval), threading.Lock()
+
+    def look() -> dict[int, int]:
+        """Look at all that are at work, and by their trials tell the studies that they are of."""
+        with _marked("reading"), storage.engine.begin() as connection:
+            rows = connection.execute(signs_of_life()).all()
+        with guard:
+            watch.look({trial: sign for trial, _, sign in rows})
+        return {trial: of_study for trial, of_study, _ in rows}
+
     def record_heartbeat(trial_id: int) -> None:
         with _marked("at_once"), contextlib.suppress(*storage_errors()):  # nobody should wait for a thread that waits
             beat(trial_id)
+            look()  # so that a worker who is busy for long sees the deaths of others as soon as one who waits
+
+    def dead(study_id: int) -> list[int]:
+        studies = look()
+        with guard:
+            return [trial for trial in watch.dead() if studies.get(trial) == study_id]
 
     storage.record_heartbeat = record_heartbeat
+    watch_by(storage, dead)
 
 
 def _make_steps_whole(storage: Any) -> None:
@@ -166,10 +190,13 @@ def exchange(study: optuna.Study, name: str, old: Any, new: Any) -> bool:
     """Set an attribute of the study from `old` to `new` (None: none) in one step; False where it is not `old` any more.
 
     Optuna has no such step. Without it two workers may both believe to be the first.
+
+    Raises:
+        UnavailableError: the storage is one in which no such step can be made.
     """
     engine = engine_of(study)
     if engine is None:
-        with _ONE_AT_A_TIME:  # memory, or a journal: the workers are threads
+        with _alone(study):
             if study.user_attrs.get(name) != old:
                 return False
             study.set_user_attr(name, new)
@@ -191,6 +218,36 @@ def exchange(study: optuna.Study, name: str, old: Any, new: Any) -> bool:
             return True
     except sqlalchemy.exc.IntegrityError:  # another has made it meanwhile
         return False
+
+
+@contextlib.contextmanager
+def _alone(study: optuna.Study) -> Iterator[None]:
+    """Keep all others from a step in a storage that has no transactions: threads from memory, processes from a journal.
+
+    The journal's own lock is held for each of its lines only, so that another file beside it is locked; by the system,
+    which frees it when its holder dies.
+    """
+    import optuna
+
+    storage, journal = storage_of(study), journal_of(study)
+    with _ONE_AT_A_TIME, contextlib.ExitStack() as scope:
+        if journal is not None:
+            try:
+                file = scope.enter_context(open(f"{journal}.steps", "ab"))
+                while not lock_file(file):
+                    time.sleep(0.01)
+            except OSError as error:
+                raise _unfit(f"{journal}.steps cannot be locked ({error.strerror or error})") from error
+        elif not isinstance(storage, optuna.storages.InMemoryStorage):
+            raise _unfit(f"{type(storage).__name__} has no step that two workers cannot both make")
+        yield
+
+
+def _unfit(why: str) -> UnavailableError:
+    return UnavailableError(
+        f"study.storage: {why}, so that they would take one lease; use a database (optuna.storages.RDBStorage: SQLite "
+        "on one machine, PostgreSQL on several), or a journal in a file of this machine"
+    )
 
 
 def first_beats(study: optuna.Study) -> None:

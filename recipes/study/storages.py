@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from analogsim.errors import InvalidValueError, MissingPackageError, UnreachableError
 from analogsim.recipes.study import shared_database
-from analogsim.recipes.study.lease import SILENT
+from analogsim.recipes.study.heartbeats import SILENT
 from analogsim.recipes.tracking import stores
 
 if TYPE_CHECKING:

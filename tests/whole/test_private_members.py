@@ -10,6 +10,7 @@ import glob
 import inspect
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from analogsim.recipes.study.optuna_private import signs_of_life
 from analogsim.utils.torch_private import GENERATOR_WORDS, fill_generator, unfolded
 from tests.whole.tree import Module, read_tree
 
@@ -460,11 +462,13 @@ def _() -> None:
     study.ask()
     assert [trial.number for trial in storage._get_trials(1, None, set(), -1)] == [0]
     assert storage._get_stale_trial_ids(1) == []
+    storage._get_stale_trial_ids = lambda study_id: [study_id]
+    assert study._storage._get_stale_trial_ids(7) == [7]  # the cache hands it on to what stands there
     reading = [name for name in dir(storage) if name.startswith("get_")]
     assert {"get_all_trials", "get_trial", "get_study_user_attrs", "get_all_studies"} <= set(reading)
 
 
-@canary(OPTUNA, "RDBStorage.record_heartbeat", "table trial_heartbeats", "table study_user_attributes")
+@canary(OPTUNA, "RDBStorage.record_heartbeat", "table trial_heartbeats", "table trials", "table study_user_attributes")
 def _() -> None:
     study = _study()
     from sqlalchemy import text
@@ -479,8 +483,22 @@ def _() -> None:
         rows = connection.execute(text("select study_id, key, value_json from study_user_attributes")).all()
         assert [(*row[:2], json.loads(row[2])) for row in rows] == [(1, "a", {"b": [1, None]})]
         assert connection.execute(text("select trial_id from trial_heartbeats")).scalars().all() == [1]
+        ((trial, of_study, sign),) = connection.execute(signs_of_life()).all()
+        assert (trial, of_study) == (1, 1)
+        assert sign
         connection.execute(text("update study_user_attributes set value_json = '5'"))
     assert study.user_attrs == {"a": 5}
+
+
+@canary(OPTUNA, "JournalStorage._backend", "JournalFileBackend._file_path")
+def _() -> None:
+    import optuna
+
+    with tempfile.TemporaryDirectory() as place:
+        backend = optuna.storages.journal.JournalFileBackend(f"{place}/journal")
+        study = optuna.create_study(storage=optuna.storages.JournalStorage(backend))
+        assert study._storage._backend._file_path == f"{place}/journal"
+    assert not hasattr(optuna.create_study()._storage, "_backend")
 
 
 @canary(OPTUNA, "FrozenTrial.system_attrs retry_history")

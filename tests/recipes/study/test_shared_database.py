@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from analogsim.errors import UnavailableError
 from analogsim.recipes.study import shared_database
 from analogsim.recipes.study.storages import open_storage
-from analogsim.recipes.study.trials import at_work, try_again
+from analogsim.recipes.study.trials import at_work, identity, try_again
 from tests.recipes.workers import NAME
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
+sqlalchemy = pytest.importorskip("sqlalchemy", reason="needs analogsim-torch[recipes]")
 State = optuna.trial.TrialState
 
 
@@ -83,6 +87,121 @@ def test_a_worker_that_died_before_its_first_heartbeat_is_found(shared: Any) -> 
         time.sleep(0.2)
     assert [trial.state for trial in shared.trials] == [State.FAIL, State.WAITING]
     assert shared.trials[1].params == {"x": 0.5}
+
+
+IN_A_JOURNAL = """
+import sys, time, warnings
+warnings.simplefilter("ignore")
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from analogsim.errors import UnavailableError
+from analogsim.recipes.study import shared_database
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+storage = optuna.storages.JournalStorage(JournalFileBackend(sys.argv[1]))
+study = optuna.load_study(study_name="faults", storage=storage)
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(40):
+    if shared_database.exchange(study, f"turn {turn}", None, sys.argv[2]):
+        print(turn, flush=True)
+"""
+
+
+def in_a_journal(place: Path) -> Any:
+    backend = optuna.storages.journal.JournalFileBackend(str(place / "journal.log"))
+    return optuna.create_study(storage=optuna.storages.JournalStorage(backend), study_name=NAME, load_if_exists=True)
+
+
+@pytest.mark.slow
+def test_only_one_process_is_the_first_in_a_journal(tmp_path: Path) -> None:
+    """Reading and writing are two steps of a journal: without a lock most turns are won by several."""
+    study = in_a_journal(tmp_path)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", IN_A_JOURNAL, str(tmp_path / "journal.log"), str(index)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    said = [worker.communicate(timeout=120)[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    won = {int(turn): str(name) for name, turns in enumerate(said) for turn in turns}
+    assert sum(map(len, said)) == 40
+    assert {turn: study.user_attrs[f"turn {turn}"] for turn in range(40)} == won
+
+
+def test_a_storage_that_cannot_keep_two_workers_apart_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = in_a_journal(tmp_path)
+    (tmp_path / "journal.log.steps").mkdir()
+    with pytest.raises(UnavailableError, match=r"journal\.log\.steps cannot be locked \(Is a directory\).*RDBStorage"):
+        shared_database.exchange(study, "it", None, "me")
+    assert study.user_attrs == {}
+
+    class Elsewhere(optuna.storages.InMemoryStorage):
+        """In another process, say."""
+
+    study = optuna.create_study(storage=Elsewhere())
+    monkeypatch.setattr(optuna.storages, "InMemoryStorage", int)
+    with pytest.raises(UnavailableError, match=r"Elsewhere has no step that two workers cannot both make"):
+        identity(study)
+
+
+def signed(shared: Any, number: int, sign: str) -> None:
+    """A sign of life of a worker whose clock says this."""
+    with shared._storage._backend.engine.begin() as connection:
+        beats = sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = :sign WHERE trial_id = :number")
+        assert connection.execute(beats, {"sign": sign, "number": number + 1}).rowcount == 1
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+@pytest.mark.parametrize("day", ["1999-01-01", "2199-01-01"])
+def test_clocks_of_workers_are_not_compared(
+    tmp_path: Path, shared: Any, day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two alive whose clocks are a lifetime off, one of the same clock that is dead."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    study = opened(tmp_path)  # its watch begins with this clock
+    for number in range(3):
+        assert study.ask().number == number
+        study._storage._backend.record_heartbeat(number + 1)
+        signed(study, number, f"{day} 00:00:00.000000")
+    for beat in range(1, 9):
+        now[0] += 1
+        for number in (0, 1):
+            signed(study, number, f"{day} 00:0{4 * number}:{10 + (beat if number else -beat)}.000000")
+        found = at_work(study)
+        assert found == (3 if beat <= 5 else 2)
+    assert [trial.state for trial in study.trials] == [State.RUNNING, State.RUNNING, State.FAIL, State.WAITING]
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_who_was_cut_off_takes_nobody_for_dead_at_once(
+    tmp_path: Path, shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    study = opened(tmp_path)
+    study.ask()
+    study._storage._backend.record_heartbeat(1)
+    assert at_work(study) == 1
+    now[0] += 3600  # the storage was away for all of them
+    assert at_work(study) == 1
+    for _ in range(3):
+        now[0] += 1
+        found = at_work(study)
+    assert found == 0
 
 
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
