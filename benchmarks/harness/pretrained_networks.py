@@ -46,7 +46,7 @@ class Pretrained:
         model: in eval mode.
         inputs: without labels, none of them of the questions.
         questions: by their names; the first is of the truth, one more of the network's own digital answers.
-        dearest: the matrix that costs most on chips of `pcm`, found by `analogsim.sensitivity`.
+        dearest: the matrix whose error on `pcm` after a day costs most where all others are digital.
     """
 
     model: nn.Module
@@ -307,7 +307,7 @@ def pitch_tracker(scale: float = 1.0) -> Pretrained:
                 Metric("itself", score, unit="%", higher_is_better=True),
             ),
         },
-        "conv2",
+        "classifier",
     )
 
 
