@@ -13,6 +13,7 @@ from analogsim.fit import FittedDevice
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.config.outputs import check_figure, check_output
 from analogsim.utils.files import write_figure
+from analogsim.utils.times import seconds
 
 
 def fit(
@@ -77,7 +78,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "header's, else uS and s",
     )
     parser.add_argument(
-        "--t0", type=float, metavar="S", help="from programming to the first reading, if time starts there"
+        "--t0",
+        metavar="TIME",
+        help="from programming to the first reading, if time starts there, as 30 (seconds) or 1min",
     )
     parser.add_argument(
         "--g-min", type=float, metavar="uS", help="of a cell that stands for zero; default: lowest target"
@@ -99,7 +102,7 @@ def _run_command(options: argparse.Namespace) -> None:
         options.out,
         plot=options.plot,
         units=units,
-        t0=options.t0,
+        t0=None if options.t0 is None else seconds(options.t0),
         g_min=options.g_min,
         g_max=options.g_max,
         bootstrap=options.bootstrap,

@@ -67,7 +67,9 @@ class NoiseOptions:
     )
     clip_per: str = option("layer", "what shares a limit: the weights of a layer, or of each output", choices=PER)
     times: tuple[str, ...] | None = option(
-        None, "ages that training draws, two for a range, log-uniform, as [1s, 10y]; default: one second to one year"
+        None,
+        "ages that training draws, two for a range, log-uniform, as [1s, 10y]; default: one second to one year",
+        time=True,
     )
 
 
@@ -87,7 +89,9 @@ class EvaluationOptions:
 
     chips: int = option(25, "chips of the final evaluation", ge=1)
     times: tuple[str, ...] = option(
-        DEFAULT_TIMES, "times after programming; the default ones as far as the device's formulas go"
+        DEFAULT_TIMES,
+        "times after programming, such as 1h, 1w, 90 (seconds); the default ones as far as the device's formulas go",
+        time=True,
     )
     compensation: str | None = option(
         "auto",
@@ -95,7 +99,7 @@ class EvaluationOptions:
         "measured at one hour; auto: global, and batch-norm where the network has one",
     )
     validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
-    validation_time: str = option("1d", "time of the metrics after each epoch")
+    validation_time: str = option("1d", "time of the metrics after each epoch", time=True)
     batch_size: int = option(1000, "samples per forward", ge=1)
 
 
@@ -152,7 +156,9 @@ class StudyOptions:
     name: str | None = option(None, "the study, to resume it and to share it; default: data, model and device")
     storage: str | None = option(None, "Optuna storage URL; default: OPTUNA_STORAGE, else optuna.db here")
     trials: int = option(50, "trials in all, over all workers", ge=1)
-    timeout: str | None = option(None, 'start no more trials in this worker after such a time, as "30min" or "8h"')
+    timeout: str | None = option(
+        None, 'start no more trials in this worker after such a time, as "30min" or "8h"', time=True
+    )
     pareto: bool = option(False, "find the whole front of clean against drifted score; no pruning then")
     percentile: float | None = option(
         None,

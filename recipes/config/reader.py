@@ -14,7 +14,9 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, Self, Union
 
 from analogsim.errors import InvalidTypeError, InvalidValueError
+from analogsim.utils.checks import is_finite
 from analogsim.utils.text import in_short
+from analogsim.utils.times import label
 
 NONE = "none"
 BOUNDS = {
@@ -68,7 +70,7 @@ class Reader:
 
     def checked(self, part: Field[Any], hint: Any, value: Any, name: str) -> Any:
         """The value of one option, within its bounds and choices."""
-        result = self.read(hint, value, name)
+        result = self.read(hint, _as_times(value) if part.metadata.get("time") else value, name)
         choices = part.metadata.get("choices")
         for item in result if isinstance(result, tuple) else (result,):
             for bound, (sign, holds) in BOUNDS.items():
@@ -148,7 +150,8 @@ class Reader:
     def override(self, part: Field[Any], hint: Any, text: str, name: str) -> Any:
         """The value of one option from text: TOML, else a bare string, or several with commas between them."""
         errors = []
-        bare = typing.get_origin(hint) is tuple and not set(text) & set("[]\"'")
+        listed = any(typing.get_origin(kind) is tuple for kind in members_of(hint))
+        bare = listed and not set(text) & set("[]\"'")
         several = [[self.plain(item.strip()) for item in text.split(",")]] if bare else []
         for candidate in (self.plain(text), text, *several):
             try:
@@ -179,6 +182,14 @@ class Reader:
         near += [other for other in self.names if other.rpartition(".")[2] == name.rpartition(".")[2]]
         guess = f"did you mean {near[0]!r}? " if near else ""
         return InvalidValueError(f"{self.source}: no option {name!r}; {guess}known here: {', '.join(here)}")
+
+
+def _as_times(value: Any) -> Any:
+    """Numbers of seconds as the text of a time, also in a list; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_as_times(item) for item in value]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return label(value) if number and is_finite(value) else value
 
 
 def every_option(cls: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:

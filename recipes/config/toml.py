@@ -48,6 +48,7 @@ def option(
     lt: float | None = None,
     choices: Sequence[Any] | None = None,
     unit: str | None = None,
+    time: bool = False,
 ) -> Any:
     """Declare one option of a configuration dataclass.
 
@@ -60,10 +61,11 @@ def option(
         lt: Value it must lie below.
         choices: The only values allowed.
         unit: Unit of the number, for ``--help``.
+        time: Whether it is a time, or several, of which a bare number is one in seconds; kept as text, as ``"1h"``.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
-    return field(default=default, metadata={**given, "help": help, "choices": choices, "unit": unit})
+    return field(default=default, metadata={**given, "help": help, "choices": choices, "unit": unit, "time": time})
 
 
 def section(cls: Callable[[], Any], help: str = "") -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import pytest
 
 from analogsim.recipes.config.reader import Reader, Table, every_option, members_of, type_name
-from analogsim.recipes.config.toml import option, section
+from analogsim.recipes.config.toml import from_mapping, load_toml, option, section
 
 READER = Reader("there", ("a.b", "epochs"))
 
@@ -100,3 +100,18 @@ def test_options_by_their_dotted_names() -> None:
 
     Outer.__annotations__ = {"seed": int, "inner": Inner}
     assert [name for name, _, _ in every_option(Outer)] == ["seed", "inner.lr"]
+
+
+def test_a_bare_number_is_a_time_in_seconds() -> None:
+    @dataclass(frozen=True)
+    class Timed:
+        at: str = option("1d", "when", time=True)
+        several: tuple[str, ...] | None = option(None, "when", time=True)
+        name: str = option("x", "no time")
+
+    assert from_mapping(Timed, {"at": 3600, "several": [1, "1w", 0.5]}) == Timed("1h", ("1s", "1w", "0.5s"))
+    assert load_toml(Timed, None, ["at=90", "several=60,1day"]) == Timed("90s", ("1min", "1day"))
+    assert load_toml(Timed, None, ["several=5"]) == Timed(several=("5s",))
+    for wrong in ({"at": True}, {"name": 3}, {"several": 3}, {"at": float("inf")}, {"at": 10**400}):
+        with pytest.raises(ValueError, match="wanted"):
+            from_mapping(Timed, wrong)
