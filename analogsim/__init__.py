@@ -1,5 +1,23 @@
 """analogsim: what is left of a PyTorch network on analog in-memory hardware, and training that survives it."""
 
+import sys as _sys
+from pathlib import Path as _Path
+
+from analogsim.utils.moved import find_parts as _find_parts
+from analogsim.utils.moved import put_signposts as _put_signposts
+
+__version__ = "0.1.0"
+
+# Before anything heavy: who asks for the version only need not wait for torch, which the command line would import.
+_asked = _sys.orig_argv[1:]
+if _asked[-3:] == ["-m", "analogsim", "--version"] or (
+    _asked[1:] == ["--version"] and _Path(_asked[0]).stem == "analogsim"
+):
+    print(f"analogsim {__version__}")
+    raise SystemExit(0)
+
+__path__ += _find_parts(_Path(__file__).resolve().parent)
+
 from analogsim import devices as devices
 from analogsim.chip.adapters.attached import adapter_parameters, add_adapters, remove_adapters
 from analogsim.chip.adapters.files import load_adapters, save_adapters
@@ -52,10 +70,7 @@ from analogsim.training.repetition import same_noise
 from analogsim.training.schedule import ClipSchedule, NoiseSchedule
 from analogsim.training.settings import set_noise_scale, set_recompute, set_train_times
 from analogsim.training.weight_spread import weight_std
-from analogsim.utils.moved import put_signposts as _put_signposts
 from analogsim.utils.times import seconds
-
-__version__ = "0.1.0"
 
 _put_signposts()
 

@@ -1,11 +1,18 @@
-"""Paths of modules that have moved: what device packages were written with leads on, others say where to look now."""
+"""Where modules are: parts of a checkout that has lost its links, and paths of before.
+
+What device packages were written with leads on, others say where to look now. Nothing heavy is imported here: it comes
+before all of analogsim.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
+
+from analogsim.errors import MissingPackageError
 
 # Devices of ours used these themselves, so that packages made after them do too.
 LEADING_ON = {
@@ -47,6 +54,33 @@ MOVED = {
     "layers.base": "layers.module and analogsim.layers.registry",
     "layers.route": "layers.routing",
 }
+
+
+LINKED = ("devices", "recipes")
+"""Parts of analogsim that lie beside it in a checkout, with links to them."""
+
+
+def find_parts(package: Path) -> list[str]:
+    """Where besides to look for parts of analogsim: nowhere, but in a checkout whose links are not there.
+
+    Windows without the right to make links (``core.symlinks=false``), and some archives, have files of text in place of
+    links, or nothing.
+
+    Args:
+        package: the folder of analogsim.
+
+    Raises:
+        ImportError: a part is in neither place.
+    """
+    lost = [name for name in LINKED if not (package / name / "__init__.py").is_file()]
+    beside = package.parent
+    missing = [name for name in lost if not (beside / name / "__init__.py").is_file()]
+    if missing:
+        raise MissingPackageError(
+            f"analogsim: {package} lacks its {' and '.join(missing)}, which in a checkout lie beside it, in {beside}: "
+            "copy the whole checkout, or install it: pip install ."
+        )
+    return [str(beside)] if lost else []
 
 
 class Signpost:

@@ -28,6 +28,16 @@ def test_version_as_a_module() -> None:
     assert (done.stdout, done.stderr) == (f"analogsim {analogsim.__version__}\n", "")
 
 
+def test_the_version_is_told_without_torch() -> None:
+    """So that it takes a tenth of a second: nothing heavy is imported for it."""
+    command = [sys.executable, "-X", "importtime", "-m", "analogsim", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"analogsim {analogsim.__version__}\n"
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "analogsim" in imported
+    assert imported.isdisjoint({"torch", "numpy", "scipy"})
+
+
 def test_the_command_line_starts_without_what_is_heavy() -> None:
     heavy = {"mlflow", "torchvision", "optuna", "matplotlib", "pandas", "sklearn"}
     code = f"import sys, analogsim.recipes.cli; print(sorted({heavy!r} & sys.modules.keys()))"
@@ -198,7 +208,7 @@ def test_settings_may_stand_anywhere(
         ("--seed -1", "seed: wanted a value >= 0, got -1"),
         ("--epochs many", "optimization.epochs: wanted int, got 'many'"),
         ("optimization.optimizer=adma", "wanted one of 'adam', 'adamw', 'sgd', got 'adma'"),
-        ("evaluation.times=true", "wanted list[str, ...], got true"),
+        ("evaluation.times=true", "wanted list[str, ...], got True"),
         ("evaluation.times=-5", "must be finite and >= 0 seconds after programming, got '-5s'"),
         ('evaluation.times=["1s","1x"]', "cannot read '1x'"),
         ("a.toml b.toml", "give one configuration file, and options as key=value; got a.toml, b.toml"),
