@@ -46,13 +46,11 @@ class Pretrained:
         model: in eval mode.
         inputs: without labels, none of them of the questions.
         questions: by their names; the first is of the truth, one more of the network's own digital answers.
-        dearest: the matrix whose error on `pcm` after a day costs most where all others are digital.
     """
 
     model: nn.Module
     inputs: Tensor
     questions: Mapping[str, Question]
-    dearest: str
 
 
 def weights_of(package: str, file: str) -> Path:
@@ -247,7 +245,7 @@ def speaker_encoder(scale: float = 1.0) -> Pretrained:
     metric = Metric("speakers", partial(is_nearest, centres), unit="%", higher_is_better=True, chance=1 / 6)
     told = "right speakers of six, 1.6 s of digits each, by the nearest of the digital network's mean vectors"
     shuffled = inputs[torch.randperm(len(inputs), generator=generator)]
-    return Pretrained(model, shuffled, {"speakers": Question(told, _batches(*asked, 150), metric)}, "lstm.weight_ih_l0")
+    return Pretrained(model, shuffled, {"speakers": Question(told, _batches(*asked, 150), metric)})
 
 
 @torch.no_grad()
@@ -273,7 +271,6 @@ def voice_detector(scale: float = 1.0) -> Pretrained:
                 "balanced agreement with the digital network's answers", _batches(sounds, own, 64), metric("itself")
             ),
         },
-        "conv4",
     )
 
 
@@ -307,7 +304,6 @@ def pitch_tracker(scale: float = 1.0) -> Pretrained:
                 Metric("itself", score, unit="%", higher_is_better=True),
             ),
         },
-        "classifier",
     )
 
 

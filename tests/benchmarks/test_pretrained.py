@@ -20,7 +20,7 @@ def small(scale: float) -> Pretrained:
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
     inputs, asked = torch.randn(64, 6), torch.randn(100, 6)
     metric = Metric("same", is_same, unit="%", higher_is_better=True, chance=0.25)
-    return Pretrained(model, inputs, {"same": Question("same", [(asked, model(asked).argmax(1))], metric)}, "0")
+    return Pretrained(model, inputs, {"same": Question("same", [(asked, model(asked).argmax(1))], metric)})
 
 
 @pytest.fixture(autouse=True)
