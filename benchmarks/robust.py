@@ -196,7 +196,8 @@ class Ladder:
         if self._out is not None:
             write(self._out, {**environment(torch.device("cpu")), "cells": self.cells})
         where = " ".join(str(cell[name]) for name in ("task", "row", "seed", "device", "crossbar", "remedy"))
-        clean, mean, std, tail = (100 * np.array(cell[name]) for name in ("clean", "mean", "std", "tail"))
+        scale = _scale(cell)
+        clean, mean, std, tail = (scale * np.array(cell[name]) for name in ("clean", "mean", "std", "tail"))
         on_chips = " ".join(f"{m:.2f} ± {s:.2f}" for m, s in zip(mean, std, strict=True))
         took = f"trained {cell['trained']:.0f} s, judged {cell['judged']:.0f} s"
         self._show(f"{where}: clean {clean:.2f}, on chips {on_chips}, tail {tail[-1]:.2f}; {took}")
@@ -318,7 +319,7 @@ def _table(group: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, An
 
 def _line(found: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a table says of the cells of a row, one of each seed, beside those of the plain network."""
-    scale = 1.0 if found[0]["metric"] == "bits_per_character" else 100.0
+    scale = _scale(found[0])
     mean, std, tail = (scale * np.mean([cell[key] for cell in found], axis=0) for key in ("mean", "std", "tail"))
     ends = [scale * cell["mean"][-1] for cell in found]
     clean = _mean(plain, "digital") if plain else None
@@ -331,6 +332,11 @@ def _line(found: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]
         *(_share(found, clean, key) for key in ("mean", "tail")),
         f"{_mean(found, 'trained') / _mean(plain, 'trained'):.2f}x" if plain else "",
     ]
+
+
+def _scale(cell: Mapping[str, Any]) -> float:
+    """What scores are shown times: shares are, in percent."""
+    return 1.0 if cell["metric"] == "bits_per_character" else 100.0
 
 
 def _mean(cells: Sequence[Mapping[str, Any]], key: str) -> float:

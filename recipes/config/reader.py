@@ -143,9 +143,13 @@ class Reader:
     def _read_float(self, value: Any, name: str) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise self.wrong(name, value, type_name(float))
-        if not abs(value) < math.inf:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not abs(number) < math.inf:
             raise self.wrong(name, value, "a finite number")
-        return float(value)
+        return number
 
     def override(self, part: Field[Any], hint: Any, text: str, name: str) -> Any:
         """The value of one option from text: TOML, else a bare string, or several with commas between them."""

@@ -137,6 +137,8 @@ def load_mapping(cls: type[Any], path: str | os.PathLike[str] | None, overrides:
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidValueError(f"{source}: not a TOML file in UTF-8: {error}") from error
+        except ValueError as error:  # of a path that holds a null byte
+            raise InvalidValueError(f"no configuration file {source!r}: {error}") from error
         if not is_as_written(text):
             warnings.warn(f"{source} is not as it was written: {CHANGED}", stacklevel=2)
     return apply_overrides(mapping, overrides, cls)
