@@ -39,6 +39,16 @@ def watch_by(storage: Any, dead: Callable[[int], list[int]]) -> None:
     storage._get_stale_trial_ids = dead
 
 
+def hidden_by(error: Exception, kinds: tuple[type[Exception], ...]) -> Exception:
+    """The failure of a storage as it was told how a trial ended, where Optuna's loop hides it; else the error itself.
+
+    The loop asserts that a trial that was told is not at work any more, also where telling failed.
+    """
+    if isinstance(error, AssertionError) and isinstance(error.__context__, kinds):
+        return error.__context__
+    return error
+
+
 def id_of(trial: FrozenTrial) -> int:
     """What the storage knows a trial by; its number counts within its study only."""
     return trial._trial_id

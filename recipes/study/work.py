@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from analogsim.recipes.study import final_comparison
 from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.objectives import Objective, Surplus
+from analogsim.recipes.study.optuna_private import hidden_by
 from analogsim.recipes.study.shared_database import storage_errors, told
 from analogsim.recipes.study.trials import at_work, give_up, work_left
 from analogsim.utils.times import seconds
@@ -81,10 +82,11 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
             raise
         show(f"trial {goal.number}: the others took this worker for dead, and try it again")
         return
-    except Exception as error:
+    except Exception as hiding:
+        error = hidden_by(hiding, storage_errors())
         if goal.number is not None and isinstance(error, (OSError, *storage_errors())):  # no fault of the trial
             give_up(study, goal.number, goal.config.study.retries)
-        raise
+        raise error from error.__cause__
     for note in goal.notes[known:]:
         show(note)
     if goal.number is not None:

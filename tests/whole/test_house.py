@@ -127,6 +127,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
                     "published",
                     "robust",
                     "startup",
+                    "storm",
                     "tracking",
                     "train",
                     "wires",

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pwd
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,65 +15,11 @@ from analogsim.recipes.training.checkpoint import load_checkpoint
 from tests.recipes.workers import EPOCHS, Study, free_port
 
 pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
-psycopg = pytest.importorskip("psycopg", reason="needs analogsim-torch[postgres]")
+pytest.importorskip("psycopg", reason="needs analogsim-torch[postgres]")
+pytest.importorskip("benchmarks", reason="comes with the checkout only")
+from benchmarks.harness.postgres import Postgres, programs
+
 pytestmark = pytest.mark.slow
-
-
-def programs() -> Path | None:
-    """The folder of PostgreSQL's programs: on the path, or where Debian puts the newest."""
-    found = shutil.which("pg_ctl")
-    beside = [Path(found).resolve().parent] if found else []
-    for folder in [*beside, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]:
-        if all((folder / name).is_file() for name in ("initdb", "pg_ctl", "postgres")):
-            return folder
-    return None
-
-
-class Postgres:
-    """A cluster of its own on a free port, with a database each for Optuna and MLflow."""
-
-    def __init__(self, folder: Path, bin_folder: Path) -> None:
-        self.data = folder / "data"
-        self.port = free_port()
-        self._bin = bin_folder
-        self._as: list[str] = []
-        if os.geteuid() == 0:  # PostgreSQL refuses to be root
-            owner = _anybody()
-            os.chown(folder, owner.pw_uid, owner.pw_gid)
-            self._as = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
-        self._call("initdb", "--username", "analogsim", "--auth", "trust", "--encoding", "UTF8", "--no-sync")
-        self.start()
-        with psycopg.connect(self._url("postgresql", "postgres"), autocommit=True) as connection:
-            for name in ("optuna", "mlflow"):
-                connection.execute(f"CREATE DATABASE {name}")
-
-    def url(self, database: str) -> str:
-        return self._url("postgresql+psycopg", database)
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-        self._call("pg_ctl", "-w", "-l", str(self.data / "log"), "-o", options, "start")
-
-    def stop(self) -> None:
-        self._call("pg_ctl", "-w", "-m", "fast", "stop")
-
-    def _url(self, driver: str, database: str) -> str:
-        return f"{driver}://analogsim@127.0.0.1:{self.port}/{database}"
-
-    def _call(self, program: str, *arguments: str) -> None:
-        command = [*self._as, str(self._bin / program), "-D", str(self.data), *arguments]
-        # to a file: a pipe would stay open in the server, and be waited for
-        with tempfile.TemporaryFile("w+") as said:
-            code = subprocess.run(command, cwd="/", stdout=said, stderr=said, check=False).returncode
-            said.seek(0)
-            assert code == 0, said.read()
-
-
-def _anybody() -> pwd.struct_passwd:
-    """A user who is not root."""
-    with contextlib.suppress(KeyError):
-        return pwd.getpwnam("postgres")
-    return pwd.getpwnam("nobody")
 
 
 @pytest.fixture
