@@ -24,13 +24,12 @@ from transformers import (
     DistilBertForSequenceClassification,
     EvalPrediction,
     Trainer,
-    TrainerCallback,
-    TrainerState,
     TrainingArguments,
     default_data_collator,
 )
 
 import analogsim
+from analogsim.integrations.transformers import HardwareCallback
 
 GOOD, BAD = ("great", "funny", "clever", "moving"), ("dull", "weak", "awful", "flat")
 WORDS = ("[pad]", "[start]", "the", "was", "not", "plot", "cast", "music", "ending", "film", *GOOD, *BAD)
@@ -80,40 +79,6 @@ def network() -> DistilBertForSequenceClassification:
     )
 
 
-class Hardware(TrainerCallback):
-    """Moves the noise of training, and has a chip ready whenever the trainer evaluates.
-
-    In eval mode a twin answers as a chip does, and there is none while weights change: without `program` the trainer's
-    evaluation ends in a NotProgrammedError.
-
-    Args:
-        end: scale of the device's errors that training ends with, see `analogsim.NoiseSchedule`.
-        time: age of the chips on which the trainer evaluates.
-    """
-
-    def __init__(self, end: float = 2.0, time: str = "1d") -> None:
-        self.end = end
-        self.time = time
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **others: Any) -> None:
-        """The schedule, at the step that a resumed training goes on from."""
-        self.schedule = analogsim.NoiseSchedule(others["model"], "linear", end=self.end, steps=state.max_steps)
-        self.schedule.load_state_dict({**self.schedule.state_dict(), "last_step": state.global_step})
-
-    def on_step_end(self, *_: Any, **others: Any) -> None:
-        """After each step of the optimizer, however many batches it took."""
-        self.schedule.step()
-
-    def on_epoch_end(self, *_: Any, **others: Any) -> None:
-        """The chip that the evaluation after an epoch finds: always the same one, with the weights as they are now."""
-        analogsim.program(others["model"], seed=0)
-        analogsim.drift(others["model"], self.time)
-
-    def on_train_end(self, *_: Any, **others: Any) -> None:
-        """The trainer may have loaded its best weights, which are on no chip."""
-        analogsim.erase(others["model"])
-
-
 def accuracy(answers: EvalPrediction) -> dict[str, float]:
     """What the trainer reports, here of the chip that is programmed."""
     return {"accuracy": float((np.asarray(answers.predictions).argmax(-1) == answers.label_ids).mean())}
@@ -143,7 +108,7 @@ def trainer(analog: nn.Module, folder: Path, train: list[Review], test: list[Rev
         train_dataset=train,
         eval_dataset=test,
         compute_metrics=accuracy,
-        callbacks=[Hardware()],
+        callbacks=[HardwareCallback(time="1d")],
     )
 
 

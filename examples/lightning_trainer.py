@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
+from analogsim.integrations.lightning import HardwareCallback
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
@@ -72,7 +73,7 @@ class Classifier(lightning.LightningModule):
         return cross_entropy(self.analog(images), labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """The accuracy of the chip that `Hardware` has programmed."""
+        """The accuracy of the chip that `HardwareCallback` has programmed."""
         images, labels = batch
         self.log("accuracy", (self.analog(images).argmax(1) == labels).float().mean())
 
@@ -81,54 +82,11 @@ class Classifier(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), self.hparams["lr"])
 
 
-class Hardware(lightning.Callback):
-    """Moves the noise of training, and has a chip ready whenever the trainer validates.
-
-    In eval mode a twin answers as a chip does, and there is none while weights change: without `program` a validation
-    ends in a NotProgrammedError.
-
-    Args:
-        end: scale of the device's errors that training ends with, see `analogsim.NoiseSchedule`.
-        time: age of the chips on which the trainer validates.
-    """
-
-    def __init__(self, end: float = 2.0, time: str = "1d") -> None:
-        self.end = end
-        self.time = time
-
-    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """The schedule over all steps of the optimizer."""
-        if stage == "fit":
-            steps = int(trainer.estimated_stepping_batches)
-            self.schedule = analogsim.NoiseSchedule(pl_module.analog, "linear", end=self.end, steps=steps)
-
-    def on_before_optimizer_step(self, *_: Any) -> None:
-        """Once for each step of the optimizer, however many batches it took; their noise has been drawn."""
-        self.schedule.step()
-
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Always the same chip, with the weights as they are now."""
-        analogsim.program(pl_module.analog, seed=0)
-        analogsim.drift(pl_module.analog, self.time)
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """The next step changes the weights; no chip holds them then."""
-        analogsim.erase(pl_module.analog)
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the trainer's checkpoints: plain numbers and text."""
-        return self.schedule.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where a resumed training goes on from."""
-        self.schedule.load_state_dict(state_dict)
-
-
 def trainer(folder: Path, **options: Any) -> lightning.Trainer:
     """The trainer; ``options`` are its own. It keeps the best checkpoint on a chip."""
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 10, "logger": False, "enable_progress_bar": False}
     checkpoints = ModelCheckpoint(folder, monitor="accuracy", mode="max")
-    return lightning.Trainer(callbacks=[checkpoints, Hardware()], **{**settings, **options})
+    return lightning.Trainer(callbacks=[checkpoints, HardwareCallback(time="1d")], **{**settings, **options})
 
 
 def main(folder: Path) -> analogsim.Report:

@@ -51,8 +51,8 @@ def training(example: ModuleType, analog: nn.Module, folder: Path, **options: An
 
 
 def schedule_of(trainer: Any, example: ModuleType) -> Any:
-    (hardware,) = (each for each in trainer.callback_handler.callbacks if isinstance(each, example.Hardware))
-    return hardware.schedule
+    (hardware,) = (each for each in trainer.callback_handler.callbacks if isinstance(each, example.HardwareCallback))
+    return hardware.course.schedules["noise"]
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -83,7 +83,7 @@ def test_an_evaluation_needs_a_chip(example: ModuleType, tmp_path: Path) -> None
     trainer = training(example, analog, tmp_path)
     with pytest.raises(analogsim.NotProgrammedError, match=r"analogsim.program\(analog, seed=...\) first"):
         trainer.evaluate()
-    trainer.callback_handler.pop_callback(example.Hardware)
+    trainer.callback_handler.pop_callback(example.HardwareCallback)
     with pytest.raises(analogsim.NotProgrammedError):
         trainer.train()
     for t in ("1s", "1y"):

@@ -47,8 +47,8 @@ def module_of(example: ModuleType, device: str = "pcm") -> Any:
 
 
 def schedule_of(trainer: Any, example: ModuleType) -> Any:
-    (hardware,) = (each for each in trainer.callbacks if isinstance(each, example.Hardware))
-    return hardware.schedule
+    (hardware,) = (each for each in trainer.callbacks if isinstance(each, example.HardwareCallback))
+    return hardware.course.schedules["noise"]
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -65,7 +65,7 @@ def test_the_example_learns_and_its_network_survives_a_year(example: ModuleType,
 def test_a_validation_needs_a_chip(example: ModuleType, few: tuple[Any, Any], tmp_path: Path) -> None:
     module = module_of(example)
     trainer = example.trainer(tmp_path, max_epochs=1)
-    trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, example.Hardware)]
+    trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, example.HardwareCallback)]
     with pytest.raises(analogsim.NotProgrammedError, match=r"analogsim.program\(analog, seed=...\) first"):
         trainer.validate(module, few[1], verbose=False)
     with analogsim.programmed(module.analog, seed=3, t="1y") as analog:
