@@ -101,6 +101,35 @@ def _document(device: DeviceModel, name: str) -> str:
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
+def device_text(device: DeviceModel, name: str = "device.toml") -> str:
+    """What `save_device` writes, but for the digest at its end; `read_device` reads it.
+
+    Args:
+        device: as there.
+        name: of the file, which its first line shows.
+
+    Raises:
+        TypeError: a parameter cannot be written.
+        ValueError: an effect's class would not be found again by its name.
+    """
+    for effect in device.effects:
+        title = type(effect).__name__
+        if _effect_class(title) is not type(effect):
+            raise InvalidValueError(
+                f"save_device: several classes of effects are named {title!r}; give yours another name"
+            )
+    return _document(device, name)
+
+
+def read_device(text: str) -> DeviceModel:
+    """The device model of what stands in a device file.
+
+    Raises:
+        ValueError, TypeError: see `load_device`.
+    """
+    return _model(tomllib.loads(text))
+
+
 def save_device(device: DeviceModel, path: str | os.PathLike[str]) -> None:
     """Write a device model to a TOML file, every number to the last digit.
 
@@ -118,13 +147,7 @@ def save_device(device: DeviceModel, path: str | os.PathLike[str]) -> None:
             f"save_device: give a device model, such as analogsim.as_device_model('pcm'), got {device!r}"
         )
     check_path(path, "save_device")
-    for effect in device.effects:
-        name = type(effect).__name__
-        if _effect_class(name) is not type(effect):
-            raise InvalidValueError(
-                f"save_device: several classes of effects are named {name!r}; give yours another name"
-            )
-    write_whole(path, seal_text(_document(device, Path(path).name)))
+    write_whole(path, seal_text(device_text(device, Path(path).name)))
 
 
 def _made(kind: type[Any], values: dict[str, Any]) -> Any:
@@ -181,7 +204,7 @@ def load_device(path: str | os.PathLike[str]) -> DeviceModel:
         raise MissingFileError(f"load_device: no file {shown!r}")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        model = _model(tomllib.loads(text))
+        model = read_device(text)
     except (ValueError, TypeError) as error:  # also what is no TOML and no text
         raise InvalidValueError(f"load_device: {shown!r}: {error}") from error
     if not is_as_written(text):

@@ -1,20 +1,44 @@
-"""A `TrainerCallback` for the `Trainer` of transformers.
+"""A `TrainerCallback` for the `Trainer` of transformers, and twins that `from_pretrained` gives back.
 
     Trainer(model=analog, callbacks=[HardwareCallback()], ...)
 
-Needs ``pip install "analogsim-torch[frameworks]"``.
+    analog = AutoModel.from_pretrained(name, quantization_config=AnalogConfig("pcm", crossbar="standard"))
+    analog.save_pretrained(folder)              # or push_to_hub
+    again = AutoModel.from_pretrained(folder)   # the same twin, of config.json alone
+
+For the last line this module must have been imported, by which transformers gets to know ``"analogsim"`` as a method of
+quantization. Needs ``pip install "analogsim-torch[frameworks]"``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from analogsim.chip.compensation import CompensationLike
-from analogsim.errors import MissingPackageError
+from analogsim.chip.ranges import get_ranges, set_ranges
+from analogsim.conversion.analog import convert
+from analogsim.conversion.digital import to_digital
+from analogsim.conversion.patterns import Crossbars, Devices
+from analogsim.crossbar.crossbar import CrossbarLike
+from analogsim.device.parse import DeviceLike
+from analogsim.errors import InvalidTypeError, MissingPackageError
 from analogsim.integrations.course import NOISE, Course, Settings, part_noise
+from analogsim.integrations.hardware_text import (
+    plain_crossbar,
+    plain_device,
+    plain_hardware,
+    read_plain_crossbar,
+    read_plain_device,
+)
 
 try:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 except ImportError as error:
     raise MissingPackageError(
         f'analogsim.integrations.transformers needs transformers: {error}; pip install "analogsim-torch[frameworks]"'
@@ -84,3 +108,138 @@ class HardwareCallback(TrainerCallback):
     def on_train_end(self, *_: Any, **others: Any) -> None:
         """The trainer may have loaded its best weights, which are on no chip."""
         self.course.take_off_chip(others["model"])
+
+
+_METHOD = "analogsim"
+
+
+@register_quantization_config(_METHOD)
+class AnalogConfig(QuantizationConfigMixin):
+    """The hardware of a twin as transformers keeps it, under ``quantization_config`` in ``config.json``.
+
+    Args:
+        device: see `analogsim.convert`; patterns of names are kept, types as patterns are not.
+        crossbar: see there.
+        embeddings: see there.
+        train_times: see there.
+        ranges: of converters, as ``{layer: {"input_range": numbers}}``; `save_pretrained` writes those that the twin
+            has then, so that nobody gives them by hand.
+
+    Raises:
+        TypeError: a pattern that is a type, an entry that a configuration does not have.
+        ValueError: an unknown device or crossbar.
+    """
+
+    def __init__(
+        self,
+        device: DeviceLike | Devices = "pcm",
+        *,
+        crossbar: CrossbarLike | Crossbars = "ideal",
+        embeddings: bool = False,
+        train_times: Sequence[float | str] | None = None,
+        ranges: Mapping[str, Mapping[str, Any]] | None = None,
+        **others: Any,
+    ) -> None:
+        unknown = set(others) - {"quant_method"}
+        if unknown:
+            raise InvalidTypeError(
+                f"AnalogConfig: there is no {min(unknown)!r}; it has device, crossbar, embeddings, train_times, ranges"
+            )
+        self.quant_method = _METHOD
+        self.device = plain_device(device)
+        self.crossbar = plain_crossbar(crossbar)
+        self.embeddings = bool(embeddings)
+        self.train_times = None if train_times is None else list(train_times)
+        self.ranges = {name: dict(found) for name, found in (ranges or {}).items()}
+
+    @classmethod
+    def of(cls, analog: nn.Module) -> AnalogConfig:
+        """The hardware that a twin has, layer by layer, with its ranges; layers that stay digital are said to."""
+        config = cls(**plain_hardware(analog))
+        config.ranges = _plain_ranges(analog)
+        return config
+
+    def convert(self, model: nn.Module) -> nn.Module:
+        """The twin of a network on this hardware, with its ranges."""
+        twin = convert(
+            model,
+            read_plain_device(self.device),
+            crossbar=read_plain_crossbar(self.crossbar),
+            train_times=None if self.train_times is None else tuple(self.train_times),  # type: ignore[arg-type]
+            embeddings=self.embeddings,
+        )
+        set_ranges(
+            twin,
+            {name: {kind: torch.tensor(held) for kind, held in found.items()} for name, found in self.ranges.items()},
+        )
+        return twin
+
+
+@register_quantizer(_METHOD)
+class AnalogQuantizer(HfQuantizer):
+    """Puts the twin in the place of the network that `from_pretrained` has made; transformers finds it by its name."""
+
+    requires_calibration = False
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        twin = self.quantization_config.convert(model)
+        _put_in_place(model, twin)
+        return model
+
+    def _dequantize(self, model: PreTrainedModel, dtype: Any = None) -> PreTrainedModel:
+        """``model.dequantize()``: the digital network again, which is saved as one."""
+        _put_in_place(model, to_digital(model))
+        return model
+
+    def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+        """Nothing but the network's own state; ranges go into the configuration, which is written next."""
+        self.quantization_config.ranges = _plain_ranges(model)
+        model.config.quantization_config = self.quantization_config
+        return None, {}
+
+    def is_serializable(self) -> bool:
+        """Weights are saved as they are."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """The weights of a twin are Parameters."""
+        return True
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        """For the `Trainer`, which asks before it trains."""
+        return True
+
+
+def remember_hardware(analog: nn.Module, config: AnalogConfig | None = None) -> None:
+    """Let `save_pretrained` and `push_to_hub` of a twin that `convert` made write its hardware, too.
+
+    `from_pretrained` then gives a twin back; without this, the digital network.
+
+    Args:
+        analog: the twin of a `PreTrainedModel`.
+        config: how it was made, where that is said in fewer words than layer by layer.
+
+    Raises:
+        TypeError: it is no twin of a `PreTrainedModel`.
+        ValueError: there is no analog layer.
+    """
+    if not isinstance(analog, PreTrainedModel):
+        raise InvalidTypeError(
+            f"remember_hardware: give the twin of a PreTrainedModel, whose config is saved; got one of type "
+            f"{type(analog).__name__}"
+        )
+    held = AnalogConfig.of(analog) if config is None else config
+    analog.hf_quantizer = AnalogQuantizer(held, pre_quantized=True)
+    analog.config.quantization_config = held
+
+
+def _plain_ranges(analog: nn.Module) -> dict[str, dict[str, Any]]:
+    found = get_ranges(analog)
+    return {name: {kind: held.tolist() for kind, held in ranges.items()} for name, ranges in found.items()}
+
+
+def _put_in_place(model: nn.Module, other: nn.Module) -> None:
+    """Let a module be another one of its class: one dictionary of all that they hold."""
+    object.__setattr__(model, "__dict__", vars(other))

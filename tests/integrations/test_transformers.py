@@ -87,3 +87,124 @@ def test_without_transformers_the_error_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingPackageError: analogsim.integrations.transformers needs transformers" in done.stderr
     assert 'pip install "analogsim-torch[frameworks]"' in done.stderr
+
+
+# from_pretrained
+
+
+def answers(analog: Any, words: torch.Tensor, seed: int = 3) -> torch.Tensor:
+    with analogsim.programmed(analog, seed=seed, t="1mo"), torch.no_grad():
+        logits: torch.Tensor = analog(input_ids=words).logits
+        return logits
+
+
+WORDS = torch.arange(24).view(3, 8)
+
+
+def test_the_twin_comes_back_of_the_folder_alone(transformers: Any, tmp_path: Path) -> None:
+    """Auto class, save, load in another process that imports nothing of ours but the door: the same chip."""
+    from analogsim.integrations.transformers import AnalogConfig
+
+    auto = transformers.AutoModelForSequenceClassification
+    small_bert(transformers).save_pretrained(tmp_path / "digital")
+    config = AnalogConfig("pcm", crossbar="standard(input_range='learned', rows=8)")
+    analog = auto.from_pretrained(tmp_path / "digital", quantization_config=config)
+    analogsim.calibrate(analog, [{"input_ids": WORDS}])
+    with torch.no_grad():  # as training would
+        analogsim.range_parameters(analog)[0].mul_(0.75)
+    analog.save_pretrained(tmp_path / "twin")
+    code = (
+        "import torch, transformers, analogsim, analogsim.integrations.transformers\n"
+        f"analog = transformers.AutoModelForSequenceClassification.from_pretrained({str(tmp_path / 'twin')!r})\n"
+        "with analogsim.programmed(analog, seed=3, t='1mo'), torch.no_grad():\n"
+        "    torch.manual_seed(0)\n"
+        f"    torch.save(analog(torch.arange(24).view(3, 8)).logits, {str(tmp_path / 'answers.pt')!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(torch.load(tmp_path / "answers.pt"), answers(analog, WORDS))
+    assert not torch.equal(answers(analog, WORDS, seed=4), answers(analog, WORDS))
+
+
+def test_hardware_by_layer_comes_back(transformers: Any, tmp_path: Path) -> None:
+    """Own device models, patterns of which the first counts, wires, tables of words on crossbars."""
+    from analogsim.integrations.transformers import remember_hardware
+
+    own = analogsim.as_device_model("pcm").replace(g_max=20.0)
+    wires = analogsim.Crossbar(rows=16, wire_resistance=analogsim.Wires(row=1.0, sink=2.0))
+    model = small_bert(transformers)
+    analog = analogsim.convert(
+        model, {"*.query": own, "*.key": None, "*": "pcm"}, crossbar={"*.query": wires}, embeddings=True
+    )
+    remember_hardware(analog)
+    analog.save_pretrained(tmp_path)
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(answers(again, WORDS), answers(analog, WORDS))
+    layers = again.bert.encoder.layer[0].attention.self
+    assert (layers.query.analog.device, layers.query.analog.crossbar) == (own, wires)
+    assert type(layers.key) is nn.Linear
+    assert isinstance(again.bert.embeddings.word_embeddings, analogsim.AnalogModule)
+    # The model that the twin was made of is saved as ever.
+    model.save_pretrained(tmp_path / "digital")
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "digital")
+    assert not any(isinstance(module, analogsim.AnalogModule) for module in plain.modules())
+
+
+def test_digital_again(transformers: Any, tmp_path: Path) -> None:
+    from analogsim.integrations.transformers import remember_hardware
+
+    model = small_bert(transformers).eval()
+    analog = analogsim.convert(model, "pcm")
+    remember_hardware(analog)
+    analog.dequantize().save_pretrained(tmp_path)
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(plain(WORDS).logits, model(WORDS).logits)
+
+
+def test_the_trainer_trains_and_saves_it(transformers: Any, tmp_path: Path) -> None:
+    from analogsim.integrations.transformers import AnalogConfig, HardwareCallback
+
+    small_bert(transformers).save_pretrained(tmp_path / "digital")
+    auto = transformers.AutoModelForSequenceClassification
+    analog = auto.from_pretrained(tmp_path / "digital", quantization_config=AnalogConfig("pcm"))
+    options = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
+    training = trainer(transformers, analog, HardwareCallback(), tmp_path / "runs", **options)
+    training.train()
+    training.save_model(str(tmp_path / "trained"))
+    again = auto.from_pretrained(tmp_path / "trained")
+    assert torch.equal(answers(again, WORDS), answers(analog, WORDS))
+
+
+def test_the_saved_config_is_a_twin_of_the_convert_call(transformers: Any, tmp_path: Path) -> None:
+    """``remember_hardware`` may be told the call in its own words, which are kept."""
+    from analogsim.integrations.transformers import AnalogConfig, remember_hardware
+
+    config = AnalogConfig("gaussian(std=0.1)", train_times=("1s", "1d"), embeddings=True)
+    analog = config.convert(small_bert(transformers))
+    remember_hardware(analog, config)
+    analog.save_pretrained(tmp_path)
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    held = again.config.quantization_config
+    assert (held.device, held.crossbar, held.embeddings, held.train_times) == (
+        *("gaussian(std=0.1)", "ideal", True),
+        ["1s", "1d"],
+    )
+    assert again.classifier.analog.train_times == (1.0, 86400.0)
+
+
+def test_what_cannot_be_kept_is_refused(transformers: Any) -> None:
+    from analogsim.integrations.transformers import AnalogConfig, remember_hardware
+
+    with pytest.raises(TypeError, match=r"a pattern must be text, got <class .*Linear'>; write it as a pattern"):
+        AnalogConfig({nn.Linear: "pcm"})
+    with pytest.raises(ValueError, match="did you mean 'pcm'"):
+        AnalogConfig("pcn")
+    with pytest.raises(TypeError, match="AnalogConfig: there is no 'bits'; it has device, crossbar"):
+        AnalogConfig("pcm", bits=4)
+    with pytest.raises(
+        TypeError, match="give the twin of a PreTrainedModel, whose config is saved; got one of type AnalogLin"
+    ):
+        remember_hardware(analogsim.convert(nn.Linear(3, 3), "pcm"))
+    with pytest.raises(ValueError, match="no analog layer"):
+        remember_hardware(small_bert(transformers))
