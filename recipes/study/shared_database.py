@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analogsim.errors import UnavailableError, UnreachableError
-from analogsim.recipes.study.heartbeats import Watch
+from analogsim.errors import UnreachableError
 from analogsim.recipes.study.optuna_private import (
-    attributes_table,
     earlier_numbers,
     engine_of,
     heartbeats_table,
     id_of,
-    journal_of,
     reading_methods,
     signs_of_life,
     storage_of,
     watch_by,
 )
 from analogsim.recipes.tracking import stores
-from analogsim.utils.files import lock_file
 
 if TYPE_CHECKING:
     import optuna
 
+SILENT = 4
+"""Heartbeats without a sign of life after which a worker is dead."""
 OUTAGE = 600.0  # seconds to wait for a database server that was there and is gone
-_ONE_AT_A_TIME = threading.Lock()
 _thread = threading.local()
 
 
@@ -51,6 +48,43 @@ def connect_options(url: str, locked: float) -> dict[str, Any]:
         alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
         return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, **alive}}
     return {"pool_pre_ping": True}
+
+
+@dataclass
+class _Seen:
+    sign: Any
+    silent: float = 0.0
+
+
+class Watch:
+    """Watches the signs of life of trials by one clock, its own, which only goes forward.
+
+    A sign is any value that its worker changes with every heartbeat; what it says does not matter, so that clocks may
+    differ by hours, or be set back. What passes between two looks counts for two heartbeats at most: who slept himself,
+    or could not reach the storage for a while, gives the others time for a sign before he takes them for dead.
+
+    Args:
+        beat: seconds between two signs.
+    """
+
+    def __init__(self, beat: float) -> None:
+        self._beat = beat
+        self._looked = -float("inf")
+        self._seen: dict[int, _Seen] = {}
+
+    def look(self, signs: Mapping[int, Any]) -> None:
+        """Take note of the present signs of all that are at work."""
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, 2 * self._beat), now
+        before, self._seen = self._seen, {}
+        for key, sign in signs.items():
+            known = before.get(key)
+            same = known is not None and known.sign == sign
+            self._seen[key] = _Seen(sign, known.silent + passed if known is not None and same else 0.0)
+
+    def dead(self) -> list[int]:
+        """Those that were silent for too long when they were last looked at."""
+        return [key for key, seen in self._seen.items() if seen.silent > SILENT * self._beat]
 
 
 def harden(storage: Any) -> None:
@@ -184,70 +218,6 @@ def storage_explained(url: str) -> Iterator[None]:
             f"study.storage: {stores.shown(url)} failed: {told(error)}; the study is as it was then: start the "
             "same command again when the database is well"
         ) from error
-
-
-def exchange(study: optuna.Study, name: str, old: Any, new: Any) -> bool:
-    """Set an attribute of the study from `old` to `new` (None: none) in one step; False where it is not `old` any more.
-
-    Optuna has no such step. Without it two workers may both believe to be the first.
-
-    Raises:
-        UnavailableError: the storage is one in which no such step can be made.
-    """
-    engine = engine_of(study)
-    if engine is None:
-        with _alone(study):
-            if study.user_attrs.get(name) != old:
-                return False
-            study.set_user_attr(name, new)
-            return True
-    import sqlalchemy
-
-    table = attributes_table()
-    study_id = storage_of(study).get_study_id_from_name(study.study_name)
-    where = sqlalchemy.and_(table.c.study_id == study_id, table.c.key == name, table.c.value_json == json.dumps(old))
-    change = sqlalchemy.update(table).where(where).values(value_json=json.dumps(new))
-    make = sqlalchemy.insert(table).values(study_id=study_id, key=name, value_json=json.dumps(new))
-    try:
-        with engine.begin() as connection:
-            if connection.execute(change).rowcount == 1:
-                return True
-            if old is not None:
-                return False
-            connection.execute(make)
-            return True
-    except sqlalchemy.exc.IntegrityError:  # another has made it meanwhile
-        return False
-
-
-@contextlib.contextmanager
-def _alone(study: optuna.Study) -> Iterator[None]:
-    """Keep all others from a step in a storage that has no transactions: threads from memory, processes from a journal.
-
-    The journal's own lock is held for each of its lines only, so that another file beside it is locked; by the system,
-    which frees it when its holder dies.
-    """
-    import optuna
-
-    storage, journal = storage_of(study), journal_of(study)
-    with _ONE_AT_A_TIME, contextlib.ExitStack() as scope:
-        if journal is not None:
-            try:
-                file = scope.enter_context(open(f"{journal}.steps", "ab"))
-                while not lock_file(file):
-                    time.sleep(0.01)
-            except OSError as error:
-                raise _unfit(f"{journal}.steps cannot be locked ({error.strerror or error})") from error
-        elif not isinstance(storage, optuna.storages.InMemoryStorage):
-            raise _unfit(f"{type(storage).__name__} has no step that two workers cannot both make")
-        yield
-
-
-def _unfit(why: str) -> UnavailableError:
-    return UnavailableError(
-        f"study.storage: {why}, so that they would take one lease; use a database (optuna.storages.RDBStorage: SQLite "
-        "on one machine, PostgreSQL on several), or a journal in a file of this machine"
-    )
 
 
 def first_beats(study: optuna.Study) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from analogsim.errors import InvalidValueError, MissingPackageError, UnreachableError
 from analogsim.recipes.study import shared_database
-from analogsim.recipes.study.heartbeats import SILENT
 from analogsim.recipes.tracking import stores
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
                     url,
                     engine_kwargs=shared_database.connect_options(url, _LOCKED),
                     heartbeat_interval=heartbeat,
-                    grace_period=SILENT * heartbeat,
+                    grace_period=shared_database.SILENT * heartbeat,
                     heartbeat_stale_trial_callback=on_dead,
                 )
             shared_database.harden(storage)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analogsim.recipes.study import shared_database
+from analogsim.recipes.study.lease import exchange
 from analogsim.recipes.study.storages import quietly
 
 if TYPE_CHECKING:
@@ -74,5 +75,5 @@ def give_up(study: optuna.Study, number: int, retries: int | None = None) -> Non
 def identity(study: optuna.Study) -> str:
     """What tells a study from another one of the same name."""
     if _ID not in study.user_attrs:
-        shared_database.exchange(study, _ID, None, uuid.uuid4().hex)
+        exchange(study, _ID, None, uuid.uuid4().hex)
     return str(study.user_attrs[_ID])

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -10,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from analogsim.errors import UnavailableError
 from analogsim.recipes.study import shared_database
 from analogsim.recipes.study.storages import open_storage
-from analogsim.recipes.study.trials import at_work, identity, try_again
+from analogsim.recipes.study.trials import at_work, try_again
 from tests.recipes.workers import NAME
 
 optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
@@ -55,28 +52,6 @@ def test_two_workers_never_take_the_same_trial(tmp_path: Path, shared: Any) -> N
     assert sorted(taken) == list(range(40))
 
 
-def test_only_one_worker_is_the_first(tmp_path: Path, shared: Any) -> None:
-    won, begin = [], threading.Barrier(4)
-
-    def claim(name: str) -> None:
-        study = opened(tmp_path)
-        begin.wait()
-        for turn in range(10):
-            if shared_database.exchange(study, f"turn {turn}", None, name):
-                won.append(turn)
-
-    threads = [threading.Thread(target=claim, args=(str(index),)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert sorted(won) == list(range(10))
-    assert not shared_database.exchange(shared, "turn 0", "nobody", "me")
-    assert shared_database.exchange(shared, "turn 0", shared.user_attrs["turn 0"], None)
-    assert shared_database.exchange(shared, "turn 0", None, "me")
-    assert shared.user_attrs["turn 0"] == "me"
-
-
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
 def test_a_worker_that_died_before_its_first_heartbeat_is_found(shared: Any) -> None:
     shared.enqueue_trial({"x": 0.5})
@@ -87,74 +62,6 @@ def test_a_worker_that_died_before_its_first_heartbeat_is_found(shared: Any) -> 
         time.sleep(0.2)
     assert [trial.state for trial in shared.trials] == [State.FAIL, State.WAITING]
     assert shared.trials[1].params == {"x": 0.5}
-
-
-IN_A_JOURNAL = """
-import sys, time, warnings
-warnings.simplefilter("ignore")
-import optuna
-from optuna.storages.journal import JournalFileBackend
-from analogsim.errors import UnavailableError
-from analogsim.recipes.study import shared_database
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-storage = optuna.storages.JournalStorage(JournalFileBackend(sys.argv[1]))
-study = optuna.load_study(study_name="faults", storage=storage)
-print("ready", flush=True)
-sys.stdin.readline()
-for turn in range(40):
-    if shared_database.exchange(study, f"turn {turn}", None, sys.argv[2]):
-        print(turn, flush=True)
-"""
-
-
-def in_a_journal(place: Path) -> Any:
-    backend = optuna.storages.journal.JournalFileBackend(str(place / "journal.log"))
-    return optuna.create_study(storage=optuna.storages.JournalStorage(backend), study_name=NAME, load_if_exists=True)
-
-
-@pytest.mark.slow
-def test_only_one_process_is_the_first_in_a_journal(tmp_path: Path) -> None:
-    """Reading and writing are two steps of a journal: without a lock most turns are won by several."""
-    study = in_a_journal(tmp_path)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", IN_A_JOURNAL, str(tmp_path / "journal.log"), str(index)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(3)
-    ]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-    said = [worker.communicate(timeout=120)[0].split() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0]
-    won = {int(turn): str(name) for name, turns in enumerate(said) for turn in turns}
-    assert sum(map(len, said)) == 40
-    assert {turn: study.user_attrs[f"turn {turn}"] for turn in range(40)} == won
-
-
-def test_a_storage_that_cannot_keep_two_workers_apart_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = in_a_journal(tmp_path)
-    (tmp_path / "journal.log.steps").mkdir()
-    with pytest.raises(UnavailableError, match=r"journal\.log\.steps cannot be locked \(Is a directory\).*RDBStorage"):
-        shared_database.exchange(study, "it", None, "me")
-    assert study.user_attrs == {}
-
-    class Elsewhere(optuna.storages.InMemoryStorage):
-        """In another process, say."""
-
-    study = optuna.create_study(storage=Elsewhere())
-    monkeypatch.setattr(optuna.storages, "InMemoryStorage", int)
-    with pytest.raises(UnavailableError, match=r"Elsewhere has no step that two workers cannot both make"):
-        identity(study)
 
 
 def signed(shared: Any, number: int, sign: str) -> None:
@@ -242,3 +149,49 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
         assert study.trials == []
     away = 0
     assert study.trials == []
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", made)
+    return made
+
+
+def test_who_is_silent_for_more_than_four_beats_is_dead(clock: Clock) -> None:
+    watch = shared_database.Watch(10)
+    for passed in range(0, 50, 5):
+        clock.now = 100.0 + passed
+        watch.look({1: "as it was", 2: passed})
+        assert watch.dead() == ([1] if passed > 40 else [])
+    watch.look({2: 0})
+    assert watch.dead() == []  # it is not at work any more
+
+
+@pytest.mark.parametrize("signs", [range(0, -3600, -1), [7, 3607] * 30, ["b", "a", None] * 20])
+def test_what_a_sign_says_does_not_matter(clock: Clock, signs: Any) -> None:
+    watch = shared_database.Watch(10)
+    for sign in signs:
+        clock.now += 10
+        watch.look({1: sign})
+        assert watch.dead() == []
+
+
+def test_who_slept_or_was_cut_off_gives_the_others_time(clock: Clock) -> None:
+    """After an hour away the first look counts for two beats, whoever was silent."""
+    watch = shared_database.Watch(10)
+    watch.look({1: 0, 2: 0})
+    clock.now += 3600
+    watch.look({1: 0, 2: 0})
+    assert watch.dead() == []
+    for _ in range(3):
+        clock.now += 10
+        watch.look({1: 1, 2: 0})
+    assert watch.dead() == [2]
