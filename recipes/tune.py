@@ -332,7 +332,13 @@ def _finish(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -
         final_comparison.log(study, config, rule, final, text, runs)
     write_whole(folder / "report.txt", text + "\n")
     unsent = runs.send_unsent(study)
-    whole = progress and not unsent and runs.parent.delivered and (final is None or final.delivered)
+    whole = (
+        runs.end_strays(study)
+        and progress
+        and not unsent
+        and runs.parent.delivered
+        and (final is None or final.delivered)
+    )
     if not whole:
         text += "\n\nMLflow has not taken everything yet: start the same command again when it answers"
     return Tuned(study, folder, runs, final, text), whole

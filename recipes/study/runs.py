@@ -174,6 +174,8 @@ class StudyRuns:
             outcome.state = "STOPPED"
             raise
         except UpdateFinishedTrialError:  # it was given away: whoever sees that first tells MLflow, from the folder
+            with contextlib.suppress(ConnectionError):  # then the end of the study finds it
+                self._end_if_running(tracker.run_id)
             tracker = NoRun()
             raise
         finally:
@@ -240,6 +242,51 @@ class StudyRuns:
                     break
         return len(unsent(study))
 
+    def end_strays(self, study: optuna.Study) -> bool:
+        """End the runs of trials that nobody will end; False where MLflow could not be asked.
+
+        Where an answer was lost, the request was made again and there are two runs of a trial: the one that nobody
+        noted is deleted. And who was asleep as his trial was given away made its run, perhaps, when he woke up.
+        """
+        if not self._enabled:
+            return True
+        waiting = {trial.number for trial in unsent(study)}
+        ended = {
+            trial.number: trial
+            for trial in study.get_trials(deepcopy=False)
+            if trial.state.is_finished() and trial.number not in waiting
+        }
+        runs: dict[int, list[Any]] = {}
+        try:
+            for run in self._found({_PARENT_TAG: study.user_attrs[PARENT], "role": "trial"}):
+                runs.setdefault(int(run.data.tags[_NUMBER]), []).append(run)
+            for number in runs.keys() & ended.keys():
+                self._end_those_of(ended[number], runs[number])
+        except ConnectionError:
+            return False
+        return True
+
+    def _end_those_of(self, trial: FrozenTrial, runs: list[Any]) -> None:
+        """Of the runs of a trial that has ended leave one, ended."""
+        first = next((run for run in runs if run.info.status != "RUNNING"), runs[0])
+        noted = next((run for run in runs if run.info.run_id == trial.user_attrs.get(RUN)), first)
+        for run in runs:
+            if run is not noted and run.info.status == "RUNNING":
+                with stores.explained(self._uri):
+                    stores.connect(self._uri).delete_run(run.info.run_id)
+        if trial.state.name == "FAIL":
+            self._end_if_running(noted.info.run_id)
+
+    def _end_if_running(self, run_id: str) -> None:
+        """End the run of a trial that failed, unless another has ended it."""
+        if not run_id:
+            return
+        with stores.explained(self._uri):
+            client = stores.connect(self._uri)
+            if client.get_run(run_id).info.status == "RUNNING":
+                client.set_tag(run_id, "optuna.trial.state", "FAIL")
+                client.set_terminated(run_id, "FAILED")
+
     def log_progress(self, study: optuna.Study, *, wait: bool = True) -> bool:
         """Tell the study's own run how far it is: objectives, figures, a table of all trials; False if it could not.
 
@@ -287,7 +334,7 @@ class StudyRuns:
         return stores.tracking_uri(self._config.tracking.uri)
 
     def _found(self, tags: Mapping[str, str]) -> list[Any]:
-        """The runs of the experiment that have these tags, the latest first.
+        """All runs of the experiment that have these tags, the latest first.
 
         Raises:
             ConnectionError: MLflow cannot be reached.
@@ -296,7 +343,12 @@ class StudyRuns:
             client = stores.connect(self._uri)
             experiment = stores.experiment_id(client, self._config.tracking.experiment, self._uri)
             wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-            return list(client.search_runs([experiment], filter_string=wanted))
+            found, token = [], None
+            while token != "":
+                page = client.search_runs([experiment], filter_string=wanted, page_token=token)
+                found += page
+                token = page.token or ""
+            return found
 
     def _start(self, study: optuna.Study, outcome: Outcome, training: Training) -> Run:
         return Run.start(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogsim.errors import InvalidValueError, MissingPackageError, UnreachableError
+from analogsim.errors import InvalidValueError, MissingPackageError, UnavailableError, UnreachableError
 from analogsim.recipes.study import shared_database
 from analogsim.recipes.tracking import stores
 
@@ -73,6 +73,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
 
     Raises:
         ConnectionError: it does not answer, cannot be made or cannot be written.
+        UnavailableError: it is MLflow's.
         ImportError: Optuna or the database's driver is not installed.
     """
     try:
@@ -83,6 +84,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
     for attempt in range(_OPENING):
         try:
             with quietly():
+                _refuse_mlflow(url)
                 storage = RDBStorage(
                     url,
                     engine_kwargs=shared_database.connect_options(url, _LOCKED),
@@ -92,6 +94,8 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
                 )
             shared_database.harden(storage)
             return storage
+        except UnavailableError:
+            raise
         except ImportError as error:
             raise MissingPackageError(
                 f"study.storage: no driver for {stores.shown(url)}: {stores.brief(error)}; for PostgreSQL: "
@@ -108,3 +112,23 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
                 ) from error
             time.sleep(0.2 * (attempt + 1))
     raise AssertionError("unreachable")
+
+
+def _refuse_mlflow(url: str) -> None:
+    """Refuse a database with MLflow's tables: the two would spoil each other's note of their versions."""
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    file = database_file(url)
+    if file is not None and not file.exists():
+        return
+    engine = sqlalchemy.create_engine(
+        url, poolclass=NullPool, connect_args=shared_database.connect_options(url, _LOCKED).get("connect_args", {})
+    )
+    with engine.connect() as connection:
+        tables = set(sqlalchemy.inspect(connection).get_table_names())
+    if "experiments" in tables and "studies" not in tables:
+        raise UnavailableError(
+            f"study.storage: {stores.shown(url)} is MLflow's database; Optuna needs one of its own, such as "
+            "sqlite:///optuna.db or, on a server, what `createdb optuna` makes"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -113,8 +114,9 @@ def connect(uri: str) -> MlflowClient:
     if path is None:
         _reach(uri)
     elif Path(path).is_dir():
-        raise UnavailableError(
-            f"{path!r} is a folder; name a file in it, such as sqlite:///{path.rstrip('/')}/mlflow.db"
+        raise UnreachableError(
+            f"cannot reach the MLflow store {uri}: {path!r} is a folder; name a file in it, such as "
+            f"sqlite:///{path.rstrip('/')}/mlflow.db"
         )
     # by itself MLflow tries again for minutes, prints links and reports usage; a user's own settings stay
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -134,18 +136,21 @@ def connect(uri: str) -> MlflowClient:
             ) from error
         scope.enter_context(alone(uri))
         if path is not None:
-            _ready(Path(path))
+            _ready(Path(path), _patience(uri))
+        elif not is_http(uri) and urlsplit(uri).scheme.partition("+")[0] in _PORTS:
+            _answer(uri)
         return MlflowClient(tracking_uri=_patient(uri))
 
 
-def _ready(path: Path) -> None:
+def _ready(path: Path, patience: float) -> None:
     """Have a database that is whole: a new one is made elsewhere, and one that was moved finds its artifacts again."""
     if not path.exists() or not path.stat().st_size:
         write_whole(path, mlflow_private.make_database)
         return
     beside = path.parent / _ARTIFACTS
-    with contextlib.closing(sqlite3.connect(path, timeout=_LOCKED)) as database:
+    with contextlib.closing(sqlite3.connect(path, timeout=patience)) as database:
         try:
+            _refuse_optuna({name for (name,) in database.execute("SELECT name FROM sqlite_master")}, str(path))
             held = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         except sqlite3.DatabaseError:  # another version's, or none: MLflow has its own words for that
             return
@@ -190,6 +195,12 @@ def _patient(uri: str) -> str:
     if _database(uri) is None or re.search(r"[?&]timeout=", uri):
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}timeout={_LOCKED:g}"
+
+
+def _patience(uri: str) -> float:
+    """Seconds for which the lock of another process is waited for."""
+    given = re.search(r"[?&]timeout=([\d.]+)", uri)
+    return float(given[1]) if given else _LOCKED
 
 
 @contextlib.contextmanager
@@ -238,6 +249,28 @@ def _reach(uri: str) -> None:
         socket.create_connection((host, port), timeout=3).close()
     except ValueError as error:
         raise UnreachableError(str(error)) from error
+
+
+@functools.cache
+def _answer(uri: str) -> None:
+    """Ask a database server once, and briefly, whether it lets us in: MLflow by itself asks for eight minutes."""
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    driver = sqlalchemy.make_url(uri).drivername
+    patience = {"connect_timeout": 10} if re.search("psycopg|pymysql|mysqldb", driver) else {}
+    engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=patience)
+    with engine.connect() as connection:
+        _refuse_optuna(set(sqlalchemy.inspect(connection).get_table_names()), shown(uri))
+
+
+def _refuse_optuna(tables: set[str], name: str) -> None:
+    """Refuse a database with the tables of a study: the two would spoil each other's note of their versions."""
+    if "studies" in tables and "experiments" not in tables:
+        raise UnavailableError(
+            f"tracking.uri: {name} is the database of Optuna's studies; MLflow needs one of its own, such as "
+            "sqlite:///mlflow.db or, on a server, what `createdb mlflow` makes"
+        )
 
 
 def artifact_folder(uri: str) -> Path | None:
@@ -292,7 +325,9 @@ def explained(uri: str, otherwise: str = _OTHERWISE) -> Iterator[None]:
         if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             raise InvalidValueError(f"MLflow at {shown(uri)}: {brief(error)}") from error
         path = _database(uri)
-        cure = "start it (`mlflow server`)"
+        cure = (
+            "start it (`mlflow server`)" if is_http(uri) else "is the server up, is there such a database (`createdb`)"
+        )
         if path is not None:
             cure = f"if {path!r} was left half made, move it away and a new one is made"
         raise UnreachableError(

@@ -123,7 +123,7 @@ class Run(Tracker):
             client = stores.connect(store)
             if run_id is None:
                 place = stores.experiment_id(client, experiment, store)
-                run_id, found = _made_or_marked(client, place, name, mark, again=again)
+                run_id, found = _made_or_marked(client, place, name, mark, labels, again=again)
             else:
                 found = _reopened(client, run_id)
             run = cls(client, store, found.info.experiment_id, found.info.run_id, keep_undelivered=keep_undelivered)
@@ -352,14 +352,18 @@ def _labels(tags: Mapping[str, str], parent_run_id: str | None) -> dict[str, str
 
 
 def _made_or_marked(
-    client: MlflowClient, experiment_id: str, name: str, mark: str | None, *, again: bool
+    client: MlflowClient, experiment_id: str, name: str, mark: str | None, labels: Mapping[str, str], *, again: bool
 ) -> tuple[str | None, MlflowRun]:
-    """A new run, or the one of that mark with its id, reopened, if one may be there and is."""
+    """A new run, or the one of that mark with its id, reopened, if one may be there and is.
+
+    A new one has its tags from the first moment on: by them it is found, whoever dies before its id is noted.
+    """
     if mark is not None and again:
         found = client.search_runs([experiment_id], f"tags.`{MARK}` = '{mark}'", max_results=1)
         if found:
             return str(found[0].info.run_id), _reopened(client, found[0].info.run_id)
-    return None, client.create_run(experiment_id, run_name=name, tags=None if mark is None else {MARK: mark})
+    tags = {**labels} if mark is None else {**labels, MARK: mark}
+    return None, client.create_run(experiment_id, run_name=name, tags=tags)
 
 
 def _reopened(client: MlflowClient, run_id: str) -> MlflowRun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from analogsim.evaluation.report import Report
+from analogsim.recipes.study.storages import open_storage
+from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from tests.recipes.workers import EPOCHS, Study, free_port
 
@@ -77,3 +80,27 @@ def test_two_machines_one_of_them_dies_and_the_database_is_restarted(
             assert Report.from_dict(report).labels == ("1s", "1d")
             assert load_checkpoint(fetched(run, "checkpoint/checkpoint.pt"))["epoch"] == EPOCHS
             assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+
+
+def test_each_needs_a_database_of_its_own_that_is_there(postgres: Postgres) -> None:
+    """Told in seconds: MLflow by itself asks a database that is not there for eight minutes."""
+
+    def opened(name: str) -> None:
+        storage: Any = open_storage(postgres.url(name), heartbeat=1, on_dead=lambda *_: None)
+        storage.engine.dispose()
+
+    began = time.monotonic()
+    with pytest.raises(
+        ConnectionError, match=r'database "missing" does not exist.*is there such a database \(`createdb`\)'
+    ):
+        Run.start(experiment="e", name="n", uri=postgres.url("missing"), params={})
+    with pytest.raises(ConnectionError, match=r'cannot open .*database "missing" does not exist'):
+        opened("missing")
+    assert time.monotonic() - began < 30
+    opened("optuna")
+    with pytest.raises(OSError, match=r"tracking.uri: .*/optuna is the database of Optuna's studies"):
+        Run.start(experiment="e", name="n", uri=postgres.url("optuna"), params={})
+    Run.start(experiment="e", name="n", uri=postgres.url("mlflow"), params={}).end()
+    with pytest.raises(OSError, match=r"study.storage: .*/mlflow is MLflow's database"):
+        opened("mlflow")
+    opened("optuna")

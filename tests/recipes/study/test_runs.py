@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from analogsim.evaluation.metrics import METRICS
+from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study.criterion import criterion
+from analogsim.recipes.study.outcome import Outcome
 from analogsim.recipes.study.runs import PARENT, StudyRuns
 from analogsim.recipes.study.storages import open_storage
 from analogsim.recipes.study.trials import try_again
+from analogsim.recipes.training.loop import Training
 from analogsim.recipes.training.setup import load_data
 from analogsim.recipes.tune import configure
 from tests.recipes.workers import NAME
@@ -66,6 +69,62 @@ def test_a_trial_that_ended_otherwise_than_mlflow_knows_is_told_again(here: Path
     assert runs.send_unsent(shared) == 0
     assert store.run(run_id).info.status == "FAILED"
     assert shared.user_attrs["analogsim:logged"] == {"0": "FAIL"}  # and trial 1 needed nothing
+
+
+def test_runs_that_nobody_will_end_are_ended(here: Path, store: Any, shared: Any) -> None:
+    """An answer of MLflow's was lost, and the request made again; a worker slept as it was given away."""
+    runs = runs_of(shared)
+    runs.open(shared)
+
+    def made(number: int, status: str = "RUNNING") -> str:
+        tags = {"mlflow.parentRunId": runs.parent.run_id, "optuna.trial.number": str(number), "role": "trial"}
+        run_id = str(store.client.create_run("1", tags=tags).info.run_id)
+        if status != "RUNNING":
+            store.client.set_terminated(run_id, status)
+        return run_id
+
+    noted, twin = made(0, "FINISHED"), made(0)
+    attributes = {"folder": str(here), "run_id": noted, "logged": "COMPLETE"}
+    shared.add_trial(optuna.trial.create_trial(state=State.COMPLETE, value=1.0, user_attrs=attributes))
+    late, later = made(1), made(1)
+    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs={"folder": str(here), "logged": "FAIL"}))
+    at_work, unsent = made(2), made(3)
+    shared.add_trial(optuna.trial.create_trial(state=State.RUNNING))
+    shared.add_trial(optuna.trial.create_trial(state=State.FAIL, user_attrs={"folder": str(here), "run_id": unsent}))
+    assert runs.end_strays(shared)
+    found = {run.info.run_id: run.info.status for run in store.client.search_runs(["1"])}
+    del found[runs.parent.run_id]
+    kept = late if late in found else later
+    assert found == {noted: "FINISHED", kept: "FAILED", at_work: "RUNNING", unsent: "RUNNING"}
+    assert store.run(kept).data.tags["optuna.trial.state"] == "FAIL"
+    assert store.run(twin).info.lifecycle_stage == "deleted"
+    assert runs_of(shared, "tracking.enabled=false").end_strays(shared)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_a_run_made_after_its_trial_was_given_away_is_ended(
+    here: Path, store: Any, shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker slept while it asked for the run: those who found the trial dead knew of none."""
+    runs = runs_of(shared)
+    runs.open(shared)
+    trial = shared.ask()
+    set_attribute = trial.set_user_attr
+
+    def given_away(name: str, value: Any) -> None:
+        if name == "run_id":
+            shared.tell(trial.number, state=State.FAIL)
+            raise optuna.exceptions.UpdateFinishedTrialError
+        set_attribute(name, value)
+
+    monkeypatch.setattr(trial, "set_user_attr", given_away)
+    config = training_config(runs._config, {})
+    training = Training(config, runs._data, aware=True, path=here / "checkpoint.pt")
+    outcome = Outcome(0, str(here))
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError), runs.trial(trial, outcome, training):
+        raise AssertionError("it has no trial")
+    assert store.run(outcome.run_id).info.status == "FAILED"
+    assert store.run(outcome.run_id).data.tags["optuna.trial.state"] == "FAIL"
 
 
 def test_a_study_has_its_run_once_it_is_opened_and_without_mlflow_needs_none(here: Path, shared: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,14 @@ def test_a_storage_that_cannot_be_opened_is_told(tmp_path: Path, closed_port: in
     (tmp_path / "text.db").write_text("no database at all, but long enough to be taken for one " * 20)
     with pytest.raises(ConnectionError, match="file is not a database"):
         opened(f"sqlite:///{tmp_path}/text.db")
+
+
+def test_the_database_of_mlflow_is_refused_and_left_as_it_was(tmp_path: Path, migrated: Path) -> None:
+    place = tmp_path / "mlflow.db"
+    shutil.copy(migrated, place)
+    before = place.read_bytes()
+    with pytest.raises(
+        OSError, match=r"study.storage: sqlite:.*mlflow.db is MLflow's database; Optuna needs one of its"
+    ):
+        open_storage(f"sqlite:///{place}", heartbeat=1, on_dead=lambda *_: None)
+    assert place.read_bytes() == before

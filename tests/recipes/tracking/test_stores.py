@@ -293,3 +293,15 @@ def test_a_copy_keeps_its_own_artifacts(alone: Path, migrated: Path, monkeypatch
     assert text_of(run_id, before) == "changed since"
     (alone / "link").symlink_to(after)
     stores.connect(f"sqlite:///{alone}/link/mlflow.db")
+
+
+def test_the_database_of_a_study_is_refused_and_left_as_it_was(alone: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
+    uri = f"sqlite:///{alone}/optuna.db"
+    optuna.create_study(storage=uri)
+    before = (alone / "optuna.db").read_bytes()
+    with pytest.raises(
+        OSError, match=r"tracking.uri: .*optuna.db is the database of Optuna's studies; MLflow needs one"
+    ):
+        Run.start(experiment="e", name="n", uri=uri, params={})
+    assert (alone / "optuna.db").read_bytes() == before

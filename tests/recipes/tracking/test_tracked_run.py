@@ -674,3 +674,16 @@ def test_metrics_wait_in_proportion_to_what_sending_costs(
         clock[0] += 0.1
     spent = 0.05 * flaky.tried.count("log_batch")
     assert 0.005 * 100 < spent < 0.011 * 100
+
+
+def test_a_run_has_its_tags_from_the_first_moment_on(here: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever dies as it was made leaves one that is found by them."""
+
+    def died(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_introduce", died)
+    with pytest.raises(KeyboardInterrupt):
+        Run.start(experiment="exp", name="n", params={}, tags={"role": "trial"}, parent_run_id="p", mark="m")
+    (run,) = store.client.search_runs(["1"])
+    assert run.data.tags.items() >= {"role": "trial", "mlflow.parentRunId": "p", tracked_run.MARK: "m"}.items()
