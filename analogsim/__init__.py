@@ -61,6 +61,7 @@ from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.fit import fit_device
 from analogsim.inspection.carrying import Audit, AuditError, audit
 from analogsim.inspection.overview import summary
+from analogsim.integrations.mlflow import log_report
 from analogsim.layers import AnalogLayer, AnalogModule, Slot, register_layer, register_routed
 from analogsim.mapping.mapping import Mapping
 from analogsim.noise.sources import Noise as Noise
@@ -130,6 +131,7 @@ __all__ = [
     "load_adapters",
     "load_chip",
     "load_device",
+    "log_report",
     "macs",
     "param",
     "prepare",

@@ -24,9 +24,9 @@ from analogsim.evaluation.ablation import Ablation
 from analogsim.evaluation.preparation import Prepared
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.evaluation.workers import Ranks
+from analogsim.integrations.report_scores import ends
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.config.outputs import check_figure, check_output
-from analogsim.recipes.tracking.log_report import ends
 from analogsim.recipes.tracking.tracked_run import start
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing

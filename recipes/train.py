@@ -30,6 +30,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
+from analogsim.integrations.report_scores import ends
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import SHORT, Config
 from analogsim.recipes.config.outputs import missing_folders, remove_empty
@@ -42,7 +43,7 @@ from analogsim.recipes.tasks.task import Task
 from analogsim.recipes.tracking import stores, tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.links import compare_link
-from analogsim.recipes.tracking.log_report import ends, log_ranges, log_report, parameters
+from analogsim.recipes.tracking.log_report import log_ranges, log_report, parameters
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.tracking.tracker import NoRun, Tracker
 from analogsim.recipes.training.loop import Progress, Training

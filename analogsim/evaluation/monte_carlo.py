@@ -151,7 +151,26 @@ def evaluate(
     judged.uses.warn("evaluate", stacklevel=2)
     if judged.saturated:
         warnings.warn(f"evaluate: {judged.saturated}", stacklevel=2)
+    for listener in list(_listeners):
+        listener(judged.report)
     return judged.report
+
+
+Listener = Callable[[Report], None]
+
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> None:
+    """Call a function with each report that `analogsim.evaluate` gives in this process; once, however often asked."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
+def stop_listening(listener: Listener) -> None:
+    """Call it no longer. Nothing happens for one that is not called."""
+    if listener in _listeners:
+        _listeners.remove(listener)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ from analogsim.device.parse import DeviceLike, as_device_model
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.module import AnalogModule, matrices_of
 
-Plain = str | dict[str, Any]
+Plain = Any
+"""Text, or nested mappings and lists of text and numbers, as JSON holds them."""
 _PATTERNS = "patterns"  # in the place of one device or crossbar: those of layers
 _FIELDS = {spec.name for spec in fields(Crossbar)}
 
@@ -36,7 +37,8 @@ def plain_device(device: DeviceLike | Devices) -> Plain:
 
 def read_plain_device(plain: Plain) -> DeviceLike | Devices:
     """What `plain_device` was given."""
-    return _read(plain, lambda text: read_device(text) if "\n" in text else text)
+    found: DeviceLike | Devices = _read(plain, lambda text: read_device(text) if "\n" in text else text)
+    return found
 
 
 def plain_crossbar(crossbar: CrossbarLike | Crossbars) -> Plain:
@@ -57,7 +59,8 @@ def read_plain_crossbar(plain: Plain) -> CrossbarLike | Crossbars:
     Raises:
         ValueError: a field that a crossbar does not have, or a value that it cannot have.
     """
-    return _read(plain, _read_crossbar)
+    found: CrossbarLike | Crossbars = _read(plain, _read_crossbar)
+    return found
 
 
 def plain_hardware(analog: nn.Module) -> dict[str, Any]:

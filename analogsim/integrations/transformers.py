@@ -37,7 +37,8 @@ from analogsim.integrations.hardware_text import (
 
 try:
     from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-    from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+    from transformers.quantizers.auto import register_quantization_config, register_quantizer
+    from transformers.quantizers.base import HfQuantizer
     from transformers.utils.quantization_config import QuantizationConfigMixin
 except ImportError as error:
     raise MissingPackageError(
@@ -145,7 +146,7 @@ class AnalogConfig(QuantizationConfigMixin):
             raise InvalidTypeError(
                 f"AnalogConfig: there is no {min(unknown)!r}; it has device, crossbar, embeddings, train_times, ranges"
             )
-        self.quant_method = _METHOD
+        self.quant_method: Any = _METHOD
         self.device = plain_device(device)
         self.crossbar = plain_crossbar(crossbar)
         self.embeddings = bool(embeddings)
@@ -180,6 +181,7 @@ class AnalogQuantizer(HfQuantizer):
     """Puts the twin in the place of the network that `from_pretrained` has made; transformers finds it by its name."""
 
     requires_calibration = False
+    quantization_config: AnalogConfig
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
         twin = self.quantization_config.convert(model)
@@ -231,7 +233,8 @@ def remember_hardware(analog: nn.Module, config: AnalogConfig | None = None) -> 
             f"{type(analog).__name__}"
         )
     held = AnalogConfig.of(analog) if config is None else config
-    analog.hf_quantizer = AnalogQuantizer(held, pre_quantized=True)
+    kept: Any = AnalogQuantizer(held, pre_quantized=True)
+    analog.hf_quantizer = kept
     analog.config.quantization_config = held
 
 

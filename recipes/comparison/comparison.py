@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from analogsim.evaluation.display import number
 from analogsim.evaluation.report import Report, clean_columns
+from analogsim.integrations.metric_names import tail
 from analogsim.recipes.comparison import html_page
 from analogsim.recipes.comparison.charts import MARKS, drift_chart
 from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.tracking import links
-from analogsim.recipes.tracking.metric_names import tail
 from analogsim.utils.text import table
 from analogsim.utils.times import label
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import METRICS
 from analogsim.evaluation.report import Report
+from analogsim.integrations.metric_names import BETTER, metric_name
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import flatten, load_mapping
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.log_report import of_hardware
-from analogsim.recipes.tracking.metric_names import BETTER, metric_name
 from analogsim.recipes.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import numpy as np
 from analogsim.evaluation import Metric
 from analogsim.evaluation.display import heading, number, spread
 from analogsim.evaluation.report import Report, clean_columns, compare_plot
+from analogsim.integrations.report_scores import ends
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, flatten
 from analogsim.recipes.config.trial_config import training_config
@@ -23,7 +24,7 @@ from analogsim.recipes.study.outcome import trial_folder
 from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model
-from analogsim.recipes.tracking.log_report import ends, log_ranges, log_report
+from analogsim.recipes.tracking.log_report import log_ranges, log_report
 from analogsim.recipes.tracking.tracker import Tracker
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import Training

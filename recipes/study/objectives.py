@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from analogsim.errors import InvalidValueError, NonFiniteError
 from analogsim.evaluation.report import Report
+from analogsim.integrations.metric_names import drifted, score_name
+from analogsim.integrations.report_scores import clean_scores
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.space import suggest
 from analogsim.recipes.config.trial_config import training_config
@@ -21,8 +23,6 @@ from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.study.trials import surplus
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model
-from analogsim.recipes.tracking.log_report import clean_scores
-from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import DivergedError, Training
 from analogsim.utils.digests import sealed

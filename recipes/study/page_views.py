@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from analogsim.integrations.metric_names import drifted, score_name, tail
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.tracking.links import Stored, run_link, ui_command
-from analogsim.recipes.tracking.metric_names import drifted, score_name, tail
 from analogsim.recipes.tracking.page_views import as_tag, coordinates, curve, metric, param, state, tag, view_link
 from analogsim.recipes.training.setup import report_times
 from analogsim.utils.times import label, seconds

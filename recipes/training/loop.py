@@ -17,6 +17,8 @@ import analogsim
 from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.report import Report
+from analogsim.integrations.metric_names import drifted, score_name
+from analogsim.integrations.report_scores import clean_scores
 from analogsim.recipes.config.hardware import array_of
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import to_mapping
@@ -24,8 +26,6 @@ from analogsim.recipes.tasks.answering import check_answers
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model, make_network
 from analogsim.recipes.tasks.weights import load_into, read_weights
-from analogsim.recipes.tracking.log_report import clean_scores
-from analogsim.recipes.tracking.metric_names import drifted, score_name
 from analogsim.recipes.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from analogsim.recipes.training.methods import method_of
 from analogsim.recipes.training.processes import ALONE, Group

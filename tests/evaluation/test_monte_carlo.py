@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import analogsim
 from analogsim import AnalogLayer, Gaussian, ReadNoise
 from analogsim import evaluate as evaluate_function
+from analogsim.evaluation.monte_carlo import listen, stop_listening
 from analogsim.evaluation.report import Report
 
 TIMES = (0.0, "1h", "1y")
@@ -380,3 +381,21 @@ def test_converters_that_saturate_are_told_once_for_a_call() -> None:
     analog = analogsim.convert(model, "pcm", crossbar="standard(output_bound='calibrated')")
     analogsim.calibrate(analog, [x])
     analogsim.evaluate(analog, data, chips=2, times=["1s"])
+
+
+def test_each_report_is_told_once() -> None:
+    torch.manual_seed(0)
+    heard: list[analogsim.Report] = []
+    analog = analogsim.convert(nn.Linear(4, 2), "pcm")
+    data = [(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))]
+    listen(heard.append)
+    try:
+        first = analogsim.evaluate(analog, data, chips=2, times=["1d"])
+        assert heard == [first]
+        analogsim.sensitivity(analog, data, chips=1, t="1d")
+        assert len(heard) == 1  # what is judged on the way to another answer is no report that somebody asked for
+    finally:
+        stop_listening(heard.append)
+    analogsim.evaluate(analog, data, chips=1, times=["1d"])
+    assert len(heard) == 1
+    stop_listening(heard.append)

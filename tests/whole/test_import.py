@@ -10,6 +10,7 @@ import analogsim
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
+    *("lightning", "accelerate", "huggingface_hub", "lm_eval", "aihwkit", "aihwkit_lightning"),
     *("optuna", "mlflow", "torchvision", "transformers", "timm", "matplotlib", "pandas", "sklearn", "tqdm"),
     *("scipy.optimize", "scipy.stats", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter"),
 )
@@ -24,7 +25,18 @@ PUBLIC = (
     *("adapter_parameters", "add_adapters", "analog_macs", "as_crossbar", "as_device_model", "audit"),
     *("available_devices", "calibrate", "calibrate_outputs", "clip_weights", "compare_plot", "compare_table"),
     *("convert", "distillation_loss", "draw_faults", "drift", "erase", "evaluate", "fine_tune", "fit_device"),
-    *("get_ranges", "load_adapters", "load_chip", "load_device", "macs", "param", "prepare", "program", "programmed"),
+    *(
+        "get_ranges",
+        "load_adapters",
+        "load_chip",
+        "load_device",
+        "log_report",
+        "macs",
+        "param",
+        "prepare",
+        "program",
+        "programmed",
+    ),
     *("range_parameters", "reestimate_batch_norm", "register", "register_layer", "register_routed", "remap"),
     *("remove_adapters", "same_noise", "save_adapters", "save_chip", "save_device", "search_percentile"),
     *("search_ranges", "seconds", "sensitivity", "set_noise_scale", "set_ranges", "set_recompute", "set_train_times"),

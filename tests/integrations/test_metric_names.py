@@ -4,10 +4,10 @@ import pytest
 from torch import nn
 
 import analogsim
+from analogsim.integrations.metric_names import drifted, legal, score_name, tail
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.tracking.log_report import parameters
-from analogsim.recipes.tracking.metric_names import drifted, legal, score_name, tail
 from analogsim.recipes.tracking.tracked_run import check_name
 
 
