@@ -10,7 +10,7 @@ from pathlib import Path
 
 _CODE = """
 #define _GNU_SOURCE
-#include <stddef.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -18,6 +18,11 @@ _CODE = """
 
 static long long none = 0;
 volatile long long *storm_seconds = &none;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *given = getenv("STORM_SECONDS");
+    if (given != NULL) none = atoll(given);
+}
 
 int clock_gettime(clockid_t which, struct timespec *now) {
     long failed = syscall(SYS_clock_gettime, which, now);
@@ -43,7 +48,10 @@ time_t time(time_t *kept) {
 
 
 def build(folder: Path) -> Path | None:
-    """Compile the library that a process is to preload; None where there is no C compiler, or no preloading."""
+    """Compile the library that a process is to preload; None where there is no C compiler, or no preloading.
+
+    A process that has it, and ``STORM_SECONDS`` in its environment, begins with a clock so far off.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     source, library = folder / "clock.c", folder / "clock.so"
     source.write_text(_CODE, encoding="utf-8")

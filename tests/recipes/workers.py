@@ -101,18 +101,18 @@ class Study:
         self.storage = self.storage or f"sqlite:///{self.place}/optuna.db"
         self.tracking = self.tracking or f"sqlite:///{self.place}/mlflow.db"
 
-    def worker(self, *settings: str, place: Path | None = None) -> Process:
-        """Start one more worker, by the command that a person would type.
+    def worker(self, *settings: str, place: Path | None = None, **surroundings: str) -> Process:
+        """Start one more worker, by the command that a person would type, in an environment with these besides.
 
         It works in `place`, and is told of storage and store by options; or in one of its own, as on another machine,
         and is told by the environment.
         """
         command = [sys.executable, "-m", "analogsim", "tune", *SETTINGS, *settings]
-        environment = {}
+        environment = {**surroundings}
         if place is None:
             command += ["--storage", self.storage, f"tracking.uri={self.tracking}"]
         else:
-            environment = {"OPTUNA_STORAGE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
+            environment |= {"OPTUNA_STORAGE": self.storage, "MLFLOW_TRACKING_URI": self.tracking}
         return self._keep(Process(command, place or self.place, self._said("worker"), **environment))
 
     def server(self, port: int, *options: str) -> Process:

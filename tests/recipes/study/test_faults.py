@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,24 @@ def test_three_workers_begin_at_once(study: Study) -> None:
     results = [worker.out.read_text().partition("best trial:")[2] for worker in workers]
     assert results[0]
     assert len(set(results)) == 1
+
+
+@pytest.mark.slow
+def test_clocks_are_hours_apart_and_nobody_is_taken_for_dead(study: Study, tmp_path: Path) -> None:
+    clocks = pytest.importorskip("benchmarks.harness.clocks", reason="comes with the checkout only")
+    library = clocks.build(tmp_path) if sys.platform == "linux" else None
+    if library is None:
+        pytest.skip("needs Linux and a C compiler")
+    workers = [
+        study.worker("study.trials=6", LD_PRELOAD=str(library), STORM_SECONDS=seconds) for seconds in ("-3600", "7200")
+    ]
+    study.in_the_middle(*workers)
+    assert [worker.code() for worker in workers] == [0, 0]
+    assert not any("died" in worker.said or "for dead" in worker.said for worker in workers)
+    found = study.count(6)
+    assert found.states == {"COMPLETE": 6}
+    began = sorted(trial.datetime_start for trial in found.trials)
+    assert (began[-1] - began[0]).total_seconds() > 3600  # the clocks were
 
 
 # Servers
