@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.util
 import io
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial, reduce
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import analogsim
 from analogsim import Crossbar
+from analogsim.integrations.aihwkit import Network, read_state
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import make_network
@@ -258,16 +259,10 @@ class Trainee:
         self._optimizer.step()
         self._schedule.step()
 
-    def weights(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Those under the names of the digital network's state dict."""
-        state = self.network.state_dict()
-        return {name: state[name].detach().clone() for name in names}
-
-    def ranges(self) -> dict[str, Tensor]:
-        """The input ranges of its layers that have some."""
-        network: Any = self.network
-        found = {name: layer.input_range for name, layer in network.named_analog_layers()}
-        return {name: value.detach().clone() for name, value in found.items() if value is not None}
+    @property
+    def network_left(self) -> Network:
+        """Its weights under the names of the digital network, and the ranges of its layers that have some."""
+        return read_state(self.network.state_dict())
 
 
 def _loss(data: Splits, network: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -298,4 +293,5 @@ def train_peer(config: Config, data: Splits, settings: Mapping[str, Any]) -> Pee
             seconds += time.process_time() - started
     asked = question(config, LIGHTNING, settings)
     versions = {LIGHTNING: version(), "torch": torch.__version__}
-    return PeerNetwork(asked, trainee.weights(model.state_dict()), trainee.ranges(), seconds, versions)
+    left = trainee.network_left
+    return PeerNetwork(asked, left.weights, left.ranges, seconds, versions)

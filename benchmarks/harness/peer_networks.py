@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from analogsim.chip.ranges import get_ranges, set_ranges
+from analogsim.integrations.aihwkit import give_ranges
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import to_mapping
 from analogsim.recipes.training.checkpoint import load_weights
@@ -122,25 +122,7 @@ class PeerNetwork:
             ValueError: it is of another network, or its layers and their blocks are not those of the crossbar.
         """
         source = f"the network of {self.asked['tool']}"
-        known = get_ranges(training.analog)
-        if set(known) != set(self.ranges):
-            raise ValueError(
-                f"{source} has ranges of {_listed(sorted(self.ranges))}, and the crossbar learns those of "
-                f"{_listed(sorted(known))}; they must be the same layers"
-            )
         load_weights(training.model, dict(self.weights), source)
-        shapes = {name: found["input_range"].shape for name, found in known.items()}
-        for name, value in self.ranges.items():
-            if value.numel() != shapes[name].numel():
-                raise ValueError(
-                    f"{source}: layer {name!r} has {value.numel()} input ranges, and {shapes[name].numel()} block(s) "
-                    "of rows here; split it alike on both sides"
-                )
-        found = {name: {"input_range": value.abs().reshape(shapes[name])} for name, value in self.ranges.items()}
-        set_ranges(training.analog, found)
+        give_ranges(training.analog, self.ranges, source)
         training.epoch = training.config.optimization.epochs
         training.save()
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names)) or "no layer"

@@ -127,7 +127,7 @@ def test_other_files_are_refused(
 @pytest.mark.parametrize(
     ("ranges", "words"),
     [
-        ({"1": RANGES["1"]}, "ranges of '1', and the crossbar learns those of '1', '3', '5'"),
+        ({"1": RANGES["1"]}, "ranges of '1', and the crossbar takes those of '1', '3', '5'"),
         ({}, "ranges of no layer"),
         (RANGES | {"3": torch.tensor([1.0, 2.0])}, r"layer '3' has 2 input ranges, and 1 block\(s\) of rows"),
         (RANGES | {"3": torch.tensor([float("nan")])}, "layer '3': input_range must be finite"),
