@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from analogsim.chip.calibration import calibrate
 from analogsim.chip.compensation import Compensations
 from analogsim.chip.layer_errors import Trial
 from analogsim.chip.percentile_search import search_percentile
@@ -41,6 +42,7 @@ class Choice:
         copies: how many cells hold one conductance; None: as many as do.
         percentile: whether the largest weights are searched for.
         ranges: of `INPUTS` and `OUTPUTS`, the ranges of converters that are set from data and searched for.
+        calibrated: those that are set from data alone, which takes no longer than a forward or two.
         digital: the names of matrices that stay digital.
         around: whether weights are laid around known faults; ``"signs"``: with their signs turned too.
     """
@@ -49,6 +51,7 @@ class Choice:
     copies: int | None = None
     percentile: bool = False
     ranges: frozenset[str] = frozenset()
+    calibrated: frozenset[str] = frozenset()
     digital: frozenset[str] = frozenset()
     around: str = ""
 
@@ -130,10 +133,14 @@ class Bench:
             device = state.device
             if choice.copies is not None and not device.signed:
                 device = with_mapping(device, copies=choice.copies)
-            state.put_on(device, set_from_data(state.crossbar, choice.ranges))
-        if choice.ranges:
-            search_ranges(self._analog, self._inputs, time=self._ages)
+            state.put_on(device, set_from_data(state.crossbar, choice.ranges | choice.calibrated))
+        self._set_ranges(choice)
         if choice.percentile:
             search_percentile(self._analog, self._inputs, time=self._ages)
-            if choice.ranges:  # for what is read of the new largest weights
-                search_ranges(self._analog, self._inputs, time=self._ages)
+            self._set_ranges(choice)  # for what is read of the new largest weights
+
+    def _set_ranges(self, choice: Choice) -> None:
+        if choice.ranges:
+            search_ranges(self._analog, self._inputs, time=self._ages)
+        elif choice.calibrated:
+            calibrate(self._analog, self._inputs, keep_learned=True)

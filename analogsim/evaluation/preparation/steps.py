@@ -76,6 +76,7 @@ def find_steps(copies: int, *, faults: bool, digital: Sequence[tuple[str, ...]] 
         *([_around("remap", "lines"), _around("remap-signs", "signs")] if faults else []),
         *(_copying(count) for count in (2, 4, 8, 16) if count <= copies),
         *map(_keeping, digital),
+        _calibrating_bounds(),
         *searched,  # which takes longest
     ]
 
@@ -97,6 +98,20 @@ def _ranging(name: str, field: str, takes: str) -> Step:
         return "" if any(crossbar.needs_bound for crossbar in crossbars) else "no output converter has a bound"
 
     return Step(name, name, 1, takes, lambda choice: replace(choice, ranges=choice.ranges | {field}), why_not)
+
+
+def _calibrating_bounds() -> Step:
+    """What a fixed bound cuts off is the largest loss that no compensation takes back, and the cheapest to mend."""
+    searched = _ranging("output-bound", OUTPUTS, "")
+    return Step(
+        "output-bound-calibrated",
+        "output-bound",
+        1,
+        "output converters with bounds set once",
+        lambda choice: replace(choice, calibrated=choice.calibrated | {OUTPUTS}),
+        searched.why_not,
+        first=True,
+    )
 
 
 def _compensating(part: Compensation) -> Step:

@@ -9,8 +9,10 @@ from torch import nn
 
 import analogsim
 from analogsim.chip import COMPENSATIONS, Adjustment
+from analogsim.chip.compensation import Compensations
 from analogsim.errors import NonFiniteError
 from analogsim.evaluation import Metric
+from analogsim.evaluation.preparation.choice import OUTPUTS, Bench, Choice
 from analogsim.layers import matrices_of
 
 QUICK = {"budget": "60s", "chips": 4}
@@ -437,3 +439,31 @@ def test_a_dear_step_does_not_keep_cheap_ones_from_being_tried(monkeypatch):
     assert tried["affine"] == ""
     assert tried["bias"] == "no time was left"
     assert tried["column"] in ("", "beside the others no time was left")  # tried alone
+
+
+def test_a_bound_that_cuts_off_is_set_from_data_first():
+    """Of a network with large sums, in a time that is too short for a search."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(96, 16), nn.ReLU(), nn.Linear(16, 8)).eval(), torch.rand(128, 96)
+    with torch.no_grad():
+        model[0].weight.abs_()
+    analog = analogsim.convert(model, "pcm", crossbar="standard")
+    prepared = analogsim.prepare(analog, x, **QUICK)
+    rows = {step.name: step for step in prepared.steps}
+    assert rows["output-bound-calibrated"].alone < 0.3 * prepared.before
+    assert {"output-bound", "output-bound-calibrated"} & set(prepared.kept)
+    assert prepared.after < 0.3 * prepared.before
+
+
+def test_a_bound_is_set_again_for_other_largest_weights():
+    analog = analogsim.convert(network(), "pcm(scale='tensor')", crossbar="standard")
+    inputs = [torch.randn(64, 32)]
+    bench = Bench(analog, inputs, [1.0])
+    both = Choice(Compensations(), percentile=True, calibrated=frozenset({OUTPUTS}))
+    bench.put(both)
+    assert all(matrix.analog.crossbar.output_bound == "calibrated" for matrix in matrices_of(analog))
+    found = analogsim.get_ranges(analog)
+    analogsim.calibrate(analog, inputs)
+    assert found == analogsim.get_ranges(analog)
+    assert not bench.is_made(Choice(Compensations(), percentile=True))
+    assert bench.is_made(Choice(Compensations(), calibrated=frozenset({OUTPUTS})))

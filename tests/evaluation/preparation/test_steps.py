@@ -16,7 +16,7 @@ def steps(**asked):
 def test_what_there_is():
     found = steps()
     assert set(COMPENSATIONS) <= set(found)
-    assert {"input-range", "output-bound", "percentile"} == set(found) - set(COMPENSATIONS)
+    assert {"input-range", "output-bound", "output-bound-calibrated", "percentile"} == set(found) - set(COMPENSATIONS)
     assert all(step.takes for step in found.values())
     prices = {name: step.price for name, step in steps(copies=2, faults=True).items()}
     order = ["input-range", "column", "batch-norm", "remap", "copies-2"]
