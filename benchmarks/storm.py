@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analogsim.recipes.cli import main as command
-from benchmarks.harness.clocks import Clocks, build
+from benchmarks.harness.clocks import LIBRARY, Clocks, build
 from benchmarks.harness.postgres import Postgres, free_port, programs
 from benchmarks.harness.study_rules import read_history, violations
 
@@ -46,7 +46,8 @@ SETTINGS = (
     *("evaluation.chips=1", 'evaluation.times=["1s", "1d"]', "evaluation.validation_chips=1"),
     "search={noise={end={low=0.5, high=8.0}}}",
 )
-_MORE = 25  # trials that are asked for besides whenever the study has all it wants
+_MORE = 15  # trials that are asked for besides whenever the study has all it wants
+_LAST = 5  # and in the calm
 _SIZE = 512  # MiB of the disk that fills
 _WARM = (
     "optuna.storages",
@@ -94,7 +95,7 @@ class Place:
                 ],
                 stdout=said,
                 stderr=said,
-                env={**_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 start_new_session=True,
             )
         until = time.monotonic() + 120
@@ -150,21 +151,23 @@ class Storm:
         """Let it happen for a while; then kill all that is alive, and undo what was done."""
         end = time.monotonic() + seconds
         due = time.monotonic() + self.every
-        while (now := time.monotonic()) < end:
-            self._tend(now)
-            for when, undo in [one for one in self._later if one[0] <= now]:
-                self._later.remove((when, undo))
+        try:
+            while (now := time.monotonic()) < end:
+                self._tend(now)
+                for when, undo in [one for one in self._later if one[0] <= now]:
+                    self._later.remove((when, undo))
+                    undo()
+                if now >= due:
+                    self._happen(self._draw.choices(self._kinds, [_WEIGHTS[kind] for kind in self._kinds])[0])
+                    due = now + self._draw.expovariate(1 / self.every)
+                time.sleep(0.05)
+        finally:
+            for worker in self._workers:
+                if worker.pid is not None:
+                    os.kill(worker.pid, signal.SIGKILL)
+                    os.waitpid(worker.pid, 0)
+            for _, undo in self._later:
                 undo()
-            if now >= due:
-                self._happen(self._draw.choices(self._kinds, [_WEIGHTS[kind] for kind in self._kinds])[0])
-                due = now + self._draw.expovariate(1 / self.every)
-            time.sleep(0.05)
-        for _, undo in self._later:
-            undo()
-        for worker in self._workers:
-            if worker.pid is not None:
-                os.kill(worker.pid, signal.SIGKILL)
-                os.waitpid(worker.pid, 0)
 
     def _tend(self, now: float) -> None:
         """Start workers that are due, wake those that slept, and see which have ended."""
@@ -204,6 +207,7 @@ class Storm:
     def _work(self, slot: int) -> int:
         """Be a worker: in the process that was forked."""
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         said = os.open(
             self.place.logs / f"worker-{self.started:05d}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
         )
@@ -269,7 +273,6 @@ class Storm:
         how_long = self._draw.uniform(1, 10)
         locking = subprocess.Popen(
             [sys.executable, "-c", code, str(self.place.folder / name), str(how_long)],
-            env=_environment(),
             stderr=subprocess.DEVNULL,
         )
         self._undo(how_long + 5, lambda: (locking.kill(), locking.wait()))
@@ -289,19 +292,14 @@ class Storm:
         self._later.append((time.monotonic() + seconds, what))
 
 
-def _environment() -> dict[str, str]:
-    """That of a program beside the workers, whose clock is right."""
-    return {key: value for key, value in os.environ.items() if key != _PRELOAD}
-
-
-def settle(place: Place, count: int = 3) -> tuple[int, list[int], float]:
+def settle(place: Place, count: int = 2) -> tuple[int, list[int], float]:
     """Bring the study to its end by the same command as ever; how many trials were wanted, exit codes, seconds."""
     import optuna
 
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trials = optuna.load_study(study_name=NAME, storage=place.storage).get_trials(deepcopy=False)
-    wanted = sum(trial.state.name != "FAIL" for trial in trials) + _MORE
+    wanted = sum(trial.state.name != "FAIL" for trial in trials) + _LAST
     arguments = [*SETTINGS, f"study.trials={wanted}", "--storage", place.storage, f"tracking.uri={place.tracking}"]
     running = []
     for index in range(count):
@@ -310,7 +308,7 @@ def settle(place: Place, count: int = 3) -> tuple[int, list[int], float]:
                 subprocess.Popen(
                     [sys.executable, "-m", "analogsim", "tune", *arguments],
                     cwd=place.folder,
-                    env={**_environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                     stdout=said,
                     stderr=said,
                 )
@@ -410,16 +408,25 @@ def run(options: argparse.Namespace, clocks: Clocks | None) -> dict[str, object]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a storm; 1 where a rule is broken."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(arguments)
-    clocks = None
-    if "clock.so" in os.environ.get(_PRELOAD, ""):
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in ("minutes", "workers", "every"):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name}: wanted more than 0, got {getattr(options, name)}")
+    if sys.platform != "linux":
+        parser.error("workers are forked, stopped and given clocks as Linux does it; this is another system")
+    clocks, preloaded = None, Path(os.environ.pop(_PRELOAD, ""))
+    if preloaded.name == LIBRARY:
         clocks = Clocks(options.workers)
+        shutil.rmtree(preloaded.parent)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            library = build(Path(folder))
-            if library is not None:  # begin again, with it
-                again = [sys.executable, "-m", "benchmarks.storm", *arguments]
-                return subprocess.run(again, env={**os.environ, _PRELOAD: str(library)}, check=False).returncode
+        folder = tempfile.mkdtemp(prefix="analogsim-clock-")
+        library = build(Path(folder))
+        if library is not None:  # begin again, with it
+            again = [sys.executable, "-m", "benchmarks.storm", *arguments]
+            os.execve(sys.executable, again, {**os.environ, _PRELOAD: str(library)})
+        shutil.rmtree(folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that disk and servers go with it
     os.environ.update(OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true")
     for name in _WARM:
         importlib.import_module(name)

@@ -8,6 +8,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+LIBRARY = "clock.so"
+"""The name of the file that is preloaded."""
+
 _CODE = """
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -53,7 +56,7 @@ def build(folder: Path) -> Path | None:
     A process that has it, and ``STORM_SECONDS`` in its environment, begins with a clock so far off.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
-    source, library = folder / "clock.c", folder / "clock.so"
+    source, library = folder / "clock.c", folder / LIBRARY
     source.write_text(_CODE, encoding="utf-8")
     if compiler is None:
         return None
