@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.accuracy --networks digits-mlp,digits-lenet5 --devices pcm --seeds 0,1,2
 
-Each row is what `analogsim train recipes/configs/NAME.toml --seed SEED` prints, with the settings of `DEVICES` for
+Each row is what `analogsim train NAME --seed SEED` prints, with the settings of `DEVICES` for
 another device than phase-change memory. One thread: with another number of them sums round differently, and training
 runs apart from there, as with another seed or another version of torch.
 """

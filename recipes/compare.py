@@ -178,14 +178,16 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--order", metavar="METRIC", help='best first; "METRIC asc": lowest first, "METRIC desc": highest'
     )
-    parser.add_argument("--limit", type=int, default=LIMIT, help="so many at most (%(default)s)")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="so many at most; default: %(default)s")
     parser.add_argument("--html", metavar="FILE", help="write a page that needs nothing beside it")
     parser.add_argument("--open", action="store_true", help="open MLflow's page that compares them")
     parser.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db here")
-    parser.add_argument("--port", type=int, default=links.PORT, help="of analogsim ui, for the links (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=links.PORT, help="of analogsim ui, for the links; default: %(default)s"
+    )
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> object:
     check_output(options.html, "compare")
     found = compare(
         options.runs,
@@ -200,14 +202,37 @@ def _run_command(options: argparse.Namespace) -> None:
     if options.html is not None:
         write_whole(options.html, found.to_html())
         print(f"\nas a page: {options.html}")
-    if found.link:
+    if found.link and not options.quiet:
         print("\n" + "\n".join(["Side by side in MLflow:", *([found.command] if found.command else []), found.link]))
     if options.open:
         if not found.link:
             raise InvalidValueError("compare: --open: there is no page of MLflow for these runs, see above")
         links.open_page(found.link)
+    return {
+        "runs": [
+            {
+                "name": run.name,
+                "status": run.status,
+                "run_id": run.run_id,
+                "report": run.report and run.report.to_dict(),
+            }
+            for run in found.runs
+        ],
+        "differing": {name: list(values) for name, values in found.differing.items()},
+        "notes": list(found.notes),
+        "link": found.link,
+    }
 
 
 PROGRAM = Program(
-    "compare", "compare runs: drift curves, and in what the runs differ", _declare, _run_command, words="runs"
+    "compare",
+    "compare runs: drift curves, and in what the runs differ",
+    _declare,
+    _run_command,
+    words="runs",
+    examples=(
+        "compare runs/FIRST runs/SECOND --html compare.html",
+        "compare --experiment analogsim --order test/accuracy/drifted_1y --limit 5",
+    ),
+    result="the runs",
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +26,12 @@ from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.evaluation.workers import Ranks
 from analogsim.integrations.report_scores import ends
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.config.outputs import check_figure, check_output
+from analogsim.recipes.config.outputs import check_figure, shows_bars
 from analogsim.recipes.tracking.tracked_run import start
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 from analogsim.utils.digests import sealed
-from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.files import write_figure
 from analogsim.utils.times import seconds
 
 
@@ -68,7 +68,7 @@ def evaluate(
         found[name] = analogsim.evaluate(
             network.analog,
             network.test,
-            progress=show,
+            progress=show and shows_bars(),
             clean=network.clean,
             **judging(network, asked),
             **shared.options(name),
@@ -133,7 +133,7 @@ def prepare(
     for name, network in restored(path, asked, tell, place=shared.place):
         if track and network.run_id is None:
             raise InvalidValueError(f"evaluate: --track adds to a run in MLflow, and the {name} network has none")
-        how = judging(network, asked) | {"clean": network.clean, "progress": show}
+        how = judging(network, asked) | {"clean": network.clean, "progress": show and shows_bars()}
         before = analogsim.evaluate(network.analog, network.test, **how, **shared.options(name))
         prepared = analogsim.prepare(
             network.analog,
@@ -222,8 +222,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.description = "Evaluate the networks of a run again: on another device, with more chips, at other times."
     add_judging(parser, optional=True)
     add_sharing(parser)
-    parser.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
-    parser.add_argument("--json", metavar="FILE", help="write the reports")
+    parser.add_argument(
+        "--times", help='since programming, such as "90,1h,1w", bare numbers in seconds; default: the run\'s'
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
     parser.add_argument("--ablate", action="store_true", help="switch each non-ideality off in turn")
     parser.add_argument(
@@ -231,7 +232,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         nargs="?",
         const="1min",
-        help="try what helps without labels, within this time for each network (default: 1min), and keep what does",
+        help="try what helps without labels, within this time for each network, and keep what does; default: 1min",
     )
     parser.add_argument(
         "--copies", type=int, metavar="N", help="with --prepare: how many cells may hold one conductance"
@@ -244,50 +245,45 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--track", action="store_true", help="with --prepare: add what it brings to the runs in MLflow")
     parser.add_argument("--merge", metavar="FILE", nargs="+", help="join reports of --json, of other chips each")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _check_options(options: argparse.Namespace) -> None:
     """Whatever of the arguments does not go together, told before the work."""
-    check_output(options.json, "evaluate")
     check_figure(options.plot, "evaluate")
     if (options.run is None) == (options.merge is None):
         raise InvalidValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
-    if options.ablate and (options.json is not None or options.plot is not None):
-        raise InvalidValueError("evaluate: --ablate prints a table; leave out --json and --plot")
+    if options.ablate and options.plot is not None:
+        raise InvalidValueError("evaluate: --ablate has no drift curves to draw; leave out --plot")
     if options.prepare is None and (options.copies is not None or options.digital is not None or options.track):
         raise InvalidValueError("evaluate: --copies, --digital and --track go with --prepare")
     if options.prepare is not None and options.ablate:
         raise InvalidValueError("evaluate: give --ablate or --prepare, not both")
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> object:
     _check_options(options)
     if options.merge is not None:
         reports = merge(options.merge)
         print(compare_table(reports))
-        _write(reports, options)
-        return
+        return _kept(reports, options)
     asked = asked_by(options, None if options.times is None else options.times.split(","))
     with sharing(options, "evaluate") as shared:
         if options.prepare is not None:
-            _prepare_command(options, shared, asked)
-            return
+            return _prepare_command(options, shared, asked)
         if options.ablate:
 
             def each(name: str, ablation: Ablation) -> None:
                 shared.tell(f"{name} network\n\n{ablation}\n")
 
-            ablate(Path(options.run), tell=shared.tell, done=each, shared=shared, **asked)
-            return
+            found = ablate(Path(options.run), tell=shared.tell, done=each, shared=shared, **asked)
+            return {name: _sealed(ablation.reports) for name, ablation in found.items()} if shared.main else None
         show, reports = shared.main and not options.quiet, dict[str, Report]()
         with _told_anyway(reports, shared):
             evaluate(Path(options.run), show=show, tell=shared.tell, done=reports.__setitem__, shared=shared, **asked)
-        if shared.main:
-            _write(reports, options)
+        return _kept(reports, options) if shared.main else None
 
 
-def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked) -> None:
+def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked) -> object:
     reports: dict[str, Report] = {}
 
     def done(name: str, each: PreparedReports) -> None:
@@ -307,7 +303,7 @@ def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked)
             shared=shared,
             **asked,
         )
-    _write(reports, options)
+    return _kept(reports, options)
 
 
 @contextmanager
@@ -320,11 +316,27 @@ def _told_anyway(reports: dict[str, Report], shared: Sharing) -> Iterator[None]:
             shared.tell(compare_table(reports))
 
 
-def _write(reports: dict[str, Report], options: argparse.Namespace) -> None:
-    if options.json is not None:
-        write_whole(options.json, json.dumps({name: sealed(report.to_dict()) for name, report in reports.items()}))
+def _kept(reports: dict[str, Report], options: argparse.Namespace) -> object:
+    """Draw the reports where they are to be drawn, and give them as JSON holds them."""
     if options.plot is not None:
         write_figure(options.plot, compare_plot(reports))
+    return _sealed(reports)
 
 
-PROGRAM = Program("evaluate", "evaluate a trained network again", _declare, _run_command)
+def _sealed(reports: Mapping[str, Report]) -> dict[str, object]:
+    return {name: sealed(report.to_dict()) for name, report in reports.items()}
+
+
+PROGRAM = Program(
+    "evaluate",
+    "evaluate a trained network again",
+    _declare,
+    _run_command,
+    examples=(
+        'evaluate runs/RUN --device "gaussian(std=0.05)" --chips 100 --times 1s,1w,1y',
+        "evaluate runs/RUN --crossbar standard --ablate",
+        "evaluate runs/RUN --prepare 30s --track",
+        "evaluate --merge first.json second.json --json - --quiet",
+    ),
+    result="the reports",
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import analogsim
@@ -66,7 +67,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "with the columns target, time, measured, cell and units in the header, such as 'target [µS]'."
     )
     parser.add_argument("measurements", metavar="FILE.csv", help="one row for each reading of one cell")
-    parser.add_argument("--out", metavar="FILE.toml", default="device.toml", help="the device file (%(default)s)")
+    parser.add_argument(
+        "--out", metavar="FILE.toml", default="device.toml", help="the device file; default: %(default)s"
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw measurements and fit (png, svg, pdf)")
     parser.add_argument(
         "--unit",
@@ -83,21 +86,28 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help="from programming to the first reading, if time starts there, as 30 (seconds) or 1min",
     )
     parser.add_argument(
-        "--g-min", type=float, metavar="uS", help="of a cell that stands for zero; default: lowest target"
+        "--g-min",
+        type=float,
+        metavar="uS",
+        help="conductance of a cell that stands for zero, in µS; default: lowest target",
     )
-    parser.add_argument("--g-max", type=float, metavar="uS", help="of the largest weight; default: highest target")
-    parser.add_argument("--bootstrap", type=int, default=200, help="samples for the intervals (%(default)s); 0: none")
-    parser.add_argument("--seed", type=int, default=0, help="of these samples")
+    parser.add_argument(
+        "--g-max", type=float, metavar="uS", help="conductance of the largest weight, in µS; default: highest target"
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=200, help="samples for the intervals; 0: none; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of these samples; default: 0")
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> object:
     units = {}
     for text in options.units:
         name, equals, unit = text.partition("=")
         if not equals:
             raise InvalidValueError(f"fit: --unit takes COLUMN=UNIT, such as time=h, got {text!r}")
         units[name] = unit
-    fit(
+    fitted = fit(
         options.measurements,
         options.out,
         plot=options.plot,
@@ -109,7 +119,23 @@ def _run_command(options: argparse.Namespace) -> None:
         seed=options.seed,
         done=lambda fitted: print(fitted, flush=True),
     )
-    print(f'\nuse it: analog = analogsim.convert(model, device="{options.out}")')
+    if not options.quiet:
+        print(f'\nuse it: analog = analogsim.convert(model, device="{options.out}")')
+    found: dict[str, object] = {"file": options.out, "device": repr(fitted)}
+    if fitted.report is not None:
+        found["parameters"] = [asdict(one) for one in fitted.report.parameters]
+        found |= {"notes": list(fitted.report.notes), "warnings": list(fitted.report.warnings)}
+    return found
 
 
-PROGRAM = Program("fit", "fit a device model to your measurements", _declare, _run_command)
+PROGRAM = Program(
+    "fit",
+    "fit a device model to your measurements",
+    _declare,
+    _run_command,
+    examples=(
+        "fit measurements.csv --out mine.toml --plot fit.png",
+        "fit measurements.csv --unit time=h --unit target=uS --t0 30s --bootstrap 0",
+    ),
+    result="file and parameters",
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -41,6 +41,19 @@ class Found:
     kept: KeptDigital | None = None
     before: Report | None = None
     after: Report | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was found, as JSON can hold it."""
+        found: dict[str, Any] = {
+            "everything": self.layers.everything.to_dict(),
+            "layers": {
+                name: {"report": report.to_dict(), "share": asdict(self.layers.shares[name])}
+                for name, report in self.layers.reports.items()
+            },
+        }
+        if self.kept is not None and self.before is not None and self.after is not None:
+            found |= {"digital": list(self.kept.layers), "before": self.before.to_dict(), "after": self.after.to_dict()}
+        return found
 
     def __str__(self) -> str:
         parts = [str(self.layers)]
@@ -128,7 +141,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.description = "Make the layers of a trained network analog one at a time, on validation data."
     add_judging(parser)
     add_sharing(parser)
-    parser.add_argument("--time", default="1d", help="since programming (default: 1d)")
+    parser.add_argument("--time", default="1d", help="since programming, as 90 (seconds), 1h, 1w; default: 1d")
     parser.add_argument(
         "--keep",
         type=float,
@@ -136,11 +149,11 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help="keep layers digital until the mean over chips reaches this, such as 0.97; and judge that on test data",
     )
     parser.add_argument(
-        "--per", choices=("macs", "parameters"), default="macs", help="what a digital layer costs (default: macs)"
+        "--per", choices=("macs", "parameters"), default="macs", help="what a digital layer costs; default: macs"
     )
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> object:
     asked = asked_by(options, (options.time,))
     with sharing(options, "sensitivity") as shared:
         gap = ""
@@ -151,7 +164,15 @@ def _run_command(options: argparse.Namespace) -> None:
             gap = "\n"
 
         how = {"keep": options.keep, "per": options.per, "tell": shared.tell, "done": done, "shared": shared}
-        sensitivity(Path(options.run), **how, **asked)
+        found = sensitivity(Path(options.run), **how, **asked)
+        return {name: each.to_dict() for name, each in found.items()} if shared.main else None
 
 
-PROGRAM = Program("sensitivity", "which layers cost most, and which to keep digital", _declare, _run_command)
+PROGRAM = Program(
+    "sensitivity",
+    "which layers cost most, and which to keep digital",
+    _declare,
+    _run_command,
+    examples=("sensitivity runs/RUN --time 1w", "sensitivity runs/RUN/plain/checkpoint.pt --keep 0.97"),
+    result="what each layer costs",
+)

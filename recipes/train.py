@@ -19,6 +19,7 @@ import contextlib
 import itertools
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.integrations.report_scores import ends
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import SHORT, Config
-from analogsim.recipes.config.outputs import missing_folders, remove_empty
+from analogsim.recipes.config.outputs import missing_folders, remove_empty, shows_bars
 from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import describe, dump_toml, load_mapping, load_toml
 from analogsim.recipes.tasks.data_sets import Splits
@@ -111,30 +112,45 @@ def _make_folder(folder: Path, *, exist_ok: bool) -> None:
 
 
 class _Bar:
-    """Progress of one network: a bar over all steps, or nothing."""
+    """Progress of one network: a bar over all steps, a line for each epoch where there is no terminal, or nothing."""
 
     def __init__(self, training: Training, name: str, show: bool) -> None:
         self._training = training
         self._bar: Any = None
         self._name = name
         self._show = show
+        self._terminal = shows_bars()
 
     def step(self, at: Progress) -> None:
-        if not self._show:
+        if not (self._show and self._terminal):
             return
         if self._bar is None:
             from tqdm import tqdm
 
             total = self._training.config.optimization.epochs * at.batches
-            self._bar = tqdm(total=total, initial=at.epoch * at.batches, desc=self._name, unit="step", file=sys.stderr)
+            self._bar = tqdm(
+                total=total,
+                initial=at.epoch * at.batches,
+                desc=self._name,
+                file=sys.stderr,
+                ncols=shutil.get_terminal_size().columns - 1,
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {remaining}{postfix}",  # with two scores: 80 columns
+            )
         self._bar.update()
 
     def epoch(self, metrics: dict[str, float]) -> None:
+        if not self._show:
+            return
+        percent = self._training.task.metric.unit == "%"
+        scores = {key.split("/")[-1]: value for key, value in metrics.items() if key.startswith("validation/")}
+        shown = {key: f"{100 * value:.1f} %" if percent else f"{value:.4g}" for key, value in scores.items()}
+        shown = {"loss": f"{metrics['train/loss']:.3f}", **shown}
         if self._bar is not None:
-            percent = self._training.task.metric.unit == "%"
-            scores = {key.split("/")[-1]: value for key, value in metrics.items() if key.startswith("validation/")}
-            shown = {key: f"{100 * value:.1f} %" if percent else f"{value:.4g}" for key, value in scores.items()}
-            self._bar.set_postfix(loss=f"{metrics['train/loss']:.3f}", **shown)
+            self._bar.set_postfix(shown)
+        elif not self._terminal:
+            told = ", ".join(f"{key} {text}" for key, text in shown.items())
+            epochs = self._training.config.optimization.epochs
+            print(f"{self._name}: epoch {self._training.epoch} of {epochs}, {told}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -186,7 +202,7 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> tu
     """The final evaluation on test data, kept beside the checkpoint and in the run; and that by other metrics."""
     config = training.config
     chips, times = config.evaluation.chips, report_times(config)
-    report = training.judge(data.test, chips=chips, times=times, progress=show)
+    report = training.judge(data.test, chips=chips, times=times, progress=show and shows_bars())
     also = {
         metric.name: training.judge(data.test, chips=chips, times=times, metric=metric) for metric in training.task.also
     }
@@ -421,15 +437,14 @@ def resume_config(folder: Path, *, tracking: bool = True, given: Given = NOTHING
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a network for a device, beside the same network trained plainly, and evaluate both on many "
-        "chips through time. With no options: LeNet-5 on the bundled digits, for phase-change memory, one minute."
+        "chips through time. With no options: LeNet-5 on the bundled digits, for phase-change memory, one minute. "
+        "A configuration is a file, or the name of one that comes with analogsim (analogsim init lists them)."
     )
     parser.epilog = "all settings, for the file and for KEY=VALUE:\n\n" + describe(Config)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_settings(parser, SHORT)
     parser.add_argument("--no-baseline", action="store_true", help="only the hardware-aware network")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
     parser.add_argument("--trust", action="store_true", help="with --resume: run whatever code the run names")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _asked_for(options: argparse.Namespace) -> tuple[Config, Path | None]:
@@ -451,18 +466,27 @@ def _asked_for(options: argparse.Namespace) -> tuple[Config, Path | None]:
     return load_toml(Config, files[0] if files else None, overrides), None
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> object:
     with joined() as group:
         config, folder = group.first(lambda: _asked_for(options))
         result = train(config, folder, show=not options.quiet, group=group, tell=print)
     if not group.main:
-        return
+        return None
     print(f"\n{result}\n\nreport, drift curve, checkpoints: {result.folder}")
     runs = [tracker for tracker in result.trackers.values() if isinstance(tracker, Run)]
     if runs:
         print(f"\nSee the run in MLflow:\n{runs[-1].links()}")
     if len(runs) > 1:
         print(f"Both networks side by side:\n{compare_link(runs)}")
+    return {
+        "folder": str(result.folder),
+        "reports": {kind: sealed(report.to_dict()) for kind, report in result.reports.items()},
+        "also": {
+            kind: {name: sealed(each.to_dict()) for name, each in several.items()}
+            for kind, several in result.also.items()
+        },
+        "runs": {kind: tracker.run_id for kind, tracker in result.trackers.items() if tracker.run_id},
+    }
 
 
 PROGRAM = Program(
@@ -471,4 +495,12 @@ PROGRAM = Program(
     _declare,
     _run_command,
     words="settings",
+    examples=(
+        "train",
+        "train fashion-mnist-lenet5 --download",
+        'train --device "gaussian(std=0.05)" --model mlp noise.end=2 evaluation.times=1h,1w,1y',
+        "train my.toml --seed 1 --json - --quiet",
+        "train --resume runs/RUN",
+    ),
+    result="folder, reports and runs",
 )

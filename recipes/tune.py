@@ -48,6 +48,7 @@ from analogsim.recipes.tasks.task import Task
 from analogsim.recipes.tracking.stores import shown
 from analogsim.recipes.tracking.tracker import Status
 from analogsim.recipes.training.setup import NOTHING, Given, check, load_data
+from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_figure, write_whole
 from analogsim.utils.times import seconds
 
@@ -79,6 +80,17 @@ class Tuned:
     def links(self) -> str:
         """How to look at it in MLflow and in Optuna's dashboard."""
         return self.runs.links()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON can hold it; without a comparison at the end there is no best trial."""
+        found: dict[str, Any] = {"study": self.study.study_name, "folder": str(self.folder), "text": self.text}
+        if self.final is not None:
+            trial = self.final.trial
+            found["best"] = {"number": trial.number, "params": trial.params, "values": trial.values}
+            found["reports"] = {
+                name: [sealed(report.to_dict()) for report in reports] for name, reports in self.final.reports.items()
+            }
+        return found
 
     def __str__(self) -> str:
         return self.text
@@ -361,14 +373,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         'another range: search.noise.end="{low=1, high=4}"; out of the search: search.noise.end=none\n\n'
         f"all settings, for the file and for KEY=VALUE:\n\n{describe(StudyConfig)}"
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_settings(parser, STUDY_SHORT)
     parser.add_argument("--pareto", action="store_true", help="the whole front of clean against drifted score")
     parser.add_argument("--trust", action="store_true", help="run the code that the study's stored settings name")
-    parser.add_argument("--quiet", action="store_true", help="no line for each trial")
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> object:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InvalidValueError(
             "tune: torchrun makes one network of several processes; start the same command several times"
@@ -383,6 +393,7 @@ def _run_command(options: argparse.Namespace) -> None:
     tuned = tune(config) if options.quiet else tune(config, show=show)
     print(f"\n{tuned}\n\nbest settings, trials, checkpoints: {tuned.folder}")
     print(tuned.links())
+    return tuned.to_dict()
 
 
 PROGRAM = Program(
@@ -391,4 +402,10 @@ PROGRAM = Program(
     _declare,
     _run_command,
     words="settings",
+    examples=(
+        "tune --data fashion-mnist --model lenet5 --trials 50 --timeout 8h",
+        "tune digits-lenet5 --study mine --storage sqlite:///optuna.db",
+        'tune --model mlp search.noise.end="{low=1, high=4}" --trials 5 --time 1w --json - --quiet',
+    ),
+    result="study, best trial and reports",
 )

@@ -262,7 +262,7 @@ def _tell(process: subprocess.Popen[str], name: str) -> None:
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.description = "Serve MLflow's pages for the runs of all commands here, on this machine only, until Ctrl-C."
-    parser.add_argument("--port", type=int, default=links.PORT, help="where (%(default)s); 0 takes a free one")
+    parser.add_argument("--port", type=int, default=links.PORT, help="where; 0 takes a free one; default: %(default)s")
     parser.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db here")
     parser.add_argument("--open", action="store_true", help="open the browser when it answers")
 
@@ -275,7 +275,8 @@ def _run_command(options: argparse.Namespace) -> None:
             links.open_page(links.ui_address(store))
         return
     port = check(store, options.port)
-    print(f"MLflow starts on {stores.shown(store)}; this takes some seconds", file=sys.stderr)
+    if not options.quiet:
+        print(f"MLflow starts on {stores.shown(store)}; this takes some seconds", file=sys.stderr)
     with serve(store, port) as server:
         print(f"{server.address} answers; Ctrl-C stops it", flush=True)
         for name, page in server.experiments.items():
@@ -285,4 +286,10 @@ def _run_command(options: argparse.Namespace) -> None:
         server.wait()
 
 
-PROGRAM = Program("ui", "look at all runs in the browser", _declare, _run_command)
+PROGRAM = Program(
+    "ui",
+    "look at all runs in the browser",
+    _declare,
+    _run_command,
+    examples=("ui --open", "ui --uri sqlite:///elsewhere/mlflow.db --port 0"),
+)

@@ -465,4 +465,4 @@ def _progress_bar(chips: int) -> Any:
         raise MissingPackageError(
             'evaluate: progress=True needs tqdm; pip install "analogsim-torch[recipes]"'
         ) from None
-    return tqdm(total=chips, desc="chips", unit="chip", leave=False)
+    return tqdm(total=chips, desc="chips", unit="chip", leave=False, dynamic_ncols=True)

@@ -23,7 +23,7 @@ SharedBy = Literal["column", "crossbar", "tensor"]
 
 
 # Beyond them lies no hardware, and no memory to hold it.
-_LIMITS = {"slices": (1, 64), "slice_bits": (1, 24), "copies": (1, 4096), "bias_rows": (0, 2**20)}
+LIMITS = {"slices": (1, 64), "slice_bits": (1, 24), "copies": (1, 4096), "bias_rows": (0, 2**20)}
 _MOST_BITS = 64
 
 
@@ -78,7 +78,7 @@ class Mapping(CellCode):
             if getattr(self, name) not in choices:
                 listed = ", ".join(f'"{choice}"' for choice in choices)
                 raise InvalidValueError(f"mapping: {name} must be one of {listed}, got {getattr(self, name)!r}")
-        for name, (least, most) in _LIMITS.items():
+        for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InvalidValueError(f"mapping: {name} must be an integer >= {least}, got {value!r}")

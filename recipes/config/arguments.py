@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analogsim.errors import InvalidValueError
+from analogsim.recipes.config.ready import ready_file
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,20 @@ class Program:
         run: does it, with the options that were given.
         words: the option that takes words without a dash, which may stand anywhere among the others; None where their
             places are fixed.
+        examples: of what may follow ``analogsim``, for ``--help``.
+        result: what ``--json`` writes, in words: what ``run`` gives, as JSON can hold it. None where there is nothing
+            to be written, and no ``--json``.
+        status: the exit status by what ``run`` gave; None: 0.
     """
 
     name: str
     help: str
     declare: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], object]
     words: str | None = None
+    examples: tuple[str, ...] = ()
+    result: str | None = None
+    status: Callable[[object], int] | None = None
 
 
 def add_settings(parser: argparse.ArgumentParser, short: Mapping[str, tuple[str, str]]) -> None:
@@ -49,13 +57,23 @@ def add_settings(parser: argparse.ArgumentParser, short: Mapping[str, tuple[str,
 def files_and_overrides(
     options: argparse.Namespace, known: Mapping[str, tuple[str, str]]
 ) -> tuple[list[str], list[str]]:
-    """The one configuration file, if there is one, and every setting that was given besides."""
+    """The one configuration file, if there is one, and every setting that was given besides.
+
+    A word that is no file is the name of a configuration that comes with analogsim.
+    """
     files = [text for text in options.settings if "=" not in text or Path(text).is_file()]
     overrides = [text for text in options.settings if text not in files]
     if len(files) > 1:
         raise InvalidValueError(f"give one configuration file, and options as key=value; got {', '.join(files)}")
+    files = [_found(text) for text in files]
     short = [(key, getattr(options, name.replace("-", "_"))) for name, (key, _) in known.items()]
     overrides += [f"{key}={value}" for key, value in short if value is not None]
     overrides += ["data.download=true"] if options.download else []
     overrides += ["tracking.enabled=false"] if options.no_tracking else []
     return files, overrides
+
+
+def _found(text: str) -> str:
+    """The path of a configuration file that is given by its path or by its name."""
+    path = Path(text)
+    return text if path.suffix or path.name != text or path.exists() else str(ready_file(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,3 +83,8 @@ def remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):  # something is in it, or it is gone
             folder.rmdir()
+
+
+def shows_bars() -> bool:
+    """Whether the error stream is a terminal on which a bar can be drawn over itself."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

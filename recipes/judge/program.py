@@ -8,7 +8,6 @@ analogsim judge runs/20260101-120000-digits-lenet5-pcm --html judgement.html
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -393,30 +392,28 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="package.module:factory, file.py:factory, or a name that train knows")
     parser.add_argument("--weights", metavar="FILE", help="its trained weights: safetensors, or a state dict")
     parser.add_argument("--data", help="a name, folder:PATH, npz:FILE, audio:PATH, text:FILE, or file.py:factory")
-    parser.add_argument("--task", help="what was learned (default: what the data say)")
-    parser.add_argument("--metric", help="what is judged by, a name or file.py:score (default: the task's)")
+    parser.add_argument("--task", help="what was learned; default: what the data say")
+    parser.add_argument("--metric", help="what is judged by, a name or file.py:score; default: the task's")
     parser.add_argument("--trust", action="store_true", help="run whatever code the run names")
-    parser.add_argument("--batch-size", type=int, default=250, help="samples in a forward (default: 250)")
-    parser.add_argument("--device", help="device model (default: the run's, or pcm)")
-    parser.add_argument("--crossbar", help="array, converters and wires (default: the run's, or ideal)")
-    parser.add_argument("--compensation", help="what is compensated anyway, or none (default: the run's, or global)")
+    parser.add_argument("--batch-size", type=int, default=250, help="samples in a forward; default: 250")
+    parser.add_argument("--device", help="device model; default: the run's, or pcm")
+    parser.add_argument("--crossbar", help="array, converters and wires; default: the run's, or ideal")
+    parser.add_argument("--compensation", help="what is compensated anyway, or none; default: the run's, or global")
     parser.add_argument("--folder", help="where the data lie")
-    parser.add_argument("--times", help='since programming, such as "1s,1h,1d" (default: the run\'s)')
-    parser.add_argument("--at", help="the time by which remedies are chosen (default: the last)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="that it may take (default: 10)")
+    parser.add_argument("--times", help='since programming, such as "1s,1h,1d"; default: the run\'s')
+    parser.add_argument("--at", help="the time, as 1w, by which remedies are chosen; default: the last")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes that it may take; default: 10")
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.01,
-        help="share of what there is to lose that is no reason for more cells or digital layers (default: 0.01)",
+        help="share of what there is to lose that is no reason for more cells or digital layers; default: 0.01",
     )
-    parser.add_argument("--only", metavar="REMEDIES", help="the remedies to try, joined by commas (default: all)")
+    parser.add_argument("--only", metavar="REMEDIES", help="the remedies to try, joined by commas; default: all")
     parser.add_argument("--apply", metavar="REMEDIES", help="judge these, joined by +, beside the network as it is")
-    parser.add_argument("--seed", type=int, default=0, help="the first chip")
+    parser.add_argument("--seed", type=int, default=0, help="the first chip; default: 0")
     add_sharing(parser)
     parser.add_argument("--html", metavar="FILE", help="write one page that needs nothing beside it")
-    parser.add_argument("--json", metavar="FILE", help="write the judgements")
-    parser.add_argument("--quiet", action="store_true", help="do not say what is being done")
 
 
 def _command(options: argparse.Namespace) -> list[str]:
@@ -441,8 +438,7 @@ def _command(options: argparse.Namespace) -> list[str]:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    for file in (options.html, options.json):  # told before the work, not after it
-        check_output(file, "judge")
+    check_output(options.html, "judge")  # told before the work, not after it
     if options.run is None and (options.model is None or options.data is None):
         raise InvalidValueError("judge: give a run's folder, or --model and --data (and --weights)")
     if options.run is not None and options.weights is not None:
@@ -451,21 +447,20 @@ def _check_options(options: argparse.Namespace) -> None:
         )
 
 
-def _run_command(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> object:
     _check_options(options)
     with sharing(options, "judge") as shared:
         found = _found(options, shared)
         if not shared.main:
-            return
+            return None
     for name, each in found.items():
         if each.recommended:
             words = [*_command(options), "--apply", "+".join(each.recommended)]
             found[name] = each.replace(command=shlex.join(words))
     print("\n\n".join(f"{name} network\n\n{each}" for name, each in found.items()))
-    if options.json is not None:
-        write_whole(options.json, json.dumps({name: sealed(each.to_dict()) for name, each in found.items()}))
     if options.html is not None:
         write_whole(options.html, page_of(found))
+    return {name: sealed(each.to_dict()) for name, each in found.items()}
 
 
 def _found(options: argparse.Namespace, shared: Sharing) -> dict[str, Judgement]:
@@ -496,4 +491,15 @@ def _found(options: argparse.Namespace, shared: Sharing) -> dict[str, Judgement]
         raise
 
 
-PROGRAM = Program("judge", "what a trained network loses on chips, and what to do about it", _declare, _run_command)
+PROGRAM = Program(
+    "judge",
+    "what a trained network loses on chips, and what to do about it",
+    _declare,
+    _run_command,
+    examples=(
+        "judge runs/RUN --minutes 5 --html judgement.html",
+        "judge --model nets.py:make --weights weights.safetensors --data folder:photos --device pcm --at 1w",
+        "judge runs/RUN --only global+affine,copies-2 --json - --quiet",
+    ),
+    result="the judgements",
+)

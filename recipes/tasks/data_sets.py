@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -350,11 +351,8 @@ def _mnist(name: str, folder: Path | None, download: bool) -> tuple[Samples, Sam
 
 def _idx_folder(name: str, folder: Path | None, download: bool) -> Path:
     """The first folder that has all four files, or the one into which they are fetched."""
-    raw = Path(_TORCHVISION[name]) / "raw"
     root = _ROOT if folder is None else folder
-    places = [root / name if folder is None else root, root / raw]
-    if folder is None and name in _SYSTEM:
-        places.append(_SYSTEM[name])
+    places = _idx_places(name, folder)
     for place in places:
         if not idx.missing(place):
             return place
@@ -370,7 +368,24 @@ def _idx_folder(name: str, folder: Path | None, download: bool) -> Path:
     except ImportError as error:
         raise MissingPackageError(f"{name}: the download needs torchvision: {_EXTRA}") from error
     getattr(datasets, _TORCHVISION[name])(root, download=True)
-    return root / raw
+    return root / _TORCHVISION[name] / "raw"
+
+
+def _idx_places(name: str, folder: Path | None) -> list[Path]:
+    """The folders where the four files are looked for."""
+    root = _ROOT if folder is None else folder
+    places = [root / name if folder is None else root, root / _TORCHVISION[name] / "raw"]
+    return [*places, _SYSTEM[name]] if folder is None and name in _SYSTEM else places
+
+
+def found_at(name: str) -> str | None:
+    """Where one of `DATA_NAMES` lies, without reading it; None where it is not there."""
+    if name == "digits":
+        return "scikit-learn" if importlib.util.find_spec("sklearn") else None
+    if name == "cifar10":
+        place = _ROOT / name / "cifar-10-batches-py"
+        return str(place) if place.is_dir() else None
+    return next((str(place) for place in _idx_places(name, None) if not idx.missing(place)), None)
 
 
 def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[Samples, Samples]:

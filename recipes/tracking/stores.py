@@ -112,7 +112,7 @@ def connect(uri: str) -> MlflowClient:
         )
     path = _database(uri)
     if path is None:
-        _reach(uri)
+        reach(uri)
     elif Path(path).is_dir():
         raise UnreachableError(
             f"cannot reach the MLflow store {uri}: {path!r} is a folder; name a file in it, such as "
@@ -232,8 +232,12 @@ def alone(uri: str) -> Iterator[None]:
                     part.unlink()
 
 
-def _reach(uri: str) -> None:
-    """Fail within seconds where nothing listens at the address of a server, which MLflow would ask for minutes."""
+def reach(uri: str) -> None:
+    """Fail within seconds where nothing listens at the address of a server, which MLflow would ask for minutes.
+
+    Raises:
+        OSError: nothing does, or the address is none.
+    """
     try:
         parts = urlsplit(uri)
         usual = _PORTS.get(parts.scheme.partition("+")[0])

@@ -253,7 +253,7 @@ def add_judging(parser: argparse.ArgumentParser, *, optional: bool = False) -> N
     parser.add_argument("--chips", type=int, help="how many chips; default: the run's")
     parser.add_argument("--compensation", help='such as "column" or "global+batch-norm", or none; default: the run\'s')
     parser.add_argument("--folder", help="where the data lie")
-    parser.add_argument("--seed", type=int, default=0, help="the first chip")
+    parser.add_argument("--seed", type=int, default=0, help="the first chip; default: 0")
     parser.add_argument("--metric", help="what is judged by, a name or file.py:score; default: the run's")
     for option, what in (("model", "network"), ("data", "data"), ("task", "task")):
         parser.add_argument(f"--{option}", help=f"the {what} of the run, named again: code in a run is not run unasked")

@@ -8,6 +8,7 @@ import pytest
 import analogsim.recipes
 from analogsim.device.parse import as_device_model
 from analogsim.recipes.config.options import Config
+from analogsim.recipes.config.ready import ready_file
 from analogsim.recipes.config.toml import load_toml
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.training.setup import check
@@ -42,6 +43,6 @@ def test_a_configuration_is_one(path: Path) -> None:
 def test_a_configuration_opens_with_the_command_that_runs_it(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ")
-    program, command, file = shlex.split(first.removeprefix("# "))
+    program, command, name = shlex.split(first.removeprefix("# "))
     assert (program, command) == ("analogsim", "train")
-    assert Path(file) == Path("recipes", "configs", path.relative_to(FOLDER))
+    assert ready_file(name) == path

@@ -44,7 +44,11 @@ def test_evaluate_part_by_part_on_another_crossbar(
     for part in ("\neverything on", "without PCMDrift", "without ADC", "without drift compensation"):
         assert out.count(part) == 2
     assert "6-bit ADC" in out
-    assert "leave out --json" in fail("evaluate", str(stopped), "--ablate", "--json", "a.json")
+    assert "leave out --plot" in fail("evaluate", str(stopped), "--ablate", "--plot", "a.svg")
+    main(["evaluate", str(stopped), *options, "--ablate", "--json", "a.json"])
+    stored = json.loads(Path("a.json").read_text())
+    assert list(stored) == ["plain", "hardware-aware"]
+    assert Report.from_dict(stored["plain"]["everything on"]).values.shape == (2, 1)
     assert "unknown name 'standart'" in fail("evaluate", str(stopped), "--crossbar", "standart")
 
 

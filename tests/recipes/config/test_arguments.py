@@ -38,4 +38,7 @@ def test_every_program_is_listed_with_its_line(capsys: pytest.CaptureFixture[str
     for program in PROGRAMS:
         assert f"{program.name} {program.help}" in listed
     names = [program.name for program in PROGRAMS]
-    assert names == ["judge", "train", "tune", "evaluate", "sensitivity", "compare", "ui", "devices", "fit", "summary"]
+    assert names == [
+        *("judge", "train", "tune", "evaluate", "sensitivity", "compare", "ui", "devices", "fit", "summary"),
+        *("init", "doctor", "completion"),
+    ]

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import sysconfig
+import textwrap
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, fields
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
 import analogsim
-from analogsim.device.parse import as_device_model
-from analogsim.device.registry import factory
 from analogsim.recipes import compare, evaluate, fit, judge, sensitivity, train, tune, ui
-from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.cli import completion, devices, doctor, init, summary
+from analogsim.recipes.cli.output import add_output, result_written
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.config.reader import every_option
-from analogsim.recipes.tasks import data_sets, networks
-from analogsim.recipes.tasks.references import is_reference
 from analogsim.recipes.training.stopping import Stopped, ended_in_order
-from analogsim.utils.text import table
+from analogsim.utils.text import nearest
 
 # The errors that say themselves what is wrong: ours, and those of the machine that it runs on. What the user's own code
 # raises is told with its place; anything else is a bug and keeps its traceback.
@@ -43,69 +40,6 @@ _PACKAGES = ("torch", "numpy", "optuna", "mlflow", "safetensors", "matplotlib")
 _LONG = 1200  # letters of an error that are told
 
 
-def _declare_devices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="one of them, with parameters if you like")
-
-
-def _devices(options: argparse.Namespace) -> None:
-    if options.name is None:
-        known = analogsim.available_devices()
-        first = [(inspect.getdoc(factory(name)) or "").partition("\n")[0] for name in known]
-        print(table(("device", "what it is"), list(zip(known, first, strict=True)), right=2))
-        print('\nanalogsim devices NAME shows one; combine several with "+", as in "quantization(levels=16)+drift"')
-        print('how weights are laid on cells may stand among the parameters of each, as in "pcm(copies=2)"')
-        return
-    model = as_device_model(options.name)
-    if "+" not in options.name and not options.name.endswith(".toml"):
-        print(f"{inspect.getdoc(factory(options.name.split('(')[0].strip()))}\n")
-    rows = [
-        (f"{type(effect).__name__}.{spec.name}", str(getattr(effect, spec.name)), spec.metadata["unit"], _allowed(spec))
-        for effect in model.effects
-        for spec in fields(effect)
-        if spec.metadata
-    ]
-    rows += [(f"Mapping.{spec.name}", str(getattr(model.laid, spec.name)), "1", "") for spec in fields(model.laid)]
-    print(table(("parameter", "value", "unit", "allowed"), rows, right=4))
-    print(f"\n{model!r}")
-
-
-def _allowed(spec: Field[Any]) -> str:
-    rules = spec.metadata
-    if rules["choices"] is not None:
-        return ", ".join(rules["choices"])
-    signs = (("ge", ">="), ("gt", ">"), ("le", "<="))
-    return ", ".join(f"{sign} {rules[rule]:g}" for rule, sign in signs if rules[rule] is not None)
-
-
-def _declare_summary(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", help="mlp, lenet5, resnet20, audio-cnn, ..., a torchvision classifier, or file.py:factory"
-    )
-    parser.add_argument("--device", default="pcm", help="device model (default: pcm)")
-    parser.add_argument("--crossbar", default="ideal", help="array, converters and wires (default: ideal)")
-    parser.add_argument("--data", help="what a network is made for, as in train; default for a name: digits")
-
-
-def _summary(options: argparse.Namespace) -> None:
-    networks.check_model(options.model)
-    model = networks.make_network(options.model, _facts(options.data, options.model), seed=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", analogsim.ConversionWarning)  # the table says it all
-        analog = analogsim.convert(model, options.device, crossbar=options.crossbar)
-    print(analogsim.summary(analog))
-
-
-def _facts(data: str | None, model: str) -> Mapping[str, object]:
-    """What a network may ask for; of the data sets with names without a look at them."""
-    if data is None and is_reference(model):
-        return {}
-    data = "digits" if data is None else data
-    if data not in data_sets.SHAPES:
-        return data_sets.load(data).facts
-    shape, classes = data_sets.SHAPES[data]
-    return {"shape": shape, "classes": classes, "outputs": classes}
-
-
 PROGRAMS = (
     judge.PROGRAM,
     train.PROGRAM,
@@ -114,25 +48,57 @@ PROGRAMS = (
     sensitivity.PROGRAM,
     compare.PROGRAM,
     ui.PROGRAM,
-    Program("devices", "list the device models, or show one", _declare_devices, _devices),
+    devices.PROGRAM,
     fit.PROGRAM,
-    Program("summary", "what of a network would run analog, and what not", _declare_summary, _summary),
+    summary.PROGRAM,
+    init.PROGRAM,
+    doctor.PROGRAM,
+    completion.PROGRAM,
 )
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="analogsim",
         description="What is left of your network on analog in-memory hardware, and training that survives it.",
+        epilog='analogsim COMMAND --help tells more of one, with examples; "analogsim train" alone is a first try',
     )
     parser.add_argument("--version", action="version", version=f"analogsim {analogsim.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for program in PROGRAMS:
-        command = commands.add_parser(program.name, help=program.help)
+        command = commands.add_parser(
+            program.name, help=program.help, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         program.declare(command)
-        command.set_defaults(program=program)
+        add_output(command, program)
+        command.description = textwrap.fill(command.description or f"{program.help}.".capitalize(), _width())
+        examples = "\n".join(["examples:", *(f"  analogsim {example}" for example in program.examples)])
+        parts = [examples if program.examples else "", command.epilog or ""]
+        command.epilog = "\n\n".join(part for part in parts if part) or None
+        command.set_defaults(program=program, whole=parser, parser=command)
     return parser
+
+
+def _width() -> int:
+    return max(40, shutil.get_terminal_size().columns - 2)
+
+
+def _check_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse a command that there is not, with the nearest one."""
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    names = [program.name for program in PROGRAMS]
+    if asked is not None and asked not in names:
+        meant = nearest(asked, names, 0.6) or f"; COMMAND is one of {', '.join(names)}"
+        parser.error(f"there is no command {asked!r}{meant}")
+
+
+def _option_meant(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
+    """A hint where an option is unknown and another one is much like it."""
+    known = dict.fromkeys(re.findall(r"--[a-z][\w-]*", parser.format_usage()))
+    hints = (nearest(word.partition("=")[0], known, 0.7) for word in rest if word.startswith("--"))
+    return next((hint for hint in hints if hint), "")
 
 
 def _told(error: Exception) -> str:
@@ -174,7 +140,7 @@ def _version(name: str) -> str | None:
 
 def _users_line(error: Exception) -> str | None:
     """Where in the user's own files an error came from; None if it did not."""
-    ours = str(Path(__file__).resolve().parents[1])
+    ours = str(Path(__file__).resolve().parents[2])
     others = (ours, *(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")))
     frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     for note in getattr(error, "__notes__", []):  # of a worker there is the text of its traceback
@@ -219,20 +185,33 @@ def _readable_warnings() -> Iterator[None]:
         yield
 
 
+def _asked(words: Sequence[str]) -> argparse.Namespace:
+    """What the words of a command line ask for; what cannot be read ends the process, as argparse does it."""
+    parser = make_parser()
+    _check_command(parser, words)
+    options, rest = parser.parse_known_args(words)
+    # argparse takes positional words only in one place; settings may stand anywhere.
+    place = options.program.words
+    if rest and (place is None or any(word.startswith("-") for word in rest)):
+        meant = _setting_meant(rest) if place == "settings" else ""
+        meant = meant or _option_meant(options.parser, rest)
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
+    if place is not None:
+        getattr(options, place).extend(rest)
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ``arguments`` default to those of the process."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    # argparse takes positional words only in one place; settings may stand anywhere.
-    words = options.program.words
-    if rest and (words is None or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{_setting_meant(rest) if words == 'settings' else ''}")
-    if words is not None:
-        getattr(options, words).extend(rest)
+    options = _asked(sys.argv[1:] if arguments is None else list(arguments))
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files; a window toolkit only costs time
     try:
         with contextlib.nullcontext() if options.debug else _readable_warnings(), ended_in_order():
-            options.program.run(options)
+            with result_written(options) as give:
+                result = options.program.run(options)
+                give(result)
+            ended = options.program.status
+            status = 0 if ended is None else ended(result)
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)
         raise SystemExit(128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)) from None
@@ -246,3 +225,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if line is None or options.debug:
             raise
         _fail(line)
+    if status:
+        raise SystemExit(status)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,9 +18,13 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.evaluation.report import Report
 from analogsim.recipes import train as recipe
-from analogsim.recipes.cli import main
+from analogsim.recipes.cli import PROGRAMS, main
+from analogsim.recipes.cli.command_line import make_parser
+from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.config.options import Config, StudyConfig
+from analogsim.recipes.config.ready import ready_file
 from analogsim.recipes.config.toml import flatten, load_toml
 from analogsim.recipes.tasks import networks
 from analogsim.recipes.training.checkpoint import load_checkpoint
@@ -52,7 +59,7 @@ def test_the_command_line_starts_without_what_is_heavy() -> None:
         (("tune",), ("--study", "--storage", "--min-clean", "noise.clip_sigmas  1.5 to 4", "search.noise.end=none")),
         (("train",), ("--resume", "--no-tracking", "--download", "FILE.toml | KEY=VALUE")),
         (("evaluate",), ("--chips", "--times", "--json", "--plot", "--compensation")),
-        (("devices",), ("name",)),
+        (("devices",), ("NAME", "--json FILE", "--quiet", "examples:")),
         (("summary",), ("--device", "--data")),
     ],
 )
@@ -152,7 +159,7 @@ def test_every_short_option_is_heard(alone: Path, monkeypatch: pytest.MonkeyPatc
 
     def stop(config: Config, *_: object, **__: object) -> None:
         seen.append(config)
-        raise ValueError("seen")
+        raise analogsim.AnalogsimError("seen")
 
     monkeypatch.setattr(recipe, "train", stop)
     options = "--device drift --data mnist --folder x --model resnet20 --epochs 7 --chips 3 --seed 0 --out there"
@@ -505,3 +512,123 @@ def test_sigterm_ends_as_ctrl_c_does(settings: list[str], alone: Path) -> None:
     assert process.returncode == 143
     assert re.search(r"^stopped; go on with: analogsim train --resume runs/", err, re.MULTILINE)
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_the_examples_of_every_help_can_be_read(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([program.name, "--help"])
+    told = capsys.readouterr().out
+    assert program.examples
+    for example in program.examples:
+        assert f"\n  analogsim {example}\n" in f"{told}\n"
+        options, rest = make_parser().parse_known_args(shlex.split(example))
+        assert options.program is program
+        if program.words == "settings":  # which the configuration must take, too
+            files = [word for word in (*options.settings, *rest) if "=" not in word]
+            assert all(word.endswith(".toml") or ready_file(word) for word in files)
+            load_toml(StudyConfig, None, [word for word in (*options.settings, *rest) if "=" in word])
+        else:
+            assert rest == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_every_help_is_of_one_style(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    """Defaults behind a semicolon, no line of options and description beyond 80 columns, no escape codes."""
+    with pytest.raises(SystemExit):
+        main([program.name, "--help"])
+    told = capsys.readouterr().out
+    own = told.partition("\nexamples:")[0]
+    assert max(map(len, own.splitlines())) <= 80
+    assert "(default" not in own
+    assert "\x1b" not in told
+    assert "--quiet" in own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("trian", "there is no command 'trian'; did you mean 'train'?"),
+        ("device pcm", "there is no command 'device'; did you mean 'devices'?"),
+        ("evalute runs/x", "did you mean 'evaluate'?"),
+        ("xyz", "there is no command 'xyz'; COMMAND is one of judge, train,"),
+        ("train --epoks 3", "unrecognized arguments: --epoks; did you mean '--epochs'?"),
+        ("train --quite", "did you mean '--quiet'?"),
+        ("devices --jsno -", "did you mean '--json'?"),
+        ("evaluate x --chip-count 3", "unrecognized arguments: --chip-count 3"),
+    ],
+)
+def test_what_was_meant_is_guessed(arguments: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.split())
+    assert ended.value.code == 2
+    assert meant in capsys.readouterr().err
+
+
+def test_a_configuration_is_found_by_its_name(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[..., str]
+) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(recipe, "train", lambda config, *_, **__: seen.append(config) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "fashion-mnist-lenet5", "--epochs", "1"])
+    assert (seen[0].data.name, seen[0].noise.end, seen[0].optimization.epochs) == ("fashion-mnist", 2.0, 1)
+    assert "no configuration 'fashon-mnist-lenet5'; did you mean 'fashion-mnist-lenet5'?" in fail(
+        "train", "fashon-mnist-lenet5"
+    )
+    Path("fashion-mnist-lenet5").write_text("seed = 3\n")  # a file of one's own comes first
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "fashion-mnist-lenet5"])
+    assert (seen[1].seed, seen[1].data.name) == (3, "digits")
+
+
+def test_train_and_what_follows_write_json_alone(
+    alone: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["train", *settings, "optimization.epochs=2", "--no-tracking", "--json", "-"])
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert list(found["reports"]) == ["plain", "hardware-aware"]
+    assert Report.from_dict(found["reports"]["plain"]).labels == ("1s", "1d")
+    assert found["runs"] == {}
+    assert "accuracy [%]" in err
+    # A line for each epoch of each network, where there is no terminal, and no bar that is drawn over itself.
+    lines = re.findall(r"^(\S+): epoch (\d) of 2, loss [\d.]+, clean [\d.]+ %, drifted_1d [\d.]+ %$", err, re.MULTILINE)
+    assert lines == [(name, epoch) for name in ("plain", "hardware-aware") for epoch in "12"]
+    assert "\r" not in err
+    assert "\x1b" not in err
+    main(["evaluate", found["folder"], "--json", "-", "--quiet"])
+    out, err = capsys.readouterr()
+    assert json.loads(out) == found["reports"]
+    assert err == ""
+    main(["sensitivity", found["folder"], "--chips", "1", "--json", "-"])
+    out, err = capsys.readouterr()
+    assert set(json.loads(out)["plain"]["layers"]) == {"fc1", "fc2", "fc3"}
+    main(["compare", found["folder"], "--json", "compare.json", "--quiet"])
+    capsys.readouterr()
+    stored = json.loads(Path("compare.json").read_text())
+    assert [run["report"]["metric"] for run in stored["runs"]] == ["accuracy"] * 2
+    assert not Path("-").exists()
+
+
+class Terminal(io.StringIO):
+    """An error stream on which bars are drawn."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_fits_80_columns(alone: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    main(["train", *settings, "optimization.epochs=2", "--no-tracking"])
+    drawn = [line for line in re.split(r"[\r\n]", screen.getvalue()) if line.startswith("hardware-aware")]
+    assert drawn
+    assert max(map(len, drawn)) <= 80
+    scores = r"loss=[\d.]+, clean=[\d.]+ %, drifted_1d=[\d.]+ %"
+    assert re.fullmatch(rf"hardware-aware: 100%\|.+\| [\d:]+, {scores}", drawn[-1])
+    assert "\x1b" not in screen.getvalue()
