@@ -45,4 +45,4 @@ def test_a_configuration_opens_with_the_command_that_runs_it(path: Path) -> None
     assert first.startswith("# ")
     program, command, name = shlex.split(first.removeprefix("# "))
     assert (program, command) == ("analogsim", "train")
-    assert ready_file(name) == path
+    assert ready_file(name).samefile(path)

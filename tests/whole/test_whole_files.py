@@ -42,7 +42,7 @@ OTHERWISE = {
     ("analogsim.evaluation.journal", "open(r+b)"): "the same file",
     ("analogsim.evaluation.workers", "TemporaryDirectory"): "what workers need while a call runs",
     ("analogsim.evaluation.workers", "torch.save"): "into memory, which write_whole takes",
-    ("analogsim.recipes.cli", "os.open"): "standard output that nobody reads, to nowhere",
+    ("analogsim.recipes.cli.command_line", "os.open"): "standard output that nobody reads, to nowhere",
     ("analogsim.recipes.comparison.html_page", "savefig"): "into the text of the page",
     ("analogsim.recipes.comparison.saved_runs", "TemporaryDirectory"): "what is read from MLflow on its way",
     ("analogsim.recipes.training.owner", "os.open"): "who owns a folder, in a file that is locked meanwhile",

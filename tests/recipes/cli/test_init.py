@@ -31,8 +31,6 @@ def test_the_command(alone: Path, capsys: pytest.CaptureFixture[str], fail: Call
     Path("digits-mlp.toml").write_text("mine")
     told = "there is a 'digits-mlp.toml' already; move it away, or overwrite it with --force"
     assert told in fail("init", "digits-mlp")
-        "init", "digits-mlp"
-    )
     assert Path("digits-mlp.toml").read_text() == "mine"
     main(["init", "digits-mlp", "--force", "--quiet"])
     assert capsys.readouterr().out == "digits-mlp.toml\n"
