@@ -18,7 +18,8 @@ _KEPT = ("COMPLETE", "PRUNED")
 _STATUS = {"COMPLETE": {"FINISHED"}, "PRUNED": {"KILLED"}, "FAIL": {"FAILED", "KILLED"}}
 _CURVE = "validation/accuracy/drifted_1d"  # one point after each epoch
 _DONE = re.compile(r"^trial (\d+)  (complete|pruned)  ", re.MULTILINE)
-_ENDS = {0, 2, 129, 130, 143, -9}  # done; storage or disk away; SIGHUP; Ctrl-C; SIGTERM; SIGKILL
+# Done; storage or disk away; SIGHUP, Ctrl-C, SIGTERM; the same before anything listens, and SIGKILL.
+_ENDS = {0, 2, 129, 130, 143, -1, -2, -15, -9}
 
 
 @dataclass(frozen=True)
