@@ -208,3 +208,29 @@ def test_what_cannot_be_kept_is_refused(transformers: Any) -> None:
         remember_hardware(analogsim.convert(nn.Linear(3, 3), "pcm"))
     with pytest.raises(ValueError, match="no analog layer"):
         remember_hardware(small_bert(transformers))
+
+
+def test_lm_eval_takes_a_programmed_twin(transformers: Any) -> None:
+    """``HFLM`` of lm-eval around a toy model: the likelihoods are those of the chip."""
+    huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="needs lm-eval (pip install lm-eval)")
+    from lm_eval.api.instance import Instance
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {"[unk]": 0, "[end]": 1, "a": 2, "b": 3, "c": 4, "d": 5}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[unk]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[unk]", eos_token="[end]")
+    fast.pad_token = fast.eos_token
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=6, n_positions=16, n_embd=8, n_layer=1, n_head=2)
+    analog = analogsim.convert(transformers.GPT2LMHeadModel(config).eval(), "pcm")
+    with analogsim.programmed(analog, seed=2, t="1y"), torch.no_grad():
+        model = huggingface.HFLM(pretrained=analog, tokenizer=fast, backend="causal", batch_size=1, device="cpu")
+        request = Instance("loglikelihood", {}, ("a b", " c d"), 0)
+        ((found, _),) = model.loglikelihood([request], disable_tqdm=True)
+        ids = torch.tensor([[2, 3, 4, 5]])
+        logged = analog(input_ids=ids).logits.log_softmax(-1)
+        by_hand = float(logged[0, 1, 4] + logged[0, 2, 5])
+    assert found == pytest.approx(by_hand, rel=1e-4)
+    with pytest.raises(analogsim.NotProgrammedError):
+        model.loglikelihood([request], disable_tqdm=True)
