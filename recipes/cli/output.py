@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -43,7 +43,7 @@ def result_written(options: argparse.Namespace) -> Iterator[Callable[[object], N
     output = sys.stdout
     with contextlib.ExitStack() as scope:
         if file == _STANDARD:
-            elsewhere = scope.enter_context(open(os.devnull, "w")) if options.quiet else sys.stderr
+            elsewhere = io.StringIO() if options.quiet else sys.stderr
             scope.enter_context(contextlib.redirect_stdout(elsewhere))
         elif file is not None:
             check_output(file, options.command)
