@@ -85,7 +85,7 @@ def distil(model: nn.Module, inputs: Tensor, device: str, crossbar: str, steps: 
     student = copy.deepcopy(model)
     analog = analogsim.convert(student, device, crossbar=crossbar).train()
     for module in analog.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase | nn.Dropout):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.Dropout):
             module.eval()
     if device in TIMES:
         analogsim.set_train_times(analog, ("1s", TIMES[device][-1]))

@@ -343,7 +343,8 @@ class StudyRuns:
             client = stores.connect(self._uri)
             experiment = stores.experiment_id(client, self._config.tracking.experiment, self._uri)
             wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-            found, token = [], None
+            found: list[Any] = []
+            token = None
             while token != "":
                 page = client.search_runs([experiment], filter_string=wanted, page_token=token)
                 found += page
