@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.integrations.report_scores import ends
 from tests.recipes.reports import report
 
 for package in ("mlflow", "matplotlib", "pandas"):
@@ -32,22 +33,24 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from analogsim.recipes.tracking import stores
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    before = mlflow.get_tracking_uri()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # set_tracking_uri writes it, too: here it is taken back afterwards
     stores.connect(uri)
     mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment("of my own")
     yield mlflow
     mlflow.end_run()
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)
 
 
 def artifacts(mlflow: Any, run_id: str) -> list[str]:
     return sorted(found.path for found in mlflow.MlflowClient().list_artifacts(run_id, "test"))
 
 
-def test_a_report_in_the_active_run(mlflow: Any) -> None:
+def no_room(report: analogsim.Report, part: str) -> dict[str, float]:
+    raise OSError("no room")
+
+
+def test_a_report_in_the_active_run(mlflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = report(0.9)
     with mlflow.start_run() as run:
         mlflow.log_metric("loss", 0.1, step=3)
@@ -64,7 +67,7 @@ def test_a_report_in_the_active_run(mlflow: Any) -> None:
         *("test/chips.json", "test/chips_3.json"),
         *("test/drift.png", "test/drift_3.png"),
     ]
-    table = client.load_table(mlflow.get_experiment_by_name("of my own").experiment_id, "test/chips.json")
+    table = client.load_table(run.info.experiment_id, "test/chips.json", [run.info.run_id])
     assert table["accuracy"].tolist() == made.to_frame()["accuracy"].tolist()
     drifted = client.get_metric_history(run.info.run_id, "test/accuracy/drift")
     assert {86400, 3600, 1} < {metric.step for metric in drifted}
@@ -88,14 +91,17 @@ def test_a_report_in_the_active_run(mlflow: Any) -> None:
         with mlflow.start_run() as logged:
             for _ in range(2):
                 found = analogsim.evaluate(analog, data, chips=2, times=["1d"])
-        mlflow.set_tracking_uri("sqlite:////nowhere/at/all.db")
+        monkeypatch.setattr("analogsim.integrations.mlflow.ends", no_room)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             assert analogsim.evaluate(analog, data, chips=2, times=["1d"]) == found
-        assert any("autolog: the report is not in MLflow" in str(one.message) for one in said)
+        assert any(
+            "autolog: the report is not in MLflow: no room; log it with analogsim.log_report" in str(one.message)
+            for one in said
+        )
     finally:
         autolog(disable=True)
-        mlflow.set_tracking_uri(client.tracking_uri)
+        monkeypatch.setattr("analogsim.integrations.mlflow.ends", ends)
     history = client.get_metric_history(logged.info.run_id, "validation/accuracy/drifted_1d")
     assert [(metric.step, metric.value) for metric in history] == [(0, found.mean[0]), (1, found.mean[0])]
     with mlflow.start_run() as quiet:
