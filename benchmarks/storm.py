@@ -275,7 +275,10 @@ class Storm:
             [sys.executable, "-c", code, str(self.place.folder / name), str(how_long)],
             stderr=subprocess.DEVNULL,
         )
-        self._undo(how_long + 5, lambda: (locking.kill(), locking.wait()))
+        scope = contextlib.ExitStack()
+        scope.callback(locking.wait)
+        scope.callback(locking.kill)
+        self._undo(how_long + 5, scope.close)
 
     def _database(self) -> None:
         assert self.place.postgres is not None

@@ -246,7 +246,8 @@ def read_runs(uri: str) -> list[Recorded]:
 
     client = stores.connect(uri)
     experiments = [each.experiment_id for each in client.search_experiments()]
-    found, token = [], None
+    found: list[Any] = []
+    token: str | None = None
     while experiments:
         page = client.search_runs(experiments, max_results=1000, page_token=token)
         found += page

@@ -344,7 +344,7 @@ class StudyRuns:
             experiment = stores.experiment_id(client, self._config.tracking.experiment, self._uri)
             wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
             found: list[Any] = []
-            token = None
+            token: str | None = None
             while token != "":
                 page = client.search_runs([experiment], filter_string=wanted, page_token=token)
                 found += page
