@@ -105,9 +105,12 @@ def ended_in_order() -> Iterator[None]:
         number: signal.signal(number, here.hear) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
     }
     _listening.append(here)
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda one: None if one.exc_type is Stopped else report(one)  # it comes again: nothing to tell
     try:
         yield
     finally:
+        sys.unraisablehook = report
         _listening.remove(here)
         here.leave()
         for number, handler in before.items():
