@@ -195,7 +195,7 @@ def test_the_ages_of_the_chips(device, time, ages):
 @pytest.mark.parametrize(
     ("chips", "time", "message"),
     [
-        (2, (), "test: give at least one time"),
+        (2, (), "test: time must be a sequence such as"),
         (0, None, "test: chips must be an integer >= 1, got 0"),
         (True, None, "got True"),
         (2, "1z", "cannot read '1z'"),

@@ -232,7 +232,7 @@ def test_inputs_by_name() -> None:
 
 def test_errors() -> None:
     result = noisy()
-    with pytest.raises(ValueError, match=r"the digital network has accuracy .*, which does not reach 1\.5"):
+    with pytest.raises(ValueError, match=r"a share lies between 0 and 1, got 1\.5; did you mean 0\.015\?"):
         result.keep_digital(1.5)
     with pytest.raises(ValueError, match="does not reach nan"):
         result.keep_digital(float("nan"))

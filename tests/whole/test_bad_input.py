@@ -312,7 +312,9 @@ def test_there_are_many_cases() -> None:
     assert len(value_cases()) + len(entry_cases()) > 3000
     functions = {name for name in analogsim.__all__ if inspect.isfunction(getattr(analogsim, name))}
     no_values = {"available_devices", "fit_device", "param", "programmed", "register", "register_layer"}
-    assert functions - set(RIGHT) <= no_values | {"register_routed", "same_noise"}, "give each public name a right call"
+    # The last one writes to a store wherever it is called; its own tests give it what is wrong.
+    others = {"register_routed", "same_noise", "log_report"}
+    assert functions - set(RIGHT) <= no_values | others, "give each public name a right call"
 
 
 @pytest.mark.parametrize(

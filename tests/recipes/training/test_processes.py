@@ -307,7 +307,7 @@ def test_only_process_0_writes_and_speaks(two: Two) -> None:
     assert [path.name for path in first.home.iterdir()] == ["runs"]
     assert list(other.home.iterdir()) == []
     assert {path.parent.name for path in first.home.glob("runs/*/*/checkpoint.pt")} == {PLAIN, AWARE}
-    assert f"{PLAIN}: 100%" in first.err
+    assert f"{PLAIN}: epoch 1 of " in first.err
     assert "%" not in other.err
     assert "Warning" not in other.err
     assert first.out == other.out == ""
@@ -317,7 +317,7 @@ def test_an_error_in_one_process_is_one_in_all(two: Two) -> None:
     (wild, own, others, first), silent = two.both("errors")
     assert wild.startswith("DivergedError: training diverged: the mean loss of epoch 1 of 3")
     assert own == first == "FileNotFoundError: no data here"
-    assert re.fullmatch(r"RuntimeError: process 1 on .+: FileNotFoundError: no data here", others)
+    assert re.fullmatch(r"OperationError: process 1 on .+: FileNotFoundError: no data here", others)
     assert len(silent) == 4
     assert all(text.startswith("ElsewhereError: process ") for text in silent)
     assert two.both("first") == ["from 0", "from 0"]
