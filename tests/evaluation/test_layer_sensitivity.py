@@ -234,7 +234,7 @@ def test_errors() -> None:
     result = noisy()
     with pytest.raises(ValueError, match=r"a share lies between 0 and 1, got 1\.5; did you mean 0\.015\?"):
         result.keep_digital(1.5)
-    with pytest.raises(ValueError, match="does not reach nan"):
+    with pytest.raises(ValueError, match="a share lies between 0 and 1, got nan"):
         result.keep_digital(float("nan"))
     with pytest.raises(ValueError, match="per must be one of macs, parameters, got 'cells'"):
         result.keep_digital(0.5, per="cells")  # type: ignore[arg-type]
