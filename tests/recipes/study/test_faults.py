@@ -113,6 +113,8 @@ def test_one_study_survives_every_way_to_stop_and_locked_databases(study: Study)
     worker.kill()
 
     worker = study.worker("study.trials=3")
+    # Until then the killed one may be at work, and the study's run is left to it.
+    study.until(lambda: "its worker died" in worker.said, "the killed worker is found dead", worker)
     (stopped,) = study.in_the_middle(worker)
     worker.send(signal.SIGINT)
     assert worker.code() == 130
