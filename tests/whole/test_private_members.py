@@ -492,8 +492,7 @@ def _() -> None:
 
 @canary(OPTUNA, "JournalStorage._backend", "JournalFileBackend._file_path")
 def _() -> None:
-    import optuna
-
+    optuna = pytest.importorskip("optuna", reason="needs analogsim-torch[recipes]")
     with tempfile.TemporaryDirectory() as place:
         backend = optuna.storages.journal.JournalFileBackend(f"{place}/journal")
         study = optuna.create_study(storage=optuna.storages.JournalStorage(backend))
