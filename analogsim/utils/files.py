@@ -84,6 +84,10 @@ def _replace(target: Path, content: bytes | memoryview | Callable[[Path], object
     _clear(target)
 
 
+# Of drafts, and of what SQLite keeps beside one that is a database.
+_ENDS = (".part", ".part-journal", ".part-wal", ".part-shm")
+
+
 def _drafts_of(target: Path) -> str:
     """What the names of all drafts of a file begin with."""
     return f".{target.name[:40]}."
@@ -102,7 +106,7 @@ def _clear(target: Path) -> None:
     by the clock of the file system alone.
     """
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
-        drafts = [each for each in entries if each.name.startswith(_drafts_of(target)) and each.name.endswith(".part")]
+        drafts = [each for each in entries if each.name.startswith(_drafts_of(target)) and each.name.endswith(_ENDS)]
         for draft in drafts:
             machine, _, rest = draft.name.removeprefix(_drafts_of(target)).partition("-")
             number = rest.partition("-")[0]
