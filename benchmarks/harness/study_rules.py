@@ -203,8 +203,7 @@ def workers_end_in_order(history: History) -> Iterator[str]:
         if code not in _ENDS:
             yield f"{count} workers ended with {code}"
     for text in history.said:
-        # What a library logs of a signal that came while it was closing a connection is the library's to say.
-        if "Traceback (most recent call last)" in text and not ("_finalize_fairy" in text and "stopping.py" in text):
+        if "Traceback (most recent call last)" in text:
             yield f"a worker said: {text[text.index('Traceback') :][-1500:]}"
 
 

@@ -14,6 +14,7 @@ from analogsim.errors import OperationError, UnavailableError
 from analogsim.recipes.study import shared_database
 from analogsim.recipes.study.optuna_private import attributes_table, engine_of, journal_of, storage_of
 from analogsim.recipes.study.shared_database import SILENT
+from analogsim.recipes.training.stopping import pause
 from analogsim.utils.files import lock_file
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Lease:
                 seen, since = now, time.monotonic()
             if (now is None or time.monotonic() - since > SILENT * self._beat) and self._write(now, 0):
                 break
-            time.sleep(min(1.0, self._beat / 2))
+            pause(min(1.0, self._beat / 2))
         stop = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(stop,), daemon=True)
         renewing.start()
@@ -160,7 +161,7 @@ def _alone(study: optuna.Study) -> Iterator[None]:
             try:
                 file = scope.enter_context(open(f"{journal}.steps", "ab"))
                 while not lock_file(file):
-                    time.sleep(0.01)
+                    pause(0.01)
             except OSError as error:
                 raise _unfit(f"{journal}.steps cannot be locked ({error.strerror or error})") from error
         elif not isinstance(storage, optuna.storages.InMemoryStorage):

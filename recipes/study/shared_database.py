@@ -24,6 +24,7 @@ from analogsim.recipes.study.optuna_private import (
     watch_by,
 )
 from analogsim.recipes.tracking import stores
+from analogsim.recipes.training.stopping import ending, pause
 
 if TYPE_CHECKING:
     import optuna
@@ -173,12 +174,12 @@ def _wait_for_server(engine: Any) -> None:
                 connection = dialect.connect(*arguments, **options)
             except dialect.loaded_dbapi.OperationalError as error:
                 gave_up = gave_up or time.monotonic() - began > OUTAGE
-                if gave_up or getattr(_thread, "at_once", False):
+                if gave_up or ending() or getattr(_thread, "at_once", False):
                     raise
                 if not told:
                     warnings.warn(f"study.storage: {stores.brief(error)}; waiting for it", RuntimeWarning, stacklevel=2)
                 told = True
-                time.sleep(1.0)
+                pause(1.0)
             else:
                 gave_up = False
                 return connection

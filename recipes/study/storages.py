@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from analogsim.errors import InvalidValueError, MissingPackageError, UnavailableError, UnreachableError
 from analogsim.recipes.study import shared_database
 from analogsim.recipes.tracking import stores
+from analogsim.recipes.training.stopping import pause
 
 if TYPE_CHECKING:
     import optuna
@@ -110,7 +111,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
                     f"study.storage: cannot open {stores.shown(url)}: {stores.brief(error)}; is the server up, does "
                     "the folder exist, may it be written?"
                 ) from error
-            time.sleep(0.2 * (attempt + 1))
+            pause(0.2 * (attempt + 1))
     raise AssertionError("unreachable")
 
 

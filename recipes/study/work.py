@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -75,7 +76,8 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
         study.optimize(goal, n_trials=1, catch=(Surplus,))
     except KeyboardInterrupt:
         if goal.number is not None:  # tried again, from its last checkpoint, when the study goes on
-            give_up(study, goal.number)
+            with contextlib.suppress(*storage_errors()):  # of a database that is away: others find this worker dead
+                give_up(study, goal.number)
         raise
     except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
         if not (goal.lost or goal.ended):

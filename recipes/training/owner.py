@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from analogsim.errors import UnavailableError
+from analogsim.recipes.training.stopping import pause
 from analogsim.utils.files import lock_file
 
 MARK = ".run"
@@ -139,7 +140,7 @@ def _watch(file: BinaryIO, seen: bytes, folder: Path, tell: Callable[[str], None
     tell(f"{str(folder)!r} was left by process {said.get('pid', '?')} on {said.get('host', '?')}: is it still alive?")
     until = time.monotonic() + _SILENT * beat
     while time.monotonic() < until:
-        time.sleep(beat / 3)
+        pause(beat / 3)
         file.seek(0)
         if file.read() != seen:
             raise UnavailableError(_told(folder, said))
