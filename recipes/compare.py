@@ -23,9 +23,11 @@ from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.config.outputs import check_output
 from analogsim.recipes.tracking import links
+from analogsim.recipes.tracking.run_views import side_by_side
 from analogsim.utils.files import write_whole
 from analogsim.utils.times import label
 
+_AXES = 6  # parameters that differ in MLflow's parallel coordinates
 LIMIT = 10  # runs of an experiment, unless another number is asked for
 
 
@@ -40,6 +42,8 @@ def compare(
     port: int = links.PORT,
 ) -> Comparison:
     """Compare runs, or those of an experiment.
+
+    Runs that are in MLflow are given a view there, which the link of the result opens.
 
     Args:
         runs: Each the id of an MLflow run, an unambiguous beginning of it (four letters or more), the name of a run,
@@ -82,7 +86,18 @@ def compare(
         raise InvalidValueError(f"compare: {len(found)} runs are too many to tell apart; give at most {len(MARKS)}")
     if len({run.uri for run in found if run.experiment_id}) > 1:
         notes.append("no link: the runs are in different MLflow stores")
-    return Comparison(_comparable(found, notes), tuple(notes), port)
+    return _with_view(Comparison(_comparable(found, notes), tuple(notes), port))
+
+
+def _with_view(made: Comparison) -> Comparison:
+    """With the page of MLflow that opens on the curves of the runs, if they are in MLflow."""
+    if not made.link:
+        return made
+    names = dict.fromkeys(name for run in made.stored for name in run.metrics)
+    count = "1 run" if len(made.stored) == 1 else f"{len(made.stored)} runs"
+    title = f"{count} side by side: {', '.join(run.name for run in made.stored)}"
+    params = list(made.differing)[:_AXES]
+    return replace(made, view=side_by_side(made.stored, list(names), title=title, params=params, port=made.port))
 
 
 def _found(word: str | os.PathLike[str], store: saved_runs.Store, uri: str | None, notes: list[str]) -> list[SavedRun]:

@@ -31,7 +31,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
-from analogsim.integrations.report_scores import ends
+from analogsim.integrations.report_scores import curves, ends
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
 from analogsim.recipes.config.options import SHORT, Config
 from analogsim.recipes.config.outputs import missing_folders, remove_empty, shows_bars
@@ -43,8 +43,8 @@ from analogsim.recipes.tasks.references import short
 from analogsim.recipes.tasks.task import Task
 from analogsim.recipes.tracking import stores, tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
-from analogsim.recipes.tracking.links import compare_link
 from analogsim.recipes.tracking.log_report import log_ranges, log_report, parameters
+from analogsim.recipes.tracking.run_views import list_link, list_scores, side_by_side
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.tracking.tracker import NoRun, Tracker
 from analogsim.recipes.training.loop import Progress, Training
@@ -57,6 +57,7 @@ from analogsim.recipes.training.stopping import deferred
 from analogsim.training import Step
 from analogsim.utils.digests import CHANGED, is_as_written, sealed
 from analogsim.utils.files import write_figure, write_whole
+from analogsim.utils.times import label, seconds
 
 PLAIN, AWARE = "plain", "hardware-aware"
 
@@ -181,6 +182,14 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path,
         raise InvalidValueError(
             f"{error}; go on in the directory the run was started in, or with --no-tracking"
         ) from error
+
+
+def _list_scores(tracker: Tracker, training: Training) -> None:
+    """Have MLflow's list of runs show what the networks will be judged by, at the time of the epochs and the last."""
+    if isinstance(tracker, Run):
+        times, epochs = report_times(training.config), training.config.evaluation.validation_time
+        shown = [epochs, *times[-1:]] if seconds(epochs) in map(seconds, times) else times[-1:]
+        list_scores(tracker, training.task.metric.name, [label(seconds(time)) for time in shown])
 
 
 def _train_one(training: Training, tracker: Tracker, name: str, show: bool) -> None:
@@ -387,6 +396,7 @@ def _run(
         for kind in kinds:
             trainings[kind].run_id = trackers[kind].run_id or trainings[kind].run_id
             trainings[kind].save()
+    group.first(lambda: _list_scores(trackers[kinds[0]], trainings[kinds[0]]))
     reports: dict[str, Report] = {}
     also: dict[str, dict[str, Report]] = {}
     for kind in kinds:
@@ -477,7 +487,12 @@ def _run_command(options: argparse.Namespace) -> object:
     if runs:
         print(f"\nSee the run in MLflow:\n{runs[-1].links()}")
     if len(runs) > 1:
-        print(f"Both networks side by side:\n{compare_link(runs)}")
+        report = result.reports[AWARE]
+        names = [*curves(report, "test"), *ends(report, "test")]
+        link = side_by_side(runs, names, title=f"{result.folder.name}, side by side", params=["training"])
+        print(f"Both networks side by side:\n{link}")
+    if runs:
+        print(f"All runs, with their scores:\n{list_link(runs[-1])}")
     return {
         "folder": str(result.folder),
         "reports": {kind: sealed(report.to_dict()) for kind, report in result.reports.items()},

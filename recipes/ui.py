@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 from analogsim.errors import InvalidValueError, MissingPackageError, NoAnswerError, OperationError, UnavailableError
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.tracking import links, stores
+from analogsim.recipes.tracking import links, run_views, stores
 
 _HOST = "127.0.0.1"
 _PATIENCE = 180.0  # seconds; MLflow takes about ten to start, on a busy machine many more
@@ -68,7 +68,9 @@ class Server:
         except (OSError, http.client.HTTPException, ValueError):
             return {}
         return {
-            each["name"]: links.experiment_link(self.uri, each["experiment_id"], self.port)
+            each["name"]: run_views.listed(
+                self.uri, each["experiment_id"], {tag["key"] for tag in each.get("tags", ())}, self.port
+            )
             for each in found.get("experiments", ())
             if each["name"] != "Default"  # MLflow's own, where nothing of ours is
         }
@@ -272,7 +274,7 @@ def _run_command(options: argparse.Namespace) -> None:
     if stores.is_http(store):
         print(f"{links.ui_address(store)}\nthis is a server of MLflow already: there is nothing to start")
         if options.open:
-            links.open_page(links.ui_address(store))
+            links.open_page(links.experiments_link(store))
         return
     port = check(store, options.port)
     if not options.quiet:
@@ -282,7 +284,7 @@ def _run_command(options: argparse.Namespace) -> None:
         for name, page in server.experiments.items():
             print(f"runs of {name!r}: {page}", flush=True)
         if options.open:
-            links.open_page(next(iter(server.experiments.values()), server.address))
+            links.open_page(next(iter(server.experiments.values()), links.experiments_link(server.uri, server.port)))
         server.wait()
 
 

@@ -30,11 +30,13 @@ class Comparison:
         runs: as they were asked for; those that did not get so far have no report.
         notes: what to know beside the tables.
         port: where ``analogsim ui`` serves a database.
+        view: the page of MLflow that shows the runs' curves, where one is kept.
     """
 
     runs: tuple[SavedRun, ...]
     notes: tuple[str, ...] = ()
     port: int = links.PORT
+    view: str = ""
 
     @property
     def marks(self) -> dict[str, SavedRun]:
@@ -64,7 +66,7 @@ class Comparison:
         """MLflow's page that compares the runs; empty where none is in MLflow, or not all in one store."""
         if len({run.uri for run in self.stored}) != 1:
             return ""
-        return links.compare_link(self.stored, self.port)
+        return self.view or links.compare_link(self.stored, self.port)
 
     @property
     def command(self) -> str:

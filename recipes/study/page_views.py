@@ -37,8 +37,8 @@ def view_tags(config: StudyConfig, criterion: Criterion, name: str, parent: str)
         f"{below} and tags.role = 'trial'",
         [*map(metric, dict.fromkeys([*goals, *values])), tag("optuna.trial.state"), *map(param, searched)],
         [
-            coordinates(searched, goals),
             curve(score("search", "drift"), log=True),
+            coordinates(searched, goals),
             curve(score("validation", judged)),
         ],
         order=metric(goals[-1]),
@@ -50,7 +50,7 @@ def view_tags(config: StudyConfig, criterion: Criterion, name: str, parent: str)
         f"comparison of {name}",
         f"{below} and tags.role = 'final'",
         [tag("network"), param("seed"), *map(metric, tested), *map(param, searched)],
-        [*curves, curve("train/loss")],
+        [curves[0], coordinates(["training", *searched], tested), *curves[1:], curve("train/loss")],
         order=metric(tested[1]),
         lowest_first=not criterion.higher_is_better,
     )

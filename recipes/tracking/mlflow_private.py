@@ -18,6 +18,12 @@ CHECKED = ("3.17.2",)
 LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"
 """The tag by which MLflow's pages know which artifacts are tables: ``[{"path": ..., "type": "table"}]`` in JSON."""
 
+MODEL_TRAINING = "workflowType=machine_learning"
+"""What a link says to open the pages for training; without it they are those for GenAI, until a user chooses."""
+
+EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
+"""The tag of an experiment by which earlier versions of MLflow 3 choose the same pages."""
+
 CHATTY = ("alembic", "mlflow.store.db.utils")
 """Loggers that tell each step of making a database."""
 

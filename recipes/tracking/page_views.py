@@ -101,5 +101,17 @@ def as_tag(key: str, name: str, content: dict[str, Any]) -> tuple[str, str]:
 
 def view_link(run: Stored, key: str, *, charts: bool = False, port: int = PORT) -> str:
     """The page of a view of the experiment that `run` is in, as a table or as charts."""
-    page = f"{experiment_link(run.uri, run.experiment_id, port)}?workflowType=machine_learning&viewStateShareKey={key}"
+    page = experiment_link(run.uri, run.experiment_id, port, key)
     return f"{page}&compareRunsMode=CHART" if charts else page
+
+
+def view_in(value: str) -> tuple[str, dict[str, Any], int] | None:
+    """What `as_tag` wrote: the name, the state and when it was made (ms); None of what is not of that form."""
+    try:
+        view = json.loads(value)
+        kind, _, packed = view["state"].partition(";")
+        content = json.loads(zlib.decompress(base64.b64decode(packed, validate=True)))
+        name, made = str(view["name"]), int(view["createdAt"])
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        return None
+    return (name, content, made) if kind == "deflate" and isinstance(content, dict) else None

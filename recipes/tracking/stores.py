@@ -292,7 +292,8 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
         folder = artifact_folder(uri)
         artifacts = None if folder is None else folder.as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            kind = dict([mlflow_private.EXPERIMENT_KIND])
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=kind))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
