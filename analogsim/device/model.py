@@ -404,6 +404,11 @@ class DeviceModel:
         """Whether the device changes with time, so that a compensation has something to compensate."""
         return bool(self._stages["age"] or self._stages["read"])
 
+    @cached_property
+    def is_noisy_in_use(self) -> bool:
+        """Whether white read noise is drawn in each use."""
+        return bool(self._stages["read_std"])
+
     def prepare(self) -> None:
         """Work out all that is worked out once, behind a lock that torch.compile cannot trace (Python 3.11)."""
         _ = self._stages, self.drifts, self.moves, self.additive, self.cellwise, self.levels

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from analogsim.chip.compensation import Adjustment, CalibrationData, Compensations, Renew
+from analogsim.chip.compensation import COMPENSATIONS, Adjustment, CalibrationData, Compensations, Renew
 from analogsim.chip.lifecycle import Faults, drift, programmed
 from analogsim.chip.on_chip import OnChip, with_chip_in_hand
 from analogsim.chip.stacked_chips import Chips
@@ -71,6 +71,26 @@ class Course:
     masked: bool
     on_chip: OnChip | None = None
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether a chip answers the same at every age, so that it is judged once.
+
+        Nothing ages, nothing is drawn in each use (read noise, noise behind the converters), and what is done at each
+        age is known to do the same: compensations that have a name, and nothing of the user's.
+        """
+        states = [matrix.analog for matrix in matrices_of(self.analog)]
+        moving = any(
+            state.device.drifts or state.device.is_noisy_in_use or state.crossbar.output_noise for state in states
+        )
+        known = {type(part) for part in COMPENSATIONS.values()}
+        ours = all(type(part) in known for part in self.compensations.adjustments)
+        return not moving and ours and self.on_chip is None
+
+    @property
+    def _ages(self) -> tuple[float, ...]:
+        """At which ages a chip is judged."""
+        return self.times[:1] if self.is_constant else self.times
+
     def judge(self, seeds: Sequence[int], *, together: bool = False) -> list[ChipScores]:
         """The scores of chips.
 
@@ -81,22 +101,26 @@ class Course:
         states = [matrix.analog for matrix in matrices_of(self.analog)]
         if together:
             uses = Uses(states)
-            found = self._side_by_side(seeds)
+            found = self._at_all_times(self._side_by_side(seeds))
             idle = tuple(state.name for state in uses.idle)
             return [_of_place(seed, place, found, idle) for place, seed in enumerate(seeds)]
         judged = []
         for seed in seeds:
             uses = Uses(states)
-            found = self._of_one(seed)
+            found = self._at_all_times(self._of_one(seed))
             judged.append(_of_place(seed, 0, found, tuple(state.name for state in uses.idle)))
         return judged
 
+    def _at_all_times(self, found: list[Scores]) -> list[Scores]:
+        """What was found, for each time."""
+        return found * len(self.times) if len(found) < len(self.times) else found
+
     def _of_one(self, seed: int) -> list[Scores]:
-        """What a chip scores at each time."""
+        """What a chip scores at each age."""
         analog, gain = self.analog, self.compensations.gain
         found = []
         with programmed(analog, seed, faults=self._faults_of(seed)):
-            for t in self.times:
+            for t in self._ages:
                 drift(analog, t, compensation=gain)
                 # Undone after each age: ranges must not be measured through the batch norm of an earlier one.
                 with ExitStack() as stack:
@@ -113,10 +137,10 @@ class Course:
         return found
 
     def _side_by_side(self, seeds: Sequence[int]) -> list[Scores]:
-        """What several chips score at each time, taken through the network at once."""
+        """What several chips score at each age, taken through the network at once."""
         chips = Chips(self.analog, seeds, self._faults_of)
         found = []
-        for t in self.times:
+        for t in self._ages:
             chips.drift(t, self.compensations.gain)
             find = partial(self._find_beside, seeds, t)
             found.append(score_networks(chips.answers, self.data, self.metric, find, masked=self.masked))

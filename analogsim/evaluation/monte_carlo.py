@@ -307,6 +307,7 @@ def judge_chips(
         unit=judged.unit,
         higher_is_better=judged.higher_is_better,
         digital=plain.values[0],
+        constant=course.is_constant,
     )
     return Judged(report, uses, *_details(trained, [done[seed] for seed in seeds]), anew, saturated)
 

@@ -48,6 +48,7 @@ _STORED: dict[str, Callable[[Any], bool]] = {
     "unit": lambda value: isinstance(value, str | None),
     "higher_is_better": lambda value: isinstance(value, bool | None),
     "digital": lambda value: value is None or _is_number(value),
+    "constant": lambda value: isinstance(value, bool),
 }
 
 
@@ -69,6 +70,8 @@ class Report:
         unit: of the metric, see `Metric`; None: that of the metric known by this name, with its direction.
         higher_is_better: of the metric; None: not known.
         digital: the metric of the digital network, without converters; None: it is `clean`, as in older reports.
+        constant: whether chips answer the same at every age, so that each was judged once and has that score at all
+            times.
     """
 
     values: FloatArray
@@ -83,6 +86,7 @@ class Report:
     unit: str | None = None
     higher_is_better: bool | None = None
     digital: float = None  # type: ignore[assignment]  # which __post_init__ puts right
+    constant: bool = False
 
     def __post_init__(self) -> None:
         if vars(self)["digital"] is None:
@@ -179,7 +183,8 @@ class Report:
     def described(self) -> str:
         """What the scores were measured on: device, chips, samples, compensation."""
         chips = "1 chip" if len(self.seeds) == 1 else f"{len(self.seeds)} chips"
-        return f"{self.device}, {chips}, {self.samples} samples, compensation: {self.compensation or 'none'}"
+        once = ", which does not change with time and is judged once" if self.constant and self.times[1:] else ""
+        return f"{self.device}{once}, {chips}, {self.samples} samples, compensation: {self.compensation or 'none'}"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -231,6 +236,7 @@ class Report:
             "unit": self.unit,
             "higher_is_better": self.higher_is_better,
             "digital": self.digital,
+            **({"constant": True} if self.constant else {}),
         }
 
     @classmethod
@@ -274,7 +280,17 @@ class Report:
         if not parts:
             raise InvalidValueError("merged: give at least one report")
         first = parts[0]
-        for name in ("times", "metric", "unit", "higher_is_better", "device", "compensation", "samples", "chance"):
+        for name in (
+            "times",
+            "metric",
+            "unit",
+            "higher_is_better",
+            "device",
+            "compensation",
+            "samples",
+            "chance",
+            "constant",
+        ):
             for part in parts:
                 if getattr(part, name) != getattr(first, name):
                     raise InvalidValueError(
