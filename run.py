@@ -1,13 +1,15 @@
-"""Set up analogsim in a checkout and run it: ``python3 run.py demo``, ``... test``, ``... check``.
+"""Set up analogsim in a checkout and run it: ``python3 run.py demo``, ``... test``, ``... docs``, ``... check``.
 
-Needs nothing but Python. The first command makes a virtual environment in ``.venv`` and installs the project with all
-that it needs into it (torch is large: a minute or two); later ones start at once. ``core`` makes another for a version
-of torch, in ``.venvs``, of about 5 GB: ``python3 run.py core --torch lowest``, ``... highest``, ``... 2.14.1``.
+Needs nothing but Python. The first command makes a virtual environment in ``.venv`` and installs the project with what
+that command needs into it (torch is large: a minute or two); another one adds what it needs besides. From then on all
+start at once. ``core`` makes another for a version of torch, in ``.venvs``, of about 5 GB:
+``python3 run.py core --torch lowest``, ``... highest``, ``... 2.14.1``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +25,9 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "installed-for"
 HERE = BIN / "python" if STAMP.exists() else Path(sys.executable)
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+
+# The extras of pyproject.toml that a command needs; dev has all of them.
+EXTRAS = {"demo": "recipes", "docs": "docs", "test": "dev", "check": "dev", "setup": "dev"}
 
 # The core's tests are all but these: they need neither torchvision, optuna, mlflow nor what else the recipes need.
 NOT_CORE = (
@@ -51,16 +56,29 @@ def fingerprint() -> str:
     return hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
 
 
-def set_up() -> None:
-    """Make the environment, unless it is there for this very pyproject.toml."""
-    wanted = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == wanted:
+def set_up(extra: str) -> None:
+    """Make the environment with an extra of pyproject.toml, unless it is there, for this very file."""
+    wanted, (made_for, *there) = fingerprint(), STAMP.read_text().split() if STAMP.exists() else [""]
+    there = there if made_for == wanted else []
+    if extra in there or "dev" in there:
         return
-    print("setting up .venv (once; torch is large, this takes a minute or two)", flush=True)
+    size = "a minute or two" if there else "once; torch is large, this takes a minute or two"
+    print(f"setting up .venv with [{extra}] ({size})", flush=True)
     if not BIN.exists():
         call([sys.executable, "-m", "venv", VENV])
-    call([BIN / "python", *PIP, "-e", ".[dev]"])
-    STAMP.write_text(wanted)
+    call([BIN / "python", *PIP, "-e", f".[{extra}]"])
+    STAMP.write_text("\n".join((wanted, *there, extra)))
+
+
+def read_site(python: str | os.PathLike[str], port: int, serve: bool) -> None:
+    """Build the site strictly into build/site, and serve it to this machine until Ctrl-C."""
+    site = ROOT / "build" / "site"
+    call([python, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", site.with_name("doctrees"), "docs", site])
+    print(f"the site is {site.relative_to(ROOT) / 'index.html'}", flush=True)
+    if serve:
+        print(f"and at http://127.0.0.1:{port} until Ctrl-C", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            call([python, "-m", "http.server", "--bind", "127.0.0.1", "--directory", site, str(port)])
 
 
 def asked(command: Sequence[str | os.PathLike[str]]) -> tuple[int, str, str]:
@@ -133,6 +151,7 @@ def main() -> None:
     commands = {
         "demo": "train LeNet-5 on handwritten digits for phase-change memory; more words go to: analogsim train",
         "test": "run the tests; more words go to pytest, such as: -m slow",
+        "docs": "build the site from docs/ and serve it on 127.0.0.1",
         "core": "run the core's tests (no recipes) on another torch; more words go to pytest",
         "check": "formatting, lint and types",
         "setup": "only make the environment",
@@ -148,16 +167,20 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=20.0, help="of core: end its tests after so many (default: %(default)g)"
     )
+    parser.add_argument("--port", type=int, default=8000, help="of docs: where it is served (default: %(default)d)")
+    parser.add_argument("--no-serve", action="store_true", help="of docs: only build it")
     options, rest = parser.parse_known_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - what runs this file is not yet what pyproject.toml asks for
         raise SystemExit(f"analogsim needs Python 3.11 or newer, this is {sys.version.split()[0]}")
     if options.command != "core":
-        set_up()
+        set_up(EXTRAS[options.command])
     python = BIN / "python"
     if options.command == "demo":
         call([python, "-m", "analogsim", "train", *rest])
     elif options.command == "test":
         call([python, "-m", "pytest", *rest])
+    elif options.command == "docs":
+        read_site(python, options.port, not options.no_serve)
     elif options.command == "core":
         core(options.torch, options.minutes, rest)
     elif options.command == "check":

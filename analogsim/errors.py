@@ -122,7 +122,7 @@ class NotRoutedError(OperationError):
     """A forward that takes products by itself did not take the one with the weight that runs analog.
 
     Cause: the forward multiplies by another tensor than the weight (a copy, a slice that was kept), or in an
-        operation that is not followed.
+    operation that is not followed.
     Cure: take the product with the weight itself, or register the layer (docs/networks.md).
     """
 

@@ -71,6 +71,7 @@ class RangeSearch:
 def _told(value: Tensor | None) -> str:
     if value is None:
         return "-"
+    value = value.detach()  # a learned one takes part in autograd
     least, most = float(value.abs().min()), float(value.abs().max())
     return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
 
