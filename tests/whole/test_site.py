@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -105,6 +106,11 @@ def nothing() -> dict[str, Any]:
     return {}
 
 
+def digits() -> dict[str, Any]:
+    pytest.importorskip("sklearn", reason="needs the extra recipes")
+    return {}
+
+
 def recipes() -> dict[str, Any]:
     for package in ("torchvision", "optuna", "mlflow"):
         pytest.importorskip(package, reason="needs the extra recipes")
@@ -124,6 +130,7 @@ BEFORE = {
     "judge.md": a_split,
     "studies.md": recipes,
     "reference/mlflow.md": reports,
+    "tutorial.md": digits,
 }
 # The same at the size of a test.
 SMALLER = {
@@ -137,7 +144,16 @@ ELSEWHERE = {
     "contributing.md": "tests/whole/test_contributing.py",
     "yours.md": "tests/examples/test_yours.py",
 }
-SLOW = ("reference/mlflow.md", "robust.md", "frameworks.md", "judge.md", "studies.md", "fit.md", "published.md")
+SLOW = (
+    "tutorial.md",
+    "reference/mlflow.md",
+    "robust.md",
+    "frameworks.md",
+    "judge.md",
+    "studies.md",
+    "fit.md",
+    "published.md",
+)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +230,11 @@ def test_links_lead_somewhere(page: str) -> None:
         assert aim.exists(), link
         if anchor:
             assert anchor in anchors(aim.read_text(encoding="utf-8")), f"{link}#{anchor}"
+
+
+def test_the_figure_of_a_weight_is_that_of_its_program() -> None:
+    names = runpy.run_path(str(DOCS / "make_weight.py"), run_name="weight")
+    assert names["drawing"]() == (DOCS / "weight.svg").read_text(encoding="utf-8"), "python docs/make_weight.py"
 
 
 @pytest.mark.slow
