@@ -133,8 +133,9 @@ def _numbers(value: object) -> Tensor | None:
 def range_parameters(analog: nn.Module) -> list[Tensor]:
     """The input ranges that are learned, to hand to an optimizer beside ``model.parameters()``.
 
-    They belong to the twin and are in no state dict; `save_chip` stores them. One for each layer: ``(row blocks,)``, or
-    a scalar where a layer has one block, or ``ranges_per="layer"``.
+    They belong to the twin and are in no state dict; `save_chip` stores them. ``optimizer.zero_grad()`` clears their
+    gradients, ``model.zero_grad()`` does not, nor does clipping of the model's gradients see them. One for each layer:
+    ``(row blocks,)``, or a scalar where a layer has one block, or ``ranges_per="layer"``.
 
     Args:
         analog: the twin, calibrated.

@@ -34,7 +34,7 @@ class _StackedChip:
     stages: tuple[Stage, ...] = ()  # they are made of one chip's answers, and these chips are fresh
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self.time = 0.0
         self._array: Array | None = None
         self._held: _Held = {}
@@ -43,9 +43,9 @@ class _StackedChip:
         """What the chips hold, side by side, by the names that `take` wants."""
         self._array, self.time = chips[0].array, chips[0].time
         if self._array is None:
-            return {self._name: torch.stack([chip.effective[0] for chip in chips])}
+            return {self.name: torch.stack([chip.effective[0] for chip in chips])}
         held = [_tensors(held_array(chip.array)) for chip in chips]
-        return {f"{self._name}/{key}": torch.stack([each[key] for each in held]) for key in held[0]}
+        return {f"{self.name}/{key}": torch.stack([each[key] for each in held]) for key in held[0]}
 
     def take(self, held: _Held) -> None:
         """Be the chip that holds this."""
@@ -53,12 +53,12 @@ class _StackedChip:
 
     def weight_for(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, None]:
         """See `LayerChip.weight_for`; nobody has written to the weights meanwhile."""
-        return self._held[self._name].to(weight.dtype), None
+        return self._held[self.name].to(weight.dtype), None
 
     def array_for(self, weight: Tensor, bias: Tensor | None = None) -> Array:
         """See `LayerChip.array_for`."""
         array = held_array(self._array)
-        mine = {key: self._held[f"{self._name}/{key}"] for key in _tensors(array)}
+        mine = {key: self._held[f"{self.name}/{key}"] for key in _tensors(array)}
         errors = {name: mine[name] for name in array.converter_errors}
         return replace(array, slices=mine["slices"], scale=mine["scale"], converter_errors=errors)
 

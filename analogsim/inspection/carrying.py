@@ -195,6 +195,7 @@ class _StandIn:
         return self._chip.time
 
     def __init__(self, matrix: AnalogMatrix, chip: LayerChip) -> None:
+        self.name = chip.name
         self._chip = chip
         held = matrix.still()
         self._own = self._weight = chip.weight_for(*held)[0]

@@ -281,12 +281,31 @@ def checked_slots(kind: type[AnalogModule], module: nn.Module) -> Mapping[str, S
 def matrices_in(model: nn.Module) -> list[AnalogMatrix]:
     """The analog matrices in a module, each once; none if there are none.
 
+    By their names chips are drawn and files are written. Twins that were converted one by one and stand in one module,
+    such as an encoder beside a decoder, may have layers of the same name: from the first use of that module on, their
+    matrices have the names that they have in it.
+
     Raises:
         TypeError: it is no module.
     """
     check_module(model, "the twin that analogsim.convert(model, ...) returned")
     modules = [module for module in model.modules() if isinstance(module, AnalogModule)]
-    return [matrix for module in modules for matrix in module.matrices.values()]
+    matrices = [matrix for module in modules for matrix in module.matrices.values()]
+    if len({matrix.analog.name for matrix in matrices}) < len(matrices):
+        _name_by_place(model)
+    return matrices
+
+
+def _name_by_place(model: nn.Module) -> None:
+    """Put in front of each matrix's name, which is that in its twin, where the twin stands."""
+    for place, module in model.named_modules():
+        if isinstance(module, AnalogModule):
+            for label, matrix in module.matrices.items():
+                layer = matrix.analog.name.removesuffix(label).removesuffix(".")
+                twin = place.removesuffix(layer).removesuffix(".") if f".{place}".endswith(f".{layer}") else place
+                matrix.analog.name = ".".join(part for part in (twin, matrix.analog.name) if part)
+                if matrix.analog.chip is not None:
+                    matrix.analog.chip.name = matrix.analog.name
 
 
 def matrices_of(model: nn.Module) -> list[AnalogMatrix]:

@@ -26,7 +26,13 @@ from analogsim.utils.torch_private import call_while_tracing
 
 
 class MatrixChip(Protocol):
-    """What a matrix asks of the chip in its place: the programmed one, or what stands in for it meanwhile."""
+    """What a matrix asks of the chip in its place: the programmed one, or what stands in for it meanwhile.
+
+    Attributes:
+        name: the matrix's name, part of the key of every draw.
+    """
+
+    name: str
 
     @property
     def use_noise(self) -> Noise:

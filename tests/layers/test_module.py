@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -504,3 +505,68 @@ def test_weights_in_tensors_by_themselves_are_what_is_multiplied() -> None:
     other = torch.randn(3, 4)
     with exactly(analog, laid={analog: other}):
         assert torch.equal(analog(torch.eye(4)), other.t())
+
+
+class Pair(nn.Module):
+    """Two twins that were converted one by one."""
+
+    def __init__(self, make: Callable[[], nn.Module], crossbar: str = "ideal") -> None:
+        super().__init__()
+        self.encoder = analogsim.convert(make(), "pcm", crossbar=crossbar)
+        self.decoder = analogsim.convert(make(), "pcm", crossbar=crossbar)
+        self.decoder.load_state_dict(self.encoder.state_dict())
+
+
+def an_lstm() -> nn.Module:
+    return nn.LSTM(6, 6)
+
+
+def a_layer() -> nn.Module:
+    return nn.Linear(6, 6)
+
+
+def a_sequence() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 6), nn.TransformerEncoderLayer(6, 2, 8, batch_first=True))
+
+
+@pytest.mark.parametrize("make", [a_layer, a_sequence, an_lstm])
+def test_twins_in_one_module_are_told_apart_by_their_places(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    """By their names alone, both got one chip's errors, and a file of the pair held one of them."""
+    torch.manual_seed(0)
+    pair = Pair(make).eval()
+    alone = [matrix.analog.name for matrix in matrices_of(pair.encoder)]
+    names = [matrix.analog.name for matrix in matrices_of(pair)]
+    assert names == [f"{twin}.{name}".removesuffix(".") for twin in ("encoder", "decoder") for name in alone]
+    assert [matrix.analog.name for matrix in matrices_of(pair)] == names
+    assert [matrix.analog.name for matrix in matrices_of(nn.ModuleDict({"held": pair}))] == names
+    analogsim.program(pair, seed=0)
+    analogsim.drift(pair, "1d")
+    chips = [matrix.analog.chip.weight for matrix in matrices_of(pair)]
+    for first, second in zip(chips[: len(alone)], chips[len(alone) :], strict=True):
+        assert not torch.equal(first, second)
+    analogsim.save_chip(pair, tmp_path / "pair.safetensors")
+    again = Pair(make).eval()
+    again.load_state_dict(pair.state_dict())
+    analogsim.load_chip(again, tmp_path / "pair.safetensors")
+    for first, second in zip(chips, (matrix.analog.chip.weight for matrix in matrices_of(again)), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_ranges_of_twins_in_one_module_are_those_of_each() -> None:
+    torch.manual_seed(0)
+    pair = Pair(a_layer, "standard(input_range='calibrated')")
+    analogsim.calibrate(pair.encoder, torch.rand(8, 6))
+    analogsim.calibrate(pair.decoder, 3 * torch.rand(8, 6))
+    ranges = analogsim.get_ranges(pair)
+    assert ranges.keys() == {"encoder", "decoder"}
+    assert ranges["decoder"]["input_range"] > 2 * ranges["encoder"]["input_range"]
+
+
+def test_a_twin_that_was_programmed_keeps_its_cells_in_a_module_of_several() -> None:
+    torch.manual_seed(0)
+    pair = Pair(a_layer)
+    analogsim.program(pair.encoder, seed=3)
+    held = matrices_of(pair.encoder)[0].analog.chip.weight.clone()
+    assert analogsim.summary(pair)
+    assert torch.equal(matrices_of(pair.encoder)[0].analog.chip.weight, held)
+    assert matrices_of(pair.encoder)[0].analog.chip.name == "encoder"
