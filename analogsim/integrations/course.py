@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from analogsim.chip.compensation import CompensationLike, gain_of
 from analogsim.chip.lifecycle import as_seed, drift, erase, program
+from analogsim.chip.ranges import get_ranges, range_parameters, set_ranges
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.layers.module import matrices_of
 from analogsim.training.schedule import ClipSchedule, NoiseSchedule
@@ -128,6 +130,49 @@ class Course:
             raise InvalidValueError(f"callback: the checkpoint has the state of {told}, and this callback moves {own}")
         for name, schedule in self.schedules.items():
             schedule.load_state_dict(state[name])
+
+
+def plain_ranges(network: nn.Module) -> dict[str, dict[str, Any]]:
+    """The ranges of converters as lists of numbers, as checkpoints and configurations keep them."""
+    found = get_ranges(network)
+    return {name: {kind: held.tolist() for kind, held in ranges.items()} for name, ranges in found.items()}
+
+
+def set_plain_ranges(network: nn.Module, ranges: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give a twin the ranges that `plain_ranges` took, in the tensors that an optimizer holds."""
+    told = {name: {kind: torch.tensor(held) for kind, held in found.items()} for name, found in ranges.items()}
+    set_ranges(network, told)
+
+
+def check_optimizers(network: nn.Module, optimizers: Iterable[torch.optim.Optimizer], how: str) -> None:
+    """Warn where input ranges that are to be learned are in no optimizer: they would stay as they are.
+
+    Args:
+        network: a twin, or a module that holds one or several; calibrated.
+        optimizers: of the trainer.
+        how: what to do about it, with this trainer.
+
+    Raises:
+        NotCalibratedError: a range to be learned has no start value yet.
+    """
+    if not any(matrix.analog.crossbar.learns for matrix in matrices_of(network)):
+        return
+    moved = {id(held) for optimizer in optimizers for group in optimizer.param_groups for held in group["params"]}
+    learned = range_parameters(network)
+    still = sum(id(held) not in moved for held in learned)
+    if still:
+        warnings.warn(
+            f"callback: {still} of {len(learned)} input ranges that the crossbar learns are in no optimizer and stay "
+            f"as calibrated: {how}, or convert with input_range='calibrated'",
+            stacklevel=2,
+        )
+
+
+def clear_range_gradients(network: nn.Module) -> None:
+    """What ``optimizer.zero_grad()`` does for learned ranges, and ``model.zero_grad()`` does not."""
+    for matrix in matrices_of(network):
+        if matrix.analog.crossbar.learns and matrix.analog.input_range is not None:
+            matrix.analog.input_range.grad = None
 
 
 def is_on_chip(network: nn.Module) -> bool:

@@ -11,7 +11,16 @@ from typing import Any
 
 from analogsim.chip.compensation import CompensationLike
 from analogsim.errors import MissingPackageError
-from analogsim.integrations.course import NOISE, Course, Settings, is_on_chip, part_noise
+from analogsim.integrations.course import (
+    NOISE,
+    Course,
+    Settings,
+    check_optimizers,
+    is_on_chip,
+    part_noise,
+    plain_ranges,
+    set_plain_ranges,
+)
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,6 +37,9 @@ class HardwareCallback(Callback):
     validation ends in a NotProgrammedError. What the module logs in it, ``self.log("accuracy", ...)``, is the score of
     a chip of this age, for `ModelCheckpoint`, for early stopping and for loggers; the noise scale is logged besides, as
     ``noise_scale``. A chip that is there already when `Trainer.validate` or `.test` begins is the one that answers.
+
+    Ranges of converters go into the trainer's checkpoints and come back from them. Learned ones are for the optimizer
+    that ``configure_optimizers`` makes: ``Adam([*self.parameters(), *range_parameters(self)])``.
 
     Args:
         noise: arguments of `analogsim.NoiseSchedule`; ``steps`` is the length of the training unless it is named. None:
@@ -54,15 +66,26 @@ class HardwareCallback(Callback):
     ) -> None:
         self.course = Course(noise, clip, time, seed, compensation)
         self._steps_seen = 0
+        self._fits = False
+        self._module: LightningModule | None = None
+        self._ranges: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The schedules, over all steps of the optimizer."""
+        self._module, self._fits, self._ranges = pl_module, stage == "fit", {}
         if stage == "fit":
             steps = trainer.estimated_stepping_batches
             self.course.begin(pl_module, int(steps) if 0 <= steps < float("inf") else None)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The ranges of the checkpoint that a training goes on from, before anything is validated with them."""
+        set_plain_ranges(pl_module, self._ranges)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Noise of its own for each process."""
+        """Noise of its own for each process; every learned range in an optimizer, or a warning."""
+        check_optimizers(
+            pl_module, trainer.optimizers, "add range_parameters(twin) to what configure_optimizers gives its optimizer"
+        )
         self._steps_seen = trainer.global_step
         part_noise(trainer.global_rank, trainer.world_size)
 
@@ -86,17 +109,25 @@ class HardwareCallback(Callback):
         """The next step changes the weights; no chip holds them then."""
         self.course.take_off_chip(pl_module)
 
-    on_test_start = on_predict_start = on_validation_start
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The chip, with the ranges of the checkpoint where the weights come from one."""
+        set_plain_ranges(pl_module, self._ranges)
+        self.on_validation_start(trainer, pl_module)
+
+    on_predict_start = on_test_start
     on_test_end = on_predict_end = on_validation_end
 
     def state_dict(self) -> dict[str, Any]:
         """For the trainer's checkpoints: plain numbers and text."""
-        return self.course.state_dict()
+        ranges = {} if self._module is None else plain_ranges(self._module)
+        return {**self.course.state_dict(), **({"ranges": ranges} if ranges else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where a resumed training goes on from.
+        """Where a resumed training goes on from; a test has only the ranges from it.
 
         Raises:
             ValueError: the checkpoint is of a training with other schedules.
         """
-        self.course.load_state_dict(state_dict)
+        self._ranges = state_dict.get("ranges", {})
+        if self._fits:
+            self.course.load_state_dict({name: state for name, state in state_dict.items() if name != "ranges"})

@@ -12,21 +12,30 @@ quantization. Needs ``pip install "analogsim-torch[frameworks]"``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from analogsim.chip.compensation import CompensationLike
-from analogsim.chip.ranges import get_ranges, set_ranges
 from analogsim.conversion.analog import convert
 from analogsim.conversion.digital import to_digital
 from analogsim.conversion.patterns import Crossbars, Devices
 from analogsim.crossbar.crossbar import CrossbarLike
 from analogsim.device.parse import DeviceLike
 from analogsim.errors import InvalidTypeError, MissingPackageError
-from analogsim.integrations.course import NOISE, Course, Settings, part_noise
+from analogsim.integrations.course import (
+    NOISE,
+    Course,
+    Settings,
+    check_optimizers,
+    clear_range_gradients,
+    part_noise,
+    plain_ranges,
+    set_plain_ranges,
+)
 from analogsim.integrations.hardware_text import (
     plain_crossbar,
     plain_device,
@@ -39,6 +48,7 @@ try:
     from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
     from transformers.quantizers.auto import register_quantization_config, register_quantizer
     from transformers.quantizers.base import HfQuantizer
+    from transformers.trainer_callback import ExportableState
     from transformers.utils.quantization_config import QuantizationConfigMixin
 except ImportError as error:
     raise MissingPackageError(
@@ -46,13 +56,17 @@ except ImportError as error:
     ) from error
 
 
-class HardwareCallback(TrainerCallback):
+class HardwareCallback(TrainerCallback, ExportableState):
     """Moves the noise of training, clips weights, and has a chip ready whenever the trainer evaluates in training.
 
     In eval mode a twin answers as a chip does, and there is none while weights change: without `analogsim.program` the
     trainer's evaluation ends in a NotProgrammedError. What ``compute_metrics`` gives is the score of a chip of this
     age, for ``metric_for_best_model``, for early stopping and for what ``report_to`` names. For an evaluation by hand:
     ``with analogsim.programmed(analog, seed=0, t="1d"): trainer.evaluate()``.
+
+    Ranges of converters are in the trainer's checkpoints (``trainer_state.json``) and come back from them, with
+    ``resume_from_checkpoint`` and ``load_best_model_at_end``. Learned ones are for the optimizer that one gives the
+    trainer: ``Trainer(optimizers=(AdamW([*model.parameters(), *range_parameters(analog)]), None))``.
 
     Args:
         noise: arguments of `analogsim.NoiseSchedule`; ``steps`` is the length of the training unless it is named. None:
@@ -78,13 +92,47 @@ class HardwareCallback(TrainerCallback):
         compensation: CompensationLike = "global",
     ) -> None:
         self.course = Course(noise, clip, time, seed, compensation)
+        self._model: nn.Module | None = None
+
+    def state(self) -> dict[str, Any]:
+        """For ``trainer_state.json``: the arguments, and the ranges as they are now."""
+        course = self.course
+        compensation = course.compensation if isinstance(course.compensation, str | None) else repr(course.compensation)
+        return {
+            "args": {
+                "noise": None if course.noise is None else dict(course.noise),
+                "clip": None if course.clip is None else dict(course.clip),
+                "time": course.time,
+                "seed": course.seed,
+                "compensation": compensation,
+            },
+            "attributes": {} if self._model is None else {"ranges": plain_ranges(self._model)},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> HardwareCallback:
+        """For ``restore_callback_states_from_checkpoint``; ranges are set when the training begins.
+
+        Raises:
+            ValueError: the checkpoint's compensation was none that has a name.
+        """
+        return cls(**state["args"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
-        """The schedules, at the step that a resumed training goes on from; noise of its own for each process."""
-        self.course.begin(others["model"], state.max_steps)
+        """Schedules and ranges as where a resumed training goes on from; noise of its own for each process."""
+        self._model = others["model"]
+        self.course.begin(self._model, state.max_steps)
         self.course.at(state.global_step)
+        if state.global_step:
+            kept: Any = state.stateful_callbacks  # plain mappings, as in the file
+            self._set_ranges_of(kept or {})
+        check_optimizers(
+            self._model,
+            [others["optimizer"]] if others.get("optimizer") is not None else [],
+            "give the Trainer optimizers=(AdamW([*model.parameters(), *range_parameters(analog)]), None)",
+        )
         part_noise(args.process_index, args.world_size)
         if args.eval_on_start:
             self.course.put_on_chip(others["model"])
@@ -92,6 +140,8 @@ class HardwareCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
         """After each step of the optimizer, however many batches it took."""
         self.course.step()
+        # The trainer clears the gradients of the model's Parameters, of which ranges are none: they would add up.
+        clear_range_gradients(others["model"])
         if control.should_evaluate:
             self.course.put_on_chip(others["model"])
 
@@ -106,9 +156,22 @@ class HardwareCallback(TrainerCallback):
         """The next step changes the weights; no chip holds them then."""
         self.course.take_off_chip(others["model"])
 
-    def on_train_end(self, *_: Any, **others: Any) -> None:
-        """The trainer may have loaded its best weights, which are on no chip."""
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        """The trainer may have loaded its best weights, which are on no chip, and whose ranges are in their folder."""
         self.course.take_off_chip(others["model"])
+        if args.load_best_model_at_end and state.best_model_checkpoint:
+            kept = Path(state.best_model_checkpoint) / "trainer_state.json"
+            if kept.is_file():
+                self._set_ranges_of(json.loads(kept.read_text(encoding="utf-8")).get("stateful_callbacks", {}))
+
+    def _set_ranges_of(self, kept: Mapping[str, Any]) -> None:
+        """What a checkpoint tells of callbacks: one of each kind as it is, several in a list."""
+        told = kept.get(type(self).__name__, {})
+        for state in told if isinstance(told, list) else [told]:
+            if self._model is not None and state.get("attributes", {}).get("ranges"):
+                set_plain_ranges(self._model, state["attributes"]["ranges"])
 
 
 _METHOD = "analogsim"
@@ -157,7 +220,7 @@ class AnalogConfig(QuantizationConfigMixin):
     def of(cls, analog: nn.Module) -> AnalogConfig:
         """The hardware that a twin has, layer by layer, with its ranges; layers that stay digital are said to."""
         config = cls(**plain_hardware(analog))
-        config.ranges = _plain_ranges(analog)
+        config.ranges = plain_ranges(analog)
         return config
 
     def convert(self, model: nn.Module) -> nn.Module:
@@ -169,10 +232,7 @@ class AnalogConfig(QuantizationConfigMixin):
             train_times=None if self.train_times is None else tuple(self.train_times),  # type: ignore[arg-type]
             embeddings=self.embeddings,
         )
-        set_ranges(
-            twin,
-            {name: {kind: torch.tensor(held) for kind, held in found.items()} for name, found in self.ranges.items()},
-        )
+        set_plain_ranges(twin, self.ranges)
         return twin
 
 
@@ -195,7 +255,7 @@ class AnalogQuantizer(HfQuantizer):
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
         """Nothing but the network's own state; ranges go into the configuration, which is written next."""
-        self.quantization_config.ranges = _plain_ranges(model)
+        self.quantization_config.ranges = plain_ranges(model)
         model.config.quantization_config = self.quantization_config
         return None, {}
 
@@ -236,11 +296,6 @@ def remember_hardware(analog: nn.Module, config: AnalogConfig | None = None) -> 
     kept: Any = AnalogQuantizer(held, pre_quantized=True)
     analog.hf_quantizer = kept
     analog.config.quantization_config = held
-
-
-def _plain_ranges(analog: nn.Module) -> dict[str, dict[str, Any]]:
-    found = get_ranges(analog)
-    return {name: {kind: held.tolist() for kind, held in ranges.items()} for name, ranges in found.items()}
 
 
 def _put_in_place(model: nn.Module, other: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ import torch
 from torch import nn
 
 import analogsim
-from analogsim.integrations.course import Course, is_on_chip, part_noise
+from analogsim.integrations.course import (
+    Course,
+    check_optimizers,
+    clear_range_gradients,
+    is_on_chip,
+    part_noise,
+    plain_ranges,
+    set_plain_ranges,
+)
 
 
 def twin() -> Any:
@@ -110,3 +119,35 @@ def test_what_a_schedule_refuses_is_said_when_training_begins() -> None:
     course.begin(twin(), 4)
     with pytest.raises(ValueError, match=r"the checkpoint has the state of noise, and this callback moves clip and"):
         course.load_state_dict({"noise": {}})
+
+
+def test_learned_ranges_that_no_optimizer_holds_are_told_of() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+    analog = analogsim.convert(model, "pcm", crossbar="standard(input_range='learned')")
+    with pytest.raises(analogsim.NotCalibratedError):
+        check_optimizers(analog, [], "add them")
+    analogsim.calibrate(analog, torch.randn(16, 6))
+    first, second = analogsim.range_parameters(analog)
+    with pytest.warns(UserWarning, match="1 of 2 input ranges .* in no optimizer and stay as calibrated: add them, or"):
+        check_optimizers(analog, [torch.optim.SGD([*model.parameters(), first], lr=0.1)], "add them")
+    check_optimizers(analog, [torch.optim.SGD([first], lr=0.1), torch.optim.SGD([second], lr=0.1)], "add them")
+    check_optimizers(twin(), [], "nothing is learned there")
+    analog.train()(torch.randn(4, 6)).sum().backward()
+    assert first.grad is not None
+    clear_range_gradients(analog)
+    assert first.grad is second.grad is None
+
+
+def test_plain_ranges_come_back_bit_by_bit_into_the_same_tensors() -> None:
+    model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+    analog = analogsim.convert(model, "pcm", crossbar="standard(input_range='learned')")
+    analogsim.calibrate(analog, torch.randn(16, 6))
+    held = analogsim.range_parameters(analog)
+    kept, before = json.loads(json.dumps(plain_ranges(analog))), [value.detach().clone() for value in held]
+    with torch.no_grad():
+        for value in held:
+            value.mul_(3)
+    set_plain_ranges(analog, kept)
+    assert all(map(torch.equal, held, before))
+    assert all(a is b for a, b in zip(held, analogsim.range_parameters(analog), strict=True))

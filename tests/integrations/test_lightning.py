@@ -115,6 +115,46 @@ def test_one_step_for_several_batches_and_a_digital_module(lightning: Any, autoe
         endless.fit(module, loader())
 
 
+def learning(network: nn.Module) -> nn.Module:
+    torch.manual_seed(2)
+    twin = analogsim.convert(network, "pcm", crossbar="standard(input_range='learned')")
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Linear))
+    analogsim.calibrate(twin, torch.rand(32, first.in_features))
+    return twin
+
+
+# Lightning says so even where the same callbacks are there: it compares those of its own making by their arguments.
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_learned_ranges_train_and_go_with_the_checkpoint(lightning: Any, autoencoder: Any, tmp_path: Path) -> None:
+    from analogsim.integrations.lightning import HardwareCallback
+
+    class WithRanges(autoencoder):  # type: ignore[misc]
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam([*self.parameters(), *analogsim.range_parameters(self)], lr=1e-2)
+
+    with pytest.warns(UserWarning, match="4 of 4 input ranges .* configure_optimizers"):
+        trainer(lightning, HardwareCallback(), tmp_path, max_epochs=1).fit(autoencoder(learning), loader())
+    lightning.seed_everything(0, verbose=False)
+    module = WithRanges(learning)
+    before = [held.detach().clone() for held in analogsim.range_parameters(module)]
+    fitting = trainer(lightning, HardwareCallback(), tmp_path, enable_checkpointing=True)
+    fitting.fit(module, loader(), loader())
+    learned = [held.detach().clone() for held in analogsim.range_parameters(module)]
+    assert not any(map(torch.equal, learned, before))
+    (kept,) = tmp_path.rglob("*.ckpt")
+    # Another process: a test with these weights has these ranges, and a training goes on from them.
+    again = WithRanges(learning)
+    (told,) = trainer(lightning, HardwareCallback(seed=1), tmp_path).test(
+        again, loader(), ckpt_path=kept, verbose=False
+    )
+    assert all(map(torch.equal, learned, analogsim.range_parameters(again)))
+    (as_it_was,) = trainer(lightning, HardwareCallback(seed=1), tmp_path).test(module, loader(), verbose=False)
+    assert told == as_it_was
+    again = WithRanges(learning)
+    trainer(lightning, HardwareCallback(), tmp_path, enable_checkpointing=True).fit(again, loader(), ckpt_path=kept)
+    assert all(map(torch.equal, learned, analogsim.range_parameters(again)))
+
+
 def test_without_lightning_the_error_says_what_to_install() -> None:
     code = "import sys; sys.modules['lightning'] = None; import analogsim.integrations.lightning"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -80,6 +81,61 @@ def test_evaluations_in_training_find_the_chip(transformers: Any, tmp_path: Path
     if options["eval_strategy"] == "epoch":
         with analogsim.programmed(analog, seed=7, t="1y"):
             assert training.evaluate()["eval_loss"] == pytest.approx(losses[-1], rel=1e-5)
+
+
+def learning(transformers: Any) -> tuple[Any, Any]:
+    """A twin whose converters learn their ranges, and an optimizer that has them."""
+    analog = analogsim.convert(small_bert(transformers), "pcm", crossbar="standard(input_range='learned')")
+    analogsim.calibrate(analog, {"input_ids": torch.stack([row["input_ids"] for row in sentences()])})
+    return analog, torch.optim.Adam([*analog.parameters(), *analogsim.range_parameters(analog)], lr=1e-2)
+
+
+def test_learned_ranges_train_and_go_with_the_checkpoints(transformers: Any, tmp_path: Path) -> None:
+    from analogsim.integrations.transformers import HardwareCallback
+
+    analog, _ = learning(transformers)
+    with pytest.warns(UserWarning, match=r"input ranges .* in no optimizer .* give the Trainer optimizers=\(AdamW"):
+        trainer(transformers, analog, HardwareCallback(), tmp_path / "without", num_train_epochs=1).train()
+
+    def run(callback: Any, **options: Any) -> Any:
+        analog, optimizer = learning(transformers)
+        training = trainer(transformers, analog, callback, tmp_path, save_strategy="epoch", **options)
+        training.optimizer = optimizer
+        return training
+
+    def ranges(training: Any) -> list[torch.Tensor]:
+        return [held.detach().clone() for held in analogsim.range_parameters(training.model)]
+
+    whole = run(HardwareCallback(noise={"steps": 8}, time="1y"), eval_strategy="epoch")
+    before = ranges(whole)
+    whole.train()
+    assert not any(map(torch.equal, ranges(whole), before))
+    first = min(tmp_path.glob("checkpoint-*"))
+    for restored in (False, True):
+        again = run(
+            HardwareCallback(noise={"steps": 8}, time="1y"),
+            eval_strategy="epoch",
+            restore_callback_states_from_checkpoint=restored,
+        )
+        again.train(resume_from_checkpoint=str(first))
+        for found, expected in zip(ranges(again), ranges(whole), strict=True):
+            torch.testing.assert_close(found, expected)
+    # The best weights are those of the first epoch, and so are the ranges.
+    best = run(
+        HardwareCallback(noise={"steps": 8}),
+        eval_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="epoch",
+        greater_is_better=False,
+    )
+    best.compute_metrics = lambda _: {"epoch": len(best.state.log_history)}
+    best.train()
+    assert best.state.best_model_checkpoint == str(first)
+    kept = json.loads((first / "trainer_state.json").read_text())["stateful_callbacks"]["HardwareCallback"]
+    best_ranges = analogsim.get_ranges(best.model)
+    assert {name: held["input_range"].tolist() for name, held in best_ranges.items()} == {
+        name: held["input_range"] for name, held in kept["attributes"]["ranges"].items()
+    }
 
 
 def test_without_transformers_the_error_says_what_to_install() -> None:
