@@ -1,6 +1,6 @@
 """A Hugging Face `Trainer` trains a transformer for phase-change memory.
 
-    pip install "analogsim-torch[frameworks]"
+    pip install ".[frameworks]"
     python examples/huggingface_trainer.py
 
 The trainer takes the analog twin as it takes any model. The task is made here, so that nothing is downloaded: reviews

@@ -1,6 +1,6 @@
 """A Lightning `Trainer` trains a network for phase-change memory.
 
-    pip install "analogsim-torch[frameworks]"
+    pip install ".[frameworks]"
     python examples/lightning_trainer.py
 
 The module holds the analog twin in the place of the network; the trainer takes it as it takes any module. The data are

@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 from analogsim.errors import InvalidValueError, MissingPackageError, NoAnswerError, OperationError, UnavailableError
 from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.tracking import links, run_views, stores
+from analogsim.utils.packages import how_to_install
 
 _HOST = "127.0.0.1"
 _PATIENCE = 180.0  # seconds; MLflow takes about ten to start, on a busy machine many more
@@ -114,7 +115,7 @@ def check(store: str, port: int) -> int:
         raise InvalidValueError(f"the MLflow store {stores.shown(store)} is a server already: open it in the browser")
     stores.check_exists(store)
     if importlib.util.find_spec("mlflow") is None:
-        raise MissingPackageError("analogsim ui needs mlflow: pip install 'analogsim-torch[recipes]'")
+        raise MissingPackageError(f"analogsim ui needs mlflow: {how_to_install('recipes')}")
     return _free(port)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogsim.errors import MissingPackageError
+from analogsim.utils.packages import how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,6 @@ _LETTERS = 84  # of a line above a figure, as many as fit
 _MANY = 6  # curves from which their legend has a place of its own
 _NAME = 48  # letters of a name there
 _LETTER, _LINE = 0.055, 0.155  # inches of it, about
-_INSTALL = 'install it with: pip install "analogsim-torch[plot]"'
 
 
 def number(value: float, unit: str | None) -> str:
@@ -55,7 +55,7 @@ def frame(data: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> DataFrame:
     try:
         import pandas as pd
     except ImportError:
-        raise MissingPackageError(f"to_frame needs pandas; {_INSTALL}") from None
+        raise MissingPackageError(f"to_frame needs pandas; install it with: {how_to_install('plot')}") from None
     return pd.DataFrame(data)
 
 
@@ -68,7 +68,7 @@ def figure(width: float, height: float) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingPackageError(f"plot needs matplotlib; {_INSTALL}") from None
+        raise MissingPackageError(f"plot needs matplotlib; install it with: {how_to_install('plot')}") from None
     made = Figure(figsize=(width, height), layout="constrained")
     return made, made.subplots()
 

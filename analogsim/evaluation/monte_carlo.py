@@ -36,6 +36,7 @@ from analogsim.layers.module import matrices_of
 from analogsim.layers.state import Uses
 from analogsim.utils.batches import Data, read_once
 from analogsim.utils.checks import MOST_TURNS, check_flag, check_whole
+from analogsim.utils.packages import how_to_install
 from analogsim.utils.text import in_short
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
@@ -463,7 +464,5 @@ def _progress_bar(chips: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        raise MissingPackageError(
-            'evaluate: progress=True needs tqdm; pip install "analogsim-torch[recipes]"'
-        ) from None
+        raise MissingPackageError(f"evaluate: progress=True needs tqdm; {how_to_install('recipes')}") from None
     return tqdm(total=chips, desc="chips", unit="chip", leave=False, dynamic_ncols=True)

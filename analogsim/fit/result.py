@@ -12,12 +12,11 @@ from analogsim.device.file import save_device
 from analogsim.device.model import DeviceModel
 from analogsim.errors import InvalidValueError, MissingKeyError, MissingPackageError
 from analogsim.fit.estimate import FloatArray
+from analogsim.utils.packages import how_to_install
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_EXTRA = 'install it with: pip install "analogsim-torch[plot]"'
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def draw(report: FitReport, name: str) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingPackageError(f"plot needs matplotlib; {_EXTRA}") from None
+        raise MissingPackageError(f"plot needs matplotlib; install it with: {how_to_install('plot')}") from None
     from scipy.stats import norm
 
     count = len(report.panels) + 1

@@ -2,7 +2,7 @@
 
     trainer = lightning.Trainer(callbacks=[HardwareCallback()])
 
-Needs ``pip install "analogsim-torch[frameworks]"``.
+Needs the extra ``frameworks``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from analogsim.integrations.course import (
     plain_ranges,
     set_plain_ranges,
 )
+from analogsim.utils.packages import how_to_install
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError as error:
     raise MissingPackageError(
-        f'analogsim.integrations.lightning needs lightning: {error}; pip install "analogsim-torch[frameworks]"'
+        f"analogsim.integrations.lightning needs lightning: {error}; {how_to_install('frameworks')}"
     ) from error
 
 

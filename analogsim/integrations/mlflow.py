@@ -1,7 +1,7 @@
 """Reports in the MLflow run of a loop of one's own: `log_report` for one, `autolog` for all.
 
 The names are those of ``analogsim train``, so that runs of either stand side by side. Needs
-``pip install "analogsim-torch[recipes]"``; MLflow is imported at the first call.
+the extra ``recipes``; MLflow is imported at the first call.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from analogsim.evaluation.monte_carlo import listen, stop_listening
 from analogsim.evaluation.report import Report
 from analogsim.integrations.metric_names import metric_name
 from analogsim.integrations.report_scores import curves, ends, read_as
+from analogsim.utils.packages import how_to_install
 
 
 def log_report(report: Report, *, part: str = "test", step: int = 0) -> str:
@@ -124,7 +125,5 @@ def _imported() -> Any:
     try:
         import mlflow
     except ImportError as error:
-        raise MissingPackageError(
-            f'log_report needs MLflow: {error}; pip install "analogsim-torch[recipes]"'
-        ) from error
+        raise MissingPackageError(f"log_report needs MLflow: {error}; {how_to_install('recipes')}") from error
     return mlflow

@@ -7,7 +7,7 @@
     again = AutoModel.from_pretrained(folder)   # the same twin, of config.json alone
 
 For the last line this module must have been imported, by which transformers gets to know ``"analogsim"`` as a method of
-quantization. Needs ``pip install "analogsim-torch[frameworks]"``.
+quantization. Needs the extra ``frameworks``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from analogsim.integrations.hardware_text import (
     read_plain_crossbar,
     read_plain_device,
 )
+from analogsim.utils.packages import how_to_install
 
 try:
     from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -52,7 +53,7 @@ try:
     from transformers.utils.quantization_config import QuantizationConfigMixin
 except ImportError as error:
     raise MissingPackageError(
-        f'analogsim.integrations.transformers needs transformers: {error}; pip install "analogsim-torch[frameworks]"'
+        f"analogsim.integrations.transformers needs transformers: {error}; {how_to_install('frameworks')}"
     ) from error
 
 

@@ -7,6 +7,7 @@ import re
 
 from analogsim.errors import MissingPackageError
 from analogsim.recipes.config.arguments import Program
+from analogsim.utils.packages import how_to_install
 
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 _PLACES = """where it goes:
@@ -26,7 +27,7 @@ def completion(parser: argparse.ArgumentParser, shell: str) -> str:
     try:
         import shtab
     except ImportError as error:
-        raise MissingPackageError('completion needs shtab: pip install "analogsim-torch[completion]"') from error
+        raise MissingPackageError(f"completion needs shtab: {how_to_install('completion')}") from error
     script = str(shtab.complete(parser, shell=shell))
     # By itself bash would complete no files any more, of which most commands take one.
     return re.sub(r"^(complete .*)-F ", r"\1-o default -F ", script, flags=re.MULTILINE) if shell == "bash" else script

@@ -26,6 +26,7 @@ from analogsim.recipes.config.arguments import Program
 from analogsim.recipes.study.storages import database_file, storage_url
 from analogsim.recipes.tasks.data_sets import DATA_NAMES, found_at
 from analogsim.recipes.tracking import stores
+from analogsim.utils.packages import how_to_install
 from analogsim.utils.text import table
 
 RECIPES = {  # the packages of the extra, and the modules that they are
@@ -108,12 +109,12 @@ def _packages() -> Iterator[Finding]:
     lacking = [name for name, module in RECIPES.items() if importlib.util.find_spec(module) is None]
     for name in RECIPES:
         if name in lacking:
-            yield Finding(name, "missing", "not installed", 'pip install "analogsim-torch[recipes]"')
+            yield Finding(name, "missing", "not installed", how_to_install("recipes"))
         else:
             yield Finding(name, "ok", _version(name))
     for name, (module, extra, what) in OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
-            cure = f'pip install "analogsim-torch[{extra}]"' if extra else f"pip install {name}"
+            cure = how_to_install(extra) if extra else f"pip install {name}"
             yield Finding(name, "-", f"not installed; for {what}", cure)
         else:
             yield Finding(name, "ok", _version(name))

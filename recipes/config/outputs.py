@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from analogsim.errors import InvalidValueError, MissingFileError, MissingPackageError, UnavailableError
+from analogsim.utils.packages import how_to_install
 
 
 def check_output(file: str | os.PathLike[str] | None, program: str) -> None:
@@ -60,9 +61,7 @@ def check_figure(file: str | os.PathLike[str] | None, program: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingPackageError(
-            f'{program}: a figure needs matplotlib; pip install "analogsim-torch[recipes]"'
-        ) from error
+        raise MissingPackageError(f"{program}: a figure needs matplotlib; {how_to_install('recipes')}") from error
     try:  # what some kinds need besides (LaTeX, Pillow) shows when they are drawn
         Figure(figsize=(0.1, 0.1)).savefig(io.BytesIO(), format=ending)
     except Exception as error:

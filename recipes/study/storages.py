@@ -15,13 +15,13 @@ from analogsim.errors import InvalidValueError, MissingPackageError, Unavailable
 from analogsim.recipes.study import shared_database
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.training.stopping import pause
+from analogsim.utils.packages import how_to_install
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-_EXTRA = 'pip install "analogsim-torch[recipes]"'
 _LOCKED = 120  # seconds to wait for an SQLite file that another process has locked
 _OPENING = 10  # attempts to make the tables, which several workers may do at once
 
@@ -80,7 +80,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
     try:
         from optuna.storages import RDBStorage
     except ImportError as error:
-        raise MissingPackageError(f"analogsim tune needs optuna: {_EXTRA}") from error
+        raise MissingPackageError(f"analogsim tune needs optuna: {how_to_install('recipes')}") from error
     began = time.monotonic()
     for attempt in range(_OPENING):
         try:

@@ -20,6 +20,7 @@ from analogsim.recipes.tasks.own_data import PARTS, Found, taken_from
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.recipes.tasks.standardised import is_bytes, standardised
 from analogsim.recipes.tasks.task import TASKS, Classification, Task, as_task, targets_of, task_for
+from analogsim.utils.packages import how_to_install
 
 DATA_NAMES: tuple[str, ...] = ("digits", "mnist", "fashion-mnist", "cifar10")
 SOURCES: tuple[str, ...] = ("folder", "npz", "audio", "text")
@@ -34,7 +35,6 @@ SHAPES = {  # one image (C, H, W), and how many labels
 }
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _SYSTEM = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}  # Debian's dataset-fashion-mnist
-_EXTRA = 'pip install "analogsim-torch[recipes]"'
 _TEST_SHARE = 0.2  # of the training samples, where a source has no test part
 
 
@@ -331,7 +331,7 @@ def _digits(name: str, folder: Path | None, download: bool) -> tuple[Samples, Sa
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingPackageError(f"{name}: needs scikit-learn: {_EXTRA}") from error
+        raise MissingPackageError(f"{name}: needs scikit-learn: {how_to_install('recipes')}") from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
     whole = Samples(images, torch.from_numpy(bunch.target).long())
@@ -366,7 +366,7 @@ def _idx_folder(name: str, folder: Path | None, download: bool) -> Path:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise MissingPackageError(f"{name}: the download needs torchvision: {_EXTRA}") from error
+        raise MissingPackageError(f"{name}: the download needs torchvision: {how_to_install('recipes')}") from error
     getattr(datasets, _TORCHVISION[name])(root, download=True)
     return root / _TORCHVISION[name] / "raw"
 
@@ -392,7 +392,7 @@ def _cifar10(name: str, folder: Path | None, download: bool) -> tuple[Samples, S
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise MissingPackageError(f"{name}: needs torchvision: {_EXTRA}") from error
+        raise MissingPackageError(f"{name}: needs torchvision: {how_to_install('recipes')}") from error
     root = _ROOT / name if folder is None else folder
     parts = []
     for train in (True, False):

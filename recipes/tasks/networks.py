@@ -18,6 +18,7 @@ from analogsim.errors import InvalidTypeError, InvalidValueError, MissingPackage
 from analogsim.recipes.tasks.audio_networks import AUDIO_NETWORKS
 from analogsim.recipes.tasks.references import call_factory, is_reference, load_object, named
 from analogsim.recipes.tasks.sequence_networks import SEQUENCE_NETWORKS
+from analogsim.utils.packages import how_to_install
 
 MODEL_NAMES: tuple[str, ...] = ("mlp", "lenet5", "resnet20", "resnet32")
 
@@ -334,7 +335,7 @@ def _torchvision(name: str, shape: _Shape, classes: int) -> nn.Module:
     except ImportError as error:
         raise MissingPackageError(
             f"model: {name!r} is none of ours ({', '.join(MODEL_NAMES)}), and torchvision is not there: "
-            'pip install "analogsim-torch[recipes]"'
+            + how_to_install("recipes")
         ) from error
     known = models.list_models(module=models)  # of this module: the classifiers only
     if name not in known:

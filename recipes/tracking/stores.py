@@ -27,6 +27,7 @@ from analogsim.errors import (
 )
 from analogsim.recipes.tracking import mlflow_private
 from analogsim.utils.files import write_whole
+from analogsim.utils.packages import how_to_install
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,7 +133,7 @@ def connect(uri: str) -> MlflowClient:
             from mlflow import MlflowClient
         except ImportError as error:
             raise MissingPackageError(
-                "tracking needs mlflow: pip install 'analogsim-torch[recipes]', or set tracking.enabled=false"
+                f"tracking needs mlflow: {how_to_install('recipes')}, or set tracking.enabled=false"
             ) from error
         scope.enter_context(alone(uri))
         if path is not None:

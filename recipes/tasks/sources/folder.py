@@ -20,6 +20,7 @@ from analogsim.recipes.tasks.sources.class_folders import Kind, list_files
 from analogsim.recipes.tasks.sources.options import check_whole, existing, path_and_options
 from analogsim.recipes.tasks.sources.parts import DataWarning, Parts, first_few
 from analogsim.recipes.tasks.sources.threads import in_threads
+from analogsim.utils.packages import how_to_install
 
 IN_MEMORY = 2**30
 """Bytes of decoded images up to which they are read at once."""
@@ -169,7 +170,7 @@ def _opened(path: Path, use: Callable[[Any], _Result]) -> _Result:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingPackageError('folder: needs Pillow: pip install "analogsim-torch[recipes]"') from error
+        raise MissingPackageError(f"folder: needs Pillow: {how_to_install('recipes')}") from error
     try:
         with Image.open(path) as image:
             return use(image)
