@@ -247,7 +247,7 @@ PROGRAM = Program(
     words="runs",
     examples=(
         "compare runs/FIRST runs/SECOND --html compare.html",
-        "compare --experiment analogsim --order test/accuracy/drifted_1y --limit 5",
+        "compare --order test/accuracy/drifted_1y --limit 5",
     ),
     result="the runs",
 )

@@ -333,7 +333,7 @@ PROGRAM = Program(
     _declare,
     _run_command,
     examples=(
-        'evaluate runs/RUN --device "gaussian(std=0.05)" --chips 100 --times 1s,1w,1y',
+        'evaluate runs/RUN --device "gaussian(std=0.05)" --times 1s,1w,1y',
         "evaluate runs/RUN --crossbar standard --ablate",
         "evaluate runs/RUN --prepare 30s --track",
         "evaluate --merge first.json second.json --json - --quiet",

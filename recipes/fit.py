@@ -135,7 +135,7 @@ PROGRAM = Program(
     _run_command,
     examples=(
         "fit measurements.csv --out mine.toml --plot fit.png",
-        "fit measurements.csv --unit time=h --unit target=uS --t0 30s --bootstrap 0",
+        "fit measurements.csv --unit time=h --unit target=uS --t0 30s",
     ),
     result="file and parameters",
 )

@@ -32,7 +32,7 @@ from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.integrations.report_scores import curves, ends
-from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
+from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides, help_width
 from analogsim.recipes.config.options import SHORT, Config
 from analogsim.recipes.config.outputs import missing_folders, remove_empty, shows_bars
 from analogsim.recipes.config.stored import from_stored
@@ -450,7 +450,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "chips through time. With no options: LeNet-5 on the bundled digits, for phase-change memory, one minute. "
         "A configuration is a file, or the name of one that comes with analogsim (analogsim init lists them)."
     )
-    parser.epilog = "all settings, for the file and for KEY=VALUE:\n\n" + describe(Config)
+    parser.epilog = "all settings, for the file and for KEY=VALUE:\n\n" + describe(Config, help_width())
     add_settings(parser, SHORT)
     parser.add_argument("--no-baseline", action="store_true", help="only the hardware-aware network")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a run that was stopped")
@@ -513,7 +513,7 @@ PROGRAM = Program(
     examples=(
         "train",
         "train fashion-mnist-lenet5 --download",
-        'train --device "gaussian(std=0.05)" --model mlp noise.end=2 evaluation.times=1h,1w,1y',
+        'train --device "gaussian(std=0.05)" evaluation.times=1h,1w,1y',
         "train my.toml --seed 1 --json - --quiet",
         "train --resume runs/RUN",
     ),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from analogsim.errors import AnalogsimError, InvalidValueError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import compare_plot
-from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides
+from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides, help_width
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
 from analogsim.recipes.config.outputs import missing_folders, remove_empty
 from analogsim.recipes.config.space import DEFAULT_SPACE, Choice
@@ -370,8 +370,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         f"what is searched, unless a file says otherwise:\n\n{DEFAULT_SPACE}\n\n"
-        'another range: search.noise.end="{low=1, high=4}"; out of the search: search.noise.end=none\n\n'
-        f"all settings, for the file and for KEY=VALUE:\n\n{describe(StudyConfig)}"
+        'another range: search.noise.end="{low=1, high=4}"\n'
+        "out of the search: search.noise.end=none\n\n"
+        f"all settings, for the file and for KEY=VALUE:\n\n{describe(StudyConfig, help_width())}"
     )
     add_settings(parser, STUDY_SHORT)
     parser.add_argument("--pareto", action="store_true", help="the whole front of clean against drifted score")
@@ -405,7 +406,7 @@ PROGRAM = Program(
     examples=(
         "tune --data fashion-mnist --model lenet5 --trials 50 --timeout 8h",
         "tune digits-lenet5 --study mine --storage sqlite:///optuna.db",
-        'tune --model mlp search.noise.end="{low=1, high=4}" --trials 5 --time 1w --json - --quiet',
+        'tune --model mlp search.noise.end="{low=1, high=4}" --trials 5',
     ),
     result="study, best trial and reports",
 )

@@ -7,7 +7,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import signal
 import sys
 import sysconfig
@@ -25,6 +24,7 @@ import analogsim
 from analogsim.recipes import compare, evaluate, fit, judge, sensitivity, train, tune, ui
 from analogsim.recipes.cli import completion, devices, doctor, init, summary
 from analogsim.recipes.cli.output import add_output, result_written
+from analogsim.recipes.config.arguments import help_width
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.config.reader import every_option
 from analogsim.recipes.training.stopping import Stopped, ended_in_order
@@ -73,16 +73,12 @@ def make_parser() -> argparse.ArgumentParser:
         )
         program.declare(command)
         add_output(command, program)
-        command.description = textwrap.fill(command.description or f"{program.help}.".capitalize(), _width())
+        command.description = textwrap.fill(command.description or f"{program.help}.".capitalize(), help_width())
         examples = "\n".join(["examples:", *(f"  analogsim {example}" for example in program.examples)])
         parts = [examples if program.examples else "", command.epilog or ""]
         command.epilog = "\n\n".join(part for part in parts if part) or None
         command.set_defaults(program=program, whole=parser, parser=command)
     return parser
-
-
-def _width() -> int:
-    return max(40, shutil.get_terminal_size().columns - 2)
 
 
 def _check_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:

@@ -11,11 +11,17 @@ from analogsim.utils.packages import how_to_install
 
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 _PLACES = """where it goes:
-  bash:        analogsim completion bash > ~/.local/share/bash-completion/completions/analogsim
-  zsh:         analogsim completion zsh > ~/.zfunc/_analogsim, and fpath+=~/.zfunc before compinit in ~/.zshrc
-  fish:        analogsim completion fish > ~/.config/fish/completions/analogsim.fish
-  tcsh:        analogsim completion tcsh > ~/.analogsim.tcsh, and source it in ~/.tcshrc
-  powershell:  analogsim completion powershell >> $PROFILE"""
+  bash:
+    completions=~/.local/share/bash-completion/completions
+    mkdir -p $completions && analogsim completion bash > $completions/analogsim
+  zsh (with fpath+=~/.zfunc before compinit in ~/.zshrc):
+    mkdir -p ~/.zfunc && analogsim completion zsh > ~/.zfunc/_analogsim
+  fish:
+    analogsim completion fish > ~/.config/fish/completions/analogsim.fish
+  tcsh (with source ~/.analogsim.tcsh in ~/.tcshrc):
+    analogsim completion tcsh > ~/.analogsim.tcsh
+  powershell:
+    analogsim completion powershell >> $PROFILE"""
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> str:

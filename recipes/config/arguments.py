@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,11 @@ def add_settings(parser: argparse.ArgumentParser, short: Mapping[str, tuple[str,
         parser.add_argument(f"--{name}", metavar=name.upper(), help=help_text.replace("%", "%%"))
     parser.add_argument("--download", action="store_true", help="fetch missing data from the internet")
     parser.add_argument("--no-tracking", action="store_true", help="no MLflow")
+
+
+def help_width() -> int:
+    """Columns of help texts: those of the terminal, with a margin."""
+    return max(40, shutil.get_terminal_size().columns - 2)
 
 
 def files_and_overrides(

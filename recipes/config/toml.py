@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import textwrap
 import tomllib
 import typing
 import warnings
@@ -207,8 +208,13 @@ def dump_toml(config: Any, path: str | os.PathLike[str]) -> None:
     write_whole(target, seal_text(text))
 
 
-def describe(cls: type[Any]) -> str:
-    """Describe every option of `cls` in one line: name, type, help, default, unit, range or choices."""
+def describe(cls: type[Any], width: int | None = None) -> str:
+    """Describe every option of `cls`: name, type, help, default, unit, range or choices.
+
+    Args:
+        cls: the configuration.
+        width: of the terminal; where a line would be longer, what is said of an option stands under its name.
+    """
     rows = []
     for name, part, hint in every_option(cls):
         if is_table(hint):
@@ -220,7 +226,12 @@ def describe(cls: type[Any]) -> str:
         facts += ["one of " + ", ".join(map(str, about["choices"]))] if about.get("choices") else []
         rows.append((name, type_name(hint), f"{about.get('help', '')} ({'; '.join(facts)})".lstrip()))
     wide = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-    return "\n".join(f"{name:<{wide[0]}}  {kind:<{wide[1]}}  {text}" for name, kind, text in rows)
+    lines = [f"{name:<{wide[0]}}  {kind:<{wide[1]}}  {text}" for name, kind, text in rows]
+    if width is None or all(len(line) <= width for line in lines):
+        return "\n".join(lines)
+    indent = "    "
+    told = textwrap.TextWrapper(width, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
+    return "\n".join(f"{name}  ({kind})\n{told.fill(text)}" for name, kind, text in rows)
 
 
 def _plain(value: Any) -> Any:

@@ -498,7 +498,7 @@ PROGRAM = Program(
     _run_command,
     examples=(
         "judge runs/RUN --minutes 5 --html judgement.html",
-        "judge --model nets.py:make --weights weights.safetensors --data folder:photos --device pcm --at 1w",
+        "judge --model nets.py:make --weights w.pt --data npz:x.npz --at 1w",
         "judge runs/RUN --only global+affine,copies-2 --json - --quiet",
     ),
     result="the judgements",

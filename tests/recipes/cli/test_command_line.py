@@ -611,6 +611,19 @@ def test_train_and_what_follows_write_json_alone(
     assert not Path("-").exists()
 
 
+@pytest.mark.parametrize("command", ["", *(program.name for program in PROGRAMS)])
+def test_help_fits_80_columns(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"] if command else ["--help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if len(line) > 80] == []
+
+
 class Terminal(io.StringIO):
     """An error stream on which bars are drawn."""
 

@@ -339,6 +339,16 @@ def test_describe_has_a_line_for_each_option() -> None:
     assert "(required)" in describe(Demanding)
 
 
+def test_describe_puts_texts_below_the_names_where_lines_would_be_too_long() -> None:
+    assert describe(Config, 1000) == describe(Config)
+    lines = describe(Config, 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    names = [line for line in lines if not line.startswith(" ")]
+    assert [name.split()[0] for name in names] == list(flatten(Config()))
+    told = " ".join(" ".join(lines).split())
+    assert "train.lr (float) learning rate (default 0.001; > 0; < 1)" in told
+
+
 def test_a_change_since_it_was_written_is_told(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     dump_toml(Config(train=Train(epochs=7)), path)
