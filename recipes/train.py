@@ -27,7 +27,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analogsim.device.parse import as_device_model
 from analogsim.errors import InvalidValueError, MissingFileError
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
@@ -39,14 +38,15 @@ from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import describe, dump_toml, load_mapping, load_toml
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model
-from analogsim.recipes.tasks.references import short
 from analogsim.recipes.tasks.task import Task
 from analogsim.recipes.tracking import stores, tracked_run
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_ranges, log_report, parameters
+from analogsim.recipes.tracking.run_names import facts_of, folder_end, run_color, run_name
 from analogsim.recipes.tracking.run_views import list_link, list_scores, side_by_side
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.tracking.tracker import NoRun, Tracker
+from analogsim.recipes.tracking.used_data import used_data
 from analogsim.recipes.training.loop import Progress, Training
 from analogsim.recipes.training.owner import Owned, owned
 from analogsim.recipes.training.processes import ALONE, Group, joined
@@ -92,11 +92,9 @@ def new_folder(config: Config) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    named = f"{short(config.data.name)}-{short(config.model)}-{as_device_model(config.device).name}"
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{named}"
-    safe = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)[:120]
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{folder_end(config)}"[:120]
     for ending in itertools.chain([""], (f"-{attempt}" for attempt in itertools.count(2))):
-        folder = Path(config.out) / f"{safe}{ending}"
+        folder = Path(config.out) / f"{name}{ending}"
         with contextlib.suppress(FileExistsError):
             _make_folder(folder, exist_ok=False)
             break
@@ -163,7 +161,7 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path,
         return tracked_run.start(
             config.tracking.enabled,
             experiment=config.tracking.experiment,
-            name=f"{folder.name} {kind}",
+            name=run_name(config, kind, folder.name),
             uri=config.tracking.uri,
             run_id=training.run_id or None,
             mark=f"{ours.key} {kind}",
@@ -172,6 +170,7 @@ def _start_tracking(config: Config, kind: str, training: Training, folder: Path,
             tags={
                 "training": kind,
                 "folder": folder.name,
+                **run_color(folder.name, int(kind == AWARE)),
                 "hardware.processes": str(training.group.world),
                 **environment_tags(),
             },
@@ -219,7 +218,11 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> tu
     def keep() -> None:
         path = training.path.with_name("report.json")
         write_whole(path, json.dumps(sealed(report.to_dict())))
-        log_report(report, tracker, step=training.epoch, part="test")
+        train_data, test_data = used_data(config, data)
+        tracker.inputs([train_data, test_data])
+        kind = AWARE if training.aware else PLAIN
+        tracker.model(facts_of(config, kind), training.path, step=training.epoch)
+        log_report(report, tracker, step=training.epoch, part="test", on=test_data)
         log_ranges(training.analog, tracker)
         tracker.artifact(training.path, "checkpoint")
         tracker.artifact(path)

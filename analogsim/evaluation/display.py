@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
+MANY = 6
+"""Curves from which their legend has a place of its own, and their bands would hide one another."""
+
 _LETTERS = 84  # of a line above a figure, as many as fit
-_MANY = 6  # curves from which their legend has a place of its own
 _NAME = 48  # letters of a name there
 _LETTER, _LINE = 0.055, 0.155  # inches of it, about
 
@@ -87,7 +89,7 @@ def legend(drawn: Figure, axes: Axes) -> None:
     The curves keep the room that they have, however many and long the names are.
     """
     lines, names = axes.get_legend_handles_labels()
-    if len(names) < _MANY:
+    if len(names) < MANY:
         axes.legend(lines, names)
         return
     width, height = drawn.get_size_inches()

@@ -14,6 +14,7 @@ import numpy as np
 from analogsim.errors import InvalidTypeError, InvalidValueError
 from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, legend, number, spread, titled
 from analogsim.evaluation.metrics import METRICS
+from analogsim.evaluation.palette import curve_style
 from analogsim.utils.digests import unsealed
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
@@ -395,18 +396,24 @@ def compare_table(reports: Mapping[str, Report]) -> str:
 
 
 def compare_plot(reports: Mapping[str, Report]) -> Figure:
-    """Drift curves of several reports in one figure, see `Report.plot`."""
+    """Drift curves of several reports in one figure, see `Report.plot`.
+
+    Curves differ in colour, dash and marker; the parts of the one at place 3 have the ids ``curve-3`` and ``band-3``.
+    """
     listed = _check_comparable(reports)
     drawn, axes = figure(6.4, 4.0)
     for index, (name, report) in enumerate(reports.items()):
-        color = f"C{index}"
+        style = curve_style(index)
+        color = style["color"]
         # A logarithmic axis has no zero: the moment after programming is drawn at a tenth of a second.
         seconds = np.maximum(report.times, 0.1)
-        axes.plot(seconds, report.mean, "o-", color=color, label=name)
-        axes.fill_between(seconds, report.quantile(0.05), report.quantile(0.95), color=color, alpha=0.2, lw=0)
-        axes.axhline(report.clean, color=color, ls="--", lw=1)
+        axes.plot(seconds, report.mean, **style, lw=1.8, ms=5, label=name, gid=f"curve-{index}")
+        low, high = report.quantile(0.05), report.quantile(0.95)
+        faint = 0.2 * min(1, 4 / len(reports))  # many of them together must not hide the curves
+        axes.fill_between(seconds, low, high, color=color, alpha=faint, lw=0, gid=f"band-{index}")
+        axes.axhline(report.clean, color=color, lw=0.8)
         if report.apart:
-            axes.axhline(report.digital, color=color, ls=":", lw=1)
+            axes.axhline(report.digital, color=color, ls=":", lw=0.8)
     axes.set_xscale("log")
     axes.set_xticks(np.maximum(listed[0].times, 0.1), listed[0].labels)
     axes.minorticks_off()
@@ -415,8 +422,8 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
     in_unit(axes.yaxis, listed[0].unit)
     described = {report.described for report in listed}
     of = described.pop() if len(described) == 1 else "different settings, see the table"
-    dashed = "dashed: clean" + (", dotted: digital" if clean_columns(listed)[1:] else "")
-    titled(axes, f"mean and 5th to 95th percentile of the chips; {dashed}", of)
+    level = "thin and level: clean" + (", dotted: digital" if clean_columns(listed)[1:] else "")
+    titled(axes, f"mean and 5th to 95th percentile of the chips; {level}", of)
     legend(drawn, axes)
     axes.grid(alpha=0.3)
     return drawn

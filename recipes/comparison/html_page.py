@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import io
-import itertools
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analogsim.evaluation.display import number
+from analogsim.evaluation.display import MANY, number
 from analogsim.evaluation.report import Report, clean_columns, compare_plot
+from analogsim.integrations.metric_names import metric_name
 from analogsim.recipes.comparison.saved_runs import SavedRun
+from analogsim.recipes.comparison.style import STYLE, color_at, ink_on
 from analogsim.recipes.tracking import links
 
-# Colours that can be told apart on white as well as on black.
-COLORS = (
-    "#1f83d6", "#e8710a", "#2ca02c", "#e0393e", "#9b6bd1", "#a0705f", "#e36bb5", "#808080", "#a9a800", "#12a5b5",
-    "#7a9ff2", "#b5651d", "#00a36c", "#c2185b", "#5e7c16", "#6a5acd", "#d2a000", "#3d8b8b", "#ff7f7f", "#708090",
-)  # fmt: skip
-_NONE = "#777777"  # a run without a curve
-_INK = "#010203"  # stands in the drawing for the colour of text, which the page chooses
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 75rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-svg { width: 100%; max-width: 56rem; height: auto; }
-svg text { font-family: system-ui, sans-serif !important; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 10rem; }
-td { max-width: 20rem; overflow-wrap: anywhere; }
-.mark { display: inline-block; min-width: 1.4em; margin-right: .5em; border-radius: .3em; color: #fff;
-  text-align: center; font-weight: 600; }
-small { opacity: .75; } code { user-select: all; }
-"""
+_NONE = "#777777"  # a run without a curve
+_NUMBERS = re.compile(r"[-+\d.,eE±%\s]*|nan|inf|True|False|None")
+_INK = "#010203"  # stands in the drawing for the colour of text, which the page chooses
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -75,20 +60,24 @@ def page(
     """
     reports = {mark: run.report for mark, run in runs.items() if run.report is not None}
     first = next(iter(reports.values()))
-    colors = dict(zip(reports, itertools.cycle(COLORS), strict=False))
-    badges = {mark: f'<span class="mark" style="background:{colors.get(mark, _NONE)}">{mark}</span>' for mark in runs}
+    colors = {mark: color_at(index) for index, mark in enumerate(reports)}
+    badges = {mark: _badge(mark, colors.get(mark, _NONE)) for mark in runs}
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     parts = [
         f"<h1>{count}: {escape(first.metric)} after programming</h1>",
-        drawing(reports, colors),
+        drawing(reports),
         "<h2>Scores</h2>",
         _scores(runs, badges, first, port),
         _parameters(differing or {}, list(badges.values())),
-        _metrics(list(runs.values()), list(badges.values())),
+        _metrics(list(runs.values()), list(badges.values()), first),
         *(f"<p>{escape(note)}</p>" for note in notes),
         _to_mlflow(link, command),
     ]
     return PAGE.format(title=f"analogsim: {count}", style=STYLE, body="\n".join(filter(None, parts)))
+
+
+def _badge(mark: str, color: str) -> str:
+    return f'<span class="mark" style="background:{color};color:{ink_on(color)}">{mark}</span>'
 
 
 def _parameters(differing: Mapping[str, Sequence[str]], heads: Sequence[str]) -> str:
@@ -98,12 +87,18 @@ def _parameters(differing: Mapping[str, Sequence[str]], heads: Sequence[str]) ->
     return "<h2>Parameters that differ</h2>\n" + make_table(["parameter", *heads], rows)
 
 
-def _metrics(runs: Sequence[SavedRun], heads: Sequence[str]) -> str:
+def _metrics(runs: Sequence[SavedRun], heads: Sequence[str], first: Report) -> str:
     names = sorted({name for run in runs for name in run.metrics})
     if not names:
         return ""
+    judged = f"/{metric_name(first.metric)}/"
+
+    def shown(name: str, value: float) -> str:
+        return f"{number(value, '%')} %" if first.unit == "%" and judged in name else f"{value:.6g}"
+
     rows = [
-        [escape(name), *(f"{run.metrics[name]:.6g}" if name in run.metrics else "" for run in runs)] for name in names
+        [escape(name), *(shown(name, run.metrics[name]) if name in run.metrics else "" for run in runs)]
+        for name in names
     ]
     listed = make_table(["metric", *heads], rows)
     return f"<h2>Metrics</h2><details><summary>the last value of each</summary>{listed}</details>"
@@ -116,16 +111,21 @@ def _to_mlflow(link: str, command: str) -> str:
     return f'<h2>MLflow</h2><p>{start}<a href="{escape(link)}">the page that compares these runs</a>.</p>'
 
 
-def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
-    """The drift curves as an SVG element that takes the colour of its text from the page."""
+def drawing(reports: Mapping[str, Report], name: str = "drift") -> str:
+    """The drift curves as an SVG element that takes the colour of its text from the page.
+
+    From six curves on, the band of one is seen while a pointer is on the curve or on its name.
+
+    Args:
+        reports: by what their curves are called.
+        name: of the drawing, which no other one in the page has.
+    """
     import matplotlib
-    from cycler import cycler
 
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
-        "svg.hashsalt": "analogsim",  # the same runs, the same page
+        "svg.hashsalt": f"analogsim {name}",  # the same runs, the same page
         "text.parse_math": False,  # a dollar sign is one
-        "axes.prop_cycle": cycler(color=[colors[mark] for mark in reports]),
         "text.color": _INK,
         "axes.edgecolor": _INK,
         "axes.labelcolor": _INK,
@@ -135,16 +135,51 @@ def drawing(reports: Mapping[str, Report], colors: Mapping[str, str]) -> str:
         "grid.linewidth": 0.5,
         "legend.framealpha": 0.0,
     }
+    many = len(reports) >= MANY
     with matplotlib.rc_context(settings):
         figure = compare_plot(reports)
         figure.set_size_inches(figure.get_figwidth() + 2.1, 4.5)  # a page is wider than a column
-        for band in figure.axes[0].collections:  # many of them together must not hide the lines
-            band.set_alpha(0.2 * min(1, 4 / len(reports)))
+        axes = figure.axes[0]
+        if many:
+            _wide_enough_to_point_at(axes)
+        for part in (*axes.lines, *axes.collections, *_names_in(axes)):
+            if part.get_gid():
+                part.set_gid(f"{name}-{part.get_gid()}")
         picture = io.StringIO()
         about = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(picture, format="svg", transparent=True, metadata=about)
     drawn = picture.getvalue()
-    return drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+    drawn = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+    told = "<p><small>The band of a curve is seen while the pointer is on it, or on its name.</small></p>"
+    shown = f"{_bands_when_pointed_at(name, len(reports))}\n{told}" if many else ""
+    return f'<div class="wide">{drawn}</div>{shown}'
+
+
+def _wide_enough_to_point_at(axes: Axes) -> None:
+    """Lay a wide line that is not seen over each curve."""
+    for line in [line for line in axes.lines if line.get_gid()]:
+        x, y = line.get_data()
+        over = str(line.get_gid()).replace("curve", "reach")
+        axes.plot(x, y, lw=12, alpha=0, gid=over, label="_nolegend_", zorder=5)
+
+
+def _names_in(axes: Axes) -> list[Any]:
+    """The names of the curves in the legend, under ids of their own."""
+    legend = axes.get_legend()
+    names = [] if legend is None else legend.get_texts()
+    for index, text in enumerate(names):
+        text.set_gid(f"name-{index}")
+    return names
+
+
+def _bands_when_pointed_at(name: str, count: int) -> str:
+    """Rules of style: a band is not there until something of its curve is pointed at."""
+    rules = [f'[id^="{name}-band-"] {{ opacity: 0; }}', f'[id^="{name}-reach-"] {{ pointer-events: stroke; }}']
+    for index in range(count):
+        parts = ", ".join(f"#{name}-{part}-{index}:hover" for part in ("reach", "curve", "name"))
+        rules.append(f"svg:has({parts}) #{name}-band-{index} {{ opacity: 1; }}")
+        rules.append(f"#{name}-band-{index} path, #{name}-band-{index} use {{ fill-opacity: .3 !important; }}")
+    return "<style>{}</style>".format("\n".join(rules))
 
 
 def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Report, port: int) -> str:
@@ -173,7 +208,12 @@ def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Repo
 
 
 def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already, wide ones with a bar of their own to scroll."""
+    """A table of cells that are HTML already, wide ones with a bar of their own to scroll; numbers are not broken."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
     return f'<div class="wide"><table>\n<tr>{top}</tr>\n{body}</table></div>'
+
+
+def _cell(content: str) -> str:
+    kind = "" if _NUMBERS.fullmatch(re.sub("<[^>]*>", " ", content)) else ' class="text"'
+    return f"<td{kind}>{content}</td>"

@@ -22,6 +22,7 @@ from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import flatten, load_mapping
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.log_report import of_hardware
+from analogsim.recipes.tracking.run_names import run_name
 from analogsim.recipes.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
@@ -291,8 +292,7 @@ def _network(folder: Path) -> SavedRun:
     whole, place = folder.absolute(), f"folder {str(folder)!r}"
     path = folder / _REPORT
     run = SavedRun(
-        # a network of analogsim train is called by what it is, such as "plain": its folder says of which run
-        name=f"{whole.parent.name} {whole.name}" if (whole.parent / "config.toml").is_file() else whole.name,
+        name=whole.name,
         report=read_report(path, place) if path.is_file() else None,
         params={},
         metrics={},
@@ -304,11 +304,12 @@ def _network(folder: Path) -> SavedRun:
         if not files:
             return run
         config = from_stored(Config, load_mapping(Config, files[0]), str(files[0]))
-        return replace(run, params=_params(config, aware=folder.name != "plain"))
+        return replace(run, name=_name(whole, config), params=_params(config, aware=folder.name != "plain"))
     content = load_checkpoint(folder / "checkpoint.pt")
     config = from_stored(Config, content["config"], f"{place}: its checkpoint")
     return replace(
         run,
+        name=_name(whole, config),
         params={
             **_params(config, aware=content["aware"]),
             "training": "hardware-aware" if content["aware"] else "plain",
@@ -318,6 +319,12 @@ def _network(folder: Path) -> SavedRun:
         run_id=content["run_id"] or "",
         uri=stores.tracking_uri(config.tracking.uri),
     )
+
+
+def _name(folder: Path, config: Config) -> str:
+    """As in MLflow: what a network is stands in its own folder's name, of which run it is in that of the one above."""
+    in_a_run = (folder.parent / "config.toml").is_file()
+    return run_name(config, folder.name, folder.parent.name) if in_a_run else folder.name
 
 
 def _params(config: Config, *, aware: bool) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from html import escape
 
 from analogsim.evaluation.display import number, spread
 from analogsim.evaluation.report import APART, Report, clean_columns
-from analogsim.recipes.comparison.html_page import COLORS, PAGE, STYLE, drawing, make_table
+from analogsim.recipes.comparison.html_page import PAGE, drawing, make_table
+from analogsim.recipes.comparison.style import STYLE
 
 _MORE_STYLE = """
 pre { overflow-x: auto; padding: .7rem; border: 1px solid var(--line); border-radius: .3em; user-select: all; }
@@ -47,13 +48,12 @@ def written(
         notes: what to know beside them.
         code: lines to copy, by what they are.
     """
-    colors = dict(zip(reports, itertools.cycle(COLORS), strict=False))
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="first">{escape(text)}</p>' for text in first),
         *(f"<h2>{escape(name)}</h2><pre>{escape(text)}</pre>" for name, text in code.items()),
         "<h2>On test data</h2>",
-        drawing(reports, colors),
+        drawing(reports, f"drift-{sha256(title.encode()).hexdigest()[:8]}"),
         _scores(reports),
     ]
     for above, head, rows in sections:

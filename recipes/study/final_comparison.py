@@ -25,7 +25,9 @@ from analogsim.recipes.study.runs import StudyRuns
 from analogsim.recipes.tasks.data_sets import Splits
 from analogsim.recipes.tasks.networks import Model
 from analogsim.recipes.tracking.log_report import log_ranges, log_report
+from analogsim.recipes.tracking.run_names import run_color
 from analogsim.recipes.tracking.tracker import Tracker
+from analogsim.recipes.tracking.used_data import used_data
 from analogsim.recipes.training.checkpoint import copy_checkpoint
 from analogsim.recipes.training.loop import Training
 from analogsim.utils.digests import sealed
@@ -142,10 +144,12 @@ def compare(
                 copy_checkpoint(trial_folder(folder, each.trial) / "checkpoint.pt", path)
             training = Training(replace(each.config, seed=seed), data, aware=each.aware, path=path, model=model)
             kind = "hardware-aware" if each.aware else "plain"
-            tracker = runs.final(study, f"{each.name}, seed {seed}", training, {"training": kind, "network": each.name})
+            name = f"{each.name}, seed {seed}"
+            color = run_color(study.study_name, contenders.index(each))
+            tracker = runs.final(study, name, training, {"training": kind, "network": each.name, **color})
             training.run_id = tracker.run_id or training.run_id
             with tracker:
-                report = _train_and_judge(training, config, data, tracker)
+                report = _train_and_judge(training, config, data, tracker, f"{name}, {study.study_name}")
             if each.name == TUNED and validation is None:
                 validation = _judged(training, config, data.validation)
             reports[each.name].append(report)
@@ -170,7 +174,7 @@ def _contenders(study: optuna.Study, config: StudyConfig, best: FrozenTrial) -> 
     return [*found, _Contender(TUNED, tuned, f"tuned-trial-{best.number:04d}", best.number)]
 
 
-def _train_and_judge(training: Training, config: StudyConfig, data: Splits, tracker: Tracker) -> Report:
+def _train_and_judge(training: Training, config: StudyConfig, data: Splits, tracker: Tracker, name: str) -> Report:
     """The network's report on test data; its files beside the checkpoint, and all of it in its run."""
     training.set_random_state()
     training.save()
@@ -182,7 +186,10 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
     place = training.path.parent
     write_whole(place / "report.json", json.dumps(sealed(report.to_dict())))
     dump_toml(training.config, place / "config.toml")
-    log_report(report, tracker, step=training.epoch, part="test")
+    train_data, test_data = used_data(training.config, data)
+    tracker.inputs([train_data, test_data])
+    tracker.model(name, training.path, step=training.epoch)
+    log_report(report, tracker, step=training.epoch, part="test", on=test_data)
     for metric in training.task.also:
         try:
             other = _judged(training, config, data.test, metric)

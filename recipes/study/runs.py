@@ -48,12 +48,15 @@ from analogsim.recipes.tasks.networks import Model
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.tracking.environment import environment_tags
 from analogsim.recipes.tracking.log_report import log_report, parameters
+from analogsim.recipes.tracking.run_views import list_scores
 from analogsim.recipes.tracking.tracked_run import Run
 from analogsim.recipes.tracking.tracker import NoRun, Status, Tracker
 from analogsim.recipes.training.checkpoint import load_checkpoint
 from analogsim.recipes.training.loop import Training
+from analogsim.recipes.training.setup import report_times
 from analogsim.utils.digests import sealed
 from analogsim.utils.files import write_whole
+from analogsim.utils.times import label, seconds
 
 if TYPE_CHECKING:
     import optuna
@@ -132,6 +135,9 @@ class StudyRuns:
         with stores.explained(self._uri):
             for key, value in view_tags(self._config, self._criterion, name, parent.run_id).items():
                 client.set_experiment_tag(parent.experiment_id, key, value)
+        if isinstance(parent, Run):
+            last = max(map(seconds, report_times(self._config)))
+            list_scores(parent, self._criterion.metric.name, [self._criterion.time, label(last)])
 
     def links(self) -> str:
         """Where to look at the study, and the commands that serve it."""

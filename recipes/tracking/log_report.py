@@ -17,6 +17,7 @@ from analogsim.recipes.config.hardware import array_of
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.config.toml import flatten
 from analogsim.recipes.tracking.tracker import Tracker
+from analogsim.recipes.tracking.used_data import UsedData
 
 
 def of_hardware(config: Config, *, aware: bool) -> dict[str, object]:
@@ -69,10 +70,13 @@ def log_ranges(analog: nn.Module, tracker: Tracker) -> None:
         tracker.table({"layer": list(found), **columns}, "ranges.json")
 
 
-def log_report(report: Report, tracker: Tracker, *, step: int, part: str) -> None:
-    """Log a report: its scalars at a step (the epoch), drift curves over seconds, and every chip as a table."""
+def log_report(report: Report, tracker: Tracker, *, step: int, part: str, on: UsedData | None = None) -> None:
+    """Log a report: its scalars at a step (the epoch), drift curves over seconds, and every chip as a table.
+
+    The scalars are those of the model that was kept last, where it is said `on` which data.
+    """
     tracker.tags(read_as(report))
-    tracker.metrics(ends(report, part), step=step)
+    tracker.metrics(ends(report, part), step=step, on=on)
     for name, points in curves(report, part).items():
         tracker.curve(name, list(points), list(points.values()))
     frame = report.to_frame()

@@ -21,6 +21,9 @@ LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"
 MODEL_TRAINING = "workflowType=machine_learning"
 """What a link says to open the pages for training; without it they are those for GenAI, until a user chooses."""
 
+RUN_COLOR = "mlflow.runColor"
+"""The tag of a run by which charts give it a colour ``#rrggbb``; without it two runs may have the same."""
+
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
 """The tag of an experiment by which earlier versions of MLflow 3 choose the same pages."""
 

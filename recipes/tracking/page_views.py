@@ -77,12 +77,21 @@ def state(
         "selectedColumns": list(columns),
         # else they stand in an order of MLflow's own, with their names cut
         "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", "duration", *columns],
-        "columnWidths": {column: max(100, 7 * len(column.split("`")[1]) + 16) for column in columns},
+        "columnWidths": {"attributes.`Run Name`": 320, **{column: _width(column) for column in columns}},
         "runsHiddenMode": "SHOW_ALL",  # else only the first ten runs are drawn
         "compareRunCharts": list(charts),
-        "compareRunSections": [{"uuid": _SECTION, "name": title, "display": True, "isReordered": False}],
+        "compareRunSections": [
+            # two charts beside one another, where MLflow would have three with room for one digit
+            {"uuid": _SECTION, "name": title, "display": True, "isReordered": False, "columns": 2, "cardHeight": 420}
+        ],
         "isAccordionReordered": True,  # else MLflow's own sections come first
     }
+
+
+def _width(column: str) -> int:
+    """Pixels for a column's name, or what usually stands in it."""
+    name = column.split("`")[1]
+    return max(120, 7 * len(name) + 16)
 
 
 def as_tag(key: str, name: str, content: dict[str, Any]) -> tuple[str, str]:

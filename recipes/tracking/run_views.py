@@ -123,7 +123,9 @@ def _beside(
     first = curves[0].rpartition("/")[0]
     means = [name for name in names if _DRIFTED.fullmatch(name) and name.rpartition("/")[0] in judged]
     clean = [name for name in names if name.rpartition("/")[0] in judged and name.endswith("/clean")]
-    axes = [name for name in [*clean, *means] if name.startswith(f"{first}/")]
+    through_time = [name for name in means if name.startswith(f"{first}/")]
+    ends = dict.fromkeys([*through_time[:1], *through_time[-1:]])  # more would have no room for their names
+    axes = [*(name for name in clean if name.startswith(f"{first}/")), *ends]
     spread = [each for name in means for each in (name, f"{name}_std")]
     drawn = [curve(name, log=True) for name in curves]
     return state(

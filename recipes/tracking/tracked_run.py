@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from analogsim.errors import InvalidValueError, MissingFileError, OperationError
 from analogsim.recipes.tracking import links, stores
+from analogsim.recipes.tracking.kept_model import KeptModel
 from analogsim.recipes.tracking.mlflow_private import LOGGED_ARTIFACTS
 from analogsim.recipes.tracking.tracker import NoRun, Status, Tracker
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
     from mlflow.entities import Run as MlflowRun
+
+    from analogsim.recipes.tracking.used_data import UsedData
 
 
 MARK = "analogsim.mark"
@@ -55,6 +58,7 @@ class _Call:
     what: str
     send: Callable[[], object]
     metrics: Sequence[Metric] = ()
+    extra: bool = False  # older versions of MLflow have nothing of the kind
 
 
 class Run(Tracker):
@@ -71,7 +75,9 @@ class Run(Tracker):
         self._lock = threading.RLock()
         self._waiting: deque[_Call] = deque()
         self._refused: list[_Call] = []
-        self._held: set[tuple[str, int, str]] = set()
+        self._held: dict[tuple[str, int, str], int] = {}
+        self._params: Mapping[str, str] = {}
+        self._model: KeptModel | None = None
         self._warned = self._ended = False
         self._not_before = self._metrics_due = 0.0
 
@@ -130,6 +136,7 @@ class Run(Tracker):
             if run_id is not None:
                 run._take_note(found.data.metrics)
             changed, new = _told_apart(short, found)
+            run._params = short
             labels |= {f"resumed.{key}": short[key] for key in changed}
             run._introduce({key: short[key] for key in new}, labels)
         paths = {key: f"params/{key}.txt" for key in new} | {key: f"params/resumed.{key}.txt" for key in changed}
@@ -139,9 +146,9 @@ class Run(Tracker):
         return run
 
     def _take_note(self, metrics: Iterable[str]) -> None:
-        """Remember the points of metrics that the store holds."""
+        """Remember the points of metrics that the store holds, and when they were logged (ms)."""
         held = (self._client.get_metric_history(self.run_id, name) for name in metrics)
-        self._held = {_point(m.key, m.step, m.value) for history in held for m in history}
+        self._held = {_point(m.key, m.step, m.value): m.timestamp for history in held for m in history}
 
     def _introduce(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Tell MLflow what the run is of; where that fails, so has the run."""
@@ -161,9 +168,9 @@ class Run(Tracker):
             part = slice(first, first + _PARAMS_AT_ONCE)
             self._client.log_batch(self.run_id, params=values[part], tags=labels[part], synchronous=True)
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int, *, on: UsedData | None = None) -> None:
         """See `Tracker`."""
-        self._log([(name, value, step) for name, value in values.items()])
+        self._log([(name, value, step) for name, value in values.items()], on)
 
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
         """See `Tracker`."""
@@ -175,21 +182,47 @@ class Run(Tracker):
             )
         self._log([(name, value, step) for step, value in zip(steps, values, strict=True)])
 
-    def _log(self, points: Sequence[tuple[str, float, int]]) -> None:
+    def _log(self, points: Sequence[tuple[str, float, int]], on: UsedData | None = None) -> None:
         from mlflow.entities import Metric
 
         for name, _, _ in points:
             check_name("metric", name)
         # MLflow keeps one of equal (name, value, time, step): with the time fixed now, a retry doubles nothing
         now = _milliseconds()
-        new = [point for point in points if _point(point[0], point[2], point[1]) not in self._held]
-        batch = [Metric(name, float(value), now, step) for name, value, step in new]
+        held = self._held
+        if on is None:
+            new = [point for point in points if _point(point[0], point[2], point[1]) not in held]
+            batch = [Metric(name, float(value), now, step) for name, value, step in new]
+        else:  # what the run holds may not be told of the model yet: the same again, of which one is kept
+            of = {"dataset_name": on.name, "dataset_digest": on.digest}
+            batch = [
+                Metric(name, float(value), held.get(_point(name, step, value), now), step, **of)
+                for name, value, step in points
+            ]
         for first in range(0, len(batch), _METRICS_AT_ONCE):
             part = batch[first : first + _METRICS_AT_ONCE]
             self._deliver(_Call("metrics", functools.partial(self._send_metrics, part), part))
 
     def _send_metrics(self, batch: Sequence[Metric]) -> None:
-        self._client.log_batch(self.run_id, metrics=batch, synchronous=True)
+        model = self._model.id if self._model is not None else ""
+        told = [_of_model(metric, model) if model and metric.dataset_name else metric for metric in batch]
+        self._client.log_batch(self.run_id, metrics=told, synchronous=True)
+
+    def inputs(self, data: Sequence[UsedData]) -> None:
+        """See `Tracker`."""
+        self._deliver(
+            _Call("data", lambda: self._client.log_inputs(self.run_id, [each.as_input() for each in data]), extra=True)
+        )
+
+    def model(self, name: str, checkpoint: str | os.PathLike[str], step: int) -> None:
+        """See `Tracker`."""
+        local = Path(checkpoint).absolute()
+        if not local.is_file():
+            raise MissingFileError(f"no file {str(local)!r} to keep as a model")
+        self._model = kept = KeptModel(
+            name, local, run_id=self.run_id, experiment_id=self.experiment_id, params=self._params, step=step
+        )
+        self._deliver(_Call("the model", lambda: kept.send(self._client), extra=True))
 
     def figure(self, figure: Figure, path: str) -> None:
         """See `Tracker`."""
@@ -284,7 +317,10 @@ class Run(Tracker):
             while self._waiting and began >= self._not_before:
                 try:
                     self._waiting[0].send()
-                except stores.errors() as error:
+                except (*stores.errors(), NotImplementedError) as error:
+                    if self._waiting[0].extra and _is_unknown(error):  # the run is complete without it
+                        _warn(f"this MLflow has no place for {self._waiting.popleft().what}: {stores.brief(error)}")
+                        continue
                     if _is_final(error):  # trying again would only hold up what comes behind it
                         refused = self._waiting.popleft()
                         self._refused.append(refused)
@@ -386,6 +422,20 @@ def _told_apart(params: Mapping[str, str], run: MlflowRun) -> tuple[list[str], l
 def _is_final(error: Exception) -> bool:
     refused = getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
     return refused or isinstance(error, FileNotFoundError)
+
+
+def _is_unknown(error: Exception) -> bool:
+    """Whether a store does not know what is asked for at all."""
+    code = getattr(error, "error_code", "")
+    return isinstance(error, NotImplementedError) or code in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
+
+
+def _of_model(metric: Metric, model_id: str) -> Metric:
+    """The same point, as one of a model's."""
+    from mlflow.entities import Metric
+
+    data = {"dataset_name": metric.dataset_name, "dataset_digest": metric.dataset_digest}
+    return Metric(metric.key, metric.value, metric.timestamp, metric.step, model_id=model_id, **data)
 
 
 def _warn(message: str) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analogsim.recipes.tracking.used_data import UsedData
+
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -22,8 +24,14 @@ class Tracker(Protocol):
     run_id: str
     experiment_id: str
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log several metrics of one step (an epoch)."""
+    def metrics(self, values: Mapping[str, float], step: int, *, on: UsedData | None = None) -> None:
+        """Log several metrics of one step (an epoch); `on` data: scores of the model that was kept last, too."""
+
+    def inputs(self, data: Sequence[UsedData]) -> None:
+        """Say which data the run uses."""
+
+    def model(self, name: str, checkpoint: str | os.PathLike[str], step: int) -> None:
+        """Keep a network as a model with a page of its own; the file must stay until the run has ended."""
 
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:
         """Log a metric over the time after programming: its step is that time in whole seconds."""
@@ -73,7 +81,13 @@ class NoRun(Tracker):
     run_id = ""
     experiment_id = ""
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int, *, on: UsedData | None = None) -> None:
+        """See `Tracker`."""
+
+    def inputs(self, data: Sequence[UsedData]) -> None:
+        """See `Tracker`."""
+
+    def model(self, name: str, checkpoint: str | os.PathLike[str], step: int) -> None:
         """See `Tracker`."""
 
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:

@@ -326,7 +326,7 @@ def test_clean_and_digital_stand_side_by_side_where_they_differ() -> None:
     assert [line.split() for line in both[2:4]] == [["clean", "95.00", "93.00"], ["digital", "95.00", "87.00"]]
     np.testing.assert_allclose(two.normalized, 1 - (0.93 - VALUES) / (0.93 - 0.1))
     drawn = compare_plot({"one": one, "two": two})
-    assert "dashed: clean, dotted: digital" in drawn.axes[0].get_title()
+    assert "thin and level: clean, dotted: digital" in drawn.axes[0].get_title()
     assert [line.get_linestyle() for line in drawn.axes[0].lines].count(":") == 1
     assert "dotted" not in compare_plot({"one": one}).axes[0].get_title()
 

@@ -22,13 +22,13 @@ def test_a_folder_of_train_gives_both_networks(finished: Any, monkeypatch: pytes
     monkeypatch.chdir(finished.place)
     result = compare([finished.folder])
     assert [run.name for run in result.runs] == [
-        f"{finished.folder.name} {kind}" for kind in ("plain", "hardware-aware")
+        f"{kind}, pcm, mlp, digits, {finished.folder.name[:15]}" for kind in ("plain", "hardware-aware")
     ]
     for run, (kind, made) in zip(result.runs, finished.result.reports.items(), strict=True):
         assert run.report is not None
         np.testing.assert_array_equal(run.report.values, made.values)
         assert run.run_id == finished.result.trackers[kind].run_id
-        assert run.run_id in result.link
+    assert "viewStateShareKey=side-by-side-" in result.link
     assert list(result.differing) == ["training"]
     assert result.notes == ()
     # MLflow holds the same run, which is not shown twice
@@ -48,12 +48,12 @@ def test_a_folder_without_mlflow_needs_none(
     result = compare(["moved"])
     assert len(result.reports) == 2
     assert (result.link, result.command) == ("", "")
-    assert re.search(r"moved plain: not in the link: no MLflow database", result.notes[0])
+    assert re.search(r"plain, pcm, mlp, digits, moved: not in the link: no MLflow database", result.notes[0])
     assert [path.name for path in alone.iterdir()] == ["moved"]
     for kind in ("plain", "hardware-aware"):
         (tmp_path / "moved" / kind / "checkpoint.pt").unlink()  # only reports, and the configuration beside them
     result = compare(["moved"])
-    assert result.notes[0] == "moved plain: not in the link, it was made without MLflow"
+    assert result.notes[0] == "plain, pcm, mlp, digits, moved: not in the link, it was made without MLflow"
     assert result.runs[0].params["model"] == "mlp"
     assert str(result).count("moved") == 4
     assert "<svg" in result.to_html()
@@ -63,10 +63,12 @@ def test_a_training_that_was_stopped_is_listed_with_what_it_has(finished: Any, t
     shutil.copytree(finished.folder, tmp_path / "moved")
     (tmp_path / "moved" / "hardware-aware" / "report.json").unlink()
     result = compare(["moved"])
-    assert list(result.reports) == ["moved plain"]
+    assert list(result.reports) == ["plain, pcm, mlp, digits, moved"]
     assert re.search(r"^B +3 of 3 epochs +validation/accuracy/clean 0\.\d+, validation/", str(result), re.MULTILINE)
     (tmp_path / "moved" / "plain" / "report.json").unlink()
-    with pytest.raises(ValueError, match=r"no run has a report yet.*moved plain: 3 of 3 epochs.*--resume FOLDER"):
+    with pytest.raises(
+        ValueError, match=r"no run has a report yet.*plain, pcm, mlp, digits, moved: 3 of 3 epochs.*--resume FOLDER"
+    ):
         compare(["moved"])
 
 

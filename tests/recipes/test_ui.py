@@ -118,7 +118,7 @@ def test_it_answers_in_the_block_and_is_gone_after_it(
         assert server.address == f"http://127.0.0.1:{server.port}"
         assert server.port > 0
         assert status(server.port, "/health") == 200
-        assert server.experiments == {"exp": f"{server.address}/#/experiments/7/runs"}
+        assert server.experiments == {"exp": f"{server.address}/#/experiments/7/runs?workflowType=machine_learning"}
         told = json.loads(fake.read_text())
         assert alive(told["child"])
         monkeypatch.setattr(ui, "_ask", lambda *_: (500, b"<html>busy</html>"))
@@ -204,7 +204,7 @@ def test_ctrl_c_ends_it_without_a_traceback(
         main(["ui", "--port", str(closed_port), "--open"])
     assert ended.value.code == 130
     out, err = capsys.readouterr()
-    page = f"http://127.0.0.1:{closed_port}/#/experiments/7/runs"
+    page = f"http://127.0.0.1:{closed_port}/#/experiments/7/runs?workflowType=machine_learning"
     assert out == f"http://127.0.0.1:{closed_port} answers; Ctrl-C stops it\nruns of 'exp': {page}\n"
     assert opened == [page]
     assert err.startswith("MLflow starts on sqlite:///")
@@ -272,7 +272,9 @@ def test_mlflow_serves_our_runs(
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     Path("json.py").write_text("raise SystemExit('the wrong json')")
     with ui.serve(run.uri, 0) as server:
-        assert server.experiments == {"exp": f"{server.address}/#/experiments/{run.experiment_id}/runs"}
+        assert server.experiments == {
+            "exp": f"{server.address}/#/experiments/{run.experiment_id}/runs?workflowType=machine_learning"
+        }
         assert status(server.port, "/") == 200
         assert status(server.port, f"/get-artifact?path=notes/a.txt&run_uuid={run.run_id}") == 200
         group = server._process.pid

@@ -521,9 +521,23 @@ def _() -> None:
     assert '{"path": artifact_file, "type": "table"}' in inspect.getsource(MlflowClient.log_table)
 
 
-@canary(MLFLOW, "tag mlflow.sharedViewState")
+@canary(MLFLOW, "tag mlflow.sharedViewState", "tag mlflow.runColor", "workflowType of a link")
 def _() -> None:
-    assert "mlflow.sharedViewState" in _pages()
+    from analogsim.recipes.tracking.mlflow_private import MODEL_TRAINING, RUN_COLOR
+
+    pages = _pages()
+    assert "mlflow.sharedViewState" in pages
+    assert f'"{RUN_COLOR}"' in pages
+    name, _, value = MODEL_TRAINING.partition("=")
+    assert f'.get("{name}")' in pages
+    assert f'"{value}"' in pages
+
+
+@canary(MLFLOW, "tag mlflow.experimentKind")
+def _() -> None:
+    from analogsim.recipes.tracking.mlflow_private import EXPERIMENT_KIND
+
+    assert all(f'"{word}"' in _pages() for word in EXPERIMENT_KIND)
 
 
 @canary(VIEWS, "page state searchFilter", "page state compareRunCharts", "page state compareRunSections")
@@ -533,7 +547,16 @@ def _() -> None:
         *("searchFilter", "orderByKey", "orderByAsc", "selectedColumns", "columnOrder", "columnWidths"),
         *("runsHiddenMode", "SHOW_ALL", "compareRunCharts", "compareRunSections", "isAccordionReordered"),
         *("metricSectionId", "runsCountToCompare", "isGenerated", "xAxisScaleType", "viewStateShareKey"),
-        *("compareRunsMode", "selectedParams", "selectedMetrics", "showAllRuns", "deflate;", "runDateAndNestInfo"),
+        *(
+            "columns",
+            "cardHeight",
+            "compareRunsMode",
+            "selectedParams",
+            "selectedMetrics",
+            "showAllRuns",
+            "deflate;",
+            "runDateAndNestInfo",
+        ),
     ):
         assert word in pages, word
 

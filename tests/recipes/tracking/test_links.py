@@ -12,6 +12,8 @@ import pytest
 
 from analogsim.recipes.tracking import links
 
+TRAINING = "workflowType=machine_learning"  # without it MLflow opens the pages for GenAI
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -23,15 +25,18 @@ class Stored:
 def test_pages_of_a_database_are_served_on_this_machine() -> None:
     uri = "sqlite:////data/mlflow.db"
     assert links.ui_address(uri) == "http://127.0.0.1:5000"
-    assert links.experiment_link(uri, "3") == "http://127.0.0.1:5000/#/experiments/3/runs"
-    assert links.run_link(Stored("ab"), 5001) == "http://127.0.0.1:5001/#/experiments/1/runs/ab"
+    assert links.experiment_link(uri, "3") == f"http://127.0.0.1:5000/#/experiments/3/runs?{TRAINING}"
+    assert links.run_link(Stored("ab"), 5001) == f"http://127.0.0.1:5001/#/experiments/1/runs/ab?{TRAINING}"
+    assert links.experiments_link(uri, 5001) == f"http://127.0.0.1:5001/#/experiments?{TRAINING}"
+    shared = links.experiment_link(uri, "3", view="a view")
+    assert shared == f"http://127.0.0.1:5000/#/experiments/3/runs?{TRAINING}&viewStateShareKey=a%20view"
 
 
 def test_pages_of_a_server_are_on_it_and_need_no_command() -> None:
     uri = "https://me:secret@mlflow.example:8443/base/"
     assert (
         links.run_link(Stored("ab", "2", uri), 5001)
-        == "https://me:***@mlflow.example:8443/base/#/experiments/2/runs/ab"
+        == f"https://me:***@mlflow.example:8443/base/#/experiments/2/runs/ab?{TRAINING}"
     )
     assert links.ui_command(uri) == ""
 
@@ -53,8 +58,9 @@ def test_the_compare_link_names_runs_and_experiments() -> None:
     assert link.startswith("http://127.0.0.1:5000/#/")
     assert page == "/compare-runs"
     assert '"' not in link
-    runs, experiments = (json.loads(value) for (value,) in parse_qs(query).values())
-    assert (runs, experiments) == (["a", "b", "c"], ["1", "2"])
+    asked = parse_qs(query)
+    assert [json.loads(asked[name][0]) for name in ("runs", "experiments")] == [["a", "b", "c"], ["1", "2"]]
+    assert link.endswith(f"&{TRAINING}")
 
 
 def test_runs_of_several_stores_have_no_page_in_common() -> None:

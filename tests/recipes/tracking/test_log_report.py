@@ -10,6 +10,7 @@ import analogsim
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tracking.log_report import log_ranges, log_report, of_hardware, parameters
 from analogsim.recipes.tracking.tracker import NoRun
+from analogsim.recipes.tracking.used_data import UsedData
 from tests.recipes.reports import report
 
 
@@ -19,7 +20,7 @@ class Heard(NoRun):
     def __init__(self) -> None:
         self.told: dict[str, Any] = {}
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int, *, on: UsedData | None = None) -> None:
         self.told |= {name: (step, value) for name, value in values.items()}
 
     def curve(self, name: str, seconds: Sequence[float], values: Sequence[float]) -> None:

@@ -425,12 +425,12 @@ def test_tracking_switched_off_takes_every_call(here: Path, tmp_path: Path) -> N
 
 
 def test_links_open_this_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    link = f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning"
     assert run.links() == f"analogsim ui\n{link}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     assert run.links() == f"analogsim ui --uri {run.uri}\n{link}"
     run.uri = "http://server:5000"
-    assert run.links() == f"http://server:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    assert run.links() == f"http://server:5000/#/{link.partition('#/')[2]}"
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
@@ -628,7 +628,10 @@ def test_the_printed_command_serves_this_run_and_its_end_is_survived(
     remote.text("far", "far.txt")
     assert history(remote, "x") == [(1, 1.0)]
     assert artifact(remote, "far.txt").read_text() == "far"
-    assert remote.links() == f"{uri}/#/experiments/{remote.experiment_id}/runs/{remote.run_id}"
+    assert (
+        remote.links()
+        == f"{uri}/#/experiments/{remote.experiment_id}/runs/{remote.run_id}?workflowType=machine_learning"
+    )
 
     stop(process)
     began = time.monotonic()
