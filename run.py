@@ -26,6 +26,15 @@ STAMP = VENV / "installed-for"
 HERE = BIN / "python" if STAMP.exists() else Path(sys.executable)
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
+NEXT = """
+Next, a network and data of your own, from two functions of Python (docs/yours.md and docs/tasks.md say what they give):
+
+    {activate}
+    analogsim judge --model nets.py:build --weights net.safetensors --data data.py:load --crossbar standard
+    analogsim train --model nets.py:build --data data.py:load --crossbar standard
+
+All runs in MLflow: analogsim ui. Tutorial, how-to pages and reference: python3 run.py docs"""
+
 # The extras of pyproject.toml that a command needs; dev has all of them.
 EXTRAS = {"demo": "recipes", "docs": "docs", "test": "dev", "check": "dev", "setup": "dev"}
 
@@ -149,7 +158,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = {
-        "demo": "train LeNet-5 on handwritten digits for phase-change memory; more words go to: analogsim train",
+        "demo": "train a small network plainly and hardware-aware, and compare; more words go to: analogsim train",
         "test": "run the tests; more words go to pytest, such as: -m slow",
         "docs": "build the site from docs/ and serve it on 127.0.0.1",
         "core": "run the core's tests (no recipes) on another torch; more words go to pytest",
@@ -176,7 +185,8 @@ def main() -> None:
         set_up(EXTRAS[options.command])
     python = BIN / "python"
     if options.command == "demo":
-        call([python, "-m", "analogsim", "train", *rest])
+        call([python, "-m", "analogsim", "train", *(rest or ["digits-mlp-16"])])
+        print(NEXT.format(activate=r".venv\Scripts\activate" if os.name == "nt" else ". .venv/bin/activate"))
     elif options.command == "test":
         call([python, "-m", "pytest", *rest])
     elif options.command == "docs":

@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from analogsim.errors import InvalidValueError, MissingFileError
+from analogsim.evaluation.ablation import ALL, Ablation
+from analogsim.evaluation.display import spread
 from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.integrations.report_scores import curves, ends
@@ -77,6 +79,18 @@ class Result:
 
     def __str__(self) -> str:
         return _tables(self.reports, self.also)
+
+    def gained(self) -> str:
+        """What training with the noise brought at each time, in a line; empty where that cannot be said."""
+        plain, aware = self.reports.get(PLAIN), self.reports.get(AWARE)
+        if plain is None or aware is None or plain.higher_is_better is None or len(plain.values) < 2:
+            return ""
+        gains = Ablation({ALL: plain, AWARE: aware}).gain(AWARE)  # the same chips, one by one
+        told = ", ".join(
+            f"{'+' if gain >= 0 else '-'}{spread(abs(gain), error, plain.unit)} after {label}"
+            for gain, error, label in zip(*gains, plain.labels, strict=True)
+        )
+        return f"gained by training with the noise (chip by chip, mean ± standard error): {told}"
 
 
 def _tables(reports: dict[str, Report], also: dict[str, dict[str, Report]]) -> str:
@@ -485,7 +499,9 @@ def _run_command(options: argparse.Namespace) -> object:
         result = train(config, folder, show=not options.quiet, group=group, tell=print)
     if not group.main:
         return None
-    print(f"\n{result}\n\nreport, drift curve, checkpoints: {result.folder}")
+    told = "\n".join(filter(None, (str(result), result.gained())))
+    print(f"\n{told}\n\nreport, drift curve, checkpoints: {result.folder}")
+    print(f"the curve: {result.folder / 'drift.png'}")
     runs = [tracker for tracker in result.trackers.values() if isinstance(tracker, Run)]
     if runs:
         print(f"\nSee the run in MLflow:\n{runs[-1].links()}")

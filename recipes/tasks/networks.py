@@ -20,7 +20,7 @@ from analogsim.recipes.tasks.references import call_factory, is_reference, load_
 from analogsim.recipes.tasks.sequence_networks import SEQUENCE_NETWORKS
 from analogsim.utils.packages import how_to_install
 
-MODEL_NAMES: tuple[str, ...] = ("mlp", "lenet5", "resnet20", "resnet32")
+MODEL_NAMES: tuple[str, ...] = ("mlp", "mlp-16", "lenet5", "resnet20", "resnet32")
 
 _Shape = tuple[int, int, int]
 
@@ -197,6 +197,18 @@ def _mlp(shape: _Shape, classes: int) -> nn.Module:
     )
 
 
+def _small_mlp(shape: _Shape, classes: int) -> nn.Module:
+    """Two hidden layers of 16 rectified units: so few that the error of every weight is felt."""
+    return _named(
+        ("flatten", nn.Flatten()),
+        ("fc1", nn.Linear(math.prod(shape), 16)),
+        ("act1", nn.ReLU()),
+        ("fc2", nn.Linear(16, 16)),
+        ("act2", nn.ReLU()),
+        ("fc3", nn.Linear(16, classes)),
+    )
+
+
 def _lenet5(shape: _Shape, classes: int) -> nn.Module:
     """LeNet-5: two 5x5 convolutions and three fully connected layers, on 28x28 pixels or more.
 
@@ -303,6 +315,7 @@ def _resnet(shape: _Shape, classes: int, blocks: int) -> nn.Module:
 
 _BUILDERS: dict[str, Callable[[_Shape, int], nn.Module]] = {
     "mlp": _mlp,
+    "mlp-16": _small_mlp,
     "lenet5": _lenet5,
     "resnet20": lambda shape, classes: _resnet(shape, classes, blocks=3),
     "resnet32": lambda shape, classes: _resnet(shape, classes, blocks=5),

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -53,6 +54,30 @@ def test_both_networks_are_reported(finished: Any) -> None:
         assert report.clean > 0.2
     assert PLAIN in str(result)
     assert AWARE in str(result)
+
+
+def test_the_gain_is_taken_chip_by_chip_and_positive_where_the_score_is_better(finished: Any) -> None:
+    plain, aware = (finished.result.reports[kind] for kind in (PLAIN, AWARE))
+    better = replace(plain, values=plain.values + np.array([[0.01, 0.04], [0.03, 0.04]]))
+    told = replace(finished.result, reports={PLAIN: plain, AWARE: better}).gained()
+    assert told == (
+        "gained by training with the noise (chip by chip, mean ± standard error): "
+        "+2.00 ± 1.00 after 1s, +4.00 ± 0.00 after 1d"
+    )
+    lower = {
+        PLAIN: replace(plain, metric="loss", unit=None, higher_is_better=False),
+        AWARE: replace(better, metric="loss", unit=None, higher_is_better=False),
+    }
+    assert "-0.02 ± 0.01 after 1s" in replace(finished.result, reports=lower).gained()
+    for reports in (
+        {PLAIN: plain},
+        {PLAIN: replace(plain, metric="mine", higher_is_better=None), AWARE: replace(aware, metric="mine")},
+        {
+            kind: replace(report, values=report.values[:1], seeds=(0,))
+            for kind, report in finished.result.reports.items()
+        },
+    ):
+        assert replace(finished.result, reports=reports).gained() == ""
 
 
 def test_the_folder_holds_everything(finished: Any) -> None:

@@ -215,6 +215,12 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(f"{name}.md" for name in named) == [page for page in PAGES if page != "index.md"]
 
 
+def test_a_citation_is_of_this_version() -> None:
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {analogsim.__version__}\n" in cited
+    assert f"## {analogsim.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def anchors(text: str) -> set[str]:
     """The places of a page that links may name, as GitHub and MyST call them."""
     titles = re.findall(r"^#+ +(.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)

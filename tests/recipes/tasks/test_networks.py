@@ -27,6 +27,7 @@ def test_our_models_take_any_image_and_give_logits(name, shape):
     ("name", "shape", "count"),
     [
         ("mlp", (1, 28, 28), 785 * 100 + 101 * 100 + 101 * 10),
+        ("mlp-16", (1, 8, 8), 65 * 16 + 17 * 16 + 17 * 10),
         ("lenet5", (1, 28, 28), 61_706),
         ("lenet5", (1, 8, 8), 61_706),
         ("resnet20", (3, 32, 32), 269_722),  # 0.27 M in the paper
