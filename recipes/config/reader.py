@@ -155,8 +155,10 @@ class Reader:
         """The value of one option from text: TOML, else a bare string, or several with commas between them."""
         errors = []
         listed = any(typing.get_origin(kind) is tuple for kind in members_of(hint))
-        bare = listed and not set(text) & set("[]\"'")
-        several = [[self.plain(item.strip()) for item in text.split(",")]] if bare else []
+        # Shells take the quotes out of ["1s", "1h"] (those of Unix where none stand around it, and older PowerShells).
+        items = text.strip().removeprefix("[").removesuffix("]") if text.strip()[-1:] == "]" else text
+        bare = listed and not set(items) & set("[]\"'")
+        several = [[self.plain(item.strip()) for item in items.split(",")]] if bare else []
         for candidate in (self.plain(text), text, *several):
             try:
                 return self.checked(part, hint, candidate, name)

@@ -196,6 +196,10 @@ def test_lists_may_be_given_with_commas() -> None:
     found = load_toml(Config, None, ["times=1s, 1y", "betas=0.5,0.9", "levels=none,4"])
     assert (found.times, found.betas, found.levels) == (("1s", "1y"), (0.5, 0.9), (None, 4))
     assert load_toml(Config, None, ["times=1s"]).times == ("1s",)
+    # What is left of ["1s", "1y"] when a shell has taken the quotes.
+    assert load_toml(Config, None, ["times=[1s, 1y]", "levels=[none,4]"]).times == ("1s", "1y")
+    with pytest.raises(ValueError, match="wanted list"):
+        load_toml(Config, None, ["times=1s, [1y]"])
     with pytest.raises(ValueError, match=r"wanted list\[float, float\], got 0.5"):
         load_toml(Config, None, ["betas=0.5"])
 
