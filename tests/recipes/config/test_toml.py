@@ -221,7 +221,7 @@ def test_an_override_of_a_string_may_look_like_something_else(text: str) -> None
         ("train.epochs=0", r"wanted a value >= 1"),
         ("train.lr=nan", "wanted a finite number"),
         ("train.epochs=none", "wanted int, got 'none'"),
-        ("times=[1s]", r"times: wanted list\[str, \.\.\.\], got '\[1s\]'"),
+        ("times=[[1s]]", r"times: wanted list\[str, \.\.\.\], got '\[\[1s\]\]'"),
     ],
 )
 def test_a_wrong_override_is_refused(override: str, message: str) -> None:
