@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analogsim.errors import InvalidTypeError, InvalidValueError
-from analogsim.evaluation.display import FloatArray, figure, frame, heading, in_unit, legend, number, spread, titled
+from analogsim.evaluation.display import (
+    FloatArray,
+    curve_style,
+    figure,
+    frame,
+    heading,
+    in_unit,
+    legend,
+    number,
+    spread,
+    titled,
+)
 from analogsim.evaluation.metrics import METRICS
-from analogsim.evaluation.palette import curve_style
 from analogsim.utils.digests import unsealed
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds

@@ -210,7 +210,7 @@ def _scores(runs: Mapping[str, SavedRun], badges: Mapping[str, str], first: Repo
 def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of cells that are HTML already, wide ones with a bar of their own to scroll; numbers are not broken."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
+    body = "".join(f"<tr><td>{row[0]}</td>{''.join(map(_cell, row[1:]))}</tr>\n" for row in rows)
     return f'<div class="wide"><table>\n<tr>{top}</tr>\n{body}</table></div>'
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analogsim.evaluation.palette import COLORS
+from analogsim.evaluation.display import COLORS
 
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1b1b1b; --quiet: #595959; --link: #0b57d0; --line: #c4c4c4; }
@@ -19,7 +19,7 @@ svg text { font-family: system-ui, sans-serif !important; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; min-width: 10rem; }
+th:first-child, td:first-child { text-align: left; min-width: 10rem; white-space: normal; overflow-wrap: anywhere; }
 td.text { min-width: 8rem; max-width: 20rem; white-space: normal; overflow-wrap: anywhere; }
 .mark { display: inline-block; min-width: 1.4em; margin-right: .5em; border-radius: .3em;
   text-align: center; font-weight: 600; }

@@ -6,7 +6,7 @@ import re
 from zlib import crc32
 
 from analogsim.device.parse import as_device_model
-from analogsim.evaluation.palette import COLORS
+from analogsim.evaluation.display import COLORS
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks.references import short
 from analogsim.recipes.tracking.mlflow_private import RUN_COLOR

@@ -119,21 +119,24 @@ def side_by_side(
 def _beside(
     ids: Sequence[str], curves: Sequence[str], names: Sequence[str], title: str, params: Sequence[str]
 ) -> dict[str, Any]:
-    judged = {name.rpartition("/")[0] for name in curves}
-    first = curves[0].rpartition("/")[0]
-    means = [name for name in names if _DRIFTED.fullmatch(name) and name.rpartition("/")[0] in judged]
-    clean = [name for name in names if name.rpartition("/")[0] in judged and name.endswith("/clean")]
-    through_time = [name for name in means if name.startswith(f"{first}/")]
-    ends = dict.fromkeys([*through_time[:1], *through_time[-1:]])  # more would have no room for their names
-    axes = [*(name for name in clean if name.startswith(f"{first}/")), *ends]
-    spread = [each for name in means for each in (name, f"{name}_std")]
+    judged = dict.fromkeys(name.rpartition("/")[0] for name in curves)
+    scores = {part: _scores_of(part, names) for part in judged}
+    clean, *means = scores[next(iter(judged))]
+    axes = dict.fromkeys([clean, *means[:1], *means[-1:]])  # more would have no room for their names
+    columns = [each for part in scores.values() for name in part for each in (name, f"{name}_std") if each in names]
     drawn = [curve(name, log=True) for name in curves]
     return state(
         title,
         f"attributes.run_id IN ({', '.join(repr(each) for each in ids)})",
-        [*map(param, dict.fromkeys([*_FACTS, *params])), *map(metric, [*clean, *spread])],
-        [drawn[0], coordinates(params, axes), *drawn[1:]],
+        [*map(param, dict.fromkeys([*_FACTS, *params])), *map(metric, columns)],
+        [drawn[0], coordinates(params, list(axes)), *drawn[1:]],
     )
+
+
+def _scores_of(part: str, names: Sequence[str]) -> list[str]:
+    """The clean score of a part such as ``test/accuracy``, and its means after each time."""
+    means = [name for name in names if name.startswith(f"{part}/") and _DRIFTED.fullmatch(name)]
+    return [f"{part}/clean", *means]
 
 
 def _make_room(client: MlflowClient, experiment_id: str, mine: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analogsim.evaluation.palette import COLORS, curve_style
+from analogsim.evaluation.display import COLORS, curve_style
 
 Array = NDArray[np.float64]
 

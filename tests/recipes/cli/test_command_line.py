@@ -141,7 +141,7 @@ def test_train_prints_the_table_and_how_to_look_at_the_runs(
     main(["train", "run.toml", *changes, "optimization.epochs=1", "--seed", "0", "--device", "gaussian(std=0.05)"])
     out, err = capsys.readouterr()
     assert "accuracy [%]" in out
-    assert "gaussian(std=0.05), 2 chips, 200 samples" in out
+    assert re.search(r"gaussian\(std=0\.05\).*, 2 chips, 200 samples", out)
     assert "plain:" in err  # the progress bar
     (folder,) = Path("runs").iterdir()
     assert f"report, drift curve, checkpoints: {folder}" in out
@@ -150,7 +150,12 @@ def test_train_prints_the_table_and_how_to_look_at_the_runs(
     ids = {kind: load_checkpoint(folder / kind / "checkpoint.pt")["run_id"] for kind in ("plain", "hardware-aware")}
     assert "\nanalogsim ui\n" in out
     assert f"/#/experiments/1/runs/{ids['hardware-aware']}" in out
-    assert re.search(rf"compare-runs\?runs=.*{ids['plain']}.*{ids['hardware-aware']}", out)
+    (experiment,) = store.client.search_experiments(filter_string="name = 'analogsim'")
+    views = {name.rpartition(".")[2] for name in experiment.tags if "sharedViewState" in name}
+    (beside,) = views - {"analogsim"}
+    assert re.search(rf"^Both networks side by side:\n.*&viewStateShareKey={beside}&compareRunsMode=CHART$", out, re.M)
+    assert re.search(r"^All runs, with their scores:\n.*&viewStateShareKey=analogsim$", out, re.M)
+    assert store.run(ids["plain"]).info.run_name.startswith("plain, gaussian(std=0.05), lenet5, digits, ")
     assert store.run(ids["plain"]).data.params["device.Gaussian.std"] == "0.05"
 
 

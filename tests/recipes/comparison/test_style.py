@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from analogsim.evaluation.palette import COLORS
+from analogsim.evaluation.display import COLORS
 from analogsim.recipes.comparison.style import STYLE, color_at, ink_on
 
 

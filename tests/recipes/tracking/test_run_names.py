@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analogsim.evaluation.palette import COLORS
+from analogsim.evaluation.display import COLORS
 from analogsim.recipes.config.options import Config, DataOptions
 from analogsim.recipes.tracking.run_names import facts_of, folder_end, run_color, run_name
 

@@ -103,7 +103,7 @@ def test_runs_stand_side_by_side_with_their_curves_first(run: Run) -> None:
     assert second["type"] == "PARALLEL"
     assert second["selectedParams"] == ["training", "noise.end"]
     assert second["selectedMetrics"] == [f"test/accuracy/{end}" for end in ("clean", "drifted_1s", "drifted_1y")]
-    assert "metrics.`test/accuracy/drifted_1d_std`" in state["selectedColumns"]
+    assert "metrics.`test/accuracy/drifted_1s_std`" in state["selectedColumns"]
     assert "metrics.`train/loss`" not in state["selectedColumns"]
     # the same runs have the same page, in any order
     assert side_by_side([run, other], NAMES, title="both") == link
