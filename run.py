@@ -82,7 +82,7 @@ def set_up(extra: str) -> None:
 def read_site(python: str | os.PathLike[str], port: int, serve: bool) -> None:
     """Build the site strictly into build/site, and serve it to this machine until Ctrl-C."""
     site = ROOT / "build" / "site"
-    call([python, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", site.with_name("doctrees"), "docs", site])
+    call([python, "-m", "sphinx", "-W", "--keep-going", "-E", "-q", "-d", site.with_name("doctrees"), "docs", site])
     print(f"the site is {site.relative_to(ROOT) / 'index.html'}", flush=True)
     if serve:
         print(f"and at http://127.0.0.1:{port} until Ctrl-C", flush=True)

@@ -13,6 +13,7 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util.inspect import TypeAliasForwardRef
 
 import analogsim
 
@@ -37,7 +38,22 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True  # as the code has them: crossbar=IDEAL, not all of its fields
 autodoc_mock_imports = ["lightning"]  # which takes seconds to import, and is an extra
+# Unions that have a name go by it; the text of the argument says what they may be.
+NAMED = (
+    "DeviceLike",
+    "Devices",
+    "CrossbarLike",
+    "Crossbars",
+    "CompensationLike",
+    "MetricLike",
+    "Faults",
+    "KnownFaults",
+)
+NAMED += ("Inputs", "Ages", "Ranges", "OnChip", "Clean", "FloatArray")
+autodoc_type_aliases = {name: name for name in NAMED}
+TypeAliasForwardRef.__repr__ = lambda self: self.name  # in a union Sphinx writes what repr says
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

@@ -501,7 +501,7 @@ def _run_command(options: argparse.Namespace) -> object:
         return None
     told = "\n".join(filter(None, (str(result), result.gained())))
     print(f"\n{told}\n\nreport, drift curve, checkpoints: {result.folder}")
-    print(f"the curve: {result.folder / 'drift.png'}")
+    print(f"the picture: {result.folder / 'drift.png'}")
     runs = [tracker for tracker in result.trackers.values() if isinstance(tracker, Run)]
     if runs:
         print(f"\nSee the run in MLflow:\n{runs[-1].links()}")
