@@ -141,7 +141,7 @@ def ids(options: dict[str, Any]) -> str:
 @pytest.mark.filterwarnings("ignore::analogsim.ConversionWarning")
 @pytest.mark.parametrize("options", MODULES, ids=ids)
 def test_without_noise_it_is_the_digital_module(options: dict[str, Any]) -> None:
-    """A sample of the calls for each module; all of them in the slow test."""
+    """A sample of the calls for each module; each call with a third of the modules in the slow test."""
     compare_all(options, random.Random(MODULES.index(options)).sample(CALLS, 12))
 
 
@@ -149,7 +149,8 @@ def test_without_noise_it_is_the_digital_module(options: dict[str, Any]) -> None
 @pytest.mark.filterwarnings("ignore::analogsim.ConversionWarning")
 @pytest.mark.parametrize("options", MODULES, ids=ids)
 def test_without_noise_it_is_the_digital_module_everywhere(options: dict[str, Any]) -> None:
-    compare_all(options, CALLS)
+    shuffled = random.Random(0).sample(CALLS, len(CALLS))
+    compare_all(options, shuffled[MODULES.index(options) % 3 :: 3])
 
 
 @pytest.mark.parametrize("device", CLEAN.values(), ids=CLEAN.keys())

@@ -27,13 +27,8 @@ CROSSBARS: dict[str, Any] = {
     "standard": "standard",
     "bounds": Crossbar(dac_bits=8, adc_bits=8, input_range=2.0, output_bound=4.0, gain_mismatch=0.01),
     "serial": Crossbar(dac_bits=3, adc_bits=6, output_bound=4.0, bit_serial=True),
-    "wires": Crossbar(rows=8, cols=8, wire_resistance=1.0),
+    "wires": Crossbar(rows=4, cols=4, wire_resistance=1.0),  # what solves them is unrolled: minutes for larger arrays
 }
-
-
-def has_wires(device: analogsim.DeviceModel) -> bool:
-    """Whether a device has conductances that a wire's resistance could act on."""
-    return not device.signed and device.unit == "µS"
 
 
 PAIRS = [
@@ -42,11 +37,11 @@ PAIRS = [
     ("gaussian", "ideal"),
     *(pytest.param("pcm", name, marks=pytest.mark.slow) for name in CROSSBARS if name not in ("ideal", "standard")),
     pytest.param("reram-wan2022", "ideal", marks=pytest.mark.slow),
+    pytest.param("drift", "wires", marks=pytest.mark.slow),  # wires make one graph, whatever device is in front of them
     *(
-        pytest.param(device, crossbar, marks=pytest.mark.slow)
+        pytest.param(device, "standard", marks=pytest.mark.slow)
         for device in analogsim.available_devices()
-        for crossbar in ("standard", "wires")
-        if device != "pcm" and (crossbar != "wires" or has_wires(analogsim.as_device_model(device)))
+        if device != "pcm"
     ),
 ]
 
