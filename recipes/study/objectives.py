@@ -58,6 +58,8 @@ class Objective:
         number: of the trial at work, or of the last one.
         lost: whether the others gave that trial to somebody else meanwhile.
         ended: whether it came to an end, of which only Optuna has to be told.
+        begun: the number of the trial that Optuna called it with last, also of one that was one too many.
+        raised: what ended that trial but for pruning; Optuna hides it where the storage does not take that it failed.
     """
 
     def __init__(
@@ -83,11 +85,14 @@ class Objective:
         self.number: int | None
         self.lost: bool
         self.ended: bool
+        self.begun: int | None
+        self.raised: BaseException | None
         self.forget()
 
     def forget(self) -> None:
         """Begin anew: no trial is at work."""
         self.number, self.lost, self.ended = None, False, False
+        self.begun, self.raised = None, None
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, float]:
         """The trial's value: the drifted score, or for a Pareto study clean and drifted score.
@@ -96,6 +101,18 @@ class Objective:
             TrialPruned: it fell behind, or training diverged.
             ValueError: the study has not the direction of the metric, or not two for a Pareto study.
         """
+        import optuna
+
+        self.begun = trial.number
+        try:
+            return self._value(trial)
+        except (Surplus, optuna.TrialPruned):
+            raise
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    def _value(self, trial: optuna.Trial) -> float | tuple[float, float]:
         import optuna
 
         if self._wanted is not None and surplus(trial.study, trial.number, self._wanted):

@@ -7,6 +7,7 @@ name. `analogsim.recipes.study.shared_database` also puts methods of its own in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 CHECKED = ("5.0.0",)
+
+
+def make_database(file: Path) -> None:
+    """Make the tables of a new database in a file, and close it."""
+    from optuna.storages import RDBStorage
+
+    storage = RDBStorage(f"sqlite:///{file.absolute().as_posix()}")
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def storage_of(study: optuna.Study) -> Any:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from analogsim.errors import InvalidValueError, MissingPackageError, UnavailableError, UnreachableError
 from analogsim.recipes.study import shared_database
+from analogsim.recipes.study.optuna_private import make_database
 from analogsim.recipes.tracking import stores
 from analogsim.recipes.training.stopping import pause
+from analogsim.utils.files import write_whole
 from analogsim.utils.packages import how_to_install
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
     for attempt in range(_OPENING):
         try:
             with quietly():
+                _have_database(url)
                 _refuse_mlflow(url)
                 storage = RDBStorage(
                     url,
@@ -113,6 +116,23 @@ def open_storage(url: str, *, heartbeat: int, on_dead: Callable[[optuna.Study, F
                 ) from error
             pause(0.2 * (attempt + 1))
     raise AssertionError("unreachable")
+
+
+def _have_database(url: str) -> None:
+    """Make an SQLite database that is not there elsewhere, and put it in its place whole.
+
+    A worker that is killed while the tables are made leaves none, and what it began is taken away by the next one.
+    """
+    file = database_file(url)
+    if file is None or _holds_something(file):
+        return
+    with stores.alone(url):  # two that put theirs in the same place would lose what went into the first
+        if not _holds_something(file):
+            write_whole(file, make_database)
+
+
+def _holds_something(file: Path) -> bool:
+    return file.is_dir() or (file.exists() and file.stat().st_size > 0)
 
 
 def _refuse_mlflow(url: str) -> None:

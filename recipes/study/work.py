@@ -73,16 +73,17 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
     goal.forget()
     known = len(goal.notes)
     try:
-        study.optimize(goal, n_trials=1, catch=(Surplus,))
+        _optimize(study, goal)
     except KeyboardInterrupt:
         if goal.number is not None:  # tried again, from its last checkpoint, when the study goes on
             with contextlib.suppress(*storage_errors()):  # of a database that is away: others find this worker dead
                 give_up(study, goal.number)
         raise
-    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-        if not (goal.lost or goal.ended):
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
+        if not (goal.lost or goal.ended or _was_given_away(study, goal, error)):
             raise
-        show(f"trial {goal.number}: the others took this worker for dead, and try it again")
+        if goal.number is not None:
+            show(f"trial {goal.number}: the others took this worker for dead, and try it again")
         return
     except Exception as hiding:
         error = hidden_by(hiding, storage_errors())
@@ -93,6 +94,23 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
         show(note)
     if goal.number is not None:
         show(_line(study, goal.criterion, goal.number))
+
+
+def _optimize(study: optuna.Study, goal: Objective) -> None:
+    """One trial; a signal that ends it is raised also where Optuna could not tell the storage, and raises that."""
+    try:
+        study.optimize(goal, n_trials=1, catch=(Surplus,))
+    except Exception:
+        if isinstance(goal.raised, KeyboardInterrupt):
+            raise goal.raised from None
+        raise
+
+
+def _was_given_away(study: optuna.Study, goal: Objective, error: Exception) -> bool:
+    """Whether it is Optuna that refuses to end the trial at work, which others have ended, whatever happened in it."""
+    if goal.begun is None or error is goal.raised:
+        return False
+    return study.get_trials(deepcopy=False)[goal.begun].state.is_finished()
 
 
 def _line(study: optuna.Study, rule: Criterion, number: int) -> str:
