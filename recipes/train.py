@@ -453,7 +453,15 @@ def resume_config(folder: Path, *, tracking: bool = True, given: Given = NOTHING
         raise MissingFileError(f"resume: {str(folder)!r} is no run of analogsim train: there is no config.toml in it")
     if not is_as_written(path.read_text(encoding="utf-8", errors="replace")):
         raise InvalidValueError(f"resume: {str(path)!r} is not as it was written when the run began: {CHANGED}")
-    config = from_stored(Config, load_mapping(Config, path), str(path))
+    stored = load_mapping(Config, path)
+    if "experiment" not in stored.get(
+        "tracking", {}
+    ):  # what any version wrote last; without it defaults would be taken
+        raise InvalidValueError(
+            f"resume: {str(path)!r} is not whole: its end is missing; put back what the run began with (a checkpoint "
+            "holds it too), or start anew in another folder"
+        )
+    config = from_stored(Config, stored, str(path))
     if not trust:
         command = f"analogsim train --resume {shlex.quote(str(folder))}"
         refuse_stored_code(config, given.options, command, f"resume: {str(path)!r}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from analogsim.errors import InvalidValueError
 from analogsim.evaluation.display import number, spread
 from analogsim.evaluation.report import Report, compare_table
 from analogsim.recipes.judge.page import page, written
@@ -119,6 +120,13 @@ class Judgement:
             ValueError: it is not as it was written.
         """
         fields = unsealed(data)
+        try:
+            return cls._of(fields)
+        except (TypeError, KeyError, ValueError) as error:
+            raise InvalidValueError(f"judgement: what it holds is no judgement, or damaged: {error}") from error
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> Judgement:
         for name in ("report", "final"):
             fields[name] = None if fields[name] is None else Report.from_dict(fields[name])
         for name in ("loss", "gain"):

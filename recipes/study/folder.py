@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analogsim.device.parse import as_device_model
+from analogsim.errors import InvalidValueError
 from analogsim.recipes.config.options import StudyConfig
 from analogsim.recipes.study.trials import identity
 from analogsim.recipes.tasks.references import short
@@ -30,6 +33,7 @@ def owned_folder(parent: Path, name: str, owner: str) -> Path:
 
     Raises:
         OSError: it cannot be made.
+        ValueError: a mark is damaged, so that nobody knows whose the folder is.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for ending in itertools.chain([""], (f"-{count}" for count in itertools.count(2))):
@@ -38,16 +42,34 @@ def owned_folder(parent: Path, name: str, owner: str) -> Path:
             draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
             try:
                 draft.chmod(0o755)  # mkdtemp makes it for the owner alone
-                write_whole(draft / _OWNER, owner)
+                write_whole(draft / _OWNER, f"{owner} {_digest(owner)}")
                 with contextlib.suppress(OSError):  # another process was faster
                     os.rename(draft, folder)
                     sync_folder(parent)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         mark = folder / _OWNER
-        if mark.is_file() and mark.read_text() == owner:
+        if mark.is_file() and _owner_in(mark) == owner:
             return folder
     raise AssertionError("unreachable")
+
+
+def _owner_in(mark: Path) -> str:
+    """Whose a folder is, as its mark says it."""
+    text = mark.read_text(encoding="utf-8", errors="replace")
+    owner, between, digest = text.partition(" ")
+    if between and digest == _digest(owner):
+        return owner
+    if re.fullmatch("[0-9a-f]{32}", text):  # of a version that wrote no digest
+        return text
+    raise InvalidValueError(
+        f"out: {str(mark)!r}, which says of which study its folder is, is damaged; take the folder out of the way, or "
+        "choose another name with --study or another place with --out"
+    )
+
+
+def _digest(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:16]
 
 
 def study_name(config: StudyConfig) -> str:

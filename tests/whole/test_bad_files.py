@@ -14,6 +14,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,19 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.evaluation.course import ChipScores
+from analogsim.evaluation.journal import Journal
 from analogsim.evaluation.report import Report
 from analogsim.fit import sample_measurements
 from analogsim.recipes import cli
 from analogsim.recipes.config.options import Config, StudyConfig
 from analogsim.recipes.config.toml import dump_toml, load_toml
+from analogsim.recipes.evaluate import merge
+from analogsim.recipes.judge.judgement import Judgement
+from analogsim.recipes.judge.paired import Difference
+from analogsim.recipes.study.folder import owned_folder
+from analogsim.recipes.study.outcome import FOLDER, RUN, Outcome, outcome_of
+from analogsim.recipes.train import resume_config
 from analogsim.recipes.training.checkpoint import load_checkpoint, save_checkpoint
 from analogsim.recipes.training.setup import check
 from analogsim.utils.digests import sealed, unsealed
@@ -80,7 +89,58 @@ def _report() -> Report:
     return analogsim.evaluate(twin(), [(X, torch.arange(3))], chips=2, times=["1s", "1h"])
 
 
+def _journal(path: Path) -> None:
+    with Journal(path, "mine").opened(QUESTION) as record:
+        record.add([ChipScores(seed, (0.5 + seed, 0.25)) for seed in range(4)])
+
+
+def _chips_of(path: Path) -> object:
+    """What a journal holds; of chips that it lost, as when it was torn, it says nothing wrong."""
+    with Journal(path, "mine").opened(QUESTION) as record:
+        found = record.done(range(100))
+    return [chip for seed, chip in found.items() if seed > 3 or chip.values != (0.5 + seed, 0.25)]
+
+
+QUESTION = {"weights": "w", "network": "n", "data": "d", "metric": "m", "score": "s", "clean": 0.5, "device": "cpu"}
+
+
+def _outcome(path: Path) -> None:
+    outcome = Outcome(3, str(path.parent), "run", "COMPLETE", metrics={"seconds": 1.5, "objective": 0.25})
+    path.write_text(json.dumps(sealed(dataclasses.asdict(outcome))), encoding="utf-8")
+
+
+def _outcome_in(path: Path) -> object:
+    state = SimpleNamespace(name="COMPLETE")
+    return outcome_of(SimpleNamespace(number=3, state=state, user_attrs={FOLDER: str(path.parent), RUN: "run"}))
+
+
+def _parts(path: Path) -> None:
+    """Two of an evaluation, as ``--json`` writes them."""
+    for part, first in ((path, 0), (path.with_name("other.json"), 2)):
+        report = analogsim.evaluate(twin(), [(X, torch.arange(3))], chips=2, seed=first, times=["1s"])
+        part.write_text(json.dumps({"plain": sealed(report.to_dict())}), encoding="utf-8")
+
+
+def _judgement(path: Path) -> None:
+    judged = Judgement("recommended", "Take it.", _report(), Difference(0.1, 0.01, 7.0), "1h", recommended=("column",))
+    path.write_text(json.dumps(sealed(judged.to_dict())), encoding="utf-8")
+
+
 STORED = {
+    "journal": Stored(_journal, _chips_of),
+    "config.toml": Stored(lambda path: dump_toml(Config(), path), lambda path: resume_config(path.parent)),
+    "trial.json": Stored(_outcome, _outcome_in),
+    "studies/.study": Stored(
+        lambda path: owned_folder(path.parents[1], "studies", "mine"),
+        lambda path: owned_folder(path.parents[1], "studies", "mine").name,
+    ),
+    "part.json": Stored(
+        _parts,
+        lambda path: {name: report.to_dict() for name, report in merge([str(path), "other.json"]).items()},
+    ),
+    "judgement": Stored(
+        _judgement, lambda path: Judgement.from_dict(json.loads(path.read_text(encoding="utf-8"))).to_dict()
+    ),
     "chip": Stored(lambda path: analogsim.save_chip(twin(), path), _chip_in),
     "adapters": Stored(lambda path: analogsim.save_adapters(_adapted(), path), _adapters_in),
     "checkpoint": Stored(
@@ -107,6 +167,7 @@ def changes_of(content: bytes, count: int) -> Iterator[tuple[str, bytes]]:
     yield "twice", content + content
     for share in (0.01, 0.3, 0.9, 0.999):
         yield f"first {share:.1%}", content[: int(share * len(content))]
+    yield "without its last line", content[: content.rstrip(b"\n").rfind(b"\n") + 1] if b"\n" in content[:-1] else b""
     for place in np.sort(generator.integers(0, len(content), count)):
         changed = bytearray(content)
         changed[place] ^= 1 << int(generator.integers(0, 8))
@@ -125,9 +186,10 @@ def stored_cases(folder: Path, count: int) -> Iterator[Case]:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error", UserWarning)
+                    warnings.simplefilter("error", RuntimeWarning)
                     found = kind.read(path)
             # Of reading text, before any reader of ours; and of files that people change, which are told, not refused.
-            except (UnicodeDecodeError, json.JSONDecodeError, UserWarning) as error:
+            except (UnicodeDecodeError, json.JSONDecodeError, UserWarning, RuntimeWarning) as error:
                 raise analogsim.errors.InvalidValueError(str(error)) from error
             if found != before:
                 raise AssertionError(f"{path.name} says something else")
