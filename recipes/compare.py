@@ -21,7 +21,7 @@ from analogsim.recipes.comparison.charts import MARKS
 from analogsim.recipes.comparison.comparison import Comparison
 from analogsim.recipes.comparison.saved_runs import SavedRun
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.config.outputs import check_output
+from analogsim.recipes.config.outputs import check_output, keep_result
 from analogsim.recipes.tracking import links
 from analogsim.recipes.tracking.run_views import side_by_side
 from analogsim.utils.files import write_whole
@@ -213,6 +213,8 @@ def _run_command(options: argparse.Namespace) -> object:
         uri=options.uri,
         port=options.port,
     )
+    result = _result_of(found)
+    keep_result(options, result)
     print(found.text(shutil.get_terminal_size((200, 24)).columns))  # a pipe has no width: the wide tables
     if options.html is not None:
         write_whole(options.html, found.to_html())
@@ -223,6 +225,11 @@ def _run_command(options: argparse.Namespace) -> object:
         if not found.link:
             raise InvalidValueError("compare: --open: there is no page of MLflow for these runs, see above")
         links.open_page(found.link)
+    return result
+
+
+def _result_of(found: Comparison) -> dict[str, object]:
+    """A comparison as JSON can hold it."""
     return {
         "runs": [
             {

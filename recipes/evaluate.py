@@ -26,7 +26,7 @@ from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.evaluation.workers import Ranks
 from analogsim.integrations.report_scores import ends
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.config.outputs import check_figure, shows_bars
+from analogsim.recipes.config.outputs import check_figure, keep_result, shows_bars
 from analogsim.recipes.tracking.tracked_run import start
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
@@ -264,23 +264,28 @@ def _run_command(options: argparse.Namespace) -> object:
     _check_options(options)
     if options.merge is not None:
         reports = merge(options.merge)
+        keep_result(options, _sealed(reports))
         print(compare_table(reports))
-        return _kept(reports, options)
+        return _drawn(reports, options)
     asked = asked_by(options, None if options.times is None else options.times.split(","))
     with sharing(options, "evaluate") as shared:
         if options.prepare is not None:
             return _prepare_command(options, shared, asked)
         if options.ablate:
+            known: dict[str, object] = {}
 
             def each(name: str, ablation: Ablation) -> None:
+                known[name] = _sealed(ablation.reports)
+                if shared.main:
+                    keep_result(options, known)
                 shared.tell(f"{name} network\n\n{ablation}\n")
 
-            found = ablate(Path(options.run), tell=shared.tell, done=each, shared=shared, **asked)
-            return {name: _sealed(ablation.reports) for name, ablation in found.items()} if shared.main else None
+            ablate(Path(options.run), tell=shared.tell, done=each, shared=shared, **asked)
+            return known if shared.main else None
         show, reports = shared.main and not options.quiet, dict[str, Report]()
-        with _told_anyway(reports, shared):
+        with _told_anyway(reports, shared, options):
             evaluate(Path(options.run), show=show, tell=shared.tell, done=reports.__setitem__, shared=shared, **asked)
-        return _kept(reports, options) if shared.main else None
+        return _drawn(reports, options) if shared.main else None
 
 
 def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked) -> object:
@@ -290,7 +295,7 @@ def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked)
         shared.tell(f"{name} network\n\n{each.prepared}\n")
         reports.update({name: each.before, f"{name}, prepared": each.after})
 
-    with _told_anyway(reports, shared):
+    with _told_anyway(reports, shared, options):
         prepare(
             Path(options.run),
             budget=options.prepare,
@@ -303,20 +308,22 @@ def _prepare_command(options: argparse.Namespace, shared: Sharing, asked: Asked)
             shared=shared,
             **asked,
         )
-    return _kept(reports, options)
+    return _drawn(reports, options)
 
 
 @contextmanager
-def _told_anyway(reports: dict[str, Report], shared: Sharing) -> Iterator[None]:
-    """Print the table of what a block puts into `reports`, also of what there is when an error ends it."""
+def _told_anyway(reports: dict[str, Report], shared: Sharing, options: argparse.Namespace) -> Iterator[None]:
+    """Print and keep what a block puts into `reports`, also what there is when an error ends it."""
     try:
         yield
     finally:
         if reports:
+            if shared.main:
+                keep_result(options, _sealed(reports))
             shared.tell(compare_table(reports))
 
 
-def _kept(reports: dict[str, Report], options: argparse.Namespace) -> object:
+def _drawn(reports: dict[str, Report], options: argparse.Namespace) -> object:
     """Draw the reports where they are to be drawn, and give them as JSON holds them."""
     if options.plot is not None:
         write_figure(options.plot, compare_plot(reports))

@@ -12,7 +12,7 @@ import analogsim
 from analogsim.errors import InvalidValueError
 from analogsim.fit import FittedDevice
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.config.outputs import check_figure, check_output
+from analogsim.recipes.config.outputs import check_figure, check_output, keep_result
 from analogsim.utils.files import write_figure
 from analogsim.utils.times import seconds
 
@@ -107,7 +107,14 @@ def _run_command(options: argparse.Namespace) -> object:
         if not equals:
             raise InvalidValueError(f"fit: --unit takes COLUMN=UNIT, such as time=h, got {text!r}")
         units[name] = unit
-    fitted = fit(
+    found: dict[str, object] = {}
+
+    def done(fitted: FittedDevice) -> None:
+        found.update(_result_of(fitted, options.out))
+        keep_result(options, found)
+        print(fitted, flush=True)
+
+    fit(
         options.measurements,
         options.out,
         plot=options.plot,
@@ -117,11 +124,16 @@ def _run_command(options: argparse.Namespace) -> object:
         g_max=options.g_max,
         bootstrap=options.bootstrap,
         seed=options.seed,
-        done=lambda fitted: print(fitted, flush=True),
+        done=done,
     )
     if not options.quiet:
         print(f'\nuse it: analog = analogsim.convert(model, device="{options.out}")')
-    found: dict[str, object] = {"file": options.out, "device": repr(fitted)}
+    return found
+
+
+def _result_of(fitted: FittedDevice, file: str) -> dict[str, object]:
+    """What was fitted, as JSON can hold it."""
+    found: dict[str, object] = {"file": file, "device": repr(fitted)}
     if fitted.report is not None:
         found["parameters"] = [asdict(one) for one in fitted.report.parameters]
         found |= {"notes": list(fitted.report.notes), "warnings": list(fitted.report.warnings)}

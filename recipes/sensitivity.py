@@ -19,6 +19,7 @@ from analogsim.errors import InvalidValueError
 from analogsim.evaluation.kept_digital import Per
 from analogsim.evaluation.metrics import check_share
 from analogsim.recipes.config.arguments import Program
+from analogsim.recipes.config.outputs import keep_result
 from analogsim.recipes.training.restored import Asked, Restored, add_judging, asked_by, judging, restored
 from analogsim.recipes.training.sharing import Sharing, add_sharing, sharing
 
@@ -156,16 +157,19 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run_command(options: argparse.Namespace) -> object:
     asked = asked_by(options, (options.time,))
     with sharing(options, "sensitivity") as shared:
-        gap = ""
+        gap, known = "", dict[str, object]()
 
         def done(name: str, found: Found) -> None:
             nonlocal gap
+            known[name] = found.to_dict()
+            if shared.main:
+                keep_result(options, known)
             shared.tell(f"{gap}{name} network\n\n{found}")
             gap = "\n"
 
         how = {"keep": options.keep, "per": options.per, "tell": shared.tell, "done": done, "shared": shared}
-        found = sensitivity(Path(options.run), **how, **asked)
-        return {name: each.to_dict() for name, each in found.items()} if shared.main else None
+        sensitivity(Path(options.run), **how, **asked)
+        return known if shared.main else None
 
 
 PROGRAM = Program(

@@ -35,7 +35,7 @@ from analogsim.evaluation.report import Report, compare_plot, compare_table
 from analogsim.integrations.report_scores import curves, ends
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides, help_width
 from analogsim.recipes.config.options import SHORT, Config
-from analogsim.recipes.config.outputs import missing_folders, remove_empty, shows_bars
+from analogsim.recipes.config.outputs import keep_result, missing_folders, remove_empty, shows_bars
 from analogsim.recipes.config.stored import from_stored
 from analogsim.recipes.config.toml import describe, dump_toml, load_mapping, load_toml
 from analogsim.recipes.tasks.data_sets import Splits
@@ -273,6 +273,7 @@ def train(
     task: str | Task | None = None,
     metric: MetricLike | None = None,
     tell: Callable[[str], None] = _nothing,
+    done: Callable[[Result], None] = lambda _: None,
 ) -> Result:
     """Train plain and hardware-aware networks and evaluate both on many chips.
 
@@ -293,6 +294,7 @@ def train(
         task: what is to be learned in place of ``config.task``, a `Task`.
         metric: what is judged by in place of ``config.metric``.
         tell: told, a line each, what was decided of data and weights.
+        done: given the result as soon as both networks are judged, in process 0, before it is drawn or sent anywhere.
 
     Raises:
         ValueError, OSError: something in the options, the data, the folder or the tracking server is not as it must
@@ -318,14 +320,15 @@ def train(
             with _ended(trackers, group):
                 kinds = _prepared(config, splits, folder, group, step, model)
                 _tell_all([note for training in kinds.values() for note in training.notes], group, tell)
-                reports, also = _run(kinds, config, splits, folder, trackers, show and group.main, ours)
+                result = _run(kinds, config, splits, folder, trackers, show and group.main, ours)
+                group.first(lambda: _keep(result, done))
     except BaseException as error:
         if group.main:
             remove_empty(made)
         if isinstance(error, KeyboardInterrupt) and group.main and folder.is_dir():
             error.add_note(f"go on with: {group.command} train --resume {shlex.quote(str(folder))}")
         raise
-    return Result(folder, reports, trackers, also)
+    return result
 
 
 @contextlib.contextmanager
@@ -387,7 +390,7 @@ def _run(
     trackers: dict[str, Tracker],
     show: bool,
     ours: Owned,
-) -> tuple[dict[str, Report], dict[str, dict[str, Report]]]:
+) -> Result:
     """Train and judge; each tracker is put into ``trackers`` once it is started, for the caller to end."""
     kinds = tuple(trainings)
     group = trainings[kinds[0]].group
@@ -419,18 +422,17 @@ def _run(
     for kind in kinds:
         _train_one(trainings[kind], trackers[kind], kind, show)
         reports[kind], also[kind] = _judge(trainings[kind], data, trackers[kind], show)
-    group.first(lambda: _keep(reports, also, folder, trackers))
-    return reports, also
+    return Result(folder, reports, trackers, also)
 
 
-def _keep(
-    reports: dict[str, Report], also: dict[str, dict[str, Report]], folder: Path, trackers: dict[str, Tracker]
-) -> None:
-    """The comparison of the networks, in the folder and in each run."""
-    table, figure = _tables(reports, also), compare_plot(reports)
-    write_whole(folder / "report.txt", table + "\n")
-    write_figure(folder / "drift.png", figure)
-    for tracker in trackers.values():
+def _keep(result: Result, done: Callable[[Result], None]) -> None:
+    """The comparison of the networks, told, in the folder and in each run."""
+    table = str(result)
+    done(result)
+    write_whole(result.folder / "report.txt", table + "\n")
+    figure = compare_plot(result.reports)
+    write_figure(result.folder / "drift.png", figure)
+    for tracker in result.trackers.values():
         tracker.text(table, "report.txt")
         tracker.figure(figure, "drift.png")
 
@@ -504,11 +506,15 @@ def _asked_for(options: argparse.Namespace) -> tuple[Config, Path | None]:
 def _run_command(options: argparse.Namespace) -> object:
     with joined() as group:
         config, folder = group.first(lambda: _asked_for(options))
-        result = train(config, folder, show=not options.quiet, group=group, tell=print)
+
+        def done(result: Result) -> None:
+            keep_result(options, _result_of(result))
+            print("\n" + "\n".join(filter(None, (str(result), result.gained()))), flush=True)
+
+        result = train(config, folder, show=not options.quiet, group=group, tell=print, done=done)
     if not group.main:
         return None
-    told = "\n".join(filter(None, (str(result), result.gained())))
-    print(f"\n{told}\n\nreport, drift curve, checkpoints: {result.folder}")
+    print(f"\nreport, drift curve, checkpoints: {result.folder}")
     print(f"the picture: {result.folder / 'drift.png'}")
     runs = [tracker for tracker in result.trackers.values() if isinstance(tracker, Run)]
     if runs:
@@ -520,6 +526,11 @@ def _run_command(options: argparse.Namespace) -> object:
         print(f"Both networks side by side:\n{link}")
     if runs:
         print(f"All runs, with their scores:\n{list_link(runs[-1])}")
+    return _result_of(result)
+
+
+def _result_of(result: Result) -> dict[str, object]:
+    """A result as JSON can hold it."""
     return {
         "folder": str(result.folder),
         "reports": {kind: sealed(report.to_dict()) for kind, report in result.reports.items()},

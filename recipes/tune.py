@@ -16,7 +16,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from analogsim.evaluation.metrics import MetricLike
 from analogsim.evaluation.report import compare_plot
 from analogsim.recipes.config.arguments import Program, add_settings, files_and_overrides, help_width
 from analogsim.recipes.config.options import STUDY_SHORT, Config, StudyConfig
-from analogsim.recipes.config.outputs import missing_folders, remove_empty
+from analogsim.recipes.config.outputs import keep_result, missing_folders, remove_empty
 from analogsim.recipes.config.space import DEFAULT_SPACE, Choice
 from analogsim.recipes.config.toml import describe, dump_toml, from_mapping, load_mapping, to_mapping
 from analogsim.recipes.config.trial_config import training_config
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+_UNSENT = "MLflow has not taken everything yet: start the same command again when it answers"
 _DONE = "analogsim:done"
 
 
@@ -203,6 +204,7 @@ def tune(
     data: Any = None,
     task: str | Task | None = None,
     metric: MetricLike | None = None,
+    done: Callable[[Tuned], None] = lambda _: None,
 ) -> Tuned:
     """Work on a study until it has all its trials, then compare the best of them.
 
@@ -215,6 +217,8 @@ def tune(
         data: the data in place of ``config.data``: whatever a factory of data may return, see `data_sets.load`.
         task: what is to be learned in place of ``config.task``, a `Task`.
         metric: what networks are judged by in place of ``config.metric``; it has a direction.
+        done: given the result of the comparison, where this worker makes it, as soon as it is there: before it is
+            written, drawn or sent anywhere.
 
     Raises:
         ValueError: a setting is wrong, or is another one than the study was begun with.
@@ -227,13 +231,13 @@ def tune(
     made = missing_folders(config.out)
     writable_place(config)
     try:
-        return _take_part(config, given, show)
+        return _take_part(config, given, show, done)
     except BaseException:
         remove_empty(made)
         raise
 
 
-def _take_part(config: StudyConfig, given: Given, show: Callable[[str], None]) -> Tuned:
+def _take_part(config: StudyConfig, given: Given, show: Callable[[str], None], done: Callable[[Tuned], None]) -> Tuned:
     """Work on the study of a configuration that was checked."""
     import optuna
 
@@ -251,7 +255,7 @@ def _take_part(config: StudyConfig, given: Given, show: Callable[[str], None]) -
         with storage_explained(storage_url(config.study.storage)):
             study = open_study(config, goal.criterion, goal.runs, on_dead)
             show(f"study {study.study_name!r}, {config.study.trials} trials, of\n{config.search}")
-            return _work(goal, study, show)
+            return _work(goal, study, show, done)
     except KeyboardInterrupt as stop:
         where = f" --storage {shown(config.study.storage)}" if config.study.storage else ""
         code = "".join(f" --{option} {text}" for option, (_, text) in code_in(to_mapping(config)).items())
@@ -282,7 +286,7 @@ def load(file: str | Path | None, settings: Sequence[str], *, trust: bool = Fals
     return _study_config(merged(begun, given), f"study {study_name(alone)!r}")
 
 
-def _work(goal: Objective, study: optuna.Study, show: Callable[[str], None]) -> Tuned:
+def _work(goal: Objective, study: optuna.Study, show: Callable[[str], None], done: Callable[[Tuned], None]) -> Tuned:
     """Take trials until there are enough, and the lead in what comes after if no other worker has it."""
     config, runs = goal.config, goal.runs
     folder = goal.folder(study)
@@ -290,7 +294,7 @@ def _work(goal: Objective, study: optuna.Study, show: Callable[[str], None]) -> 
     status: Status = "FAILED"
     try:
         if take_trials(study, goal, show):
-            tuned = _conclude(study, goal, show)
+            tuned = _conclude(study, goal, show, done)
         else:
             tuned = Tuned(study, folder, runs, None, "the time is up; other workers are still at work on this study")
         status = "FINISHED"
@@ -304,7 +308,9 @@ def _work(goal: Objective, study: optuna.Study, show: Callable[[str], None]) -> 
                 runs.parent.end(status)
 
 
-def _conclude(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -> Tuned:
+def _conclude(
+    study: optuna.Study, goal: Objective, show: Callable[[str], None], done: Callable[[Tuned], None]
+) -> Tuned:
     """Make the comparison at the end, or tell of the one that was made of these very trials."""
     config, folder = goal.config, goal.folder(study)
     what = [len(study.get_trials(deepcopy=False)), config.study.final_seeds, config.evaluation.chips]
@@ -315,7 +321,7 @@ def _conclude(study: optuna.Study, goal: Objective, show: Callable[[str], None])
         try:
             with lease.held(lambda: study.user_attrs.get(_DONE) == what) as ours:
                 if ours:
-                    tuned, whole = _finish(study, goal, show)
+                    tuned, whole = _finish(study, goal, show, done)
                     study.set_user_attr(_DONE, what if whole else None)
                     return tuned
         except LostLease:
@@ -327,7 +333,9 @@ def _conclude(study: optuna.Study, goal: Objective, show: Callable[[str], None])
     return Tuned(study, folder, goal.runs, None, text)
 
 
-def _finish(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -> tuple[Tuned, bool]:
+def _finish(
+    study: optuna.Study, goal: Objective, show: Callable[[str], None], done: Callable[[Tuned], None]
+) -> tuple[Tuned, bool]:
     """Compare the best network with the others and write all down; also whether MLflow has taken everything."""
     show("comparing the best trial with the default settings and with plain training, on fresh chips")
     config, rule, runs, folder = goal.config, goal.criterion, goal.runs, goal.folder(study)
@@ -338,11 +346,14 @@ def _finish(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -
         text += f"\n\n{final_comparison.why_none(study, rule)}"
     else:
         text += f"\n\n{final_comparison.describe(study, config, rule, final)}"
+    tuned = Tuned(study, folder, runs, final, text)
+    done(tuned)
+    write_whole(folder / "report.txt", text + "\n")
+    if final is not None:
         figure = compare_plot({name: reports[0] for name, reports in final.reports.items()})
         write_figure(folder / "drift.png", figure)
         runs.still_ours()
         final_comparison.log(study, config, rule, final, text, runs)
-    write_whole(folder / "report.txt", text + "\n")
     unsent = runs.send_unsent(study)
     whole = (
         runs.end_strays(study)
@@ -351,9 +362,7 @@ def _finish(study: optuna.Study, goal: Objective, show: Callable[[str], None]) -
         and runs.parent.delivered
         and (final is None or final.delivered)
     )
-    if not whole:
-        text += "\n\nMLflow has not taken everything yet: start the same command again when it answers"
-    return Tuned(study, folder, runs, final, text), whole
+    return tuned if whole else replace(tuned, text=f"{text}\n\n{_UNSENT}"), whole
 
 
 def _head(study: optuna.Study, url: str) -> str:
@@ -391,8 +400,17 @@ def _run_command(options: argparse.Namespace) -> object:
     def show(line: str) -> None:
         print(line, flush=True)
 
-    tuned = tune(config) if options.quiet else tune(config, show=show)
-    print(f"\n{tuned}\n\nbest settings, trials, checkpoints: {tuned.folder}")
+    told: list[str] = []
+
+    def done(tuned: Tuned) -> None:
+        keep_result(options, tuned.to_dict())
+        print(f"\n{tuned}", flush=True)
+        told[:] = [tuned.text]
+
+    tuned = tune(config, show=(lambda _: None) if options.quiet else show, done=done)
+    rest = tuned.text.removeprefix(told[-1]).strip() if told else tuned.text  # of what was printed already
+    for part in filter(None, (rest, f"best settings, trials, checkpoints: {tuned.folder}")):
+        print(f"\n{part}")
     print(tuned.links())
     return tuned.to_dict()
 

@@ -8,9 +8,10 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.config.outputs import check_output
+from analogsim.recipes.config.outputs import check_output, kept_result
 from analogsim.utils.files import write_whole
 
 _STANDARD = "-"
@@ -36,6 +37,8 @@ def result_written(options: argparse.Namespace) -> Iterator[Callable[[object], N
     For ``-`` it is alone on standard output: whatever else is printed in the block goes to standard error, or nowhere
     where it is to be quiet.
 
+    Where an error ends the block, what `keep_result` was given is written.
+
     Raises:
         ValueError, OSError: the file could not be written; told before the block.
     """
@@ -47,12 +50,24 @@ def result_written(options: argparse.Namespace) -> Iterator[Callable[[object], N
             scope.enter_context(contextlib.redirect_stdout(elsewhere))
         elif file is not None:
             check_output(file, options.command)
-        yield given.append
+        try:
+            yield given.append
+        except BaseException:
+            known = kept_result(options)
+            if file is not None and known is not None:
+                with contextlib.suppress(OSError):  # the first error is the one to be told
+                    _write(known, file, output)
+                    told = "what was found before that is written" + ("" if file == _STANDARD else f" to {file}")
+                    print(f"analogsim: {told}", file=sys.stderr)
+            raise
     for result in given:
-        if file is None or result is None:  # None: another process of the same command writes it
-            continue
-        text = json.dumps(result)
-        if file == _STANDARD:
-            print(text, file=output, flush=True)
-        else:
-            write_whole(file, text)
+        if file is not None and result is not None:  # None: another process of the same command writes it
+            _write(result, file, output)
+
+
+def _write(result: object, file: str, output: TextIO) -> None:
+    text = json.dumps(result)
+    if file == _STANDARD:
+        print(text, file=output, flush=True)
+    else:
+        write_whole(file, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -82,6 +83,23 @@ def remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):  # something is in it, or it is gone
             folder.rmdir()
+
+
+def keep_result(options: argparse.Namespace, result: object) -> None:
+    """Have what a command has found so far written where ``--json`` says, also if an error ends it after this.
+
+    Whoever prints a table calls this besides, before anything is drawn, sent or written that could fail.
+
+    Args:
+        options: of the command.
+        result: as ``run`` would give it, in place of what was kept before.
+    """
+    options.known = result
+
+
+def kept_result(options: argparse.Namespace) -> object:
+    """What `keep_result` was given last; None for nothing."""
+    return getattr(options, "known", None)
 
 
 def shows_bars() -> bool:

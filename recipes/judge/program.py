@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from analogsim.evaluation.metrics import MetricLike, as_metric
 from analogsim.evaluation.workers import Executor, Ranks
 from analogsim.layers.module import AnalogModule, matrices_of
 from analogsim.recipes.config.arguments import Program
-from analogsim.recipes.config.outputs import check_output
+from analogsim.recipes.config.outputs import check_output, keep_result
 from analogsim.recipes.judge.bench import Bench, Part
 from analogsim.recipes.judge.clock import Clock
 from analogsim.recipes.judge.judgement import Judgement, page_of
@@ -293,7 +294,13 @@ def learn_costs(bench: Bench, base: Variant, samples: Samples, at: float, first:
 
 
 def judge_run(
-    path: Path, *, options: argparse.Namespace, tell: Callable[[str], None], shared: Sharing, **how: Any
+    path: Path,
+    *,
+    options: argparse.Namespace,
+    tell: Callable[[str], None],
+    shared: Sharing,
+    known: dict[str, Judgement] | None = None,
+    **how: Any,
 ) -> dict[str, Judgement]:
     """Judge the networks of a run, on its own data.
 
@@ -302,6 +309,7 @@ def judge_run(
         options: of the command line; what is left out is as the run has it.
         tell: told what is being done.
         shared: who judges the chips, and where they are kept.
+        known: filled with every judgement as far as it has come, so that an interruption loses nothing.
         **how: see `judge`.
 
     Returns:
@@ -319,7 +327,7 @@ def judge_run(
         "metric": options.metric,
         "trust": options.trust,
     }
-    found = {}
+    found = {} if known is None else known
     for name, network in restored(path, asked, tell, "judge", place=shared.place):
         rule = judging(network, asked)
         found[name] = judge(
@@ -333,6 +341,7 @@ def judge_run(
             compensation=rule["compensation"],
             times=rule["times"],
             tell=tell,
+            show=partial(found.__setitem__, name),
             **shared.options(name),
             **how,
         )
@@ -340,7 +349,12 @@ def judge_run(
 
 
 def judge_named(
-    *, options: argparse.Namespace, tell: Callable[[str], None], shared: Sharing, **how: Any
+    *,
+    options: argparse.Namespace,
+    tell: Callable[[str], None],
+    shared: Sharing,
+    known: dict[str, Judgement] | None = None,
+    **how: Any,
 ) -> dict[str, Judgement]:
     """Judge a network that the user names, on data that the user names.
 
@@ -348,6 +362,7 @@ def judge_named(
         options: of the command line.
         tell: told what is being done, and of weights that need another name.
         shared: who judges the chips, and where they are kept.
+        known: filled with every judgement as far as it has come, so that an interruption loses nothing.
         **how: see `judge`.
 
     Returns:
@@ -364,7 +379,8 @@ def judge_named(
         for note in load_into(model, read_weights(options.weights), f"weights {options.weights!r}"):
             tell(note)
     drawn = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:_CALIBRATION]
-    found = judge(
+    found, name = {} if known is None else known, short(options.model)
+    found[name] = judge(
         model,
         data.batches(data.test, options.batch_size),
         validation=data.batches(data.validation, options.batch_size),
@@ -375,10 +391,11 @@ def judge_named(
         compensation=None if options.compensation == "none" else options.compensation or "global",
         times=options.times.split(",") if options.times else None,
         tell=tell,
-        **shared.options(short(options.model)),
+        show=partial(found.__setitem__, name),
+        **shared.options(name),
         **how,
     )
-    return {short(options.model): found}
+    return found
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
@@ -457,15 +474,17 @@ def _run_command(options: argparse.Namespace) -> object:
         if each.recommended:
             words = [*_command(options), "--apply", "+".join(each.recommended)]
             found[name] = each.replace(command=shlex.join(words))
+    result = {name: sealed(each.to_dict()) for name, each in found.items()}
+    keep_result(options, result)
     print("\n\n".join(f"{name} network\n\n{each}" for name, each in found.items()))
     if options.html is not None:
         write_whole(options.html, page_of(found))
-    return {name: sealed(each.to_dict()) for name, each in found.items()}
+    return result
 
 
 def _found(options: argparse.Namespace, shared: Sharing) -> dict[str, Judgement]:
     """The judgements that a command asks for; what is known is printed where it is interrupted."""
-    so_far: list[Judgement] = []
+    so_far: dict[str, Judgement] = {}
 
     def tell(text: str) -> None:
         if shared.main and not options.quiet:
@@ -479,7 +498,7 @@ def _found(options: argparse.Namespace, shared: Sharing) -> dict[str, Judgement]
         "seed": options.seed,
         "only": options.only.split(",") if options.only else None,
         "apply": options.apply,
-        "show": so_far.append,
+        "known": so_far,
     }
     try:
         if options.run is None:
@@ -487,7 +506,8 @@ def _found(options: argparse.Namespace, shared: Sharing) -> dict[str, Judgement]
         return judge_run(Path(options.run), options=options, tell=tell, **how)
     except BaseException:  # what was found out is not lost to what comes after it, be it an error or Ctrl-C
         if so_far and shared.main:
-            print(so_far[-1], flush=True)
+            keep_result(options, {name: sealed(each.to_dict()) for name, each in so_far.items()})
+            print("\n\n".join(f"{name} network\n\n{each}" for name, each in so_far.items()), flush=True)
         raise
 
 

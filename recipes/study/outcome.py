@@ -57,18 +57,30 @@ def unsent(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def can_be_sent(trial: FrozenTrial) -> bool:
+def folder_of(trial: FrozenTrial, place: Path | None = None) -> Path:
+    """Where a trial's checkpoint and report lie: where its worker noted, or in the study's folder, which was moved.
+
+    Args:
+        trial: of a study.
+        place: the study's folder as it is now, if it is known.
+    """
+    noted = Path(trial.user_attrs[FOLDER])
+    moved = None if place is None else trial_folder(place, trial.number)
+    return moved if moved is not None and moved.is_dir() and not noted.is_dir() else noted
+
+
+def can_be_sent(trial: FrozenTrial, place: Path | None = None) -> bool:
     """Whether all that there is to tell of a trial lies here; that it failed can be told from anywhere."""
-    return trial.state.name == "FAIL" or Path(trial.user_attrs[FOLDER], CHECKPOINT).is_file()
+    return trial.state.name == "FAIL" or (folder_of(trial, place) / CHECKPOINT).is_file()
 
 
-def outcome_of(trial: FrozenTrial) -> tuple[Outcome, bool]:
+def outcome_of(trial: FrozenTrial, place: Path | None = None) -> tuple[Outcome, bool]:
     """How a trial ended, and whether its worker itself ended it, and tells MLflow nothing any more."""
-    folder, run_id = trial.user_attrs[FOLDER], trial.user_attrs.get(RUN)
+    folder, run_id = str(folder_of(trial, place)), trial.user_attrs.get(RUN)
     path = Path(folder) / OUTCOME
     if path.is_file():
         try:
-            outcome = Outcome(**unsealed(json.loads(path.read_text(encoding="utf-8"))))
+            outcome = Outcome(**{**unsealed(json.loads(path.read_text(encoding="utf-8"))), "folder": folder})
         except (ValueError, TypeError) as error:  # what it holds besides is in the storage and in the other files
             warnings.warn(f"study: {str(path)!r} is left out: {error}", RuntimeWarning, stacklevel=2)
         else:

@@ -26,6 +26,7 @@ from analogsim.recipes.config.toml import dump_toml, flatten
 from analogsim.recipes.config.trial_config import training_config
 from analogsim.recipes.study import figures
 from analogsim.recipes.study.criterion import Criterion
+from analogsim.recipes.study.folder import study_folder
 from analogsim.recipes.study.lease import Lease, LostLease
 from analogsim.recipes.study.outcome import (
     CHECKPOINT,
@@ -36,6 +37,7 @@ from analogsim.recipes.study.outcome import (
     SENT,
     Outcome,
     can_be_sent,
+    folder_of,
     in_optuna,
     outcome_of,
     unsent,
@@ -234,19 +236,29 @@ class StudyRuns:
             return 0
         lease = Lease(study, "analogsim:sending", self._config.study.heartbeat)
 
-        def nothing_to_do() -> bool:
-            return not (wait or lease.free()) or not any(map(can_be_sent, unsent(study)))
+        place = self._place(study)
 
-        with lease.held(nothing_to_do) as ours:
-            for trial in filter(can_be_sent, unsent(study)) if ours else ():
+        def here() -> list[FrozenTrial]:
+            return [trial for trial in unsent(study) if can_be_sent(trial, place)]
+
+        with lease.held(lambda: not (wait or lease.free()) or not here()) as ours:
+            for trial in here() if ours else ():
                 try:
                     lease.check()
-                    if self._send(study, trial):
+                    if self._send(study, trial, place):
                         sent = study.user_attrs.get(SENT, {})
                         study.set_user_attr(SENT, {**sent, str(trial.number): trial.state.name})
                 except (ConnectionError, LostLease):
                     break
         return len(unsent(study))
+
+    def _place(self, study: optuna.Study) -> Path | None:
+        """The study's folder, where trials do not lie any more where their workers noted."""
+        if all(folder_of(trial).is_dir() for trial in unsent(study)):
+            return None
+        with contextlib.suppress(OSError):  # nothing can be written there now
+            return study_folder(self._config, study)
+        return None
 
     def end_strays(self, study: optuna.Study) -> bool:
         """End the runs of trials that nobody will end; False where MLflow could not be asked.
@@ -395,9 +407,9 @@ class StudyRuns:
             log_report(report, tracker, step=0, part="search")
         tracker.end(_ENDS[outcome.state])
 
-    def _send(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+    def _send(self, study: optuna.Study, trial: FrozenTrial, place: Path | None) -> bool:
         """Send a trial that has ended from its folder; whether MLflow holds it now."""
-        outcome, by_itself = outcome_of(trial)
+        outcome, by_itself = outcome_of(trial, place)
         if outcome.run_id is None:
             tags = {_PARENT_TAG: study.user_attrs[PARENT], _NUMBER: str(trial.number)}
             outcome.run_id = next((run.info.run_id for run in self._found(tags)), None)

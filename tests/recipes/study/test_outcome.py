@@ -32,6 +32,21 @@ def test_its_folder_tells_how_a_trial_ended_unless_optuna_has_it_otherwise(tmp_p
     assert outcome_of(trial) == (lost, False)
 
 
+def test_a_trial_of_a_study_that_was_moved_lies_in_it(tmp_path: Path) -> None:
+    (trial,) = ended(tmp_path / "old" / "trial-0000", "COMPLETE").trials
+    new = tmp_path / "new" / "trial-0000"
+    new.mkdir(parents=True)
+    done = Outcome(0, trial.user_attrs["folder"], "abc", "COMPLETE")
+    (new / "trial.json").write_text(json.dumps(asdict(done)))
+    (new / "checkpoint.pt").write_text("")
+    assert not can_be_sent(trial)
+    assert can_be_sent(trial, tmp_path / "new")
+    assert outcome_of(trial, tmp_path / "new") == (Outcome(0, str(new), "abc", "COMPLETE"), True)
+    old = tmp_path / "old" / "trial-0000"
+    old.mkdir(parents=True)  # where it was noted it is taken, whatever lies elsewhere
+    assert not can_be_sent(trial, tmp_path / "new")
+
+
 def test_what_mlflow_holds_in_the_same_way_is_sent(tmp_path: Path) -> None:
     assert len(unsent(ended(tmp_path, "COMPLETE"))) == 1
     assert unsent(ended(tmp_path, "COMPLETE", logged="COMPLETE")) == []
