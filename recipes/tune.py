@@ -80,7 +80,7 @@ class Tuned:
 
     def links(self) -> str:
         """How to look at it in MLflow and in Optuna's dashboard."""
-        return self.runs.links()
+        return self.runs.links(self.study)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON can hold it; without a comparison at the end there is no best trial."""

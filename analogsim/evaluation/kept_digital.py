@@ -10,7 +10,18 @@ import numpy as np
 
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
-from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, in_unit, number, spread, titled
+from analogsim.evaluation.display import (
+    COLORS,
+    FloatArray,
+    deviation,
+    figure,
+    frame,
+    heading,
+    in_unit,
+    number,
+    spread,
+    titled,
+)
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:
@@ -147,13 +158,18 @@ class KeptDigital:
         drawn, axes = figure(6.4, 4.0)
         shares = [100 * step.share.macs for step in self.steps]
         axes.errorbar(
-            shares, [step.mean for step in self.steps], [step.std for step in self.steps], fmt="o-", capsize=3
+            shares,
+            [step.mean for step in self.steps],
+            [step.std for step in self.steps],
+            fmt="o-",
+            capsize=3,
+            color=COLORS[0],
         )
         for at, (share, step) in enumerate(zip(shares, self.steps, strict=True)):
             if at:
                 axes.annotate(f"{step.digital[-1]} ", (share, step.mean), ha="right", va="bottom", fontsize=7)
-        axes.axhline(self.clean, color="C7", ls="--", lw=1, label="clean")
-        axes.axhline(self.target, color="C3", ls=":", lw=1, label="target")
+        axes.axhline(self.clean, color=COLORS[2], ls="--", lw=1, label="clean")
+        axes.axhline(self.target, color=COLORS[1], ls=":", lw=1, label="target")
         axes.invert_xaxis()
         axes.set_xlabel("multiply-accumulates that run analog [%]")
         axes.set_ylabel(heading(self.metric, self.unit))

@@ -19,7 +19,18 @@ from analogsim.conversion.digital import to_digital
 from analogsim.crossbar.crossbar import Crossbar
 from analogsim.device.model import DeviceModel
 from analogsim.errors import ConversionWarning, InvalidValueError
-from analogsim.evaluation.display import FloatArray, deviation, figure, frame, heading, in_unit, number, spread, titled
+from analogsim.evaluation.display import (
+    COLORS,
+    FloatArray,
+    deviation,
+    figure,
+    frame,
+    heading,
+    in_unit,
+    number,
+    spread,
+    titled,
+)
 from analogsim.evaluation.journal import Journal, as_journal
 from analogsim.evaluation.kept_digital import KeptDigital, Per, Selection, Share, by_loss_per_share, search, sum_shares
 from analogsim.evaluation.metrics import MetricLike, as_metric, check_share
@@ -284,8 +295,9 @@ class Sensitivity:
         """The loss of each layer in the network's order: mean and standard deviation over chips."""
         names = list(self.reports)
         drawn, axes = figure(6.4, 1.4 + 0.22 * len(names))
-        axes.barh(names, [self.mean(name) for name in names], xerr=np.nan_to_num([self.std(name) for name in names]))
-        axes.axvline(self.mean(), color="C3", ls=":", lw=1, label="everything analog")
+        spread_of = np.nan_to_num([self.std(name) for name in names])
+        axes.barh(names, [self.mean(name) for name in names], xerr=spread_of, color=COLORS[0])
+        axes.axvline(self.mean(), color=COLORS[1], ls=":", lw=1, label="everything analog")
         axes.invert_yaxis()
         axes.tick_params(axis="y", labelsize=7)
         unit = self.everything.unit

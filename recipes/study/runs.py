@@ -28,6 +28,7 @@ from analogsim.recipes.study import figures
 from analogsim.recipes.study.criterion import Criterion
 from analogsim.recipes.study.folder import study_folder
 from analogsim.recipes.study.lease import Lease, LostLease
+from analogsim.recipes.study.optuna_private import storage_of
 from analogsim.recipes.study.outcome import (
     CHECKPOINT,
     FOLDER,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 PARENT = "analogsim:run"
 _AT_ONCE = 1000  # MLflow's limit for the metrics of a log_batch
+_DASHBOARD = "http://127.0.0.1:8080"  # where optuna-dashboard serves, unless it is told otherwise
 _NUMBER, _PARENT_TAG = "optuna.trial.number", "mlflow.parentRunId"
 # Pruned is no failure: the run was stopped on purpose.
 _ENDS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "STOPPED": "KILLED", "FAIL": "FAILED"}
@@ -141,10 +143,12 @@ class StudyRuns:
             last = max(map(seconds, report_times(self._config)))
             list_scores(parent, self._criterion.metric.name, [self._criterion.time, label(last)])
 
-    def links(self) -> str:
+    def links(self, study: optuna.Study) -> str:
         """Where to look at the study, and the commands that serve it."""
         url = stores.shown(storage_url(self._config.study.storage))
-        dashboard = f"optuna-dashboard {shlex.quote(url)} --server wsgiref"
+        number = storage_of(study).get_study_id_from_name(study.study_name)
+        page = f"in Optuna   {_DASHBOARD}/dashboard/studies/{number}"
+        dashboard = f"optuna-dashboard {shlex.quote(url)} --server wsgiref\n{page}"
         return "\n".join([*([study_links(self.parent)] if isinstance(self.parent, Run) else []), dashboard])
 
     def _leased(self, run: Run) -> Run:

@@ -317,7 +317,7 @@ class Run(Tracker):
             while self._waiting and began >= self._not_before:
                 try:
                     self._waiting[0].send()
-                except (*stores.errors(), NotImplementedError) as error:
+                except _failures() as error:
                     if self._waiting[0].extra and _is_unknown(error):  # the run is complete without it
                         _warn(f"this MLflow has no place for {self._waiting.popleft().what}: {stores.brief(error)}")
                         continue
@@ -422,6 +422,11 @@ def _told_apart(params: Mapping[str, str], run: MlflowRun) -> tuple[list[str], l
 def _is_final(error: Exception) -> bool:
     refused = getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
     return refused or isinstance(error, FileNotFoundError)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a store may raise for what is told to it; some know not all that MLflow's clients ask."""
+    return (*stores.errors(), NotImplementedError)
 
 
 def _is_unknown(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The pages that show a study, in a browser: MLflow's runs, charts and comparison, and optuna-dashboard.
+"""The pages that show runs and studies, in a browser: MLflow's, optuna-dashboard's and our own.
 
 They need Chromium with its driver, selenium, and what the recipes need. Every test keeps a picture of its page, also in
 the folder that ANALOGSIM_SCREENSHOTS names.
@@ -7,6 +7,8 @@ the folder that ANALOGSIM_SCREENSHOTS names.
 from __future__ import annotations
 
 import contextlib
+import html
+import io
 import json
 import os
 import re
@@ -53,6 +55,32 @@ SETTINGS = [
 ]
 
 
+PAIR = [
+    "model=mlp",
+    "data.limit=200",
+    "optimization.epochs=2",
+    "evaluation.chips=2",
+    "tracking.experiment=pair",
+]
+TRAINING = "workflowType=machine_learning"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks that were trained beside one another, and what was printed."""
+
+    folder: Path
+    printed: str
+    runs: dict[str, Any]  # kind -> run
+
+    def page(self, after: str) -> str:
+        """The link that stands under some words, without the address, which is another one here."""
+        (page,) = re.findall(
+            rf"^{after}\n(?:analogsim ui\n)?http://127.0.0.1:5000(/#/\S+)$", self.printed, re.MULTILINE
+        )
+        return str(page)
+
+
 @dataclass(frozen=True)
 class Study:
     """Where a study is kept, what it consists of, and the links that were printed at its end."""
@@ -68,7 +96,7 @@ class Study:
 
     def page(self, what: str) -> str:
         """A link without the address, which is another one here."""
-        (page,) = re.findall(rf"^{what} +http://127.0.0.1:5000(/#/\S+)$", self.links, re.MULTILINE)
+        (page,) = re.findall(rf"^{what} +http://127.0.0.1:(?:5000|8080)(/\S+)$", self.links, re.MULTILINE)
         return str(page)
 
     @property
@@ -102,11 +130,27 @@ def study(browser: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         links = tune.tune(tune.configure(settings=SETTINGS)).links()
     uri, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
     client = stores.connect(uri)
-    (experiment,) = {each.experiment_id for each in client.search_experiments() if each.name != "Default"}
+    experiment = client.get_experiment_by_name("analogsim").experiment_id
     runs = client.search_runs([experiment], order_by=["attributes.start_time"])
     roles = {role: {run.info.run_id: run for run in runs if run.data.tags["role"] == role} for role in ROLES}
     (parent,) = roles["study"]
     return Study(folder, uri, storage, links, experiment, parent, roles["trial"], roles["final"])
+
+
+@pytest.fixture(scope="module")
+def pair(study: Study) -> Pair:
+    """In the database of the study, so that one server shows both, and in an experiment of its own."""
+    from analogsim.recipes.cli import main
+    from analogsim.recipes.tracking import stores
+
+    printed = io.StringIO()
+    with contextlib.chdir(study.folder), contextlib.redirect_stdout(printed):
+        main(["train", *PAIR, "out=pair", "--quiet"])
+    client = stores.connect(study.uri)
+    place = client.get_experiment_by_name("pair").experiment_id
+    runs = {run.data.tags["training"]: run for run in client.search_runs([place])}
+    (folder,) = (study.folder / "pair").iterdir()
+    return Pair(folder, printed.getvalue(), runs)
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +256,17 @@ class Page:
             metric,
         )
 
+    def charts(self) -> list[str]:
+        """The charts in their order: the metric of each, or "coordinates"."""
+        cards = self.texts("[data-testid=experiment-view-compare-runs-card]")
+        return ["coordinates" if card.startswith("Parallel") else re.split(r"\d|Step", card)[0] for card in cards]
+
+    def check_training(self) -> None:
+        """The pages for training are open, and not those for GenAI."""
+        told = self.texts("a, span")
+        assert "Models" in told
+        assert not {"Judges", "Prompts", "Playground", "Evaluation runs", "Agent versions"} & set(told)
+
     def errors(self, address: str) -> list[str]:
         """What the console holds of errors; reading empties it."""
         severe = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
@@ -280,6 +335,167 @@ def test_trials(study: Study, mlflow: str, page: Page) -> None:
 
     page.until(shown)
     assert page.errors(mlflow) == []
+
+
+def test_all_runs(pair: Pair, mlflow: str, page: Page) -> None:
+    """The list of runs has their training, device and scores, and names that begin with what differs."""
+    page.driver.get(mlflow + pair.page("All runs, with their scores:"))
+    scores = [f"test/accuracy/{end}" for end in ("clean", "drifted_1d", "drifted_1d_std", "drifted_1y")]
+
+    def shown() -> None:
+        page.check_training()
+        assert {"training", "device", "model", *scores} <= set(page.texts(".ag-header-cell"))
+        assert [name.partition(", ")[0] for name in page.rows()] == ["hardware-aware", "plain"]
+        assert page.column("params.`training`") == ["hardware-aware", "plain"]
+        assert page.column("params.`device`") == ["pcm", "pcm"]
+        for name in scores:
+            values = [pair.runs[kind].data.metrics[name] for kind in ("hardware-aware", "plain")]
+            assert [float(text) for text in page.column(f"metrics.`{name}`")] == pytest.approx(values)
+
+    page.until(shown)
+    assert page.errors(mlflow) == []
+
+
+def test_side_by_side(pair: Pair, mlflow: str, page: Page) -> None:
+    """Two runs side by side: first their drift curves, in two colours, then parallel coordinates."""
+    page.driver.get(mlflow + pair.page("Both networks side by side:"))
+    ids = {run.info.run_id for run in pair.runs.values()}
+
+    def drawn() -> None:
+        page.check_training()
+        assert page.charts()[:3] == ["test/accuracy/drift", "coordinates", "test/accuracy/drift_p"]
+        assert page.curves("test/accuracy/drift") == {"axis": "log", "x": dict.fromkeys(ids, SECONDS)}
+        named = [text.partition(", ")[0] for text in page.rows()]
+        assert sorted(named) == ["hardware-aware", "plain"]
+        assert page.texts(".parcoords svg text.label")[:2] == ["training", "test/accuracy/clean"]
+
+    page.until(drawn)
+    assert len({run.data.tags["mlflow.runColor"] for run in pair.runs.values()}) == 2
+    assert page.errors(mlflow) == []
+
+
+def test_run(pair: Pair, mlflow: str, page: Page) -> None:
+    """The page of a run names its data and its model."""
+    page.driver.get(mlflow + pair.page("See the run in MLflow:"))
+
+    def shown() -> None:
+        page.check_training()
+        text = page.driver.find_element("css selector", "body").text
+        assert "Logged models" in text
+        assert "hardware-aware, pcm, mlp, digits" in text
+        assert re.search(r"digits \([0-9a-f#]+\)", text)
+
+    page.until(shown)
+    assert page.errors(mlflow) == []
+
+
+def test_model(pair: Pair, mlflow: str, page: Page) -> None:
+    """The page of a model has the scores on test data and leads to the run."""
+    run = pair.runs["hardware-aware"]
+    (output,) = run.outputs.model_outputs
+    page.driver.get(f"{mlflow}/#/experiments/{run.info.experiment_id}/models/{output.model_id}?{TRAINING}")
+
+    def shown() -> None:
+        page.check_training()
+        text = page.driver.find_element("css selector", "body").text
+        for word in ("hardware-aware, pcm, mlp, digits", "Ready", "test/accuracy/drifted_1d", run.info.run_id[:20]):
+            assert word in text
+        assert str(run.data.metrics["test/accuracy/clean"])[:12] in text
+
+    page.until(shown)
+    assert page.errors(mlflow) == []
+
+
+def test_every_link_opens_the_pages_for_training(pair: Pair, study: Study, mlflow: str, page: Page) -> None:
+    """Those of a training, of a study, of a comparison, and of MLflow's own page of one."""
+    from analogsim.recipes.compare import compare
+    from analogsim.recipes.tracking.links import compare_link
+
+    with contextlib.chdir(study.folder):
+        compared = compare([pair.folder])
+    links = re.findall(r"http://127.0.0.1:5000\S+", f"{pair.printed}\n{study.links}\n{compared.to_html()}")
+    links += [compared.link, compare_link(compared.stored)]
+    assert len(links) > 10
+    for link in dict.fromkeys(html.unescape(link).rstrip('">') for link in links):
+        page.driver.get("about:blank")
+        page.driver.get(link.split('"')[0].replace("http://127.0.0.1:5000", mlflow))
+        page.until(page.check_training)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_our_own_page(pair: Pair, study: Study, page: Page, scheme: str) -> None:
+    """On a screen of 400 pixels no number is broken and all text can be read, by day and by night."""
+    from analogsim.recipes.compare import compare
+
+    with contextlib.chdir(study.folder):
+        written = compare([pair.folder]).to_html()
+    file = study.folder / f"{scheme}.html"
+    file.write_text(written, encoding="utf-8")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.driver.get(file.as_uri())
+    page.click("summary")
+    assert page.script("return document.documentElement.scrollWidth") <= 400  # tables and drawing scroll by themselves
+    numbers = page.script(
+        """return [...document.querySelectorAll("td:not(:first-child):not(.text)")].map(cell => {
+            const line = parseFloat(getComputedStyle(cell).lineHeight), range = document.createRange();
+            range.selectNodeContents(cell);
+            const lines = cell.querySelectorAll("br").length + 1;
+            return [cell.textContent, range.getBoundingClientRect().height, 1.2 * line * lines];
+        })"""
+    )
+    assert len(numbers) > 20
+    assert all(height <= room for text, height, room in numbers if text), numbers
+    contrasts = page.script(
+        """const shares = color => color.match(/[\\d.]+/g).map(Number);
+        const light = color => shares(color).slice(0, 3).map(each => each / 255)
+            .map(each => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, each, place) => sum + each * [0.2126, 0.7152, 0.0722][place], 0);
+        const behind = element => {
+            const color = getComputedStyle(element).backgroundColor;
+            return (shares(color)[3] ?? 1) ? color : behind(element.parentElement);
+        };
+        return [...document.querySelectorAll("body, body *:not(svg *):not(style)")].map(element => {
+            const [low, high] = [light(getComputedStyle(element).color), light(behind(element))].sort((a, b) => a - b);
+            return [element.tagName, (high + 0.05) / (low + 0.05)];
+        })"""
+    )
+    assert min(contrast for _, contrast in contrasts) >= 4.5, contrasts
+    background = page.script("return getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(27, 27, 27)"}[scheme]
+
+
+def test_a_band_is_seen_where_one_points(study: Study, page: Page) -> None:
+    """From six curves on."""
+    from selenium.webdriver import ActionChains
+
+    from analogsim.recipes.comparison.comparison import Comparison
+    from tests.recipes.reports import report, saved
+
+    runs = tuple(saved(f"run {place}", report(0.9 - place / 20), place) for place in range(6))
+    file = study.folder / "six.html"
+    file.write_text(Comparison(runs).to_html(), encoding="utf-8")
+    page.driver.get(file.as_uri())
+
+    def seen() -> list[str]:
+        ids = [f"drift-band-{place}" for place in range(6)]
+        return page.script("return arguments[0].map(id => getComputedStyle(document.getElementById(id)).opacity)", ids)
+
+    assert seen() == ["0"] * 6
+    for part, place in (("name", 2), ("reach", 4)):
+        element = page.driver.find_element("css selector", f"#drift-{part}-{place}" + " path" * (part == "reach"))
+        to = ActionChains(page.driver)
+        to.move_to_element(element).perform()
+
+        def one(place: int = place) -> None:
+            assert seen() == ["1" if each == place else "0" for each in range(6)]
+
+        if part == "name":
+            page.until(one)
+    style = page.script("return getComputedStyle(document.querySelector('#drift-reach-0 path')).pointerEvents")
+    assert style == "stroke"
 
 
 def test_nested(study: Study, mlflow: str, page: Page) -> None:
@@ -364,7 +580,7 @@ def _compare(study: Study, mlflow: str, page: Page) -> list[str]:
 
 def test_dashboard_study(study: Study, dashboard: str, page: Page) -> None:
     """optuna-dashboard opens the study by its name, with the history of the objective."""
-    page.driver.get(f"{dashboard}/dashboard/studies/1")
+    page.driver.get(dashboard + study.page("in Optuna"))
     pruned = [run for run in study.trials.values() if run.info.status == "KILLED"]
 
     def drawn() -> None:
