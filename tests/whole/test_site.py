@@ -135,7 +135,11 @@ BEFORE = {
 # The same at the size of a test.
 SMALLER = {
     "judge.md": (("minutes=10", "minutes=0.05"),),
-    "studies.md": (("n_trials=20", "n_trials=1"), ("epochs=10", 'epochs=1, chips=1, settings=["data.limit=200"]')),
+    "studies.md": (
+        ("n_trials=20", "n_trials=1"),
+        ("epochs=10", "epochs=1, chips=1"),
+        ("high=4}", 'high=4}", "data.limit=200'),
+    ),
     "fit.md": (("range(20)", "range(1)"),),
 }
 # Pages whose code is files, which other tests run as such.
