@@ -109,13 +109,13 @@ def legend(drawn: Figure, axes: Axes) -> None:
     The curves keep the room that they have, however many and long the names are.
     """
     lines, names = axes.get_legend_handles_labels()
+    # names of runs differ at either end
+    short = [name if len(name) <= _NAME else f"{name[: _NAME // 2 - 3]}...{name[-_NAME // 2 :]}" for name in names]
     if len(names) < MANY:
-        axes.legend(lines, names)
+        axes.legend(lines, short)
         return
     width, height = drawn.get_size_inches()
     columns = -(-len(names) // max(1, int((height - 1) / _LINE)))
-    # names of runs differ at either end
-    short = [name if len(name) <= _NAME else f"{name[: _NAME // 2 - 3]}...{name[-_NAME // 2 :]}" for name in names]
     axes.legend(lines, short, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.5, fontsize=7, ncols=columns)
     widest = max(len(name) for name in short)
     drawn.set_size_inches(width + columns * (_LETTER * widest + 0.55), height)

@@ -327,7 +327,7 @@ class Report:
 
     def plot(self) -> Figure:
         """The drift curve: mean, the middle 90 % of the chips, and the clean value, over a logarithmic time axis."""
-        return compare_plot({self.device: self})
+        return compare_plot({self.device.partition(" (")[0]: self})  # all of it stands above the figure
 
 
 def _same(mine: object, other: object) -> bool:

@@ -396,3 +396,21 @@ def test_what_is_missing_is_told() -> None:
     del stored["clean"]
     with pytest.raises(ValueError, match="it has no 'clean'"):
         Report.from_dict(stored)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_long_settings_leave_the_curves_their_room(count: int) -> None:
+    pytest.importorskip("matplotlib")
+    told = "pcm (crossbars of 512 rows x any number of columns, 8-bit DAC, 8-bit ADC, output noise 0.04)"
+    values = np.full((2, 2), 0.9)
+    one = Report(values, (1.0, 86400.0), 0.91, "accuracy", told, (0, 1), "global", 0.1, 100)
+    drawn = one.plot() if count == 1 else compare_plot({f"{told}, number {n}": one for n in range(count)})
+    drawn.canvas.draw()
+    (axes,) = drawn.axes
+    page = drawn.bbox
+    legend = axes.get_legend().get_window_extent()
+    assert axes.get_window_extent().width > 0.7 * page.width
+    assert page.x0 <= legend.x0
+    assert legend.x1 <= page.x1
+    assert axes.get_title().startswith("mean and 5th to 95th percentile")
+    assert "output noise 0.04" in axes.get_title().replace("\n", " ")
