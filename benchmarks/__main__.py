@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chip, compiled, draws, growth, hardware, memory, montecarlo, noise, startup, train, zoo
+from benchmarks import chip, compiled, draws, gpu, growth, hardware, memory, montecarlo, noise, startup, train, zoo
 from benchmarks.harness.networks import CASES
 from benchmarks.harness.options import add_options, begin
 from benchmarks.harness.timing import write
@@ -45,6 +46,7 @@ What training on noisy weights costs beside plain training, and what a chip and 
   zoo    networks that people have: what of each runs analog, and what a training step costs.
   startup
          imports, convert, the first forward and the first compiled step, in fresh processes.
+  gpu    all that wants a GPU, in minutes: python -m benchmarks gpu --help.
   growth cost against parameters, chips, times, batch, crossbar size and workers, with the slopes that are expected.
 
 Methods take turns in short bursts, and each ratio is taken within one round, so that a busy machine spoils little.
@@ -90,7 +92,10 @@ def _measured(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that the command line asks for."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["gpu"]:
+        return gpu.main(given[1:])
+    options = _parser().parse_args(given)
     document = begin(options)
     results, settings = _measured(options)
     if options.json is not None:
