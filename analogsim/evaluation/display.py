@@ -53,6 +53,11 @@ def number(value: float, unit: str | None) -> str:
     return f"{100 * value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
+def small(value: float, unit: str | None) -> str:
+    """What scores differ by, to two digits: shares in points, all else as it is."""
+    return f"{100 * value:.2g} points" if unit == "%" else f"{value:.2g}"
+
+
 def spread(mean: float, std: float, unit: str | None) -> str:
     """Mean ± standard deviation; the mean alone where there is none (NaN)."""
     return number(mean, unit) + ("" if np.isnan(std) else f" ± {number(std, unit)}")

@@ -37,6 +37,8 @@ Question = Mapping[str, Any]
 _SHARED = ("weights", "network", "data", "metric", "score")
 # What is told, but is no part of the question: the clean score differs in rounding from machine to machine.
 _TOLD = ("device", "clean")
+# What only some questions have.
+_OPTIONAL = ("sampling",)
 _SEAL = ', "check": "'
 
 
@@ -140,7 +142,8 @@ class Record:
                         f"journal: line {number} of {self._path!r} holds chip {line['chip']} once more"
                     )
                 details = tuple(_unpacked(text) for text in line.get("details", ()))
-                chip = ChipScores(line["chip"], tuple(line["scores"]), tuple(line["idle"]), details)
+                variances = tuple(line.get("variances", ()))
+                chip = ChipScores(line["chip"], tuple(line["scores"]), tuple(line["idle"]), details, variances)
                 self._chips[chip.seed] = chip
 
     def _compare(self, line: Mapping[str, Any]) -> None:
@@ -150,9 +153,9 @@ class Record:
             return
         same_part = line["part"] == mine["part"]
         differing = [
-            f"{name} ({_told(line.get(name))} there, {_told(mine[name])} now)"
-            for name in mine
-            if (same_part or name in _SHARED) and name not in _TOLD and line.get(name) != mine[name]
+            f"{name} ({_told(line.get(name))} there, {_told(mine.get(name))} now)"
+            for name in dict.fromkeys((*mine, *_OPTIONAL))
+            if (same_part or name in _SHARED) and name not in _TOLD and line.get(name) != mine.get(name)
         ]
         if not math.isclose(line["clean"], mine["clean"], rel_tol=1e-6, abs_tol=1e-9) and not differing:
             if math.isnan(line["clean"]) and math.isnan(mine["clean"]):
@@ -177,6 +180,7 @@ class Record:
                 {
                     **{"of": self._id, "chip": chip.seed, "scores": list(chip.values), "idle": list(chip.idle)},
                     **({"details": [_packed(part) for part in chip.details]} if chip.details else {}),
+                    **({"variances": list(chip.variances)} if chip.variances else {}),
                 }
             )
         self._known = True

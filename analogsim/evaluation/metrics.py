@@ -16,6 +16,7 @@ from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.scores import (
     F1,
     R2,
+    Averaged,
     BitsPerCharacter,
     Mean,
     Perplexity,
@@ -207,6 +208,19 @@ class Metric:
             told = ", ".join(f"{name}: {describe(value)}" for name, value in given)
             error.add_note(f"evaluate: the metric {self.name!r} was given {told}")
             raise
+
+    @property
+    def is_average(self) -> bool:
+        """Whether it follows from a mean over samples, see `analogsim.evaluation.scores.Averaged`."""
+        return not isinstance(self.score, Accumulator) or (isinstance(self.score, Averaged) and self.pick is None)
+
+    def each(self, accumulator: Accumulator, output: Any, target: Any) -> tuple[Tensor, Tensor]:
+        """Score and weight of each sample of a batch; of a metric that `is_average`."""
+        each = cast(Averaged, accumulator).each
+        found: tuple[Tensor, Tensor] = (
+            self._hand(each, output, target) if isinstance(self.score, Accumulator) else each(output, target)
+        )
+        return found
 
     def result(self, accumulator: Accumulator) -> float:
         """The score in an accumulator as Python's own number.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from torch import nn
@@ -23,12 +23,17 @@ from analogsim.conversion.digital import to_digital
 from analogsim.conversion.first_forward import FirstForward, stop_watching
 from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import InvalidTypeError, InvalidValueError, MissingPackageError, WorkerError
-from analogsim.evaluation.course import ChipScores, Course
+from analogsim.evaluation.course import ChipScores, Course, Part
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.journal import Journal, Question, Record, as_journal
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
+from analogsim.evaluation.over_chips import Sampled
 from analogsim.evaluation.question import describe_question
 from analogsim.evaluation.report import Report
+from analogsim.evaluation.rounds import Plan, SamplesPerChip, as_plan, boundary_after, stop_told
+from analogsim.evaluation.sampling.learning import FIRST, Answers, Learned
+from analogsim.evaluation.sampling.unit_scores import noting
+from analogsim.evaluation.sampling.units import Asked, Reader, Units
 from analogsim.evaluation.scoring import Scores, ask_alone, find_alone, score_networks
 from analogsim.evaluation.workers import Executor, Ranks, judge_elsewhere, judge_in_ranks
 from analogsim.layers.matrix import AnalogMatrix
@@ -40,6 +45,9 @@ from analogsim.utils.packages import how_to_install
 from analogsim.utils.text import in_short
 from analogsim.utils.times import DEFAULT_TIMES, seconds
 
+_TRIED = 256  # samples that are taken out of their batches to see whether they score the same
+_SAME = 0.98  # of these; rounding decides between two classes that are equally likely
+
 Clean = Literal["converters", "digital"]
 """What `Report.clean` is the score of."""
 
@@ -48,7 +56,7 @@ def evaluate(
     analog: nn.Module,
     loader: Iterable[Any],
     *,
-    chips: int = 25,
+    chips: int | None = None,
     times: Sequence[float | str] | None = None,
     metric: MetricLike = "accuracy",
     seed: int = 0,
@@ -61,6 +69,8 @@ def evaluate(
     journal: str | os.PathLike[str] | Journal | None = None,
     clean: Clean | None = None,
     on_chip: OnChip | None = None,
+    precision: float | None = None,
+    samples_per_chip: SamplesPerChip = None,
 ) -> Report:
     """What is left of a network: its score on many chips, each followed through time, beside the clean score.
 
@@ -72,7 +82,7 @@ def evaluate(
         loader: yields pairs ``(input, target)``, where the input is a tensor, a tuple of arguments or a mapping of
             keyword arguments; or mappings with ``"labels"``, as Hugging Face's collators make them. Tensors are moved
             to the model's torch device. Up to 1 GiB is kept in memory; more is read again for each chip and time.
-        chips: how many chips.
+        chips: how many chips; with a ``precision`` the most. Default: 25, with a precision 10,000.
         times: since programming, seconds or text, each at least 0. Default: one second, hour, day, month and year, as
             far as the devices' formulas go.
         metric: ``"accuracy"``, ``"cross_entropy"``, ``"loss"`` (the network's own, when it is given labels), a
@@ -114,10 +124,22 @@ def evaluate(
             with the same network. It returns nothing. Workers of an executor call a copy of their own, made by pickle,
             and what that collects stays with them; for chips that a journal holds already it is not called. Not with
             chips together.
+        precision: judge chips until the mean over all that there might be is known this well at every time: half the
+            width of its 95 % interval (Student's t), in the metric's unit, 0.001 for 0.1 points of accuracy. At least
+            16 chips are judged, and how many is a matter of their scores alone, however they are shared out. It is said
+            of the data as they are, not of others of the kind.
+        samples_per_chip: ask each chip so many samples, drawn for it and each time at random, on average; ``"auto"``
+            for as many as it is worth. Samples whose answers errors change are asked more often, the others by chance;
+            what answers differ by from what is expected of them, over the chance of being asked, makes the chip's score
+            an unbiased estimate (`analogsim.evaluation.sampling`). The report takes what samples add to the spread out
+            of its deviations and quantiles. What chips are asked is learned from those before them, and the same in any
+            number of workers. None: all samples. For metrics that are a mean over samples, or follow from one.
 
     Raises:
         ValueError: an empty loader or batch, no time or chip, an unknown metric, targets that it cannot take, a time
-            before programming or one that a device has no formula for, chips together that cannot be.
+            before programming or one that a device has no formula for, chips together that cannot be; a precision that
+            is none, samples of a metric that is no mean over samples or of a network whose answers depend on what else
+            is in the batch.
         NonFiniteError: an answer or a score is NaN or infinite; it names the chip, the time, and the first layer that
             answered so. Minus infinity is let through where masks put it, also into the digital network's answers.
         BypassedError: no analog layer had a part in the answers.
@@ -129,7 +151,8 @@ def evaluate(
     Warns:
         ConversionWarning: some analog layers had no part in the answers; `audit` tells more.
         UserWarning: the end of the journal was torn when its process died; or more than 5 % of what reaches a layer's
-            output converters lies beyond a fixed bound, on the first batch and without errors of a chip.
+            output converters lies beyond a fixed bound, on the first batch and without errors of a chip; or ``chips``
+            were judged and the mean is not known as precisely as was asked for.
     """
     judged = judge_chips(
         analog,
@@ -148,10 +171,12 @@ def evaluate(
         clean=clean,
         on_chip=on_chip,
         look=True,
+        precision=precision,
+        samples_per_chip=samples_per_chip,
     )
     judged.uses.warn("evaluate", stacklevel=2)
-    if judged.saturated:
-        warnings.warn(f"evaluate: {judged.saturated}", stacklevel=2)
+    for told in filter(None, (judged.saturated, judged.imprecise)):
+        warnings.warn(f"evaluate: {told}", stacklevel=2)
     for listener in list(_listeners):
         listener(judged.report)
     return judged.report
@@ -186,6 +211,7 @@ class Judged:
         details: the same of each chip at each time, ``(chips, times, ...)``.
         anew: how many chips the journal did not have.
         saturated: what is to be said of output converters that saturate; empty for nothing.
+        imprecise: what is to be said where a precision was not reached; empty for nothing.
     """
 
     report: Report
@@ -194,13 +220,14 @@ class Judged:
     details: FloatArray | None
     anew: int
     saturated: str = ""
+    imprecise: str = ""
 
 
 def judge_chips(
     analog: nn.Module,
     loader: Iterable[Any],
     *,
-    chips: int,
+    chips: int | None,
     times: Sequence[float | str] | None,
     metric: MetricLike,
     seed: int,
@@ -215,13 +242,15 @@ def judge_chips(
     clean: Clean | None = None,
     on_chip: OnChip | None = None,
     look: bool = False,
+    precision: float | None = None,
+    samples_per_chip: SamplesPerChip = None,
 ) -> Judged:
     """What `evaluate` does, and which layers had a part in the answers, of which it says nothing yet.
 
     Args:
         analog: the twin; see `evaluate` for what follows.
         loader: the data.
-        chips: how many.
+        chips: how many, or the most.
         times: since programming.
         metric: the score.
         seed: the first chip.
@@ -236,19 +265,22 @@ def judge_chips(
         clean: what it is the score of.
         on_chip: called for each chip at each age.
         look: whether output converters saturate is found out, with one more forward of the first batch.
+        precision: of the mean, see `evaluate`.
+        samples_per_chip: how many each is asked.
 
     Raises:
         BypassedError: none had.
     """
-    _check_count("chips", chips)
     _check_count("together", together)
     _check_times(times)
     wanted = as_compensations(compensation)
     _check_compensations(wanted, analog, calibration, together)
     _check_on_chip(on_chip, together)
     judged = as_metric(metric)
+    plan = as_plan(chips, precision, samples_per_chip, together, judged.unit)
+    _check_average(judged, plan)
     first = as_seed(seed)
-    as_seed(first + chips - 1)
+    as_seed(first + plan.chips - 1)
     check_flag(progress, "evaluate: progress")
     layers = matrices_of(analog)
     converters = _counts_converters(clean, analog)
@@ -257,8 +289,10 @@ def judge_chips(
     # What is judged here looks for itself, at every chip.
     watching = [(module, watch) for module in analog.modules() for watch in stop_watching(module)]
     digital = to_digital(analog).eval()
-    plain = score_networks(ask_alone(digital), data, judged, find_alone(digital, "the digital network"))
-    trained = _score_behind_converters(analog, data, judged, plain) if converters else plain
+    noted = judged if plan.samples is None else noting(judged, whole=True)
+    plain = score_networks(ask_alone(digital), data, noted, find_alone(digital, "the digital network"))
+    trained = _score_behind_converters(analog, data, noted, plain) if converters else plain
+    units = None if plan.samples is None else _units(digital, data, judged, plain, trained)
     bounded = look and any(map(has_fixed_bound, layers))
     saturated = saturation_told(analog, find_saturated(analog, next(iter(data))[0])) if bounded else ""
     course = Course(
@@ -274,8 +308,8 @@ def judge_chips(
     )
     described = ", ".join(dict.fromkeys(_described(layer) for layer in layers))
     uses = Uses([matrix.analog for matrix in layers])
-    seeds = range(first, first + chips)
-    ask = partial(describe_question, course, clean=plain.values[0], device=described)
+    sampling = None if plan.samples is None else {"samples": plan.samples, "first": first}
+    ask = partial(describe_question, course, clean=plain.values[0], device=described, sampling=sampling)
 
     def check_first(batch: Iterable[ChipScores]) -> None:
         for chip in batch:
@@ -283,20 +317,28 @@ def judge_chips(
                 uses.credit(chip.idle)
                 uses.check(action)
 
-    bar = _progress_bar(chips) if progress else nullcontext()
+    done: dict[int, ChipScores] = {}
+    bar = _progress_bar(plan.chips if precision is None else None) if progress else nullcontext()
     with ExitStack() as stack, bar as shown:
-        record, done = _opened(as_journal(journal), ask, executor, seeds, stack)
-        anew = chips - len(done)
-        came = _judged(course, [seed for seed in seeds if seed not in done], together, executor, journal)
-        check_first(done.values())
-        for batch in stack.enter_context(closing(came)):
-            _keep(batch, done, record, shown)
-            check_first(batch)
+        record, known = _opened(as_journal(journal), ask, executor, range(first, first + plan.chips), stack)
+        anew = 0
+        for seeds, now in _rounds(course, plan, units, first, done):
+            here = {seed: known[seed] for seed in seeds if seed in known}
+            check_first(here.values())
+            done |= here
+            left = [seed for seed in seeds if seed not in here]
+            anew += len(left)
+            with closing(_judged(now, left, together, executor, journal)) as came:
+                for batch in came:
+                    _keep(batch, done, record, shown)
+                    check_first(batch)
+    seeds = range(first, first + len(done))
     for chip in done.values():
         uses.credit(chip.idle)
     _watch_again(uses, watching)
+    values = np.array([done[seed].values for seed in seeds])
     report = Report(
-        values=np.array([done[seed].values for seed in seeds]),
+        values=values,
         times=instants,
         clean=trained.values[0],
         metric=judged.name,
@@ -309,8 +351,86 @@ def judge_chips(
         higher_is_better=judged.higher_is_better,
         digital=plain.values[0],
         constant=course.is_constant,
+        precision=plan.precision,
+        sampled=None if units is None else _sampled(units, plan, [done[seed] for seed in seeds]),
     )
-    return Judged(report, uses, *_details(trained, [done[seed] for seed in seeds]), anew, saturated)
+    details = (None, None) if units else _details(trained, [done[seed] for seed in seeds])
+    return Judged(report, uses, *details, anew, saturated, stop_told(plan, values, judged.unit))
+
+
+def _rounds(
+    course: Course, plan: Plan, units: Units | None, first: int, done: Mapping[int, ChipScores]
+) -> Iterator[tuple[range, Course]]:
+    """The chips to be judged next, and what they go through, until there are enough.
+
+    Args:
+        course: what chips go through that are asked all the data.
+        plan: when there are enough.
+        units: what the data consist of, where chips are asked part of them.
+        first: the first chip.
+        done: the chips so far; those of a round are in it when the next one is asked for.
+    """
+    learned = None
+    if units is not None:
+        learned = Learned(units, len(course.ages), None if plan.samples == "auto" else cast(int, plan.samples))
+    boundary = taken = 0
+    while True:
+        count = len(done)
+        look = plan.next_look(np.array([done[first + place].values for place in range(count)]))
+        if look <= count:
+            return
+        while count < look:
+            if learned is not None and count >= boundary:
+                if course.part is not None:
+                    answers = [_answers(done[first + place]) for place in range(taken, count)]
+                    learned.take(course.part.design, [each[: len(course.ages)] for each in answers])
+                taken, boundary = count, boundary_after(count, FIRST)
+                course = replace(course, part=Part(learned.units, learned.design()))
+            upto = look if learned is None else min(look, boundary)
+            yield range(first + count, first + upto), course
+            count = upto
+
+
+def _answers(chip: ChipScores) -> list[Answers]:
+    """What a chip that was asked part of the data answered at each time."""
+    return [Answers(index.astype(np.int64), scores) for index, scores in chip.details]
+
+
+def _sampled(units: Units, plan: Plan, chips: Sequence[ChipScores]) -> Sampled:
+    """How much of the data chips were asked, and how sure their scores are."""
+    asked = [[int(units.size[index.astype(np.int64)].sum()) for index, _ in chip.details] for chip in chips]
+    return Sampled(np.array([chip.variances for chip in chips]), np.array(asked), cast(int | str, plan.samples))
+
+
+def _units(digital: nn.Module, data: Data, metric: Metric, plain: Scores, trained: Scores) -> Units:
+    """What data consist of, with what is known of it before any chip.
+
+    Raises:
+        ValueError: what a sample scores depends on what else is in its batch.
+    """
+    units = Units.of(data, trained.details[0])
+    alone = np.flatnonzero(units.weight > 0)
+    some = alone[np.linspace(0, len(alone) - 1, min(len(alone), _TRIED)).astype(np.int64)]
+    asked = Asked(Reader(data, units), some)
+    again = score_networks(ask_alone(digital), asked, noting(metric, whole=False), masked=plain.masked)
+    then, now = (units.scores_of(some, again.details[0]), Units.of(data, plain.details[0]).clean[some])
+    same = np.isclose(then, now, rtol=1e-3, atol=1e-3 * max(float(np.abs(now).max()), 1e-12), equal_nan=True)
+    if same.mean() < _SAME:
+        raise InvalidValueError(
+            f"evaluate: the digital network scores {(~same).sum()} of {len(some)} samples otherwise when they are "
+            "taken out of their batches, or the loader gives other samples in each pass; samples_per_chip needs "
+            "samples that are judged by themselves, in a fixed order"
+        )
+    return units
+
+
+def _check_average(metric: Metric, plan: Plan) -> None:
+    """Raise ValueError where part of the data does not tell what a metric is on all of them."""
+    if plan.samples is not None and not metric.is_average:
+        raise InvalidValueError(
+            f"evaluate: the metric {metric.name!r} is computed of all samples together, so that some of them do not "
+            "tell what it is on all; leave out samples_per_chip, or give a function that scores each sample"
+        )
 
 
 def _details(clean: Scores, chips: Sequence[ChipScores]) -> tuple[FloatArray | None, FloatArray | None]:
@@ -460,7 +580,7 @@ def _default_times(layers: Sequence[AnalogMatrix]) -> tuple[float, ...]:
     return tuple(t for t in map(seconds, DEFAULT_TIMES) if first <= t <= last) or (0.0,)
 
 
-def _progress_bar(chips: int) -> Any:
+def _progress_bar(chips: int | None) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from analogsim.evaluation.course import Course
@@ -11,13 +12,17 @@ from analogsim.layers.module import matrices_of
 from analogsim.utils.digests import digest, without_addresses
 
 
-def describe_question(course: Course, *, clean: float, device: str) -> dict[str, Any]:
+def describe_question(
+    course: Course, *, clean: float, device: str, sampling: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The question that a course puts to chips, whichever they are.
 
     Args:
         course: what chips go through.
         clean: the score of the digital network.
         device: the hardware, in words.
+        sampling: how chips are asked part of the data, and which is the first of them: what later ones are asked
+            follows from what earlier ones answered. None: they are asked everything.
     """
     analog = course.analog
     states = [matrix.analog for matrix in matrices_of(analog)]
@@ -43,6 +48,7 @@ def describe_question(course: Course, *, clean: float, device: str) -> dict[str,
         "calibration": digest([digest(batch) for batch in data]) if data else None,
         "faults": None if course.faults is None else digest(course.faults),
         "clean": clean,
+        **({} if sampling is None else {"sampling": dict(sampling)}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
@@ -21,10 +22,19 @@ from analogsim.evaluation.display import (
     in_unit,
     legend,
     number,
+    small,
     spread,
     titled,
 )
 from analogsim.evaluation.metrics import METRICS
+from analogsim.evaluation.over_chips import (
+    Sampled,
+    chip_variance,
+    chips_needed,
+    half_width,
+    quantile,
+    quantile_interval,
+)
 from analogsim.utils.digests import unsealed
 from analogsim.utils.text import table
 from analogsim.utils.times import label, seconds
@@ -60,6 +70,8 @@ _STORED: dict[str, Callable[[Any], bool]] = {
     "higher_is_better": lambda value: isinstance(value, bool | None),
     "digital": lambda value: value is None or _is_number(value),
     "constant": lambda value: isinstance(value, bool),
+    "precision": lambda value: value is None or (_is_number(value) and value > 0),
+    "sampled": lambda value: value is None or isinstance(value, Mapping),
 }
 
 
@@ -83,6 +95,9 @@ class Report:
         digital: the metric of the digital network, without converters; None: it is `clean`, as in older reports.
         constant: whether chips answer the same at every age, so that each was judged once and has that score at all
             times.
+        precision: half the width of the 95 % interval of the mean that chips were judged for; None: so many chips.
+        sampled: of chips that were asked part of the data each, how much of it, and how sure their scores are, which
+            are then estimates; None: they are scores on all the data.
     """
 
     values: FloatArray
@@ -98,6 +113,8 @@ class Report:
     higher_is_better: bool | None = None
     digital: float = None  # type: ignore[assignment]  # which __post_init__ puts right
     constant: bool = False
+    precision: float | None = None
+    sampled: Sampled | None = None
 
     def __post_init__(self) -> None:
         if vars(self)["digital"] is None:
@@ -149,26 +166,73 @@ class Report:
 
     @property
     def std(self) -> FloatArray:
-        """Standard deviation from chip to chip at each time (unbiased; NaN for one chip)."""
-        if len(self.values) < 2:
-            return np.full(len(self.times), np.nan)
-        return np.asarray(self.values.std(axis=0, ddof=1))
+        """Standard deviation from chip to chip at each time; NaN for one chip.
+
+        The root of an unbiased variance, out of which that is taken which comes from asking chips part of the data; 0
+        where nothing is left.
+        """
+        return np.sqrt(np.maximum(chip_variance(self.values, self.sampled), 0))
 
     def quantile(self, q: float) -> FloatArray:
-        """The q-quantile over chips at each time: of `tail` it is what 19 of 20 chips reach."""
+        """The q-quantile over chips at each time: of `tail` it is what 19 of 20 chips reach.
+
+        Of chips that were asked part of the data what that adds to their spread is taken out, see
+        `analogsim.evaluation.over_chips`; NaN where too little is known of the spread that is left.
+
+        Raises:
+            ValueError: ``q`` is not between 0 and 1.
+
+        Warns:
+            UserWarning: it is NaN, and how many chips it takes.
+        """
+        told = self.unknown_told(q)
+        if told:
+            warnings.warn(f"quantile: {told}", stacklevel=2)
+        return self.known_quantile(q)
+
+    def known_quantile(self, q: float) -> FloatArray:
+        """`quantile` without a warning, for tables and figures that say by themselves where it is not known."""
         if not 0 <= q <= 1:
             raise InvalidValueError(f"quantile: q must be in [0, 1], got {q!r}")
-        return np.asarray(np.quantile(self.values, q, axis=0))
+        return quantile(self.values, self.sampled, q)
+
+    def unknown_told(self, q: float) -> str:
+        """What is to be said of times at which a quantile is not known; empty for nothing."""
+        unknown = np.isnan(self.known_quantile(q)) & ~np.isnan(self.values).any(axis=0)
+        if self.sampled is None or not unknown.any():
+            return ""
+        needed = chips_needed(self.values, self.sampled)
+        counts = [count for count, nan in zip(needed, unknown, strict=True) if nan]
+        more = "" if None in counts else f"about {max(map(int, filter(None, counts))):,} chips, or "
+        at = ", ".join(time for time, nan in zip(self.labels, unknown, strict=True) if nan)
+        return (
+            f"what {len(self.values)} chips on part of the data say of their spread after {at} may be chance; a "
+            f"quantile takes {more}more samples a chip"
+        )
+
+    def quantile_interval(self, q: float, confidence: float = 0.95) -> FloatArray:
+        """Confidence interval of a quantile over chips, ``(2, times)``: lower and upper bound.
+
+        From the order of the chips, whatever their law; an end that takes more chips than there are is infinite (the
+        5th percentile has a lower end from 72 chips on). Of chips that were asked part of the data from the errors of
+        mean and variance, as normal numbers have them.
+
+        Raises:
+            ValueError: ``q`` or the confidence is not between 0 and 1.
+        """
+        if not 0 <= q <= 1:
+            raise InvalidValueError(f"quantile: q must be in [0, 1], got {q!r}")
+        _check_confidence(confidence)
+        return quantile_interval(self.values, self.sampled, q, confidence)
 
     def interval(self, confidence: float = 0.95) -> FloatArray:
-        """Confidence interval of the mean (Student's t over chips), ``(2, times)``: lower and upper bound."""
-        if not 0 < confidence < 1:
-            raise InvalidValueError(f"interval: confidence must be in (0, 1), got {confidence!r}")
-        from scipy.stats import t as student
+        """Confidence interval of the mean (Student's t over chips), ``(2, times)``: lower and upper bound.
 
-        chips = len(self.values)
-        factor = student.ppf((1 + confidence) / 2, chips - 1) if chips > 1 else np.nan
-        half = factor * self.std / np.sqrt(chips)
+        It is that of the mean over all chips that there might be, on these data; estimates of chips that were asked
+        part of them bring their own errors into it.
+        """
+        _check_confidence(confidence)
+        half = half_width(self.values, confidence)
         return np.stack((self.mean - half, self.mean + half))
 
     @property
@@ -193,9 +257,23 @@ class Report:
     @property
     def described(self) -> str:
         """What the scores were measured on: device, chips, samples, compensation."""
-        chips = "1 chip" if len(self.seeds) == 1 else f"{len(self.seeds)} chips"
+        chips, samples = "1 chip" if len(self.seeds) == 1 else f"{len(self.seeds)} chips", f", {self.samples} samples"
+        if self.sampled is not None:
+            asked = sorted({round(count) for count in self.sampled.asked.mean(axis=0).tolist()})
+            samples = (
+                f" on {' to '.join(map(str, dict.fromkeys((asked[0], asked[-1]))))} of {self.samples} samples each"
+            )
         once = ", which does not change with time and is judged once" if self.constant and self.times[1:] else ""
-        return f"{self.device}{once}, {chips}, {self.samples} samples, compensation: {self.compensation or 'none'}"
+        told = f"{self.device}{once}, {chips}{samples}, compensation: {self.compensation or 'none'}"
+        return told + self._precision_told()
+
+    def _precision_told(self) -> str:
+        """How precisely the mean is known, where a precision was asked for."""
+        if self.precision is None:
+            return ""
+        half = float(half_width(self.values).max())
+        less = "" if half <= self.precision else f", not ±{small(self.precision, self.unit)} as was asked for"
+        return f"\n95 % interval of the mean, at the time when it is widest: ±{small(half, self.unit)}{less}"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -214,7 +292,10 @@ class Report:
         chosen = [self.at(time) for time in times]
         if not chosen:
             raise InvalidValueError(f"report: give at least one of the evaluated times {', '.join(self.labels)}")
-        return replace(self, values=np.stack(chosen, axis=1), times=tuple(seconds(time) for time in times))
+        instants = tuple(seconds(time) for time in times)
+        places = [self.times.index(time) for time in instants]
+        sampled = None if self.sampled is None else self.sampled.at(slice(None), places)
+        return replace(self, values=np.stack(chosen, axis=1), times=instants, sampled=sampled)
 
     def to_frame(self) -> DataFrame:
         """One row per chip and time: chip, seconds, time, and the metric, as a pandas frame.
@@ -248,6 +329,8 @@ class Report:
             "higher_is_better": self.higher_is_better,
             "digital": self.digital,
             **({"constant": True} if self.constant else {}),
+            **({} if self.precision is None else {"precision": self.precision}),
+            **({} if self.sampled is None else {"sampled": self.sampled.to_dict()}),
         }
 
     @classmethod
@@ -272,7 +355,8 @@ class Report:
                 f"report: it has {values.shape} values for {len(chips)} chips and {len(times)} times, infinite "
                 "ones, or a chip twice"
             )
-        return cls(**{**plain, "values": values, "times": times, "seeds": chips})
+        sampled = _sampled(plain.get("sampled"), values)
+        return cls(**{**plain, "values": values, "times": times, "seeds": chips, "sampled": sampled})
 
     @classmethod
     def merged(cls, reports: Iterable[Report]) -> Report:
@@ -313,14 +397,18 @@ class Report:
                 raise InvalidValueError(
                     f"merged: the {name} networks score {mine!r} and {other!r}; their weights or data are not the same"
                 )
+        if len({part.sampled is None for part in parts}) > 1:
+            raise InvalidValueError("merged: some of the reports are of chips on part of the data, and others on all")
         seeds = [seed for part in parts for seed in part.seeds]
         twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
         if twice:
             others = f", as are {len(twice) - 1} others" if twice[1:] else ""
             raise InvalidValueError(f"merged: chip {twice[0]} is in two of the reports{others}")
-        rows = dict(zip(seeds, np.concatenate([part.values for part in parts]), strict=True))
-        seeds.sort()
-        return replace(first, values=np.stack([rows[seed] for seed in seeds]), seeds=tuple(seeds))
+        order = np.argsort(seeds, kind="stable")
+        values = np.concatenate([part.values for part in parts])[order]
+        sampled = Sampled.merged([part.sampled for part in parts if part.sampled is not None])
+        together = None if sampled is None else sampled.at(order, slice(None))
+        return replace(first, values=values, seeds=tuple(sorted(seeds)), precision=None, sampled=together)
 
     def __str__(self) -> str:
         return compare_table({"": self})
@@ -333,6 +421,28 @@ class Report:
 def _same(mine: object, other: object) -> bool:
     nans = (isinstance(value, float) and math.isnan(value) for value in (mine, other))
     return mine == other or all(nans)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise InvalidValueError(f"interval: confidence must be in (0, 1), got {confidence!r}")
+
+
+def _sampled(stored: Any, values: FloatArray) -> Sampled | None:
+    """What a stored report says of chips on part of the data.
+
+    Raises:
+        ValueError: that is not of these values.
+    """
+    if stored is None:
+        return None
+    try:
+        found = Sampled.from_dict(stored)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidValueError(f"report: it has sampled={_shown(stored)} ({error})") from None
+    if found.variances.shape != values.shape or found.asked.shape != values.shape or not (found.variances >= 0).all():
+        raise InvalidValueError(f"report: it has other variances of samples than for {values.shape} values")
+    return found
 
 
 def _shown(given: object) -> str:
@@ -391,14 +501,21 @@ def compare_table(reports: Mapping[str, Report]) -> str:
     for column in clean_columns(listed):
         rows.append([column, *(cell for report in listed for cell in (number(getattr(report, column), unit), ""))])
     apart = len(rows) > 1
+    tails = [report.known_quantile(first.tail) for report in listed]
     for index, time in enumerate(first.labels):
         row = [f"after {time}"]
-        for report in listed:
-            low = report.quantile(first.tail)[index]
-            row += [spread(report.mean[index], report.std[index], unit), number(low, unit)]
+        for report, tail in zip(listed, tails, strict=True):
+            mean, std = report.mean[index], report.std[index]
+            if np.isnan(tail[index]) and report.sampled is not None:  # their spread may be chance
+                row += [f"{number(mean, unit)} ± ?", "?"]
+            else:
+                row += [spread(mean, std, unit), number(tail[index], unit)]
         rows.append(row)
     what = "" if "" in reports else "mean ± std over chips: "
     body = f"{table(head, rows)}\n{APART}" if apart else table(head, rows)
+    for name, report in reports.items():
+        if report.sampled is not None and report.unknown_told(first.tail):
+            body += f"\n?: {f'{name}: ' if name else ''}{report.unknown_told(first.tail)}"
     if len({report.described for report in listed}) == 1:
         return f"{body}\n{what}{first.described}"
     last = "\n".join(f"{name}: {what}{report.described}" for name, report in reports.items())
@@ -418,7 +535,7 @@ def compare_plot(reports: Mapping[str, Report]) -> Figure:
         # A logarithmic axis has no zero: the moment after programming is drawn at a tenth of a second.
         seconds = np.maximum(report.times, 0.1)
         axes.plot(seconds, report.mean, **style, lw=1.8, ms=5, label=name, gid=f"curve-{index}")
-        low, high = report.quantile(0.05), report.quantile(0.95)
+        low, high = report.known_quantile(0.05), report.known_quantile(0.95)
         faint = 0.2 * min(1, 4 / len(reports))  # many of them together must not hide the curves
         axes.fill_between(seconds, low, high, color=color, alpha=faint, lw=0, gid=f"band-{index}")
         axes.axhline(report.clean, color=color, lw=0.8)

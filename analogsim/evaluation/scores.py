@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,20 @@ from analogsim.utils.batches import describe, sample_counts
 
 IGNORED = -100
 """The target that does not count, as torch's losses and Hugging Face's collators have it."""
+
+
+@runtime_checkable
+class Averaged(Protocol):
+    """An accumulator whose score follows from a weighted mean over samples, so that some samples tell of all of them.
+
+    Such metrics can be estimated from part of the data (``samples_per_chip`` of `analogsim.evaluate`).
+    """
+
+    def each(self, output: Any, target: Any, /) -> tuple[Tensor, Tensor]:
+        """Score and weight of each sample, ``(samples,)`` both; one of each where only a batch's mean is known."""
+
+    def of_mean(self, mean: float, /) -> float:
+        """The score that follows from the weighted mean."""
 
 
 class Mean:
@@ -35,18 +49,39 @@ class Mean:
         Raises:
             TypeError: the score is neither one per sample nor their mean.
         """
+        values, left, samples = self._scored(output, target)
+        if left is not None:
+            values, samples = values[left], int(left.sum())
+        if samples:
+            self._total += float(values.mean()) * samples
+            self._samples += samples
+
+    def _scored(self, output: Any, target: Any) -> tuple[Tensor, Tensor | None, int]:
+        """Scores, of which samples they count (None: of all), and how many samples there are."""
         score: Any = self._score(output, target)
         counts = sample_counts(target) or sample_counts(output) or (1,)
         _check_score(score, counts)
         values, samples = score.double(), len(score) if score.ndim else counts[0]
         numbered = isinstance(target, Tensor) and not (target.is_floating_point() or target.is_complex())
-        if values.ndim and numbered and values.isnan().any():
-            left = ~(values.flatten(1).isnan().all(1) if values.ndim > 1 else values.isnan())
-            left |= _counted(target).any(1)
-            values, samples = values[left], int(left.sum())
-        if samples:
-            self._total += float(values.mean()) * samples
-            self._samples += samples
+        if not (values.ndim and numbered and values.isnan().any()):
+            return values, None, samples
+        left = ~(values.flatten(1).isnan().all(1) if values.ndim > 1 else values.isnan())
+        left |= _counted(target).any(1)
+        return values, left, samples
+
+    def each(self, output: Any, target: Any, /) -> tuple[Tensor, Tensor]:
+        """See `Averaged`. Samples that do not count weigh nothing."""
+        values, left, samples = self._scored(output, target)
+        if not values.ndim:
+            return values[None], values.new_tensor([samples])
+        values = values.flatten(1).mean(1) if values.ndim > 1 else values
+        if left is None:
+            return values, torch.ones_like(values)
+        return values.where(left, 0), left.double()
+
+    def of_mean(self, mean: float, /) -> float:
+        """See `Averaged`."""
+        return mean
 
     def compute(self) -> float:
         """See `Accumulator`.
@@ -179,10 +214,23 @@ class Perplexity:
 
     def update(self, output: Tensor, target: Tensor, /) -> None:
         """See `Accumulator`; errors as in `accuracy`."""
-        logits = output.movedim(checked_axis(output, target, self.name), 1)
-        total = nn.functional.cross_entropy(logits.float(), target.long(), reduction="none", ignore_index=IGNORED)
-        self._total += float(total.double().sum())
+        self._total += float(self._losses(output, target).double().sum())
         self._tokens += int(_counted(target).sum())
+
+    def _losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """The cross-entropy of each token, 0 of those that do not count."""
+        logits = output.movedim(checked_axis(output, target, self.name), 1)
+        return nn.functional.cross_entropy(logits.float(), target.long(), reduction="none", ignore_index=IGNORED)
+
+    def each(self, output: Tensor, target: Tensor, /) -> tuple[Tensor, Tensor]:
+        """See `Averaged`: a sample weighs as many tokens as count in it."""
+        tokens = _counted(target).sum(1).double()
+        total = self._losses(output, target).double().reshape(len(target), -1).sum(1)
+        return total / tokens.clamp_min(1), tokens
+
+    def of_mean(self, mean: float, /) -> float:
+        """See `Averaged`."""
+        return _exponential(mean)
 
     def compute(self) -> float:
         """See `Accumulator`."""
@@ -207,6 +255,10 @@ class BitsPerCharacter(Perplexity):
     """The mean cross-entropy over all tokens that count, in bits; where a token is a character."""
 
     name = "bits_per_character"
+
+    def of_mean(self, mean: float, /) -> float:
+        """See `Averaged`."""
+        return mean / math.log(2)
 
     def compute(self) -> float:
         """See `Accumulator`."""
@@ -253,6 +305,10 @@ class RootMeanSquaredError(Mean):
 
     def __init__(self) -> None:
         super().__init__(mean_squared_error)
+
+    def of_mean(self, mean: float, /) -> float:
+        """See `Averaged`; an estimate below 0 counts as 0."""
+        return math.sqrt(max(mean, 0.0))
 
     def compute(self) -> float:
         """See `Accumulator`."""

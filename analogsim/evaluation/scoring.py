@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.evaluation.display import FloatArray
 from analogsim.evaluation.metrics import Accumulator, Metric
 from analogsim.evaluation.scores import classes_axis
-from analogsim.utils.batches import Data, Inputs, answer, call, describe, loss_of, samples_in
+from analogsim.utils.batches import Inputs, answer, call, describe, loss_of, samples_in
 from analogsim.utils.nonfinite import Source, find_source
 from analogsim.utils.tensors import numbers_in
 
@@ -26,6 +26,15 @@ Networks = Callable[[Inputs, Ask], Iterable[Any]]
 
 Find = Callable[[int, Inputs, Ask], tuple[str, Source]]
 """What one of the networks is called, by its place, and where the NaN or infinite values of its answer come from."""
+
+
+class Batches(Protocol):
+    """What networks are asked: `Data`, or part of it."""
+
+    device: torch.device
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Any]]:
+        """Inputs and targets, batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def find_alone(network: nn.Module, title: str) -> Find:
 
 @torch.no_grad()
 def score_networks(
-    networks: Networks, data: Data, metric: Metric, find: Find | None = None, *, masked: bool | None = None
+    networks: Networks, data: Batches, metric: Metric, find: Find | None = None, *, masked: bool | None = None
 ) -> Scores:
     """The score of each network over all samples.
 

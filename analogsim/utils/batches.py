@@ -321,6 +321,16 @@ class Data:
                 "evaluate: the loader can be read only once; give a DataLoader or a list of batches"
             )
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether they are in memory."""
+        return self._kept is not None
+
+    @property
+    def loader(self) -> Iterable[Any]:
+        """What they are read from; nothing where they are kept and came in a worker's task."""
+        return self._loader
+
     def _read(self) -> Iterator[tuple[Inputs, Any]]:
         for batch in self._loader:
             inputs, target = split(batch)

@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset
 
 from analogsim.errors import InvalidValueError
 from analogsim.utils.batches import Inputs, inputs_of, samples_in, split
-
-Batch = tuple[Inputs, Any]
+from analogsim.utils.picking import Batch, is_cuttable, is_divisible, part_at, picked
 
 
 class Samples:
@@ -55,14 +53,14 @@ class Samples:
         for batch, size in zip(self.batches, self._sizes, strict=True):
             passed += size
             share = round(min(count, total) * passed / total) - given
-            if not _divisible(batch, size):
+            if not is_divisible(batch, size):
                 if share * 2 > size or not given:
                     taken.append(batch)
                     given += size
                 continue
             given += share
             if share:
-                taken.append(_some(batch, torch.randperm(size, generator=generator)[:share], size))
+                taken.append(picked(batch, torch.randperm(size, generator=generator)[:share], size))
         return Samples(_cut(taken, -(-given // max(pieces, 1))))
 
     def halves(self) -> tuple[Samples, Samples]:
@@ -74,12 +72,12 @@ class Samples:
         parts: tuple[list[Batch], list[Batch]] = ([], [])
         generator = torch.Generator().manual_seed(len(self))
         for batch, size in zip(self.batches, self._sizes, strict=True):
-            if size < 2 or not _divisible(batch, size):
+            if size < 2 or not is_divisible(batch, size):
                 parts[len(parts[0]) > len(parts[1])].append(batch)
                 continue
             order = torch.randperm(size, generator=generator)
             for part, index in zip(parts, (order[: (size + 1) // 2], order[(size + 1) // 2 :]), strict=True):
-                part.append(_some(batch, index, size))
+                part.append(picked(batch, index, size))
         if not parts[1]:
             raise InvalidValueError("judge: the test data cannot be halved to choose and to judge by; give validation=")
         return Samples(parts[0]), Samples(parts[1])
@@ -97,9 +95,9 @@ class Samples:
                 mixed: list[Any] = list(torch.split(every, [len(target) for target in targets]))
             else:  # sequences of other lengths in each batch
                 mixed = [target.roll(1, 0) for target in targets]
-        elif all(_cuttable(target, size, True) for target, size in zip(targets, self._sizes, strict=True)):
+        elif all(is_cuttable(target, size, True) for target, size in zip(targets, self._sizes, strict=True)):
             rolled = [torch.arange(size).roll(1) for size in self._sizes]
-            mixed = [_at(*each, True) for each in zip(targets, rolled, self._sizes, strict=True)]
+            mixed = [part_at(*each, True) for each in zip(targets, rolled, self._sizes, strict=True)]
             if set(self._sizes) == {1}:
                 mixed = mixed[1:] + mixed[:1]
         else:
@@ -118,78 +116,15 @@ def _tensors(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _divisible(batch: Batch, size: int) -> bool:
-    """Whether single samples can be taken out of a batch."""
-    inputs, target = batch
-    return _cuttable(inputs, size, False) and _cuttable(target, size, True)
-
-
-def _cuttable(value: Any, size: int, target: bool) -> bool:
-    """Whether every part of a value has an axis, or an entry, for each sample; what has neither is for all of them."""
-    parts = _parts(value, size, target)
-    if parts is not None:
-        kept = [part for part in parts if not _is_shared(part)]
-        return bool(kept) and all(_cuttable(part, size, target) for part in kept)
-    return (isinstance(value, Tensor) and value.ndim > 0 and len(value) == size) or _is_listed(value, size)
-
-
-def _parts(value: Any, size: int, target: bool) -> list[Any] | None:
-    """What a value consists of, each with something of all samples; None where it is no such collection.
-
-    A tuple holds arguments, or the parts of a target; so does a list in which all parts of a target are tensors of as
-    many samples as there are. Any other list of as many entries as samples has one for each.
-    """
-    if isinstance(value, PackedSequence):
-        return None
-    if isinstance(value, Mapping):
-        return list(value.values())
-    if isinstance(value, list | tuple):
-        each = all(isinstance(part, Tensor) and part.ndim and len(part) == size for part in value)
-        parts = isinstance(value, tuple) and not (target and len(value) == size and not each)
-        return list(value) if parts or (target and value and each) or len(value) != size else None
-    return None
-
-
-def _is_shared(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _is_listed(value: Any, size: int) -> bool:
-    """Whether a value has an entry for each sample."""
-    return isinstance(value, list | tuple) and not isinstance(value, PackedSequence) and len(value) == size
-
-
-def _at(value: Any, index: Tensor, size: int, target: bool) -> Any:
-    """Some samples' part of a value that can be cut."""
-    if _is_shared(value):
-        return value
-    if isinstance(value, Mapping):
-        return {key: _at(entry, index, size, target) for key, entry in value.items()}
-    if _parts(value, size, target) is not None:
-        entries = [_at(entry, index, size, target) for entry in value]
-        if isinstance(value, list):
-            return entries
-        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
-    if isinstance(value, Tensor):
-        return value[index.to(value.device)]
-    return type(value)(value[place] for place in index.tolist())
-
-
-def _some(batch: Batch, index: Tensor, size: int) -> Batch:
-    """Some samples of a batch that can be cut."""
-    inputs, target = batch
-    return _at(inputs, index, size, False), _at(target, index, size, True)
-
-
 def _cut(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
     """Batches of this size at most, where they can be cut."""
     for batch in batches:
         size = samples_in(*batch)
-        if size <= most or not _divisible(batch, size):
+        if size <= most or not is_divisible(batch, size):
             yield batch
             continue
         for start in range(0, size, most):
-            yield _some(batch, torch.arange(start, min(start + most, size)), size)
+            yield picked(batch, torch.arange(start, min(start + most, size)), size)
 
 
 def thinned(loader: Iterable[Any], most: int) -> Iterable[Any]:
