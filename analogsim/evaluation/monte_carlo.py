@@ -25,13 +25,12 @@ from analogsim.crossbar.crossbar import IDEAL
 from analogsim.errors import InvalidTypeError, InvalidValueError, MissingPackageError, WorkerError
 from analogsim.evaluation.course import ChipScores, Course, Part
 from analogsim.evaluation.display import FloatArray
-from analogsim.evaluation.journal import Journal, Question, Record, as_journal
+from analogsim.evaluation.journal import Journal, Question, Record, as_journal, describe_question
 from analogsim.evaluation.metrics import Metric, MetricLike, as_metric
-from analogsim.evaluation.over_chips import Sampled
-from analogsim.evaluation.question import describe_question
 from analogsim.evaluation.report import Report
-from analogsim.evaluation.rounds import Plan, SamplesPerChip, as_plan, boundary_after, stop_told
 from analogsim.evaluation.sampling.learning import FIRST, Answers, Learned
+from analogsim.evaluation.sampling.over_chips import Sampled
+from analogsim.evaluation.sampling.rounds import Plan, SamplesPerChip, as_plan, boundary_after, stop_told
 from analogsim.evaluation.sampling.unit_scores import noting
 from analogsim.evaluation.sampling.units import Asked, Reader, Units
 from analogsim.evaluation.scoring import Scores, ask_alone, find_alone, score_networks
@@ -289,12 +288,8 @@ def judge_chips(
     # What is judged here looks for itself, at every chip.
     watching = [(module, watch) for module in analog.modules() for watch in stop_watching(module)]
     digital = to_digital(analog).eval()
-    noted = judged if plan.samples is None else noting(judged, whole=True)
-    plain = score_networks(ask_alone(digital), data, noted, find_alone(digital, "the digital network"))
-    trained = _score_behind_converters(analog, data, noted, plain) if converters else plain
-    units = None if plan.samples is None else _units(digital, data, judged, plain, trained)
-    bounded = look and any(map(has_fixed_bound, layers))
-    saturated = saturation_told(analog, find_saturated(analog, next(iter(data))[0])) if bounded else ""
+    plain, trained, units = _clean_scores(analog, digital, data, judged, plan, converters)
+    saturated = _saturated(analog, data) if look else ""
     course = Course(
         analog=analog,
         times=instants,
@@ -308,8 +303,9 @@ def judge_chips(
     )
     described = ", ".join(dict.fromkeys(_described(layer) for layer in layers))
     uses = Uses([matrix.analog for matrix in layers])
-    sampling = None if plan.samples is None else {"samples": plan.samples, "first": first}
-    ask = partial(describe_question, course, clean=plain.values[0], device=described, sampling=sampling)
+    ask = partial(
+        describe_question, course, clean=plain.values[0], device=described, sampling=plan.describe_sampling(first)
+    )
 
     def check_first(batch: Iterable[ChipScores]) -> None:
         for chip in batch:
@@ -317,33 +313,26 @@ def judge_chips(
                 uses.credit(chip.idle)
                 uses.check(action)
 
-    done: dict[int, ChipScores] = {}
-    bar = _progress_bar(plan.chips if precision is None else None) if progress else nullcontext()
+    bar = _progress_bar(None if plan.precision else plan.chips) if progress else nullcontext()
     with ExitStack() as stack, bar as shown:
         record, known = _opened(as_journal(journal), ask, executor, range(first, first + plan.chips), stack)
-        anew = 0
-        for seeds, now in _rounds(course, plan, units, first, done):
-            here = {seed: known[seed] for seed in seeds if seed in known}
-            check_first(here.values())
-            done |= here
-            left = [seed for seed in seeds if seed not in here]
-            anew += len(left)
-            with closing(_judged(now, left, together, executor, journal)) as came:
-                for batch in came:
-                    _keep(batch, done, record, shown)
-                    check_first(batch)
-    seeds = range(first, first + len(done))
-    for chip in done.values():
+        judging = partial(_judged, together=together, executor=executor, journal=journal)
+        done: dict[int, ChipScores] = {}
+        came = _until_enough(_rounds(course, plan, units, first, done), known, judging)
+        for batch, is_new in stack.enter_context(closing(came)):
+            _keep(batch, done, record if is_new else None, shown)
+            check_first(batch)
+    chosen = [done[seed] for seed in range(first, first + len(done))]
+    for chip in chosen:
         uses.credit(chip.idle)
     _watch_again(uses, watching)
-    values = np.array([done[seed].values for seed in seeds])
     report = Report(
-        values=values,
+        values=np.array([chip.values for chip in chosen]),
         times=instants,
         clean=trained.values[0],
         metric=judged.name,
         device=described,
-        seeds=tuple(seeds),
+        seeds=tuple(chip.seed for chip in chosen),
         compensation=wanted.text,
         chance=judged.by_chance(plain.classes),
         samples=plain.samples,
@@ -352,10 +341,52 @@ def judge_chips(
         digital=plain.values[0],
         constant=course.is_constant,
         precision=plan.precision,
-        sampled=None if units is None else _sampled(units, plan, [done[seed] for seed in seeds]),
+        sampled=_sampled(units, plan, chosen),
     )
-    details = (None, None) if units else _details(trained, [done[seed] for seed in seeds])
-    return Judged(report, uses, *details, anew, saturated, stop_told(plan, values, judged.unit))
+    anew = len(done.keys() - known.keys())
+    told = stop_told(plan, report.values, judged.unit)
+    return Judged(report, uses, *_details(trained, [] if units else chosen), anew, saturated, told)
+
+
+def _clean_scores(
+    analog: nn.Module, digital: nn.Module, data: Data, metric: Metric, plan: Plan, converters: bool
+) -> tuple[Scores, Scores, Units | None]:
+    """The scores of the digital network and of that which is clean, and what the data consist of for chips.
+
+    The last of them is None where chips are asked all the data.
+    """
+    noted = metric if plan.samples is None else noting(metric, whole=True)
+    plain = score_networks(ask_alone(digital), data, noted, find_alone(digital, "the digital network"))
+    trained = _score_behind_converters(analog, data, noted, plain) if converters else plain
+    return plain, trained, None if plan.samples is None else _units(digital, data, metric, plain, trained)
+
+
+def _saturated(analog: nn.Module, data: Data) -> str:
+    """What is to be said of output converters that saturate; empty for nothing."""
+    if not any(map(has_fixed_bound, matrices_of(analog))):
+        return ""
+    return saturation_told(analog, find_saturated(analog, next(iter(data))[0]))
+
+
+def _until_enough(
+    rounds: Iterable[tuple[range, Course]],
+    known: Mapping[int, ChipScores],
+    judging: Callable[[Course, Sequence[int]], Generator[Collection[ChipScores]]],
+) -> Generator[tuple[Collection[ChipScores], bool]]:
+    """The chips of all rounds as they come, and whether they are new.
+
+    Args:
+        rounds: chips, and what they go through; the next round is asked for when those of the last have come.
+        known: chips that were judged before.
+        judging: judges others.
+    """
+    for seeds, course in rounds:
+        here = [known[seed] for seed in seeds if seed in known]
+        if here:
+            yield here, False
+        with closing(judging(course, [seed for seed in seeds if seed not in known])) as came:
+            for batch in came:
+                yield batch, True
 
 
 def _rounds(
@@ -396,8 +427,10 @@ def _answers(chip: ChipScores) -> list[Answers]:
     return [Answers(index.astype(np.int64), scores) for index, scores in chip.details]
 
 
-def _sampled(units: Units, plan: Plan, chips: Sequence[ChipScores]) -> Sampled:
-    """How much of the data chips were asked, and how sure their scores are."""
+def _sampled(units: Units | None, plan: Plan, chips: Sequence[ChipScores]) -> Sampled | None:
+    """How much of the data chips were asked, and how sure their scores are; None where they were asked all."""
+    if units is None:
+        return None
     asked = [[int(units.size[index.astype(np.int64)].sum()) for index, _ in chip.details] for chip in chips]
     return Sampled(np.array([chip.variances for chip in chips]), np.array(asked), cast(int | str, plan.samples))
 

@@ -27,7 +27,7 @@ from analogsim.evaluation.display import (
     titled,
 )
 from analogsim.evaluation.metrics import METRICS
-from analogsim.evaluation.over_chips import (
+from analogsim.evaluation.sampling.over_chips import (
     Sampled,
     chip_variance,
     chips_needed,
@@ -177,7 +177,7 @@ class Report:
         """The q-quantile over chips at each time: of `tail` it is what 19 of 20 chips reach.
 
         Of chips that were asked part of the data what that adds to their spread is taken out, see
-        `analogsim.evaluation.over_chips`; NaN where too little is known of the spread that is left.
+        `analogsim.evaluation.sampling.over_chips`; NaN where too little is known of the spread that is left.
 
         Raises:
             ValueError: ``q`` is not between 0 and 1.
@@ -397,8 +397,6 @@ class Report:
                 raise InvalidValueError(
                     f"merged: the {name} networks score {mine!r} and {other!r}; their weights or data are not the same"
                 )
-        if len({part.sampled is None for part in parts}) > 1:
-            raise InvalidValueError("merged: some of the reports are of chips on part of the data, and others on all")
         seeds = [seed for part in parts for seed in part.seeds]
         twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
         if twice:
@@ -406,9 +404,8 @@ class Report:
             raise InvalidValueError(f"merged: chip {twice[0]} is in two of the reports{others}")
         order = np.argsort(seeds, kind="stable")
         values = np.concatenate([part.values for part in parts])[order]
-        sampled = Sampled.merged([part.sampled for part in parts if part.sampled is not None])
-        together = None if sampled is None else sampled.at(order, slice(None))
-        return replace(first, values=values, seeds=tuple(sorted(seeds)), precision=None, sampled=together)
+        sampled = Sampled.merged([part.sampled for part in parts], order)
+        return replace(first, values=values, seeds=tuple(sorted(seeds)), precision=None, sampled=sampled)
 
     def __str__(self) -> str:
         return compare_table({"": self})
@@ -421,6 +418,11 @@ class Report:
 def _same(mine: object, other: object) -> bool:
     nans = (isinstance(value, float) and math.isnan(value) for value in (mine, other))
     return mine == other or all(nans)
+
+
+def _check_sampled(parts: Sequence[Report]) -> None:
+    if len({part.sampled is None for part in parts}) > 1:
+        raise InvalidValueError("merged: some of the reports are of chips on part of the data, and others on all")
 
 
 def _check_confidence(confidence: float) -> None:
@@ -505,21 +507,29 @@ def compare_table(reports: Mapping[str, Report]) -> str:
     for index, time in enumerate(first.labels):
         row = [f"after {time}"]
         for report, tail in zip(listed, tails, strict=True):
-            mean, std = report.mean[index], report.std[index]
-            if np.isnan(tail[index]) and report.sampled is not None:  # their spread may be chance
-                row += [f"{number(mean, unit)} ± ?", "?"]
-            else:
-                row += [spread(mean, std, unit), number(tail[index], unit)]
+            row += _cells(report, index, tail[index])
         rows.append(row)
     what = "" if "" in reports else "mean ± std over chips: "
     body = f"{table(head, rows)}\n{APART}" if apart else table(head, rows)
-    for name, report in reports.items():
-        if report.sampled is not None and report.unknown_told(first.tail):
-            body += f"\n?: {f'{name}: ' if name else ''}{report.unknown_told(first.tail)}"
+    body += _unknown_tails(reports, first.tail)
     if len({report.described for report in listed}) == 1:
         return f"{body}\n{what}{first.described}"
     last = "\n".join(f"{name}: {what}{report.described}" for name, report in reports.items())
     return f"{body}\n{last}"
+
+
+def _unknown_tails(reports: Mapping[str, Report], tail: float) -> str:
+    """A line for each report whose tail is not known at some times."""
+    told = {name: report.unknown_told(tail) for name, report in reports.items()}
+    return "".join(f"\n?: {f'{name}: ' if name else ''}{text}" for name, text in told.items() if text)
+
+
+def _cells(report: Report, index: int, tail: float) -> tuple[str, str]:
+    """Mean ± std, and the tail, at one of the times."""
+    mean, std = float(report.mean[index]), float(report.std[index])
+    if report.sampled is not None and math.isnan(tail):  # their spread may be chance
+        return f"{number(mean, report.unit)} ± ?", "?"
+    return spread(mean, std, report.unit), number(tail, report.unit)
 
 
 def compare_plot(reports: Mapping[str, Report]) -> Figure:

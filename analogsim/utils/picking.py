@@ -64,10 +64,7 @@ def part_at(value: Any, index: Tensor, size: int, target: bool) -> Any:
     if isinstance(value, Mapping):
         return {key: part_at(entry, index, size, target) for key, entry in value.items()}
     if _parts(value, size, target) is not None:
-        entries = [part_at(entry, index, size, target) for entry in value]
-        if isinstance(value, list):
-            return entries
-        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+        return _like(value, [part_at(entry, index, size, target) for entry in value])
     if isinstance(value, Tensor):
         return value[index.to(value.device)]
     return type(value)(value[place] for place in index.tolist())
@@ -101,29 +98,34 @@ class _UnlikeError(Exception):
 
 def _joined(values: Sequence[Any], sizes: Sequence[int], target: bool) -> Any:
     first = values[0]
-    if any(type(value) is not type(first) for value in values):
-        raise _UnlikeError
+    _check_alike([type(value) for value in values])
     if _is_shared(first):
-        if any(value != first for value in values):
-            raise _UnlikeError
+        _check_alike(values)
         return first
     if isinstance(first, Tensor):
-        if any(value.shape[1:] != first.shape[1:] or value.dtype != first.dtype for value in values):
-            raise _UnlikeError
+        _check_alike([(value.shape[1:], value.dtype) for value in values])
         return torch.cat(list(values))
     if isinstance(first, Mapping):
-        if any(value.keys() != first.keys() for value in values):
-            raise _UnlikeError
+        _check_alike([value.keys() for value in values])
         return {key: _joined([value[key] for value in values], sizes, target) for key in first}
     in_parts = [_parts(value, size, target) is not None for value, size in zip(values, sizes, strict=True)]
-    if not any(in_parts):
+    _check_alike(in_parts)
+    if not in_parts[0]:
         return type(first)(each for value in values for each in value)
-    if not all(in_parts) or any(len(value) != len(first) for value in values):
-        raise _UnlikeError
-    entries = [_joined(parts, sizes, target) for parts in zip(*values, strict=True)]
-    if isinstance(first, list):
+    _check_alike([len(value) for value in values])
+    return _like(first, [_joined(parts, sizes, target) for parts in zip(*values, strict=True)])
+
+
+def _like(value: Any, entries: list[Any]) -> Any:
+    """A list, a tuple or a named tuple, as a value is one, of other entries."""
+    if isinstance(value, list):
         return entries
-    return type(first)(*entries) if hasattr(first, "_fields") else tuple(entries)
+    return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+
+
+def _check_alike(values: Sequence[Any]) -> None:
+    if any(value != values[0] for value in values):
+        raise _UnlikeError
 
 
 def some_of(data: Data, wanted: Mapping[int, Sequence[int] | None]) -> Iterator[tuple[int, Batch]]:

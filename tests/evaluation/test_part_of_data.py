@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import analogsim
-from analogsim.evaluation.over_chips import Sampled, half_width
 from analogsim.evaluation.report import Report, compare_table
+from analogsim.evaluation.sampling.over_chips import Sampled, half_width
 from analogsim.utils import batches as batches_module
 
 TIMES = ["1s", "1mo"]

@@ -10,8 +10,8 @@ from torch import nn
 import analogsim
 from analogsim.chip.compensation import CalibrationData, as_compensations
 from analogsim.evaluation.course import Course
+from analogsim.evaluation.journal import describe_question
 from analogsim.evaluation.metrics import Metric, as_metric
-from analogsim.evaluation.question import describe_question
 from analogsim.utils.batches import Data
 from tests.evaluation.test_monte_carlo import batches
 

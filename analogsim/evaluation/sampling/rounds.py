@@ -8,7 +8,7 @@ from typing import Literal
 
 from analogsim.errors import InvalidValueError
 from analogsim.evaluation.display import FloatArray, small
-from analogsim.evaluation.over_chips import half_width
+from analogsim.evaluation.sampling.over_chips import half_width
 from analogsim.utils.checks import MOST_TURNS, as_number, check_whole
 from analogsim.utils.text import in_short
 
@@ -56,6 +56,14 @@ class Plan:
         growth = (half / self.precision) ** 2
         wanted = math.ceil(done * growth) if growth < 2 else 2 * done  # the latter also where a score is NaN
         return min(self.chips, max(wanted, done + 1 + done // 20))
+
+    def describe_sampling(self, first: int) -> dict[str, int | str] | None:
+        """What chips' answers depend on beside what they are asked, for a journal; None where they are asked all.
+
+        Args:
+            first: the first chip: what later ones are asked follows from what earlier ones answered.
+        """
+        return None if self.samples is None else {"samples": self.samples, "first": first}
 
     def is_met(self, values: FloatArray) -> bool:
         """Whether the mean is known as precisely as was asked for; also where nothing was."""

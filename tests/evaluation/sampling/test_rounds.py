@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analogsim.evaluation.over_chips import half_width
-from analogsim.evaluation.rounds import FEWEST, Plan, as_plan, boundary_after, stop_told
+from analogsim.evaluation.sampling.over_chips import half_width
+from analogsim.evaluation.sampling.rounds import FEWEST, Plan, as_plan, boundary_after, stop_told
 
 
 def stopped(values: np.ndarray, plan: Plan) -> int:

@@ -47,13 +47,19 @@ class Sampled:
         return Sampled(self.variances[chips][:, times], self.asked[chips][:, times], self.wanted)
 
     @classmethod
-    def merged(cls, parts: Sequence[Sampled]) -> Sampled | None:
-        """That of all chips of several; None for none."""
-        if not parts:
+    def merged(cls, parts: Sequence[Sampled | None], order: NDArray[np.int64]) -> Sampled | None:
+        """That of all chips of several; None where they have none.
+
+        Args:
+            parts: those of some chips each, or None all of them.
+            order: in which the chips of all are to stand.
+        """
+        known = [part for part in parts if part is not None]
+        if not known:
             return None
-        wanted = {part.wanted for part in parts}
-        variances, asked = (np.concatenate([getattr(part, name) for part in parts]) for name in ("variances", "asked"))
-        return cls(variances, asked, wanted.pop() if len(wanted) == 1 else "auto")
+        wanted = {part.wanted for part in known}
+        variances, asked = (np.concatenate([getattr(part, name) for part in known]) for name in ("variances", "asked"))
+        return cls(variances[order], asked[order], wanted.pop() if len(wanted) == 1 else "auto")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""

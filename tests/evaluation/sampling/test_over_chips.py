@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analogsim.evaluation.over_chips import (
+from analogsim.evaluation.sampling.over_chips import (
     Sampled,
     chip_variance,
     chips_needed,
@@ -96,8 +96,8 @@ def test_it_is_stored_joined_and_cut() -> None:
     one, two = (estimates(rng, chips, 0.01)[1] for chips in (3, 2))
     assert Sampled.from_dict(one.to_dict()) == one
     assert one != two
-    both = Sampled.merged([one, two])
+    both = Sampled.merged([one, two], np.array([3, 4, 0, 1, 2]))
     assert both is not None
-    assert both.at(slice(0, 3), slice(None)) == one
-    assert both.at([3, 4], [0, 1]) == two
-    assert Sampled.merged([]) is None
+    assert both.at(slice(2, 5), slice(None)) == one
+    assert both.at([0, 1], [0, 1]) == two
+    assert Sampled.merged([None], np.arange(1)) is None
