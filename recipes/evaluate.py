@@ -3,6 +3,7 @@
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --device "gaussian(std=0.05)" --chips 100
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --crossbar standard --ablate
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --chips 2000 --workers 8 --journal chips.jsonl
+analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --precision 0.001 --samples-per-chip auto
 analogsim evaluate runs/20260101-120000-digits-lenet5-pcm --prepare 30s --track
 analogsim evaluate --merge first.json second.json
 """
@@ -70,7 +71,7 @@ def evaluate(
             network.test,
             progress=show and shows_bars(),
             clean=network.clean,
-            **judging(network, asked),
+            **judging(network, asked) | network.config.evaluation.counts,
             **shared.options(name),
         )
         done(name, found[name])
@@ -134,6 +135,7 @@ def prepare(
         if track and network.run_id is None:
             raise InvalidValueError(f"evaluate: --track adds to a run in MLflow, and the {name} network has none")
         how = judging(network, asked) | {"clean": network.clean, "progress": show and shows_bars()}
+        how |= network.config.evaluation.counts
         before = analogsim.evaluate(network.analog, network.test, **how, **shared.options(name))
         prepared = analogsim.prepare(
             network.analog,
@@ -225,6 +227,20 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--times", help='since programming, such as "90,1h,1w", bare numbers in seconds; default: the run\'s'
     )
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="HALF",
+        help="judge chips until half the 95 %% interval of their mean is no wider, at every time, such as 0.001 (0.1 "
+        "points of accuracy); --chips is the most then, by default 10,000",
+    )
+    parser.add_argument(
+        "--samples-per-chip",
+        type=_samples,
+        metavar="N",
+        help="test samples that each chip is asked, drawn where errors change answers; auto: as many as it is worth; "
+        "default: all",
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw the drift curves (png, svg, pdf)")
     parser.add_argument("--ablate", action="store_true", help="switch each non-ideality off in turn")
     parser.add_argument(
@@ -247,6 +263,11 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--merge", metavar="FILE", nargs="+", help="join reports of --json, of other chips each")
 
 
+def _samples(text: str) -> int | str:
+    """A number of samples, or what `analogsim.evaluate` says to any other word."""
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
 def _check_options(options: argparse.Namespace) -> None:
     """Whatever of the arguments does not go together, told before the work."""
     check_figure(options.plot, "evaluate")
@@ -254,6 +275,10 @@ def _check_options(options: argparse.Namespace) -> None:
         raise InvalidValueError("evaluate: give a run's folder or checkpoint file, or --merge with files of --json")
     if options.ablate and options.plot is not None:
         raise InvalidValueError("evaluate: --ablate has no drift curves to draw; leave out --plot")
+    if options.ablate and (options.precision is not None or options.samples_per_chip is not None):
+        raise InvalidValueError(
+            "evaluate: --ablate compares the same chips on all data; leave out --precision and --samples-per-chip"
+        )
     if options.prepare is None and (options.copies is not None or options.digital is not None or options.track):
         raise InvalidValueError("evaluate: --copies, --digital and --track go with --prepare")
     if options.prepare is not None and options.ablate:
@@ -342,6 +367,7 @@ PROGRAM = Program(
     examples=(
         'evaluate runs/RUN --device "gaussian(std=0.05)" --times 1s,1w,1y',
         "evaluate runs/RUN --crossbar standard --ablate",
+        "evaluate runs/RUN --precision 0.001 --samples-per-chip auto",
         "evaluate runs/RUN --prepare 30s --track",
         "evaluate --merge first.json second.json --json - --quiet",
     ),

@@ -224,7 +224,7 @@ def _judge(training: Training, data: Splits, tracker: Tracker, show: bool) -> tu
     """The final evaluation on test data, kept beside the checkpoint and in the run; and that by other metrics."""
     config = training.config
     chips, times = config.evaluation.chips, report_times(config)
-    report = training.judge(data.test, chips=chips, times=times, progress=show and shows_bars())
+    report = training.judge(data.test, times=times, progress=show and shows_bars(), **config.evaluation.counts)
     also = {
         metric.name: training.judge(data.test, chips=chips, times=times, metric=metric) for metric in training.task.also
     }

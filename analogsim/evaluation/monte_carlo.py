@@ -276,8 +276,7 @@ def judge_chips(
     _check_compensations(wanted, analog, calibration, together)
     _check_on_chip(on_chip, together)
     judged = as_metric(metric)
-    plan = as_plan(chips, precision, samples_per_chip, together, judged.unit)
-    _check_average(judged, plan)
+    plan = as_plan(chips, precision, samples_per_chip, together, judged)
     first = as_seed(seed)
     as_seed(first + plan.chips - 1)
     check_flag(progress, "evaluate: progress")
@@ -455,15 +454,6 @@ def _units(digital: nn.Module, data: Data, metric: Metric, plain: Scores, traine
             "samples that are judged by themselves, in a fixed order"
         )
     return units
-
-
-def _check_average(metric: Metric, plan: Plan) -> None:
-    """Raise ValueError where part of the data does not tell what a metric is on all of them."""
-    if plan.samples is not None and not metric.is_average:
-        raise InvalidValueError(
-            f"evaluate: the metric {metric.name!r} is computed of all samples together, so that some of them do not "
-            "tell what it is on all; leave out samples_per_chip, or give a function that scores each sample"
-        )
 
 
 def _details(clean: Scores, chips: Sequence[ChipScores]) -> tuple[FloatArray | None, FloatArray | None]:

@@ -263,8 +263,8 @@ class Report:
             samples = (
                 f" on {' to '.join(map(str, dict.fromkeys((asked[0], asked[-1]))))} of {self.samples} samples each"
             )
-        once = ", which does not change with time and is judged once" if self.constant and self.times[1:] else ""
-        told = f"{self.device}{once}, {chips}{samples}, compensation: {self.compensation or 'none'}"
+        once = "; no change with time, judged once" if self.constant and self.times[1:] else ""
+        told = f"{self.device}, {chips}{samples}, compensation: {self.compensation or 'none'}{once}"
         return told + self._precision_told()
 
     def _precision_told(self) -> str:
@@ -375,6 +375,7 @@ class Report:
         if not parts:
             raise InvalidValueError("merged: give at least one report")
         first = parts[0]
+        _check_sampled(parts)
         for name in (
             "times",
             "metric",

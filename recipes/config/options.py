@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from analogsim.errors import InvalidValueError
 from analogsim.recipes.config.space import DEFAULT_SPACE, Space
@@ -87,7 +87,16 @@ class TrainingOptions:
 class EvaluationOptions:
     """How the networks are judged."""
 
-    chips: int = option(25, "chips of the final evaluation", ge=1)
+    chips: int = option(25, "chips of the final evaluation, unless evaluation.precision says how many it takes", ge=1)
+    precision: float | None = option(
+        None,
+        "judge chips until half the 95 % interval of their mean is no wider, at every time, such as 0.001: 0.1 points",
+        gt=0,
+    )
+    most_chips: int = option(10_000, "chips that evaluation.precision may take", ge=16)
+    samples_per_chip: int | str | None = option(
+        None, "test samples that each chip is asked; auto: as many as it is worth; default: all", ge=1
+    )
     times: tuple[str, ...] = option(
         DEFAULT_TIMES,
         "times after programming, such as 1h, 1w, 90 (seconds); the default ones as far as the device's formulas go",
@@ -101,6 +110,21 @@ class EvaluationOptions:
     validation_chips: int = option(3, "chips of the metrics after each epoch", ge=1)
     validation_time: str = option("1d", "time of the metrics after each epoch", time=True)
     batch_size: int = option(1000, "samples per forward", ge=1)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.samples_per_chip, str) and self.samples_per_chip != "auto":
+            raise InvalidValueError(
+                f"samples_per_chip must be a number of samples, or auto, got {self.samples_per_chip!r}"
+            )
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """How many chips and samples the final evaluation takes, as arguments of `analogsim.evaluate`."""
+        return {
+            "chips": self.chips if self.precision is None else self.most_chips,
+            "precision": self.precision,
+            "samples_per_chip": self.samples_per_chip,
+        }
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,11 @@ def _train_and_judge(training: Training, config: StudyConfig, data: Splits, trac
 
 
 def _judged(training: Training, config: StudyConfig, part: Any, metric: Metric | None = None) -> Report:
-    return training.judge(part, chips=config.evaluation.chips, times=all_times(config), metric=metric)
+    rule = config.evaluation
+    counts: dict[str, Any] = (
+        rule.counts if metric is None else {"chips": rule.chips}
+    )  # a precision has the metric's unit
+    return training.judge(part, times=all_times(config), metric=metric, **counts)
 
 
 def _searched(trial: FrozenTrial) -> float:

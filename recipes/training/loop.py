@@ -17,6 +17,7 @@ import analogsim
 from analogsim.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.report import Report
+from analogsim.evaluation.sampling.rounds import SamplesPerChip
 from analogsim.integrations.metric_names import drifted, score_name
 from analogsim.integrations.report_scores import clean_scores
 from analogsim.recipes.config.hardware import array_of
@@ -251,6 +252,8 @@ class Training:
         seed: int = 0,
         progress: bool = False,
         metric: Metric | None = None,
+        precision: float | None = None,
+        samples_per_chip: SamplesPerChip = None,
     ) -> Report:
         """The network's report on a part of the data, by the task's metric or another; see `analogsim.evaluate`."""
         rule = self.config.evaluation
@@ -264,6 +267,8 @@ class Training:
             calibration=self._calibration,
             seed=seed,
             progress=progress,
+            precision=precision,
+            samples_per_chip=samples_per_chip,
             clean=None if self.aware else "digital",  # plain training has seen no converters
         )
 

@@ -46,7 +46,9 @@ class Asked(TypedDict, total=False):
     Args:
         device: the device model.
         crossbar: array, converters and wires.
-        chips: how many chips.
+        chips: how many chips; with a precision the most.
+        precision: of the mean, see `analogsim.evaluate`.
+        samples_per_chip: that each is asked, or "auto".
         times: since programming, in any order.
         compensation: all that `analogsim.evaluate` takes, and "none"; where it needs data, they are training data.
         folder: where the data lie, if they moved.
@@ -61,6 +63,8 @@ class Asked(TypedDict, total=False):
     device: str | None
     crossbar: str | None
     chips: int | None
+    precision: float | None
+    samples_per_chip: int | str | None
     times: Sequence[str] | None
     compensation: str | None
     folder: str | None
@@ -125,7 +129,10 @@ def _asked(config: Config, asked: Asked) -> Config:
         values = {option: asked.get(key) for option, key in keys.items()}
         return {option: value for option, value in values.items() if value is not None}
 
-    rule = replace(config.evaluation, **given(chips="chips", times="times", compensation="compensation"))
+    counts = {"chips": "chips", "precision": "precision", "samples_per_chip": "samples_per_chip"}
+    rule = replace(config.evaluation, **given(**counts, times="times", compensation="compensation"))
+    if rule.precision is not None:  # chips are then the most
+        rule = replace(rule, **given(most_chips="chips"))
     if asked.get("crossbar") not in (None, config.crossbar):  # where nothing was learned: as it is said
         config = replace(config, calibration=replace(config.calibration, learn_ranges=False))
     return replace(
@@ -271,6 +278,8 @@ def asked_by(options: argparse.Namespace, times: Sequence[str] | None) -> Asked:
         "device": options.device,
         "crossbar": options.crossbar,
         "chips": options.chips,
+        "precision": getattr(options, "precision", None),
+        "samples_per_chip": getattr(options, "samples_per_chip", None),
         "times": times,
         "compensation": options.compensation,
         "folder": options.folder,

@@ -19,6 +19,7 @@ from analogsim.device.parse import as_device_model
 from analogsim.errors import InvalidValueError
 from analogsim.evaluation import Metric
 from analogsim.evaluation.metrics import MetricLike
+from analogsim.evaluation.sampling.rounds import as_plan
 from analogsim.recipes.config.options import Config
 from analogsim.recipes.tasks import data_sets, networks
 from analogsim.recipes.tasks.data_sets import Splits
@@ -87,6 +88,9 @@ def load_data(config: Config, given: Given = NOTHING) -> Splits:
     Args:
         config: the options.
         given: what takes their place.
+
+    Raises:
+        ValueError: the evaluation at the end is not possible with the metric.
     """
     rule = config.data
     splits = data_sets.load(
@@ -99,7 +103,10 @@ def load_data(config: Config, given: Given = NOTHING) -> Splits:
         task=config.task if given.task is None else given.task,
     )
     metric = config.metric if given.metric is None else given.metric
-    return splits if metric is None else replace(splits, task=splits.task.judged_by(load_metric(metric)))
+    if metric is not None:
+        splits = replace(splits, task=splits.task.judged_by(load_metric(metric)))
+    as_plan(**config.evaluation.counts, together=1, metric=splits.task.metric)
+    return splits
 
 
 def refuse_stored_code(config: Config, given: Collection[str], command: str, where: str) -> None:

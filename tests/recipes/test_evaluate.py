@@ -52,6 +52,49 @@ def test_evaluate_part_by_part_on_another_crossbar(
     assert "unknown name 'standart'" in fail("evaluate", str(stopped), "--crossbar", "standart")
 
 
+def test_evaluate_until_the_mean_is_known(
+    stopped: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
+) -> None:
+    file = str(stopped / "plain" / "checkpoint.pt")
+    options = ["--times", "1d", "--json", "a.json", "--quiet"]
+    main(["evaluate", file, *options, "--precision", "0.02", "--samples-per-chip", "auto"])
+    assert "95 % interval of the mean, at the time when it is widest: ±" in capsys.readouterr().out
+    (stored,) = json.loads(Path("a.json").read_text()).values()
+    report = Report.from_dict(stored)
+    assert report.precision == 0.02
+    assert report.sampled is not None
+    assert report.sampled.wanted == "auto"
+    assert len(report.seeds) >= 16
+    main(["evaluate", file, *options, "--chips", "3", "--samples-per-chip", "50"])
+    assert "3 chips on " in capsys.readouterr().out
+    for wrong, told in (
+        (["--precision", "0"], "precision must be a number above 0"),
+        (["--precision", "2"], "precision is a share"),
+        (["--precision", "0.1", "--chips", "3"], "chips=3 with a precision is the most"),
+        (["--samples-per-chip", "some"], "samples_per_chip must be"),
+        (["--samples-per-chip", "0"], "samples_per_chip must be"),
+        (["--samples-per-chip", "9", "--metric", "f1"], "'f1' is computed of all samples together"),
+        (["--ablate", "--precision", "0.1"], "leave out --precision and --samples-per-chip"),
+    ):
+        assert told in fail("evaluate", file, *options, *wrong), wrong
+
+
+def test_train_with_a_precision(
+    settings: list[str], alone: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., str]
+) -> None:
+    quick = [*settings, "optimization.epochs=1", "baseline=false", "--no-tracking", "--quiet"]
+    assert "'f1' is computed of all" in fail("train", *quick, "metric=f1", "evaluation.samples_per_chip=50")
+    main(["train", *quick, "evaluation.precision=0.03", "evaluation.samples_per_chip=auto"])
+    capsys.readouterr()
+    (folder,) = Path("runs").iterdir()
+    stored = json.loads((folder / "hardware-aware" / "report.json").read_text())
+    report = Report.from_dict(stored)
+    assert (report.precision, report.sampled is not None) == (0.03, True)
+    main(["evaluate", str(folder), "--quiet", "--json", "again.json"])
+    again = json.loads(Path("again.json").read_text())["hardware-aware"]
+    assert Report.from_dict(again) == report
+
+
 def test_evaluate_one_checkpoint_file(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", str(stopped / "plain" / "checkpoint.pt"), "--quiet"])
     out = capsys.readouterr().out

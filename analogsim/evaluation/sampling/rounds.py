@@ -8,6 +8,7 @@ from typing import Literal
 
 from analogsim.errors import InvalidValueError
 from analogsim.evaluation.display import FloatArray, small
+from analogsim.evaluation.metrics import Metric
 from analogsim.evaluation.sampling.over_chips import half_width
 from analogsim.utils.checks import MOST_TURNS, as_number, check_whole
 from analogsim.utils.text import in_short
@@ -70,28 +71,32 @@ class Plan:
         return self.precision is None or bool(half_width(values).max() <= self.precision)
 
 
-def as_plan(chips: int | None, precision: float | None, samples: SamplesPerChip, together: int, unit: str) -> Plan:
+def as_plan(
+    chips: int | None, precision: float | None, samples_per_chip: SamplesPerChip, together: int, metric: Metric
+) -> Plan:
     """The plan that is meant by arguments of `analogsim.evaluate`.
 
     Args:
         chips: how many, or the most.
         precision: of the mean.
-        samples: of each chip.
+        samples_per_chip: of the data.
         together: chips that go through the network at once.
-        unit: of the metric.
+        metric: what chips are judged by.
 
     Raises:
-        ValueError: one of them is out of range, or two do not go together.
+        ValueError: one of them is out of range, or two do not go together; samples of a metric that part of the data
+            does not tell.
     """
     usual = CHIPS if precision is None else MOST_CHIPS
     count = usual if chips is None else check_whole(chips, "evaluate: chips", 1, MOST_TURNS)
     if precision is not None:
-        precision = checked_precision(precision, unit, "evaluate: precision")
+        precision = checked_precision(precision, metric.unit, "evaluate: precision")
         if count < FEWEST:
             raise InvalidValueError(
                 f"evaluate: chips={count} with a precision is the most that may be judged, and the spread of fewer "
                 f"than {FEWEST} is not known; give {FEWEST} or more, or leave out one of them"
             )
+    samples = samples_per_chip
     if samples is None:
         return Plan(count, precision)
     if isinstance(samples, str):
@@ -105,6 +110,11 @@ def as_plan(chips: int | None, precision: float | None, samples: SamplesPerChip,
         raise InvalidValueError(
             f"evaluate: together={together} with samples_per_chip, by which each chip is asked samples of its own; "
             "leave out one of them"
+        )
+    if not metric.is_average:
+        raise InvalidValueError(
+            f"evaluate: the metric {metric.name!r} is computed of all samples together, so that some of them do not "
+            "tell what it is on all; leave out samples_per_chip, or give a function that scores each sample"
         )
     return Plan(count, precision, samples)
 

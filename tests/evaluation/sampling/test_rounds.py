@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analogsim.evaluation.metrics import METRICS
 from analogsim.evaluation.sampling.over_chips import half_width
 from analogsim.evaluation.sampling.rounds import FEWEST, Plan, as_plan, boundary_after, stop_told
+
+ACCURACY, LOSS = METRICS["accuracy"], METRICS["cross_entropy"]
 
 
 def stopped(values: np.ndarray, plan: Plan) -> int:
@@ -18,7 +21,7 @@ def stopped(values: np.ndarray, plan: Plan) -> int:
 
 
 def test_a_number_of_chips_is_judged_at_once() -> None:
-    plan = as_plan(None, None, None, 1, "%")
+    plan = as_plan(None, None, None, 1, ACCURACY)
     assert plan == Plan(25)
     assert plan.next_look(np.zeros((0, 2))) == 25
     assert plan.next_look(np.zeros((25, 2))) == 25
@@ -64,13 +67,13 @@ def test_an_interval_that_ends_the_work_holds_the_mean() -> None:
 @pytest.mark.parametrize("precision", [0, -0.1, math.nan, math.inf, True, "0.1", [0.1, 0.2]])
 def test_what_is_no_precision(precision: Any) -> None:
     with pytest.raises(ValueError, match=r"evaluate: precision must be a number above 0, such as 0.001, got"):
-        as_plan(None, precision, None, 1, "")
+        as_plan(None, precision, None, 1, LOSS)
 
 
 def test_a_share_is_less_than_one() -> None:
     with pytest.raises(ValueError, match=r"must be less than 1, got 5; did you mean 0.05"):
-        as_plan(None, 5, None, 1, "%")
-    assert as_plan(None, 5, None, 1, "").precision == 5, "of a perplexity, for example"
+        as_plan(None, 5, None, 1, ACCURACY)
+    assert as_plan(None, 5, None, 1, LOSS).precision == 5, "of a perplexity, for example"
 
 
 @pytest.mark.parametrize(
@@ -82,11 +85,12 @@ def test_a_share_is_less_than_one() -> None:
         ({"samples": 2.5}, r"samples_per_chip must be an integer >= 1, got 2.5"),
         ({"samples": "all"}, r"samples_per_chip must be an integer >= 1, 'auto' or None, got 'all'"),
         ({"samples": 5, "together": 2}, r"together=2 with samples_per_chip"),
+        ({"samples": 5, "metric": METRICS["f1"]}, r"'f1' is computed of all samples together"),
         ({"chips": 0}, r"chips must be an integer >= 1, got 0"),
     ],
 )
 def test_what_does_not_go_together(options: dict[str, Any], told: str) -> None:
-    given = {"chips": None, "precision": None, "samples": None, "together": 1, "unit": "%", **options}
+    given = {"chips": None, "precision": None, "samples": None, "together": 1, "metric": ACCURACY, **options}
     with pytest.raises(ValueError, match=told):
         as_plan(**given)
 
