@@ -20,6 +20,7 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, batch systems before they ki
 _LOOKED = 0.05  # seconds from one look at whether a signal that waits, or got lost, can be obeyed to the next
 _SOON = 0.25  # seconds; what takes longer to end says so
 _PATIENCE = 2.0  # seconds for which a step of a library is left alone; one that waits for so long is ended in the midst
+_AT_ONCE = 0.5  # seconds; signals that come closer are one: a key that was hit hard, a launcher that passes them on
 _GIVEN_UP = 1.0  # seconds for which a person who does not want to wait is left to wait by what Python cannot end
 _TOLD = (
     b"\nanalogsim: stopping; what was begun is put in order first (Ctrl-C again waits for less)\n",
@@ -65,7 +66,7 @@ class _Listening:
         self.number: int | None = None
         self.deferred = 0
         self.before: dict[int, Any] = {}
-        self._since = 0.0
+        self._since, self._latest = 0.0, -math.inf
         self._came = self._presses = self._nudges = 0
         self._given_up = math.inf
         self._raised: weakref.ref[Stopped] | None = None
@@ -172,7 +173,12 @@ class _Listening:
         if number == self.number and self._nudges:
             self._nudges -= 1
             return
+        now = time.monotonic()
+        again = self.number is not None and now - self._latest < _AT_ONCE
         self._note(number)
+        if again:
+            return
+        self._latest = now
         self._came += 1
         if number == signal.SIGINT:
             self._presses += 1
@@ -261,9 +267,9 @@ def ended_in_order() -> Iterator[None]:
     (`_WHOLE`), nor within `deferred`, but right after it, or in the midst of a step that has waited for two seconds.
     What takes longer is told in a line at once. A second Ctrl-C waits for no step. While what was raised is on its way,
     and whatever is done for it, more signals interrupt nothing; only the third Ctrl-C does, and ends the process a
-    second later if nothing else has. A signal that comes while Python calls what must not fail (some callbacks), which
-    drops it, comes again. Signals that are ignored (nohup, jobs in the background) stay so. In another thread than the
-    main one, which alone may listen, nothing changes.
+    second later if nothing else has; those that come within half a second count once. A signal that comes while Python
+    calls what must not fail (some callbacks), which drops it, comes again. Signals that are ignored (nohup, jobs in the
+    background) stay so. In another thread than the main one, which alone may listen, nothing changes.
 
     Raises:
         Stopped: a signal came; also after a block that had no place for it and has ended meanwhile.

@@ -51,7 +51,8 @@ def test_more_of_them_do_not_disturb_what_is_put_in_order() -> None:
     assert told.value.number == signal.SIGTERM
 
 
-def test_the_third_ctrl_c_does() -> None:
+def test_the_third_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_AT_ONCE", 0.0)
     with pytest.raises(KeyboardInterrupt) as told, ended_in_order():  # noqa: PT012 - where the signal lands is the test
         try:
             send(signal.SIGINT)
@@ -149,10 +150,10 @@ def test_a_second_one_is_told() -> None:
     code = (
         "import os, signal, time\nfrom analogsim.recipes.training.stopping import ended_in_order\n"
         "with ended_in_order():\n  try: os.kill(os.getpid(), 15); time.sleep(5)\n"
-        "  finally: os.kill(os.getpid(), 15); time.sleep(0.01)\n"
+        "  finally: time.sleep(0.6); os.kill(os.getpid(), 15); time.sleep(0.1)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert "analogsim: stopping; what was begun is put in order first" in done.stderr
+    assert done.stderr.count("analogsim: stopping; what was begun is put in order first") == 2
 
 
 def library(code: str, name: str = "sqlalchemy.pool.made_up") -> dict[str, Any]:
@@ -196,7 +197,24 @@ def test_one_that_waits_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -
     assert time.monotonic() - began < 2
 
 
-def test_a_second_ctrl_c_waits_for_no_step() -> None:
+def test_a_key_that_is_hit_hard_counts_once() -> None:
+    """Also what a launcher passes on besides the terminal: three at once do not leave all as it is."""
+    done = []
+    with pytest.raises(Stopped), ended_in_order():  # noqa: PT012 - where the signal lands is the test
+        try:
+            send(signal.SIGINT)
+            time.sleep(5)
+        finally:
+            for _ in range(4):
+                send(signal.SIGINT)
+                time.sleep(0.02)
+            time.sleep(0.2)
+            done.append(1)
+    assert done == [1]
+
+
+def test_a_second_ctrl_c_waits_for_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_AT_ONCE", 0.0)
     step, done, began = library(STEP)["step"], list[str](), time.monotonic()
     with pytest.raises(Stopped), ended_in_order():  # noqa: PT012 - where the signal lands is the test
         threading.Timer(0.1, send, [signal.SIGINT]).start()
@@ -297,13 +315,13 @@ def test_it_is_told_at_once_while_a_library_is_at_work() -> None:
         process.stderr.readline()
         assert "stopping; what was begun is put in order first (Ctrl-C again" in process.stderr.readline()
         assert process.poll() is None
+        time.sleep(0.6)
         process.send_signal(signal.SIGINT)
         process.stderr.readline()
         assert "Ctrl-C once more leaves it as it is" in process.stderr.readline()
-        began = time.monotonic()
+        time.sleep(0.6)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
-        assert time.monotonic() - began < 4
         assert process.stdout.read() == ""
 
 
