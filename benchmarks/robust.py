@@ -7,7 +7,8 @@ r"""The ladder: what is left of plain and of hardware-aware networks on chips, t
 A row says how a network is trained: ``plain``; ``gaussian``, under textbook noise of 5 % of the largest weight, which
 knows of no crossbar; ``default``, as ``analogsim train`` does without options, for the device and crossbar that it will
 run on; and any other one as ``name:KEY=VALUE,KEY=VALUE``. Each row is judged with each of ``--remedies``: a
-compensation such as ``global+affine``, or ``prepare``, what `analogsim.prepare` keeps of all that it tries. What FILE
+compensation such as ``global+affine``, or ``prepare``, what `analogsim.prepare` keeps of all that it tries, or
+``prepare(digital=0.13)``, where so much of the weights may stay digital. What FILE
 has is not measured again, and trained networks lie in ``--work`` by what they were trained on, so that another device
 trains the plain ones no second time.
 """
@@ -19,6 +20,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -180,7 +182,7 @@ class Ladder:
         apart = whole if row.bound else load_toml(Config, None, asked)
         trained = self._trained(apart, row)
         for remedy in left:
-            gain = "auto" if remedy == PREPARE else remedy
+            gain = remedy if digital_share(remedy) is None else "auto"
             config = replace(whole, evaluation=replace(whole.evaluation, compensation=gain))
             started = time.perf_counter()
             report = self._judge(config, trained.path, remedy, chips)
@@ -243,10 +245,12 @@ class Ladder:
             drawn = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: self._samples]
             test = take(test, drawn)
         compensation: CompensationLike = network.config.evaluation.compensation
-        if remedy == PREPARE:
-            compensation = analogsim.prepare(network.analog, network.calibration, copies=1).compensation
+        analog = network.analog
+        if (share := digital_share(remedy)) is not None:
+            prepared = analogsim.prepare(analog, network.calibration, copies=1, digital=share)
+            analog, compensation = prepared.analog, prepared.compensation
         return analogsim.evaluate(
-            network.analog,
+            analog,
             data.batches(test, config.evaluation.batch_size),
             chips=chips,
             times=network.config.evaluation.times,
@@ -256,6 +260,14 @@ class Ladder:
             clean=network.clean,
             seed=_TO_CHOOSE if self._chosen else 0,
         )
+
+
+def digital_share(remedy: str) -> float | None:
+    """The share of the weights that ``prepare`` or ``prepare(digital=0.13)`` may leave digital; None for others."""
+    if remedy == PREPARE:
+        return 0.0
+    found = re.fullmatch(rf"{PREPARE}\(digital=([0-9.]+)\)", remedy)
+    return float(found[1]) if found else None
 
 
 def _numbers(report: Report, data: Splits) -> dict[str, Any]:
@@ -359,7 +371,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--crossbar", nargs="+", default=["standard"], help="array, converters and wires")
     parser.add_argument("--rows", type=_parted, default=list(ROWS), metavar="A,B", help="how networks are trained")
     parser.add_argument("--row", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="one more row")
-    parser.add_argument("--remedies", type=_parted, default=["global"], metavar="A,B", help="compensations, or prepare")
+    parser.add_argument(
+        "--remedies",
+        type=_parted,
+        default=["global"],
+        metavar="A,B",
+        help="compensations, prepare, or prepare(digital=0.1): with so much of the weights digital",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, from 0 on")
     parser.add_argument("--chips", type=int, default=25)
     parser.add_argument("--epochs", type=int, help="of all rows (default: the task's own)")

@@ -57,10 +57,17 @@ def test_a_row_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_prepare_keeps_is_a_remedy(tmp_path: Path) -> None:
-    before, after = measured(tmp_path, "--rows", "plain", "--device", "stuck-at", "--remedies", "global,prepare")
-    assert (before["remedy"], after["remedy"]) == ("global", "prepare")
+    before, after = measured(
+        tmp_path, "--rows", "plain", "--device", "stuck-at", "--remedies", "global,prepare(digital=0.3)"
+    )
+    assert (before["remedy"], after["remedy"]) == ("global", "prepare(digital=0.3)")
     assert after["clean"] == before["clean"]
     assert after["mean"] != before["mean"]
+
+
+def test_a_remedy_may_say_how_much_stays_digital() -> None:
+    remedies = ("global+affine", "prepare", "prepare(digital=0.13)", "prepared")
+    assert [robust.digital_share(remedy) for remedy in remedies] == [None, 0.0, 0.13, None]
 
 
 def test_settings_are_parted_at_commas_outside_parentheses() -> None:
