@@ -136,6 +136,14 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     storage.engine.dispose()
     storage.record_heartbeat(0)
     assert len(pauses) == 3
+    # nor where a signal came
+    away = 1
+    storage.engine.dispose()
+    with monkeypatch.context() as patch:
+        patch.setattr(shared_database, "ending", lambda: True)
+        with pytest.raises(optuna.exceptions.StorageInternalError):
+            assert study.trials == []
+    assert len(pauses) == 3
     # nor for ever; and once it took too long, no more until the server is back
     away = 10**6
     monkeypatch.setattr(shared_database, "OUTAGE", 0.0)
