@@ -264,7 +264,7 @@ class Page:
     def check_training(self) -> None:
         """The pages for training are open, and not those for GenAI."""
         told = self.texts("a, span")
-        assert "Models" in told
+        assert "Model registry" in told
         assert not {"Judges", "Prompts", "Playground", "Evaluation runs", "Agent versions"} & set(told)
 
     def errors(self, address: str) -> list[str]:
