@@ -50,7 +50,7 @@ def view_tags(config: StudyConfig, criterion: Criterion, name: str, parent: str)
         f"comparison of {name}",
         f"{below} and tags.role = 'final'",
         [tag("network"), param("seed"), *map(metric, tested), *map(param, searched)],
-        [curves[0], coordinates(["training", *searched], tested), *curves[1:], curve("train/loss")],
+        [curves[0], coordinates(["training", *searched], tested[:2]), *curves[1:], curve("train/loss")],
         order=metric(tested[1]),
         lowest_first=not criterion.higher_is_better,
     )
