@@ -134,7 +134,7 @@ def test_tags_say_what_the_run_was_made_with(finished: Any, logged: dict[str, An
         assert tags.get("git.commit") == finished.commit
         if finished.commit:
             assert tags["git.dirty"] == "false"
-        assert run.info.run_name == f"{finished.folder.name} {kind}"
+        assert run.info.run_name == f"{kind}, pcm, mlp, digits, {finished.folder.name[:15]}"
         assert run.info.status == "FINISHED"
 
 
