@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset
 
 from analogsim.errors import InvalidValueError
+from analogsim.evaluation.sampling.picking import Batch, is_cuttable, is_divisible, part_at, picked
 from analogsim.utils.batches import Inputs, inputs_of, samples_in, split
-from analogsim.utils.picking import Batch, is_cuttable, is_divisible, part_at, picked
 
 
 class Samples:

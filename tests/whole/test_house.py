@@ -124,6 +124,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
                     "peers",
                     "physics",
                     "pieces",
+                    "precision",
                     "pretrained",
                     "published",
                     "robust",

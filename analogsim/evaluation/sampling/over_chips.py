@@ -129,9 +129,17 @@ def quantile_interval(values: FloatArray, sampled: Sampled | None, q: float, con
     found = quantile(values, sampled, q)
     seen = values.var(axis=0, ddof=1)
     share = np.where(np.isnan(found), np.nan, _chips_share(values, sampled))
-    distance = (found - values.mean(axis=0)) / np.sqrt(seen * share)
-    half = float(norm.ppf((1 + confidence) / 2)) * np.sqrt(seen / chips * (1 + distance**2 / (2 * share)))
-    return np.stack((found - half, found + half))
+    distance = found - values.mean(axis=0)
+    factor = float(norm.ppf((1 + confidence) / 2))
+    # That of the mean, and of the order of so many numbers beside what mean and variance say of it.
+    z = float(norm.ppf(q))
+    order = q * (1 - q) / float(norm.pdf(z)) ** 2 - 1 - z**2 / 2 if 0 < q < 1 else np.inf
+    of_mean = factor * np.sqrt(seen * (1 + order * share) / chips)
+    # The variance has an interval, of which the root is not as wide to both sides.
+    error = factor * np.sqrt(2 / (chips - 1)) / share
+    wider, narrower = (distance * (np.sqrt(np.maximum(1 + side * error, 0)) - 1) for side in (1, -1))
+    low, high = np.minimum(wider, narrower), np.maximum(wider, narrower)
+    return np.stack((found - np.hypot(of_mean, low), found + np.hypot(of_mean, high)))
 
 
 def chips_needed(values: FloatArray, sampled: Sampled) -> list[int | None]:

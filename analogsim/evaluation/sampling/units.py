@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from analogsim.errors import InvalidValueError
 from analogsim.evaluation.display import FloatArray
+from analogsim.evaluation.sampling.picking import Batch, is_divisible, joined, picked, some_of
 from analogsim.evaluation.sampling.unit_scores import BATCH, MARGIN, SCORE, WEIGHT
 from analogsim.utils.batches import Data, Inputs, samples_in
-from analogsim.utils.picking import Batch, is_divisible, joined, picked, some_of
 
 Places = NDArray[np.int64]
 

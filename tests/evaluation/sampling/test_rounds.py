@@ -80,17 +80,17 @@ def test_a_share_is_less_than_one() -> None:
     ("options", "told"),
     [
         ({"chips": 10, "precision": 0.1}, r"chips=10 with a precision is the most .* give 16 or more"),
-        ({"samples": 0}, r"samples_per_chip must be an integer >= 1, got 0"),
-        ({"samples": True}, r"samples_per_chip must be an integer >= 1, got True"),
-        ({"samples": 2.5}, r"samples_per_chip must be an integer >= 1, got 2.5"),
-        ({"samples": "all"}, r"samples_per_chip must be an integer >= 1, 'auto' or None, got 'all'"),
-        ({"samples": 5, "together": 2}, r"together=2 with samples_per_chip"),
-        ({"samples": 5, "metric": METRICS["f1"]}, r"'f1' is computed of all samples together"),
+        ({"samples_per_chip": 0}, r"samples_per_chip must be an integer >= 1, got 0"),
+        ({"samples_per_chip": True}, r"samples_per_chip must be an integer >= 1, got True"),
+        ({"samples_per_chip": 2.5}, r"samples_per_chip must be an integer >= 1, got 2.5"),
+        ({"samples_per_chip": "all"}, r"samples_per_chip must be an integer >= 1, 'auto' or None, got 'all'"),
+        ({"samples_per_chip": 5, "together": 2}, r"together=2 with samples_per_chip"),
+        ({"samples_per_chip": 5, "metric": METRICS["f1"]}, r"'f1' is computed of all samples together"),
         ({"chips": 0}, r"chips must be an integer >= 1, got 0"),
     ],
 )
 def test_what_does_not_go_together(options: dict[str, Any], told: str) -> None:
-    given = {"chips": None, "precision": None, "samples": None, "together": 1, "metric": ACCURACY, **options}
+    given = {"chips": None, "precision": None, "samples_per_chip": None, "together": 1, "metric": ACCURACY, **options}
     with pytest.raises(ValueError, match=told):
         as_plan(**given)
 

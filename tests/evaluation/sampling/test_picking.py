@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from analogsim.evaluation.sampling.picking import is_divisible, joined, picked, some_of
 from analogsim.utils import batches as batches_module
 from analogsim.utils.batches import Data
-from analogsim.utils.picking import is_divisible, joined, picked, some_of
 
 Pair = namedtuple("Pair", "left right")
 CPU = torch.device("cpu")
