@@ -67,7 +67,7 @@ class _Listening:
         self.deferred = 0
         self.before: dict[int, Any] = {}
         self._since, self._latest = 0.0, -math.inf
-        self._came = self._presses = self._nudges = 0
+        self._came = self._presses = self._nudges = self._told = 0
         self._given_up = math.inf
         self._raised: weakref.ref[Stopped] | None = None
         self._gone = self._left = False
@@ -143,7 +143,6 @@ class _Listening:
             self._since, self.number = time.monotonic(), number
 
     def _watch(self) -> None:
-        told = 0
         while True:
             self._ear.settimeout(None if self.number is None else _LOOKED)
             heard = b""
@@ -152,11 +151,7 @@ class _Listening:
             for number in heard:
                 self._count(number)
             passed = 0.0 if self.number is None else time.monotonic() - self._since
-            tell = 2 if self._came > 1 else int(passed > _SOON)
-            if tell > told:
-                told = tell
-                with contextlib.suppress(OSError):
-                    os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, _TOLD[told - 1])
+            self._tell(2 if self._came > 1 else int(passed > _SOON))
             if 0 in heard:
                 return
             if passed > self._given_up:
@@ -165,6 +160,13 @@ class _Listening:
             if wanted and self.number is not None and not heard and not self._gone:
                 # The handler had its time, and may not have run: where the main thread began to wait just then.
                 self._nudge(self.number)
+
+    def _tell(self, tell: int) -> None:
+        """Say that the end takes time (1), or will not be hurried for ever (2), unless as much was said."""
+        if tell > self._told:
+            self._told = tell
+            with contextlib.suppress(OSError):
+                os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, _TOLD[tell - 1])
 
     def _count(self, number: int) -> None:
         """Take note of a signal that came, unless it was sent from here."""
