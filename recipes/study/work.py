@@ -79,8 +79,8 @@ def _one_trial(study: optuna.Study, goal: Objective, show: Callable[[str], None]
             with contextlib.suppress(*storage_errors()):  # of a database that is away: others find this worker dead
                 give_up(study, goal.number)
         raise
-    except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-        if not (goal.lost or goal.ended or _was_given_away(study, goal, error)):
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as refused:
+        if not (goal.lost or goal.ended or _was_given_away(study, goal, refused)):
             raise
         if goal.number is not None:
             show(f"trial {goal.number}: the others took this worker for dead, and try it again")
