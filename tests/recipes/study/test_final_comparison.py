@@ -90,11 +90,13 @@ def test_every_network_is_trained_with_every_seed_and_says_how(tmp_path: Path, m
     config = load_toml(StudyConfig, None, settings)
     study = study_of(({END: 2, LR: 0.003}, [0.8]), ({END: 4, LR: 0.01}, [0.9]))
     told: list[tuple[str, dict[str, str], str]] = []
+    colors: list[str] = []
     judged: list[tuple[int, bool]] = []
     copied: list[tuple[str, str]] = []
 
     class Runs:
         def final(self, _: Any, name: str, training: Any, tags: dict[str, str]) -> NoRun:
+            colors.append(tags.pop("mlflow.runColor"))
             told.append((name, tags, training.path.parent.name))
             return NoRun()
 
@@ -103,7 +105,7 @@ def test_every_network_is_trained_with_every_seed_and_says_how(tmp_path: Path, m
         return report(0.5 if part is data.validation else 0.9)
 
     data = load_data(config)
-    monkeypatch.setattr(final_comparison, "_train_and_judge", lambda training, c, d, _: judge(training, c, d.test))
+    monkeypatch.setattr(final_comparison, "_train_and_judge", lambda training, c, d, *_: judge(training, c, d.test))
     monkeypatch.setattr(final_comparison, "_judged", judge)
     monkeypatch.setattr(
         final_comparison, "copy_checkpoint", lambda source, to: copied.append((source.parent.name, to.parent.name))
@@ -118,6 +120,8 @@ def test_every_network_is_trained_with_every_seed_and_says_how(tmp_path: Path, m
         for seed in (5, 6)
         for name, folder, kind in zip(names, folders, kinds, strict=True)
     ]
+    assert len(set(colors[:5])) == 5  # a colour for each network, with every seed
+    assert colors[5:] == colors[:5]
     # of the tuned network also the score on the data of the search, once: with the first seed
     assert judged == [(5, aware) for aware in (0, 0, 1, 1, 1, 1)] + [(6, aware) for aware in (0, 0, 1, 1, 1)]
     assert copied == [("trial-0000", "default-seed5"), ("trial-0001", "tuned-trial-0001-seed5")]
