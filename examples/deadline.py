@@ -43,7 +43,7 @@ def main(words: list[str] | None = None) -> dict[str, analogsim.Report]:
     """Judge the network as it is, find what costs most and what helps, and judge that."""
     parser = argparse.ArgumentParser(description="What a trained network loses on chips, and what helps today.")
     parser.add_argument("--chips", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=60, help="for what is tried without training")
+    parser.add_argument("--seconds", type=float, default=120, help="for what is tried without training")
     parser.add_argument("--steps", type=int, default=200, help="of the adapters' training")
     parser.add_argument("--out", type=Path, default=Path("deadline.png"), help="the picture")
     options = parser.parse_args(words)
