@@ -73,17 +73,16 @@ def compiled_steps_draw_anew_and_train(place: torch.device, device: str) -> None
     Raises:
         AssertionError: two draws were the same, a gradient is missing, or the chip answers otherwise.
     """
-    torch._dynamo.reset()
+    torch.compiler.reset()
     model, x = small_network()
     model, x = model.float().to(place), x.float().to(place)
     analog = analogsim.convert(model, device)
     how: dict[str, Any] = {"mode": "reduce-overhead"} if place.type == "cuda" else {"backend": "aot_eager"}
     compiled = torch.compile(analog, fullgraph=True, **how)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     answers = []
-    for step in range(6):
-        analogsim.set_noise_scale(analog, 1 - step / 10)
-        optimizer.zero_grad()
+    for scale in (1.0, 1.0, 1.0, 0.9, 0.8, 0.7):  # and the weights stay: only draws can tell the first answers apart
+        analogsim.set_noise_scale(analog, scale)
+        model.zero_grad()
         answer = compiled(x)
         answer.square().sum().backward()
         answers.append(answer.detach().clone())

@@ -138,6 +138,7 @@ STOREYS: dict[str, tuple[dict[str, str], ...]] = {
             ),
             "one benchmark each",
         ),
+        {"gpu": "all that wants a card; of the others it takes chip"},
         {"__main__": "python -m benchmarks", "beside": "the ladder for networks that another tool has trained"},
     ),
 }
