@@ -15,7 +15,6 @@ import gc
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from benchmarks.harness.timing import Spread, duration, environment, interleave,
 
 Row = dict[str, Any]
 _COPIED = 2**26  # float32: more than the caches of a card hold
+_ROW = "row "  # begins a line of a step's output that holds one
 _CHIPS, _SAMPLES, _TIMES = 1000, 2000, ("1s", "1y")
 
 
@@ -208,31 +208,28 @@ STEPS = {
 """In the order of what is wanted most; their limits are eight minutes in all."""
 
 
-def _run_one(name: str, part: Path, *, dry: bool) -> None:
-    """In the process of a step: write each row as soon as it is there."""
+def _run_one(name: str, *, dry: bool) -> None:
+    """In the process of a step: print each row as soon as it is there."""
     place = torch.device("cpu" if dry else "cuda")
-    with part.open("a", encoding="utf-8") as file:
-        for row in STEPS[name].run(place, _DRY if dry else _FULL):
-            file.write(json.dumps(row) + "\n")
-            file.flush()
+    for row in STEPS[name].run(place, _DRY if dry else _FULL):
+        print(_ROW + json.dumps(row), flush=True)
 
 
 def _called(name: str, *, dry: bool, limit: float) -> Row:
     """Run a step in a process of its own, for so long at most."""
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "rows"
-        command = [sys.executable, "-m", "benchmarks.gpu", "--step", name, "--part", str(part), *["--dry"] * dry]
-        begun, told = time.perf_counter(), ""
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
-        except subprocess.TimeoutExpired:
-            status = f"ended after {limit:g} s"
-        else:
-            status = "done" if done.returncode == 0 else f"failed with {done.returncode}"
-            told = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no word why"])[-1][:500]
-        lines = part.read_text(encoding="utf-8").splitlines(keepends=True) if part.exists() else []
+    command = [sys.executable, "-m", "benchmarks.gpu", "--step", name, *["--dry"] * dry]
+    begun, told = time.perf_counter(), ""
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired as error:
+        status, output = f"ended after {limit:g} s", error.stdout or b""
+    else:
+        status, output = ("done" if done.returncode == 0 else f"failed with {done.returncode}"), done.stdout
+        if done.returncode:
+            told = (done.stderr.decode(errors="replace").strip().splitlines() or ["no word why"])[-1][:500]
     # A process that was ended may leave half a line.
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = [line for line in output.decode(errors="replace").splitlines(keepends=True) if line.endswith("\n")]
+    rows = [json.loads(line.removeprefix(_ROW)) for line in lines if line.startswith(_ROW)]
     seconds = round(time.perf_counter() - begun, 1)
     return {"status": status, "seconds": seconds, "rows": rows, **({"told": told} if told else {})}
 
@@ -307,7 +304,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--table", type=Path, metavar="FILE", help="only print the tables of a file")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.table is not None:
         print(tables(json.loads(options.table.read_text(encoding="utf-8"))))
@@ -315,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.dry and not torch.cuda.is_available():
         parser.error("this torch sees no GPU; --dry takes the same steps on the CPU, as tiny as can be")
     if options.step is not None:
-        _run_one(options.step, options.part, dry=options.dry)
+        _run_one(options.step, dry=options.dry)
         return 0
     return run(options.out, dry=options.dry, names=options.steps)
 

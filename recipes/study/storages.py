@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,14 +29,37 @@ _LOCKED = 120  # seconds to wait for an SQLite file that another process has loc
 _OPENING = 10  # attempts to make the tables, which several workers may do at once
 
 
+class _Quiet:
+    """How many threads are within `quietly`, and the filters that they found."""
+
+    def __init__(self) -> None:
+        self.lock, self.within = threading.Lock(), 0
+        self.filters: warnings.catch_warnings[None] = warnings.catch_warnings()
+
+
+_quiet = _Quiet()
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Without the warnings by which Optuna marks parts of itself as experimental."""
     from optuna.exceptions import ExperimentalWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    # One filter for as long as anybody is within: Python's filters are those of the process, and threads that put
+    # theirs back one after the other would take each other's away.
+    with _quiet.lock:
+        if not _quiet.within:
+            _quiet.filters = warnings.catch_warnings()
+            _quiet.filters.__enter__()
+            warnings.simplefilter("ignore", ExperimentalWarning)
+        _quiet.within += 1
+    try:
         yield
+    finally:
+        with _quiet.lock:
+            _quiet.within -= 1
+            if not _quiet.within:
+                _quiet.filters.__exit__(None, None, None)
 
 
 def storage_url(given: str | None) -> str:

@@ -75,6 +75,7 @@ def test_the_table_counts_by_package():
     ]
 
 
+@pytest.mark.slow
 def test_who_noticed_a_change_is_named_in_full_and_believed(checkout, tmp_path):
     """Also where the name holds spaces and dashes, as parameters do: by it the test is run again without the change."""
     log, border = tmp_path / "log.txt", "tests/devices/test_made_up.py::test_border[1 - 1 of: a::b]"

@@ -387,6 +387,7 @@ def loud():
     return model
 
 
+@pytest.mark.slow
 def test_what_errs_most_stays_digital_where_that_is_allowed():
     model, x = loud(), torch.randn(128, 16)
     analog = analogsim.convert(model, "pcm", crossbar="standard")
@@ -406,6 +407,7 @@ def test_what_errs_most_stays_digital_where_that_is_allowed():
     assert (wrong(again, model, x, **how) == wrong(prepared.analog, model, x, **how)).all()
 
 
+@pytest.mark.slow
 def test_nothing_stays_digital_that_is_not_asked_to_or_too_large():
     model, x = loud(), torch.randn(128, 16)
     for share in (0.0, 0.1):

@@ -9,7 +9,7 @@ from analogsim.recipes.config.ready import ready_file, ready_names
 
 
 def test_every_configuration_has_a_name() -> None:
-    files = sorted((Path(analogsim.recipes.__file__).parent / "configs").iterdir())
+    files = sorted((Path(analogsim.recipes.__file__).parent / "configs").iterdir(), key=lambda file: file.stem)
     assert [file.stem for file in files] == list(ready_names())
     assert [ready_file(name).name for name in ready_names()] == [file.name for file in files]
 

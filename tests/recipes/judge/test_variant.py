@@ -52,8 +52,8 @@ def test_ranges_without_data_are_refused(model):
         "digital:0,5+output-bound+largest-weight-97",
         "digital-depthwise",
         "remap+copies-2",
-        "search-ranges+search-largest-weight",
-        "search-output-bound+affine",
+        pytest.param("search-ranges+search-largest-weight", marks=pytest.mark.slow),
+        pytest.param("search-output-bound+affine", marks=pytest.mark.slow),
     ],
 )
 def test_the_code_does_what_was_measured(model, samples, device, remedies, capsys, monkeypatch):

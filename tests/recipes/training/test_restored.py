@@ -25,7 +25,8 @@ def test_what_the_command_line_asks_for() -> None:
     parser = argparse.ArgumentParser()
     add_judging(parser)
     asked = asked_by(parser.parse_args(["run", "--chips", "3", "--seed", "7"]), ("1h",))
-    nothing = dict.fromkeys(("device", "crossbar", "compensation", "folder", "model", "data", "task", "metric"))
+    network = ("device", "crossbar", "compensation", "folder", "model", "data", "task", "metric")
+    nothing = dict.fromkeys((*network, "precision", "samples_per_chip"))
     assert asked == {**nothing, "chips": 3, "times": ("1h",), "seed": 7, "trust": False}
 
 

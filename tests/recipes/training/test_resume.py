@@ -71,7 +71,7 @@ def stop_once(monkeypatch: pytest.MonkeyPatch, where: str, kind: str) -> None:
         "after the metrics": (
             Run,
             "metrics",
-            lambda run, values, step: ("train/noise_scale" in values) == aware and step == 2,
+            lambda run, values, step, **_: ("train/noise_scale" in values) == aware and step == 2,
         ),
         "after the report": (
             recipe,
