@@ -123,8 +123,8 @@ def learning(network: nn.Module) -> nn.Module:
     return twin
 
 
-# Lightning says so even where the same callbacks are there: it compares those of its own making by their arguments.
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+# Lightning warns even where the same callbacks are there, and where a training goes on in its own folder.
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`", "ignore:Checkpoint directory .* exists")
 def test_learned_ranges_train_and_go_with_the_checkpoint(lightning: Any, autoencoder: Any, tmp_path: Path) -> None:
     from analogsim.integrations.lightning import HardwareCallback
 
