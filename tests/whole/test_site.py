@@ -173,10 +173,22 @@ SLOW = (
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = BEFORE.get(page, nothing)()
-    for block in blocks(page):
-        for theirs, ours in SMALLER.get(page, ()):
-            block = block.replace(theirs, ours)
-        exec(compile(block, page, "exec"), names)
+    try:
+        for block in blocks(page):
+            for theirs, ours in SMALLER.get(page, ()):
+                block = block.replace(theirs, ours)
+            exec(compile(block, page, "exec"), names)
+    finally:
+        undo()
+
+
+def undo() -> None:
+    """What a page leaves behind in its process: reports that are logged by themselves, MLflow's run and store."""
+    if "analogsim.integrations.mlflow" in sys.modules:
+        sys.modules["analogsim.integrations.mlflow"].autolog(disable=True)
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].end_run()
+        sys.modules["mlflow"].set_tracking_uri("")
 
 
 def test_code_that_is_run_elsewhere_is_named_there() -> None:
