@@ -23,6 +23,7 @@ from analogsim.evaluation.report import APART, Report, clean_columns
 from analogsim.evaluation.variants import Hardware, build_variant
 from analogsim.evaluation.workers import Executor
 from analogsim.layers.module import matrices_of
+from analogsim.utils.checks import MOST_TURNS, check_whole
 from analogsim.utils.text import table
 
 ALL = "everything on"
@@ -187,6 +188,7 @@ def ablate(
         ValueError: it is not known which direction of the metric is better; or see `analogsim.evaluate`, as for all
             other errors and warnings.
     """
+    check_whole(chips, "ablate: chips", 1, MOST_TURNS)
     judged = as_metric(metric).directed(higher_is_better, "ablate")
     wanted = as_compensations(compensation)
     states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}

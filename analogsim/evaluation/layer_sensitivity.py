@@ -43,6 +43,7 @@ from analogsim.layers.matrix import AnalogMatrix
 from analogsim.layers.module import matrices_of
 from analogsim.layers.state import AnalogState, Uses
 from analogsim.utils.batches import Data, Inputs
+from analogsim.utils.checks import MOST_TURNS, check_whole
 from analogsim.utils.text import table
 
 if TYPE_CHECKING:
@@ -388,6 +389,7 @@ def sensitivity(
         >>> sorted(result.ranking)
         ['0', '2']
     """
+    check_whole(chips, "sensitivity: chips", 1, MOST_TURNS)
     judged = as_metric(metric).directed(higher_is_better, "sensitivity")
     states = {matrix.analog.name: matrix.analog for matrix in matrices_of(analog)}
     wanted = as_compensations(compensation)

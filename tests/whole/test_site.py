@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import analogsim
+from analogsim.device import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -173,6 +174,7 @@ SLOW = (
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = BEFORE.get(page, nothing)()
+    monkeypatch.setattr(registry, "factories", dict(registry.factories))
     try:
         for block in blocks(page):
             for theirs, ours in SMALLER.get(page, ()):

@@ -52,10 +52,10 @@ def opened(place: Path) -> Any:
 
 
 def errors(worker: Process) -> list[str]:
-    """What a worker that failed says: one line, and nothing of Python's."""
+    """What a worker that failed says: one line, and nothing of Python's; before it that it is stopping, if slowly."""
     lines = [line for line in worker.err.read_text().splitlines() if line]
     assert "Traceback" not in worker.err.read_text()
-    return [line for line in lines if not line.startswith("analogsim: warning:")]
+    return [line for line in lines if not line.startswith(("analogsim: warning:", "analogsim: stopping;"))]
 
 
 # Workers
