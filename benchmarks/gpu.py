@@ -63,7 +63,7 @@ class Scale:
 
 
 _FULL = Scale(gpu_networks.CASES, 8, None, 15.0, _SAMPLES, (SMALL_CASES["lenet5"], SMALL_CASES["resnet18"]))
-_DRY = Scale(gpu_networks.TINY, 1, 1, 0.1, 4, (gpu_networks.TINY["resnet18"],))
+DRY = Scale(gpu_networks.TINY, 1, 1, 0.1, 4, (gpu_networks.TINY["resnet18"],))
 
 
 class InHalf(Method):
@@ -159,7 +159,7 @@ def _train(place: torch.device, scale: Scale, *, network: str, compiled: bool) -
 def _draw(place: torch.device, scale: Scale) -> Iterator[Row]:
     """Programming and drift, in ns a cell beside the card's bandwidth."""
     said: list[str] = []
-    rounds = 1 if scale is _DRY else 3
+    rounds = 1 if scale is DRY else 3
     yield from chip.run(scale.cases["resnet18"], place, rounds=rounds, steps=1, say=said.append)
 
 
@@ -211,7 +211,7 @@ STEPS = {
 def _run_one(name: str, *, dry: bool) -> None:
     """In the process of a step: print each row as soon as it is there."""
     place = torch.device("cpu" if dry else "cuda")
-    for row in STEPS[name].run(place, _DRY if dry else _FULL):
+    for row in STEPS[name].run(place, DRY if dry else _FULL):
         print(_ROW + json.dumps(row), flush=True)
 
 
